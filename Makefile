@@ -13,7 +13,6 @@ STAGES := lint types unit notebooks site browser
 # An activated environment, a user site or a stray PYTHONPATH must not leak into ours.
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX
-export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -76,7 +75,7 @@ unit: $(READY) ## Run the unit tests and the doctests
 
 notebooks: export OMP_NUM_THREADS := 1
 notebooks: $(READY) ## Re-run the committed notebooks and compare their outputs
-	@$(PY) -m pytest -q -p no:doctest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
+	@$(PY) -m pytest -q -o addopts=--strict-markers --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 	  --nbval-cell-timeout 300 -n 2 --dist loadfile book
 
 site: $(READY) ## Render the committed notebooks, warnings as errors
