@@ -1,0 +1,173 @@
+"""The house rules, read from the source: who may import whom, how long a room may be, what no file may hold.
+
+The layout table in CONTRIBUTING.md is the specification; these tests parse it, so that it can't go stale.
+"""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "lee"
+LONGEST = 350
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def room_of(path: Path) -> str:
+    """The first part of a module's name below `lee`: a package such as `lee/cli/` is one room."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@cache
+def layout() -> dict[str, set[str]]:
+    """Room → the rooms that its row allows, in the table's order."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    section = text.split("## Layout")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)`[^|]*\|[^|]*\|([^|]*)\|$", section, re.MULTILINE)
+    return {room: set(re.findall(r"`(\w+)`", allowed)) for room, allowed in rows}
+
+
+def reachable(room: str) -> set[str]:
+    """The rooms of a row, and whatever those may import."""
+    table = layout()
+    direct = set(table) - {room} if "all" in table[room] else table[room]
+    return direct.union(*(reachable(other) for other in direct)) if direct else set()
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and absolute name of every module that a file imports, inside functions too."""
+    inside = path.relative_to(ROOT).with_suffix("").parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = inside[: -node.level] if node.level else ()
+            base = ".".join([*package, *filter(None, [node.module])])
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def code_of(path: Path) -> str:
+    """The Python source of a module or of a notebook's cells (without IPython's own syntax)."""
+    if path.suffix != ".ipynb":
+        return path.read_text()
+    cells = json.loads(path.read_text())["cells"]
+    lines = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code").splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!", "?")))
+
+
+def test_every_room_has_a_row_and_every_row_a_room() -> None:
+    assert set(layout()) == {room_of(path) for path in MODULES}
+
+
+def test_rows_name_only_rooms_above_them() -> None:
+    above: set[str] = set()
+    for room, allowed in layout().items():
+        assert allowed - {"all"} <= above, f"{room} may not import {sorted(allowed - above)}: they come later"
+        above.add(room)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_imports_point_upwards(path: Path) -> None:
+    allowed = reachable(room_of(path)) | {room_of(path)}
+    for line, name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "lee" or parts[1:] == ["__version__"]:
+            continue
+        if len(parts) == 1:
+            assert "all" in layout()[room_of(path)], f"{path.name}:{line} imports the whole package"
+            continue
+        assert parts[1] in allowed, f"{path.name}:{line} imports lee.{parts[1]}, which its row doesn't allow"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_rooms_stay_small(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONGEST
+
+
+def test_the_public_api_fits_on_a_page() -> None:
+    assert len((PACKAGE / "__init__.py").read_text().splitlines()) <= 45
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_public_names_have_docstrings(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), "the module itself"
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    for node in tree.body:
+        if isinstance(node, definitions) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{node.name} at line {node.lineno}"
+
+
+def test_importing_lee_does_nothing_else() -> None:
+    script = """
+import sys, warnings, random
+import numpy, torch
+before = (torch.random.get_rng_state().tolist(), numpy.random.get_state()[1].tolist(), random.getstate(),
+          list(warnings.filters), torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled())
+import lee
+after = (torch.random.get_rng_state().tolist(), numpy.random.get_state()[1].tolist(), random.getstate(),
+         list(warnings.filters), torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled())
+names = ("torch's random state", "numpy's", "Python's", "warning filters", "dtype", "threads", "grad mode")
+changed = [name for name, old, new in zip(names, before, after, strict=True) if old != new]
+costly = {"timm", "torchvision", "altair", "skimage", "sklearn", "IPython", "sphinx", "typer"}
+heavy = sorted(costly & set(sys.modules))
+sys.exit(f"changed: {changed}, imported: {heavy}" if changed or heavy else 0)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_everything_public_is_documented() -> None:
+    import lee
+
+    for name in lee.__all__:
+        thing = getattr(lee, name)
+        if callable(thing):
+            assert thing.__doc__, name
+
+
+def test_tracked_files_name_no_index_and_no_path_of_one_machine(tracked: list[Path]) -> None:
+    index = rf"\b(?:{'py' + 'pi'}|{'python' + 'hosted'})\.org\b"
+    machine = r"(?<![\w.~*$)}])/(?:work|root|home|Users|opt|tmp)/\w"
+    forbidden = re.compile(f"{index}|{machine}", re.IGNORECASE)
+    found = []
+    for path in tracked:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # weights and pictures
+        found += [f"{path.relative_to(ROOT)}: {match[0]!r}" for match in forbidden.finditer(text)]
+    assert not found, "\n".join(found)
+
+
+UNSAFE = {"pickle.load", "pickle.loads", "joblib.load", "dill.load", "pandas.read_pickle", "pd.read_pickle"}
+
+
+def test_nothing_is_unpickled(tracked: list[Path]) -> None:
+    found = []
+    for path in (p for p in tracked if p.suffix in (".py", ".ipynb")):
+        for node in ast.walk(ast.parse(code_of(path))):
+            if not isinstance(node, ast.Call):
+                continue
+            name, given = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+            unsafe = name in UNSAFE or (name == "torch.load" and given.get("weights_only") != "True")
+            if unsafe or (name in ("np.load", "numpy.load") and given.get("allow_pickle") == "True"):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}")
+    assert not found, "\n".join(found)
+
+
+def test_the_rules_can_fail(tmp_path: Path) -> None:
+    """The import reader sees relative imports and imports inside functions."""
+    assert "difflib.get_close_matches" in {name for _, name in imports(PACKAGE / "errors.py")}
+    cell = {"cell_type": "code", "source": ["%time 1\n", "torch.load('x')"]}
+    notebook = tmp_path / "probe.ipynb"
+    notebook.write_text(json.dumps({"cells": [cell]}))
+    assert code_of(notebook) == "torch.load('x')"
