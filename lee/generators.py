@@ -1,0 +1,240 @@
+r"""Infinitesimal generators of one-parameter image transformations, and their algebra.
+
+A spatial generator is an affine vector field :math:`\xi(p) = A p + b` on the image plane, `p = (x, y)`, with
+`x` to the right, `y` down, the origin at the image's centre and half of the shorter side as the unit of length.
+It acts on an image by pulling it back along its flow, so that infinitesimally
+:math:`(X \cdot z)(p) = \xi(p) \cdot \nabla z(p)`. A photometric generator acts on the values of the pixels.
+Both are linear combinations of nine basis fields, so a :class:`Generator` is a name and nine coefficients.
+
+Source: Gruver, Finzi, Goldblum & Wilson, *The Lie Derivative for Measuring Learned Equivariance*, ICLR 2023, §3.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lee.errors import InputError, nearest
+
+SPATIAL_BASIS = ("translation_x", "translation_y", "stretch_x", "shear_x", "shear_y", "stretch_y")
+PHOTOMETRIC_BASIS = ("brightness", "contrast", "saturation")
+BASIS = SPATIAL_BASIS + PHOTOMETRIC_BASIS
+
+HALF_SIDE, RADIAN, RATIO = "half side", "radian", "e-fold"
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A linear combination of the nine basis fields.
+
+    Args:
+        name: What tables and charts call it.
+        coefficients: Nine numbers in the order of :data:`BASIS`: the fields `∂x, ∂y, x∂x, y∂x, x∂y, y∂y`, then
+            brightness, contrast and saturation.
+        unit: What one unit of the flow's parameter `t` means.
+
+    Examples:
+        >>> (0.5 * ROTATION + SCALE).name
+        '0.5*rotation + scale'
+        >>> ROTATION.matrix
+        ((0.0, 1.0), (-1.0, 0.0))
+    """
+
+    name: str
+    coefficients: tuple[float, ...]
+    unit: str = "t"
+
+    def __post_init__(self) -> None:
+        if len(self.coefficients) != len(BASIS):
+            raise InputError(
+                f"A generator needs {len(BASIS)} coefficients, one for each of {', '.join(BASIS)}; "
+                f"{self.name!r} has {len(self.coefficients)}."
+            )
+        if not all(math.isfinite(c) for c in self.coefficients):
+            raise InputError(f"The coefficients of generator {self.name!r} must be finite, not {self.coefficients}.")
+
+    @property
+    def matrix(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """`A` of the vector field `ξ(p) = A p + b`."""
+        _, _, xx, yx, xy, yy = self.coefficients[:6]
+        return (xx, yx), (xy, yy)
+
+    @property
+    def offset(self) -> tuple[float, float]:
+        """`b` of the vector field `ξ(p) = A p + b`, in half sides."""
+        return self.coefficients[0], self.coefficients[1]
+
+    @property
+    def photometric(self) -> tuple[float, ...]:
+        """The coefficients of brightness, contrast and saturation."""
+        return self.coefficients[6:]
+
+    @property
+    def is_spatial(self) -> bool:
+        """Whether the generator moves pixels and leaves their values alone."""
+        return not any(self.photometric)
+
+    @property
+    def is_photometric(self) -> bool:
+        """Whether the generator changes values and leaves the pixels where they are."""
+        return not any(self.coefficients[:6])
+
+    def renamed(self, name: str, unit: str | None = None) -> "Generator":
+        """The same field under another name (and unit)."""
+        return replace(self, name=name, unit=self.unit if unit is None else unit)
+
+    def per_pixel(self, side: int) -> "Generator":
+        """The generator scaled from half sides to pixels of an image whose shorter side has `side` pixels."""
+        return (2 / side * self).renamed(self.name, "pixel")
+
+    def per_degree(self) -> "Generator":
+        """The generator scaled from radians to degrees."""
+        return (math.pi / 180 * self).renamed(self.name, "degree")
+
+    def flow(self, t: Tensor | float) -> Tensor:
+        r"""The affine map :math:`\exp(t\,(A, b))` as a (3, 3) homogeneous matrix, float64, differentiable in `t`."""
+        (a, b), (c, d) = self.matrix
+        x, y = self.offset
+        generator = torch.tensor([[a, b, x], [c, d, y], [0, 0, 0]], dtype=torch.float64)
+        return torch.linalg.matrix_exp(generator * torch.as_tensor(t, dtype=torch.float64))
+
+    def __add__(self, other: "Generator") -> "Generator":
+        if not isinstance(other, Generator):
+            return NotImplemented
+        total = tuple(a + b for a, b in zip(self.coefficients, other.coefficients, strict=True))
+        return Generator(f"{self.name} + {other.name}", total, self.unit if self.unit == other.unit else "t")
+
+    def __mul__(self, factor: float) -> "Generator":
+        if not isinstance(factor, int | float):
+            return NotImplemented
+        name = f"({self.name})" if " " in self.name else self.name
+        return Generator(f"{factor:.4g}*{name}", tuple(factor * c for c in self.coefficients), self.unit)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "Generator":
+        return (-1 * self).renamed(f"-({self.name})" if " " in self.name else f"-{self.name}")
+
+    def __sub__(self, other: "Generator") -> "Generator":
+        return self + (-other)
+
+
+@dataclass(frozen=True)
+class Action:
+    """A user's own one-parameter action on the model's input, and on its output where that is not invariant.
+
+    Args:
+        function: `(x, t) -> x` with `function(x, 0) = x`, differentiable in the 0-dimensional tensor `t`.
+        name: What tables and charts call it.
+        output: The matching action `(z, t) -> z` on the output; None for an invariant output.
+        unit: What one unit of `t` means.
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    name: str = "action"
+    output: Callable[[Tensor, Tensor], Tensor] | None = None
+    unit: str = "t"
+
+
+def _field(name: str, unit: str, **coefficients: float) -> Generator:
+    return Generator(name, tuple(float(coefficients.get(b, 0.0)) for b in BASIS), unit)
+
+
+TRANSLATION_X = _field("translation_x", HALF_SIDE, translation_x=1)
+TRANSLATION_Y = _field("translation_y", HALF_SIDE, translation_y=1)
+ROTATION = _field("rotation", RADIAN, shear_x=1, shear_y=-1)
+SCALE = _field("scale", RATIO, stretch_x=1, stretch_y=1)
+STRETCH_X = _field("stretch_x", RATIO, stretch_x=1)
+STRETCH_Y = _field("stretch_y", RATIO, stretch_y=1)
+SHEAR_X = _field("shear_x", RATIO, shear_x=1)
+SHEAR_Y = _field("shear_y", RATIO, shear_y=1)
+HYPERBOLIC = _field("hyperbolic", RATIO, shear_x=1, shear_y=1)
+SQUEEZE = _field("squeeze", RATIO, stretch_x=1, stretch_y=-1)
+BRIGHTNESS = _field("brightness", RATIO, brightness=1)
+CONTRAST = _field("contrast", RATIO, contrast=1)
+SATURATION = _field("saturation", RATIO, saturation=1)
+
+NAMED: dict[str, Generator] = {
+    g.name: g
+    for g in (
+        TRANSLATION_X,
+        TRANSLATION_Y,
+        ROTATION,
+        SCALE,
+        STRETCH_X,
+        STRETCH_Y,
+        SHEAR_X,
+        SHEAR_Y,
+        HYPERBOLIC,
+        SQUEEZE,
+        BRIGHTNESS,
+        CONTRAST,
+        SATURATION,
+    )
+}
+AFFINE = tuple(NAMED[name] for name in SPATIAL_BASIS)
+PHOTOMETRIC = tuple(NAMED[name] for name in PHOTOMETRIC_BASIS)
+
+AnyGenerator = str | Generator | Action | Callable[[Tensor, Tensor], Tensor]
+
+
+def get(generator: AnyGenerator) -> Generator | Action:
+    """Turn a name, a mixture or a user's action into a :class:`Generator` or an :class:`Action`.
+
+    Raises:
+        InputError: If the name is unknown (the nearest one is suggested) or the type is none of these.
+    """
+    if isinstance(generator, Generator | Action):
+        return generator
+    if isinstance(generator, str):
+        if generator not in NAMED:
+            raise InputError(f"Unknown generator {generator!r}.{nearest(generator, NAMED)}")
+        return NAMED[generator]
+    if callable(generator):
+        return Action(generator, getattr(generator, "__name__", "action"))
+    raise InputError(
+        f"A generator is a name, a lee.Generator such as 0.3 * lee.ROTATION, or an action (x, t) -> x; "
+        f"got {type(generator).__name__}."
+    )
+
+
+def bracket(first: Generator, second: Generator) -> Generator:
+    r"""The Lie bracket `[ξ, η] = (Dη) ξ - (Dξ) η` of two spatial generators.
+
+    It is the commutator of their actions on images, :math:`X(Y \cdot z) - Y(X \cdot z) = [X, Y] \cdot z`.
+
+    Raises:
+        InputError: If one of them is photometric.
+
+    Examples:
+        >>> bracket(ROTATION, TRANSLATION_X).coefficients == TRANSLATION_Y.coefficients
+        True
+    """
+    for generator in (first, second):
+        if not generator.is_spatial:
+            raise InputError(f"The bracket is defined for spatial generators only, not for {generator.name!r}.")
+    a, b = torch.tensor(first.matrix).double(), torch.tensor(first.offset).double()
+    c, d = torch.tensor(second.matrix).double(), torch.tensor(second.offset).double()
+    (xx, yx), (xy, yy) = (c @ a - a @ c).tolist()
+    x, y = (c @ b - a @ d).tolist()
+    return Generator(f"[{first.name}, {second.name}]", (x, y, xx, yx, xy, yy, 0.0, 0.0, 0.0), "t")
+
+
+def coordinates(target: Generator, basis: Sequence[Generator | Action]) -> Tensor:
+    """Coefficients `c` with `target = Σ c_k basis_k`, shape (K,), float64.
+
+    Raises:
+        InputError: If `target` is not in the span of `basis`.
+    """
+    columns = [g.coefficients if isinstance(g, Generator) else (0.0,) * len(BASIS) for g in basis]
+    matrix = torch.tensor(columns, dtype=torch.float64).T
+    goal = torch.tensor(target.coefficients, dtype=torch.float64)
+    solution = torch.linalg.pinv(matrix) @ goal
+    if (matrix @ solution - goal).norm() > 1e-9 * max(1.0, float(goal.norm())):
+        raise InputError(
+            f"Generator {target.name!r} is not a combination of the measured ones ({', '.join(g.name for g in basis)}); "
+            "measure again with it among `generators`."
+        )
+    return solution

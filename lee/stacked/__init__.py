@@ -1,0 +1,13 @@
+"""Stacked forward mode: push one primal and K tangents through any torch function in a single pass.
+
+`tensor` holds the tensor subclass and the fallback to functorch; `layout`, `pointwise`, `contraction`, `convolution` and
+`normalisation` hold the rules per operator; `pushforward` is the entry. The method and its cost are described in
+chapter 2 of the book, the measured ratios in `benchmarks/`.
+"""
+
+from lee.stacked import contraction, convolution, layout, normalisation, pointwise  # noqa: F401  (register the rules)
+from lee.stacked.convolution import workspace
+from lee.stacked.pushforward import pushforward
+from lee.stacked.tensor import Stacked, record_fallbacks
+
+__all__ = ["Stacked", "pushforward", "record_fallbacks", "workspace"]

@@ -1,0 +1,182 @@
+"""Convolutions: run once on the whole stack, in the layout that suits the machine, with BatchNorm folded in.
+
+A two-dimensional convolution is *deferred*: it runs when something reads its output. If that something is a BatchNorm in
+eval mode, the normalisation's scale goes into the weights first and the stack is passed over once instead of twice. No
+graph has to be known for this and the model is never touched; folded weights live in the :func:`workspace` of one
+measurement.
+"""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lee.stacked.registry import lift, rule
+from lee.stacked.tensor import FUNCTION_RULES, Stacked
+
+
+@dataclass
+class _Workspace:
+    channels_last: bool
+    weights: dict[tuple[int, ...], tuple[Any, ...]] = field(default_factory=dict)
+    deferred: "weakref.WeakSet[Stacked]" = field(default_factory=weakref.WeakSet)
+
+
+_current: ContextVar[_Workspace | None] = ContextVar("lee_workspace", default=None)
+
+
+@contextmanager
+def workspace(x: Tensor) -> Iterator[None]:
+    """Keep prepared weights for the passes inside; an inner call joins the outer one.
+
+    On a CPU, float32 convolutions run with channels last, which oneDNN computes faster. (On a GPU that pays in half
+    precision only, so the layout stays the model's own.)
+    """
+    if _current.get() is not None:
+        yield
+        return
+    token = _current.set(_Workspace(x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def flush() -> None:
+    """Run what is deferred, because an operator is about to change a tensor in place."""
+    space = _current.get()
+    for stack in list(space.deferred) if space else ():
+        _ = stack.buffer
+
+
+@dataclass(frozen=True)
+class _Like:
+    """Shape and strides of an output that doesn't exist yet."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    def stride(self) -> tuple[int, ...]:
+        return self.strides
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A two-dimensional convolution of a stack (S, N, C, H, W) that has not run yet."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    channels_last: bool
+
+    @property
+    def like(self) -> _Like:
+        """The output's description, (N, C', H', W')."""
+        n, sizes = self.x.shape[1], []
+        for axis in (0, 1):
+            reach = self.dilation[axis] * (self.weight.shape[2 + axis] - 1) + 1
+            sizes.append((self.x.shape[3 + axis] + 2 * self.padding[axis] - reach) // self.stride[axis] + 1)
+        c, (h, w) = self.weight.shape[0], sizes
+        strides = (c * h * w, 1, w * c, c) if self.channels_last else (c * h * w, h * w, w, 1)
+        return _Like((n, c, h, w), strides, self.x.dtype, self.x.device)
+
+    def run(self) -> Tensor:
+        """The output's stack; the bias belongs to the primal alone."""
+        form = torch.channels_last if self.channels_last else torch.contiguous_format
+        flat = self.x.flatten(0, 1).contiguous(memory_format=form)
+        out = F.conv2d(flat, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+        out = out.contiguous(memory_format=form).unflatten(0, self.x.shape[:2])
+        if self.bias is not None:
+            out[0] += self.bias[:, None, None]
+        return out
+
+
+def _prepared(space: _Workspace, weight: Tensor) -> Tensor:
+    if not space.channels_last:
+        return weight
+    key = (id(weight),)
+    if key not in space.weights:  # the original is kept alive: ids may be reused otherwise
+        space.weights[key] = (weight, weight.contiguous(memory_format=torch.channels_last))
+    return space.weights[key][1]
+
+
+@rule("convolution")
+def _convolution(
+    op: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, extra: Any, groups: int
+) -> Any:  # fmt: skip
+    if not isinstance(x, Stacked) or isinstance(weight, Stacked) or isinstance(bias, Stacked):
+        return NotImplemented
+    space = _current.get()
+    if transposed or x.ndim != 4 or space is None:
+        flat = x.buffer.flatten(0, 1)
+        out = op(flat, weight, None, stride, padding, dilation, transposed, extra, groups).unflatten(0, x.buffer.shape[:2])
+        if bias is not None:
+            out[0] += bias.reshape(-1, *[1] * (x.ndim - 2))
+        return Stacked(out)
+    twice = [(v[0], v[-1]) for v in (stride, padding, dilation)]
+    job = Convolution(x.buffer, _prepared(space, weight), bias, *twice, groups, space.channels_last)
+    result = Stacked(None, job)
+    space.deferred.add(result)
+    return result
+
+
+def _affine(mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a BatchNorm that uses its running statistics."""
+    scale = (var + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight
+    shift = -mean * scale
+    return scale, shift if bias is None else shift + bias
+
+
+def _batch_norm(
+    func: Any, x: Any, mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False,
+    momentum: float = 0.1, eps: float = 1e-5,
+) -> Any:  # fmt: skip
+    """BatchNorm with running statistics is affine; behind a deferred convolution it changes that one's weights."""
+    if training or mean is None or not isinstance(x, Stacked) or isinstance(weight, Stacked):
+        return NotImplemented
+    space, job = _current.get(), x.deferred
+    if space is None or job is None:
+        scale, shift = (v.reshape(-1, *[1] * (x.ndim - 2)) for v in _affine(mean, var, weight, bias, eps))
+        out = x.buffer * lift(scale[None, None], x.ndim)
+        out[0] += shift
+        return Stacked(out)
+    originals = (job.weight, mean, var, weight, bias)
+    key = tuple(map(id, originals))
+    if key not in space.weights:
+        scale, shift = _affine(mean, var, weight, bias, eps)
+        space.weights[key] = (originals, job.weight * scale[:, None, None, None], scale, shift)
+    _, folded, scale, shift = space.weights[key]
+    folded_job = replace(job, weight=folded, bias=shift if job.bias is None else shift + scale * job.bias)
+    result = Stacked(None, folded_job)
+    space.deferred.add(result)
+    return result
+
+
+FUNCTION_RULES[F.batch_norm] = _batch_norm
+FUNCTION_RULES[torch.batch_norm] = lambda func, x, weight, bias, mean, var, training, momentum, eps, *_: _batch_norm(
+    func, x, mean, var, weight, bias, training, momentum, eps
+)
+
+
+@rule("native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training")
+def _native_batch_norm(op: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any) -> Any:
+    training, _, eps = rest if len(rest) == 3 else (False, *rest)
+    result = _batch_norm(op, x, mean, var, weight, bias, training, 0.0, eps)
+    if result is NotImplemented:
+        return result
+    empty = result.new_empty(0)
+    return (result, empty, empty, *([empty] if "cudnn" in str(op) else []))

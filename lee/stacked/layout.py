@@ -1,0 +1,225 @@
+"""Rules of operators that move, copy or combine entries linearly: the same on every slice, with axes shifted by one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lee.stacked.registry import lift, ndim, rule, with_primal
+from lee.stacked.tensor import Stacked, primal
+
+
+def _axis(dim: int, of: int) -> int:
+    """Position, in the stack, of axis `dim` of a tensor with `of` dimensions."""
+    return dim % max(of, 1) + 1
+
+
+def _axes(dims: Sequence[int] | int | None, of: int) -> list[int]:
+    if dims is None or (isinstance(dims, Sequence) and not dims):
+        return list(range(1, of + 1))
+    return [_axis(d, of) for d in ([dims] if isinstance(dims, int) else dims)]
+
+
+@rule("view", "_unsafe_view", "reshape", "_reshape_alias")
+def _view(op: Any, x: Stacked, size: Sequence[int], *_: Any) -> Stacked:
+    buffer = x.buffer
+    view = torch.ops.aten.view.default if "alias" in str(op) else op
+    return Stacked(view(buffer, [len(buffer), *size]))
+
+
+@rule("alias", "detach", "clone", "_to_copy", "contiguous", "lift_fresh", "positive", "neg", "detach_copy")
+def _copy(op: Any, x: Stacked, *, dtype: torch.dtype | None = None, memory_format: Any = None, **kwargs: Any) -> Any:
+    if dtype is not None and not dtype.is_floating_point:
+        return op(primal(x), dtype=dtype, **kwargs)
+    if dtype is not None:
+        kwargs["dtype"] = dtype
+    if memory_format is torch.contiguous_format:
+        kwargs["memory_format"] = memory_format
+    out = op(x.buffer, **kwargs)
+    if memory_format is torch.channels_last:  # a layout of the images, not of the 5-dimensional stack
+        out = out.flatten(0, 1).contiguous(memory_format=memory_format).unflatten(0, out.shape[:2])
+    return Stacked(out)
+
+
+@rule("permute")
+def _permute(op: Any, x: Stacked, dims: Sequence[int]) -> Stacked:
+    return Stacked(op(x.buffer, [0, *_axes(dims, x.ndim)]))
+
+
+@rule("transpose.int")
+def _transpose(op: Any, x: Stacked, first: int, second: int) -> Stacked:
+    return Stacked(op(x.buffer, _axis(first, x.ndim), _axis(second, x.ndim)))
+
+
+@rule("t")
+def _t(op: Any, x: Stacked) -> Stacked:
+    return Stacked(x.buffer.mT if x.ndim == 2 else x.buffer)
+
+
+@rule("unsqueeze")
+def _unsqueeze(op: Any, x: Stacked, dim: int) -> Stacked:
+    return Stacked(op(x.buffer, _axis(dim, x.ndim + 1)))
+
+
+@rule("squeeze", "squeeze.dim", "squeeze.dims")
+def _squeeze(op: Any, x: Stacked, dim: Sequence[int] | int | None = None) -> Stacked:
+    return Stacked(torch.squeeze(x.buffer, tuple(_axes(dim, x.ndim))))
+
+
+@rule("expand")
+def _expand(op: Any, x: Stacked, size: Sequence[int], *, implicit: bool = False) -> Stacked:
+    return Stacked(op(lift(x.buffer, len(size)), [-1, *size]))
+
+
+@rule("repeat")
+def _repeat(op: Any, x: Stacked, repeats: Sequence[int]) -> Stacked:
+    return Stacked(op(lift(x.buffer, len(repeats)), [1, *repeats]))
+
+
+@rule("slice.Tensor")
+def _slice(op: Any, x: Stacked, dim: int = 0, *args: Any) -> Stacked:
+    return Stacked(op(x.buffer, _axis(dim, x.ndim), *args))
+
+
+@rule("select.int")
+def _select(op: Any, x: Stacked, dim: int, index: int) -> Stacked:
+    return Stacked(op(x.buffer, _axis(dim, x.ndim), index))
+
+
+@rule("split.Tensor", "split_with_sizes", "chunk")
+def _split(op: Any, x: Stacked, size: Any, dim: int = 0) -> list[Stacked]:
+    return [Stacked(part) for part in op(x.buffer, size, _axis(dim, x.ndim))]
+
+
+@rule("unbind.int")
+def _unbind(op: Any, x: Stacked, dim: int = 0) -> list[Stacked]:
+    return [Stacked(part) for part in op(x.buffer, _axis(dim, x.ndim))]
+
+
+@rule("unfold", "cumsum", "index_select", "diff")
+def _along(op: Any, x: Stacked, dim: int, *args: Any, **kwargs: Any) -> Any:
+    if any(isinstance(a, Stacked) for a in args):
+        return NotImplemented
+    return Stacked(op(x.buffer, _axis(dim, x.ndim), *args, **kwargs))
+
+
+@rule("flip")
+def _flip(op: Any, x: Stacked, dims: Sequence[int]) -> Stacked:
+    return Stacked(op(x.buffer, _axes(dims, x.ndim)))
+
+
+@rule("roll")
+def _roll(op: Any, x: Stacked, shifts: Sequence[int], dims: Sequence[int] = ()) -> Any:
+    return Stacked(op(x.buffer, shifts, _axes(dims, x.ndim))) if dims else NotImplemented
+
+
+@rule("tril", "triu")
+def _triangle(op: Any, x: Stacked, diagonal: int = 0) -> Stacked:
+    return Stacked(op(x.buffer, diagonal))
+
+
+@rule("gather")
+def _gather(op: Any, x: Any, dim: int, index: Any, **kwargs: Any) -> Any:
+    if not isinstance(x, Stacked):
+        return op(x, dim, primal(index))
+    return Stacked(op(x.buffer, _axis(dim, x.ndim), index.expand(len(x.buffer), *index.shape)))
+
+
+@rule("index.Tensor")
+def _index(op: Any, x: Any, indices: Sequence[Tensor | None]) -> Any:
+    places = [i for i, index in enumerate(indices) if index is not None]
+    adjacent = places == list(range(places[0], places[-1] + 1))
+    if not isinstance(x, Stacked) or not adjacent:  # torch moves the axes of scattered indices to the front
+        return NotImplemented
+    return Stacked(op(x.buffer, [None, *indices]))
+
+
+@rule("cat", "stack")
+def _cat(op: Any, tensors: Sequence[Any], dim: int = 0) -> Stacked:
+    depth = len(next(t for t in tensors if isinstance(t, Stacked)).buffer)
+    of = ndim(*tensors) + (1 if "stack" in str(op) else 0)
+    return Stacked(op([_constant(t, depth) for t in tensors], _axis(dim, of)))
+
+
+def _constant(value: Any, depth: int) -> Tensor:
+    """The buffer of a stacked tensor; for a plain one, itself over zero tangents."""
+    if isinstance(value, Stacked):
+        return value.buffer
+    out = value.new_zeros(depth, *value.shape)
+    out[0] = value
+    return out
+
+
+@rule("constant_pad_nd")
+def _pad(op: Any, x: Stacked, pad: Sequence[int], value: float = 0) -> Stacked:
+    out = op(x.buffer, pad, 0)
+    return with_primal(out, op(primal(x), pad, value)) if value else Stacked(out)
+
+
+@rule(
+    "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "upsample_nearest2d",
+    "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "upsample_nearest2d.vec",
+    "upsample_bilinear2d.vec", "upsample_bicubic2d.vec", "_adaptive_avg_pool2d", "avg_pool2d", "avg_pool1d", "avg_pool3d",
+    "pixel_shuffle", "pixel_unshuffle", "im2col", "channel_shuffle",
+)  # fmt: skip
+def _per_image(op: Any, x: Stacked, *args: Any, **kwargs: Any) -> Any:
+    """Linear operators on a batch of images: the stack is a larger batch."""
+    if x.ndim < 3 or any(isinstance(a, Stacked) for a in args):
+        return NotImplemented
+    return Stacked(op(x.buffer.flatten(0, 1), *args, **kwargs).unflatten(0, x.buffer.shape[:2]))
+
+
+@rule("sum", "mean")
+def _total(op: Any, x: Stacked, *, dtype: torch.dtype | None = None) -> Stacked:
+    reduce = getattr(torch.ops.aten, op.overloadpacket.__name__)
+    return Stacked(reduce(x.buffer, _axes(None, x.ndim), False, dtype=dtype))
+
+
+@rule("sum.dim_IntList", "mean.dim")
+def _reduce(op: Any, x: Stacked, dim: Any, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Stacked:
+    return Stacked(op(x.buffer, _axes(dim, x.ndim), keepdim, dtype=dtype))
+
+
+@rule(
+    "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros", "new_ones", "new_full",
+    "new_empty",
+)  # fmt: skip
+def _fresh(op: Any, x: Stacked, *args: Any, **kwargs: Any) -> Any:
+    """A new tensor may be filled in place later on, so it gets tangents, zero for now."""
+    value = op(primal(x), *args, **kwargs)
+    if not value.dtype.is_floating_point:
+        return value
+    return Stacked(_constant(value, len(x.buffer)))
+
+
+@rule("copy_")
+def _assign(op: Any, target: Any, source: Any, *_: Any) -> Any:
+    from lee.stacked.convolution import flush
+
+    if not isinstance(target, Stacked):
+        return NotImplemented
+    flush()
+    if isinstance(source, Stacked):
+        target.buffer.copy_(lift(source.buffer, target.ndim))
+    else:
+        target.buffer[0].copy_(source)
+        target.buffer[1:].zero_()
+    return target
+
+
+@rule("fill_.Scalar", "zero_")
+def _fill(op: Any, target: Stacked, *value: Any) -> Stacked:
+    op(target.buffer[0], *value)
+    target.buffer[1:].zero_()
+    return target
+
+
+@rule(
+    "gt.Tensor", "gt.Scalar", "ge.Tensor", "ge.Scalar", "lt.Tensor", "lt.Scalar", "le.Tensor", "le.Scalar", "eq.Tensor",
+    "eq.Scalar", "ne.Tensor", "ne.Scalar", "isnan", "isinf", "isfinite", "argmax", "argmin", "argsort", "any", "all", "equal",
+    "any.dim", "all.dim", "sign", "floor", "ceil", "round", "_local_scalar_dense", "is_nonzero", "logical_not", "is_same_size",
+)  # fmt: skip
+def _no_derivative(op: Any, *args: Any, **kwargs: Any) -> Any:
+    """Piecewise constant: the tangents end here."""
+    return op(*(primal(a) for a in args), **kwargs)

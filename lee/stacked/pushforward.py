@@ -1,0 +1,64 @@
+"""Jacobian-vector products of a whole function: stacked where possible, by dual numbers where not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lee.stacked.convolution import workspace
+from lee.stacked.tensor import Stacked, note_fallback
+
+
+def _by_dual_numbers(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> tuple[Any, Tensor | None]:
+    """One tangent after the other with torch's dual numbers: slow, but takes everything that torch can differentiate."""
+    lanes, value = [], None
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it has no forward-mode derivative
+    try:
+        for tangent in tangents:
+            with sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+                result = function(forward_ad.make_dual(x.clone(), tangent.contiguous()))
+                if not isinstance(result, Tensor):
+                    return result, None
+                value, lane = forward_ad.unpack_dual(result)
+                if lane is None:
+                    return value, None
+                value, lane = value.clone(), lane.clone()
+            lanes.append(lane)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return value, torch.stack(lanes)
+
+
+def pushforward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> tuple[Any, Tensor | None]:
+    """`f(x)` and the Jacobian-vector products `J_f(x)·v_k` of K tangents, in one pass.
+
+    Args:
+        function: Any torch function of one tensor.
+        x: Primal, (N, ...).
+        tangents: Tangents, (K, N, ...).
+
+    Returns:
+        The output, and its tangents (K, *output.shape); None in their place if the output is not a tensor, or does not
+        depend on `x`.
+
+    Examples:
+        >>> value, lanes = pushforward(torch.relu, torch.tensor([[-1.0, 2.0]]), torch.ones(1, 1, 2))
+        >>> lanes.tolist()
+        [[[0.0, 1.0]]]
+    """
+    with torch.no_grad():
+        try:
+            with sdpa_kernel(SDPBackend.MATH), workspace(x):
+                result = function(Stacked(torch.cat([x[None], tangents])))
+                if isinstance(result, Stacked):
+                    return result.buffer[0], result.buffer[1:]
+                return result, None
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever it was, the function itself decides: it runs again on dual numbers
+            note_fallback(f"whole function ({type(error).__name__}: {error})")
+        return _by_dual_numbers(function, x, tangents)
