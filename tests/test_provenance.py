@@ -36,8 +36,8 @@ def test_digest_tells_types_and_shapes_apart() -> None:
 def test_digest_takes_every_dtype_and_an_empty_module() -> None:
     module = nn.Module()
     empty = provenance.weights_sha256(module)
-    for dtype in (torch.bfloat16, torch.bool, torch.complex64, torch.int64):
-        module.register_buffer(str(dtype).split(".")[1], torch.ones((), dtype=dtype))
+    for index, dtype in enumerate((torch.bfloat16, torch.bool, torch.complex64, torch.int64)):
+        module.register_buffer(f"buffer{index}", torch.ones((), dtype=dtype))
     assert provenance.weights_sha256(module) != empty
 
 
@@ -50,14 +50,13 @@ def test_commit_is_that_of_the_checkout(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert provenance.commit() is None
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "First"]):
         subprocess.run([*git, *command], check=True)
-    head = subprocess.run(
-        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    log = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    head = log.stdout.strip()
     assert provenance.commit() == head
     source.write_text("2\n")
     assert provenance.commit() == head + "+"
 
 
 def test_versions_name_what_can_change_a_number() -> None:
-    assert provenance.versions()["torch"] == torch.__version__.split("+")[0]
+    assert provenance.versions()["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert {"python", "lee", "timm", "numpy"} <= provenance.versions().keys()
