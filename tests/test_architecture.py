@@ -32,14 +32,16 @@ def layout() -> dict[str, set[str]]:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     section = text.split("## Layout")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)`[^|]*\|[^|]*\|([^|]*)\|$", section, re.MULTILINE)
-    return {room: set(re.findall(r"`(\w+)`", allowed)) for room, allowed in rows}
+    table: dict[str, set[str]] = {}
+    for room, allowed in rows:
+        table[room] = set(table) if allowed.strip() == "all above" else set(re.findall(r"`(\w+)`", allowed))
+    return table
 
 
 def reachable(room: str) -> set[str]:
     """The rooms of a row, and whatever those may import."""
-    table = layout()
-    direct = set(table) - {room} if "all" in table[room] else table[room]
-    return direct.union(*(reachable(other) for other in direct)) if direct else set()
+    direct = layout()[room]
+    return direct.union(*(reachable(other) for other in direct))
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -70,7 +72,7 @@ def test_every_room_has_a_row_and_every_row_a_room() -> None:
 def test_rows_name_only_rooms_above_them() -> None:
     above: set[str] = set()
     for room, allowed in layout().items():
-        assert allowed - {"all"} <= above, f"{room} may not import {sorted(allowed - above)}: they come later"
+        assert allowed <= above, f"{room} may not import {sorted(allowed - above)}: they come later"
         above.add(room)
 
 
@@ -82,7 +84,7 @@ def test_imports_point_upwards(path: Path) -> None:
         if parts[0] != "lee" or parts[1:] == ["__version__"]:
             continue
         if len(parts) == 1:
-            assert "all" in layout()[room_of(path)], f"{path.name}:{line} imports the whole package"
+            assert "derivative" in allowed, f"{path.name}:{line} imports the whole package"
             continue
         assert parts[1] in allowed, f"{path.name}:{line} imports lee.{parts[1]}, which its row doesn't allow"
 
@@ -93,7 +95,7 @@ def test_rooms_stay_small(path: Path) -> None:
 
 
 def test_the_public_api_fits_on_a_page() -> None:
-    assert len((PACKAGE / "__init__.py").read_text().splitlines()) <= 45
+    assert len((PACKAGE / "__init__.py").read_text().splitlines()) <= 60
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
@@ -128,10 +130,11 @@ sys.exit(f"changed: {changed}, imported: {heavy}" if changed or heavy else 0)
 def test_everything_public_is_documented() -> None:
     import lee
 
-    for name in lee.__all__:
-        thing = getattr(lee, name)
-        if callable(thing):
-            assert thing.__doc__, name
+    public = {
+        name: thing for name, thing in vars(lee).items() if not name.startswith("_") and callable(thing)
+    }
+    assert {"lie_derivative", "equivariance_gram", "local_equivariance_error"} <= public.keys()
+    assert not [name for name, thing in public.items() if not thing.__doc__]
 
 
 def test_tracked_files_name_no_index_and_no_path_of_one_machine(tracked: list[Path]) -> None:
