@@ -1,0 +1,66 @@
+"""Where the book's files lie: the repository's root, its chapters, the copy that is built."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lee
+from lee.errors import InputError, nearest
+
+COPY = Path("_build/book-src")
+"""Where the executed copy of the book lies, below the root."""
+
+
+def find_root(start: Path | None = None) -> Path:
+    """The folder with `_toc.yml` and `book/`: `start`, one above it, or the one that `lee` lies in.
+
+    Args:
+        start: Where to look first; the current directory by default.
+
+    Raises:
+        InputError: If there is none: the book is part of the repository, not of the installed package.
+    """
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents, Path(lee.__file__).resolve().parents[1]):
+        if (folder / "_toc.yml").is_file() and (folder / "book").is_dir():
+            return folder
+    raise InputError(
+        f"No book (a folder with `_toc.yml` and `book/`) at or above {here}. "
+        "Its sources are part of the repository: clone it and run the command there."
+    )
+
+
+def chapters(root: Path) -> list[Path]:
+    """The book's notebooks below `root`, in reading order: the index first, then by number."""
+    found = [p for p in (root / "book").glob("*.ipynb") if not p.name.endswith(".failed.ipynb")]
+    return sorted(found, key=lambda p: (p.stem != "index", p.stem))
+
+
+def select(root: Path, names: Sequence[str] | None) -> list[Path]:
+    """The chapters with these names, in reading order; all of them without names.
+
+    A name is a file's stem, a path to the file, or a chapter's number (`2`, `02`); `0` is the index.
+
+    Raises:
+        InputError: If there are no chapters, or one of the names is unknown (the nearest one is suggested).
+    """
+    every = chapters(root)
+    if not every:
+        raise InputError(f"There are no notebooks in {root / 'book'}.")
+    if names is None:
+        return every
+    by_name = {p.stem: p for p in every}
+    by_name |= {_number(p): p for p in every}
+    wanted = set()
+    for name in names:
+        stem = Path(name).name.removesuffix(".ipynb")
+        key = str(int(stem)) if stem.isdigit() else stem
+        if key not in by_name:
+            raise InputError(f"Unknown chapter {name!r}.{nearest(stem, [p.stem for p in every])}")
+        wanted.add(by_name[key])
+    return [p for p in every if p in wanted]
+
+
+def _number(path: Path) -> str:
+    """The chapter's number without leading zeros; a page without one is known by its stem only."""
+    head = "00" if path.stem == "index" else path.stem[:2]
+    return str(int(head)) if head.isdigit() else path.stem

@@ -1,0 +1,120 @@
+"""Profiles: files of parameters for the whole book, checked against the chapters before anything runs."""
+
+import ast
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lee.errors import InputError, nearest
+
+KEYS = ("description", "common", "chapters")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Parameters for the book's chapters.
+
+    Args:
+        name: The file's stem, such as `"quick"`.
+        common: Parameters for each chapter that has them.
+        chapters: Parameters for one chapter, by its file's stem; they win over the common ones.
+        description: What the profile is for, in a sentence.
+    """
+
+    name: str
+    common: Mapping[str, Any] = field(default_factory=dict)
+    chapters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    description: str = ""
+
+
+def profiles(root: Path) -> dict[str, Path]:
+    """Names and files of the book's profiles."""
+    return {p.stem: p for p in sorted((root / "book" / "profiles").glob("*.yaml"))}
+
+
+def load_profile(name: str, root: Path) -> Profile:
+    """Read a profile by its name, or from the path of a YAML file.
+
+    Raises:
+        InputError: If it is unknown (the nearest one is suggested) or the file is not what is expected.
+    """
+    known = profiles(root)
+    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
+    if path is None or not path.is_file():
+        raise InputError(f"Unknown profile {name!r}.{nearest(name, known)}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"The profile {path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"The profile {path} must be a mapping with the keys {', '.join(KEYS)}.")
+    for key in content:
+        if key not in KEYS:
+            raise InputError(f"Unknown key {key!r} in the profile {path}.{nearest(key, KEYS)}")
+    sections = _mapping(content.get("chapters"), path)
+    return Profile(
+        name=path.stem,
+        common=_mapping(content.get("common"), path),
+        chapters={stem: _mapping(values, path) for stem, values in sections.items()},
+        description=content.get("description", ""),
+    )
+
+
+def _mapping(value: Any, path: Path) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"Parameters in the profile {path} must be `name: value` pairs; got {value!r}.")
+    return value
+
+
+def declared(notebook: Path) -> dict[str, dict[str, Any]]:
+    """The parameters of a chapter, from its cell tagged `parameters`: name → type, default and help."""
+    import papermill
+
+    logging.getLogger("papermill").setLevel(logging.WARNING)
+    return papermill.inspect_notebook(str(notebook))
+
+
+def plan(profile: Profile, notebooks: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+    """The parameters that each of the chapters will run with.
+
+    Args:
+        profile: The parameters.
+        notebooks: All chapters, so that a section for one that won't run is checked as well.
+
+    Raises:
+        InputError: If the profile names an unknown chapter or parameter; the nearest is suggested.
+    """
+    known = {path: declared(path) for path in notebooks}
+    stems = [path.stem for path in notebooks]
+    for stem in profile.chapters:
+        if stem not in stems:
+            raise InputError(
+                f"The profile {profile.name!r} has parameters for {stem!r}.{nearest(stem, stems)}"
+            )
+    everything = sorted({name for parameters in known.values() for name in parameters})
+    for name in profile.common:
+        if name not in everything:
+            hint = nearest(name, everything)
+            raise InputError(f"No chapter has the parameter {name!r} of the profile {profile.name!r}.{hint}")
+    return {path: _for_chapter(profile, path, parameters) for path, parameters in known.items()}
+
+
+def _for_chapter(profile: Profile, path: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    own = profile.chapters.get(path.stem, {})
+    for name in own:
+        if name not in parameters:
+            where = f"Chapter {path.stem!r} has no parameter {name!r} (profile {profile.name!r})."
+            raise InputError(where + nearest(name, parameters))
+    return {name: value for name, value in profile.common.items() if name in parameters} | dict(own)
+
+
+def differing(notebook: Path, values: Mapping[str, Any]) -> list[str]:
+    """Names among `values` whose value is not the default in the notebook's own parameters cell."""
+    parameters = declared(notebook)
+    return [name for name, value in values.items() if ast.literal_eval(parameters[name]["default"]) != value]

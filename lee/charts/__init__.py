@@ -1,0 +1,22 @@
+"""Charts of the book: tidy frames or images in, an Altair chart or a grid of pictures out.
+
+One theme serves light and dark pages: specs carry no colour of text or background, and the palette (Okabe
+and Ito's, without its black and yellow) is safe for colour-blind readers on both. Every function needs a
+`caption` (what the reader should see; Markdown and `$formulas$` are welcome) and an `alt` text (what a reader
+who can't see it would be told). Numbers are rounded before they are drawn, so that a re-executed notebook
+keeps its bytes.
+"""
+
+from lee.charts.fields import arrows, orbit
+from lee.charts.pictures import Picture, pictures
+from lee.charts.plots import bars, dots, lines, scatter
+from lee.charts.theme import DIVERGING, PALETTE, VEGALITE, enable, finish, rounded
+
+__all__ = [
+    # plots of tidy frames
+    "lines", "scatter", "dots", "bars",
+    # images and vector fields
+    "pictures", "Picture", "arrows", "orbit",
+    # for a chart of one's own
+    "finish", "rounded", "enable", "PALETTE", "DIVERGING", "VEGALITE",
+]  # fmt: skip

@@ -1,0 +1,170 @@
+"""What a generator does to the plane: its vector field as arrows, and its orbit under a slider."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import altair
+import pandas as pd
+
+from lee.charts import parts
+from lee.charts.pictures import data_uri
+from lee.charts.theme import PALETTE, finish, rounded
+from lee.errors import InputError
+
+
+class VectorField(Protocol):
+    """An affine vector field `ξ(p) = A p + b`: origin in the image's centre, x to the right, y down."""
+
+    @property
+    def name(self) -> str:
+        """What the chart calls it."""
+        ...
+
+    @property
+    def matrix(self) -> Sequence[Sequence[float]]:
+        """`A`, two rows of two numbers."""
+        ...
+
+    @property
+    def offset(self) -> Sequence[float]:
+        """`b`, two numbers in half sides."""
+        ...
+
+
+def arrows(
+    fields: VectorField | Sequence[VectorField],
+    *,
+    caption: str,
+    alt: str,
+    image: Any | None = None,
+    n: int = 9,
+    columns: int = 3,
+    side: int = 210,
+    name: str | None = None,
+) -> altair.ConcatChart:
+    """Vector fields as arrows over an image, one panel for each, scaled so that no arrow meets the next.
+
+    Args:
+        fields: One or more generators that move pixels, such as `lee.ROTATION`.
+        caption: What the reader should see.
+        alt: Alternative text.
+        image: A square picture (C, H, W) in [0, 1] under the arrows.
+        n: Arrows in a row.
+        columns: Panels in a row.
+        side: Side of a panel in pixels; on a narrow page all shrink together.
+        name: Label for `{numref}`.
+
+    Raises:
+        InputError: If there is no field, or one that moves nothing (a photometric generator).
+    """
+    panels = list(fields) if isinstance(fields, Sequence) else [fields]
+    if not panels:
+        raise InputError("`arrows` needs at least one generator; got none.")
+    address = None if image is None else data_uri(image)
+    drawn = [_panel(field, address, n, side) for field in panels]
+    return finish(altair.concat(*drawn, columns=columns, spacing=18), caption=caption, alt=alt, name=name)
+
+
+def grid_of_arrows(field: VectorField, n: int) -> pd.DataFrame:
+    """Feet (`x`, `y`), heads (`x2`, `y2`) and angles of an (n, n) grid of arrows on [-1, 1]².
+
+    The angle is in degrees, clockwise from up, for a triangle at the head.
+
+    Raises:
+        InputError: If the field is zero everywhere.
+    """
+    (a, b), (c, d) = field.matrix
+    u, v = field.offset
+    ticks = [(2 * i + 1) / n - 1 for i in range(n)]
+    feet = [(x, y, a * x + b * y + u, c * x + d * y + v) for y in ticks for x in ticks]
+    longest = max(math.hypot(dx, dy) for *_, dx, dy in feet)
+    if longest == 0:
+        raise InputError(f"Generator {field.name!r} moves no pixel, so there are no arrows to draw.")
+    scale = 1.7 / n / longest
+    arrows_drawn = [
+        {
+            "x": x, "y": y, "x2": x + scale * dx, "y2": y + scale * dy,
+            "angle": math.degrees(math.atan2(dx, -dy)),
+        }
+        for x, y, dx, dy in feet
+        if math.hypot(dx, dy) > 0.02 * longest
+    ]  # fmt: skip
+    return rounded(pd.DataFrame(arrows_drawn))
+
+
+def _panel(field: VectorField, image: str | None, n: int, side: int) -> altair.LayerChart:
+    colour = PALETTE[1]
+    x = altair.X("x:Q", scale=altair.Scale(domain=[-1, 1], nice=False), axis=None)
+    y = altair.Y("y:Q", scale=altair.Scale(domain=[1, -1], nice=False), axis=None)
+    base = altair.Chart(grid_of_arrows(field, n)).encode(x=x, y=y)
+    shaft = base.mark_rule(color=colour, strokeWidth=2, clip=True).encode(x2="x2:Q", y2="y2:Q")
+    head = base.mark_point(shape="triangle-up", color=colour, size=46, clip=True).encode(
+        x=altair.X("x2:Q", axis=None),
+        y=altair.Y("y2:Q", axis=None),
+        angle=altair.Angle("angle:Q", scale=None),
+    )
+    layers = [shaft, head]
+    if image is not None:
+        under = altair.Chart(pd.DataFrame({"x": [0], "y": [0], "url": [image]}))
+        layers.insert(
+            0, under.mark_image(width=side, height=side, opacity=0.75).encode(x=x, y=y, url="url:N")
+        )
+    title = field.name.replace("_", " ")
+    return altair.LayerChart(layer=layers).properties(width=side, height=side, title=title)
+
+
+def orbit(
+    images: Any,
+    values: Sequence[float],
+    *,
+    parameter: str,
+    caption: str,
+    alt: str,
+    side: int = 260,
+    name: str | None = None,
+) -> altair.LayerChart:
+    """A picture that a slider moves along its orbit: one frame for each value of the parameter.
+
+    Args:
+        images: Frames (T, C, H, W) in [0, 1]; or a mapping from titles to such frames, side by side.
+        values: T evenly spaced values of the parameter.
+        parameter: What the slider moves, with the unit, such as `"angle in degrees"`.
+        caption: What the reader should see.
+        alt: Alternative text.
+        side: Height of the picture in pixels.
+        name: Label for `{numref}`.
+
+    Raises:
+        InputError: If frames and values are not equally many, or the values are not evenly spaced.
+    """
+    strips = images if isinstance(images, Mapping) else {"": images}
+    rows = []
+    for title, frames in strips.items():
+        if len(frames) != len(values):
+            raise InputError(f"{len(frames)} frames need as many values of {parameter!r}; got {len(values)}.")
+        rows += [
+            {"value": float(v), "panel": title, "url": data_uri(f)}
+            for v, f in zip(values, frames, strict=True)
+        ]
+    width = round(side * strips_ratio(strips))
+    across = altair.X(
+        "panel:N", sort=list(strips), title=None, axis=_titles(strips), scale=altair.Scale(padding=0)
+    )
+    picture = altair.Chart(rounded(pd.DataFrame(rows))).mark_image(width=width, height=side)
+    figure = altair.LayerChart(layer=[picture.encode(x=across, url="url:N", y=altair.value(side / 2))])
+    figure = figure.properties(width=len(strips) * (width + 16) - 16, height=side)
+    figure = parts.slide(figure, list(values), "value", parameter)
+    return finish(figure, caption=caption, alt=alt, name=name)
+
+
+def strips_ratio(strips: Mapping[str, Any]) -> float:
+    """Width over height of the first frame."""
+    first = next(iter(strips.values()))[0]
+    return float(first.shape[2] / first.shape[1])
+
+
+def _titles(strips: Mapping[str, Any]) -> altair.Axis | None:
+    if list(strips) == [""]:
+        return None
+    return altair.Axis(orient="top", labelAngle=0, domain=False, ticks=False, labelFontSize=13)

@@ -1,0 +1,168 @@
+"""Axes, legends, error spans and sliders that the plots share."""
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import altair
+import pandas as pd
+
+from lee.charts.theme import finish, rounded
+from lee.errors import InputError, nearest
+
+LOW, HIGH = "_low", "_high"
+LOG_AXES = ("", "x", "y", "xy")
+PHONE_TICKS = 6
+
+
+def field(column: str) -> str:
+    """A column's name with the characters escaped that Vega-Lite would read as a path."""
+    return re.sub(r"([.\[\]\\'\"])", r"\\\1", column)
+
+
+def check(frame: pd.DataFrame, numbers: Sequence[str], others: Sequence[str | None]) -> None:
+    """Refuse what can't be drawn.
+
+    Raises:
+        InputError: If the frame is empty, a column is missing or a column of `numbers` holds something else.
+    """
+    if frame.empty:
+        raise InputError("A chart needs at least one row of data; the frame is empty.")
+    for column in (*numbers, *(c for c in others if c is not None)):
+        if column not in frame.columns:
+            raise InputError(f"The frame has no column {column!r}.{nearest(column, map(str, frame.columns))}")
+    for column in numbers:
+        if not pd.api.types.is_numeric_dtype(frame[column]):
+            raise InputError(f"Column {column!r} must hold numbers; it is of type {frame[column].dtype}.")
+
+
+def check_log(frame: pd.DataFrame, log: str, x: str, y: str) -> None:
+    """Refuse numbers that a logarithmic axis can't show.
+
+    Raises:
+        InputError: If `log` names no axis or a number on a logarithmic axis is not positive.
+    """
+    if log not in LOG_AXES:
+        raise InputError(f"log={log!r} names no axis; expected one of {', '.join(map(repr, LOG_AXES))}.")
+    for column in {"": (), "x": (x,), "y": (y,), "xy": (x, y)}[log]:
+        if (frame[column] <= 0).any():
+            raise InputError(
+                f"Column {column!r} isn't positive everywhere, so it can't have a logarithmic axis."
+            )
+
+
+def with_span(frame: pd.DataFrame, value: str, error: str | None, *, log: bool) -> pd.DataFrame:
+    """Add the ends of `value` ± `error` as columns; on a logarithmic axis the lower one stays positive."""
+    if error is None:
+        return frame
+    low, high = frame[value] - frame[error], frame[value] + frame[error]
+    return frame.assign(**{LOW: low.where(low > 0, frame[value] / 100) if log else low, HIGH: high})
+
+
+def chart(frame: pd.DataFrame, columns: Sequence[str | None]) -> altair.Chart:
+    """An empty chart over the columns that are drawn, rounded."""
+    wanted = [c for c in dict.fromkeys([*columns, LOW, HIGH]) if c in frame.columns]
+    return altair.Chart(rounded(frame[wanted]))
+
+
+def axis(
+    channel: Any,
+    frame: pd.DataFrame,
+    column: str,
+    title: str | None,
+    *,
+    log: bool,
+    fixed: bool = False,
+    at: str | None = None,
+) -> Any:
+    """A quantitative axis for `column`, drawn at column `at` of the same unit if given.
+
+    With `fixed` the axis spans the whole frame, so that it stays put while a slider moves.
+    """
+    scale: dict[str, Any] = {"type": "log"} if log else {"zero": False}
+    if fixed:
+        shown = frame[[c for c in (column, LOW, HIGH) if c in frame.columns]]
+        scale["domain"] = [float(f"{v:.3g}") for v in (shown.min().min(), shown.max().max())]
+        scale["nice"] = True
+    ticks = altair.Axis(tickCount=PHONE_TICKS, labelOverlap=True)
+    return channel(
+        field=field(at or column),
+        type="quantitative",
+        scale=altair.Scale(**scale),
+        axis=ticks,
+        title=title or column,
+    )
+
+
+def legend(channel: Any, frame: pd.DataFrame, by: str) -> Any:
+    """A categorical encoding in the frame's order."""
+    order = [str(v) for v in pd.unique(frame[by])]
+    return channel(field=field(by), type="nominal", sort=order, title=None)
+
+
+def told_apart(frame: pd.DataFrame, by: str | None, *channels: str) -> dict[str, Any]:
+    """Encodings, such as `"color"` and `"shape"`, that tell the groups of `by` apart; none without `by`."""
+    if by is None:
+        return {}
+    return {c: legend(getattr(altair, c[0].upper() + c[1:]), frame, by) for c in channels}
+
+
+def rows(frame: pd.DataFrame, label: str) -> altair.Y:
+    """One row for each name, in the frame's order, without an axis line."""
+    order = [str(v) for v in pd.unique(frame[label])]
+    return altair.Y(field=field(label), type="nominal", sort=order, title=None)
+
+
+def offset(frame: pd.DataFrame, by: str | None) -> dict[str, Any]:
+    """Place the groups of `by` beside each other inside a row."""
+    return told_apart(frame, by, "yOffset")
+
+
+def tooltip(frame: pd.DataFrame, *columns: str | None) -> list[altair.Tooltip]:
+    """What a pointer over a mark shows, without repetition."""
+    kinds = {c: pd.api.types.is_numeric_dtype(frame[c]) for c in columns if c is not None}
+    return [
+        altair.Tooltip(field=field(c), title=c, type="quantitative" if number else "nominal")
+        for c, number in kinds.items()
+    ]
+
+
+def spaced(values: Iterable[float], what: str) -> tuple[list[float], float]:
+    """Sort the distinct `values` of a slider and return them with their step.
+
+    Raises:
+        InputError: If there are fewer than two or they are not evenly spaced.
+    """
+    stops = sorted({float(v) for v in values})
+    steps = [b - a for a, b in pairwise(stops)]
+    if not steps or max(steps) - min(steps) > 1e-6 * max(abs(s) for s in [*stops, *steps]):
+        raise InputError(f"A slider needs two or more evenly spaced values of {what}; got {stops[:8]}.")
+    return stops, (stops[-1] - stops[0]) / len(steps)
+
+
+def slide(
+    figure: altair.LayerChart, values: Iterable[float], column: str, title: str | None
+) -> altair.LayerChart:
+    """Let the reader pick one of the evenly spaced `values` of `column`; only its rows are shown."""
+    stops, step = spaced(values, repr(column))
+    low, high, step = (float(f"{v:.6g}") for v in (stops[0], stops[-1], step))
+    bind = altair.binding_range(min=low, max=high, step=step, name=f"{title or column} ")
+    start = float(f"{stops[len(stops) // 2]:.6g}")
+    picked = altair.param(name="picked", value=start, bind=bind)
+    near = f"abs(datum['{column}'] - picked) < {step / 2:.6g}"
+    return figure.add_params(picked).transform_filter(near)
+
+
+def assemble(
+    marks: Sequence[altair.Chart],
+    *,
+    height: int,
+    words: dict[str, Any],
+    slider: tuple[Iterable[float], str] | None = None,
+) -> altair.LayerChart:
+    """Layer the marks over the page's width, add the slider, and finish with caption and alternative text."""
+    figure = altair.LayerChart(layer=list(marks)).properties(width="container", height=height)
+    if slider is not None:
+        figure = slide(figure, *slider, None)
+    return finish(figure, **words)

@@ -1,0 +1,160 @@
+"""Grids of pictures: image tensors as small PNG or JPEG files inside HTML."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lee.charts.theme import DIVERGING, about
+from lee.errors import InputError
+
+PIXEL_ART = 64
+"""Images up to this side are shown with their pixels visible, and stored without loss."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A grid of pictures that a notebook and the site can show.
+
+    Args:
+        html: The grid with its caption, for notebooks; the site makes a numbered figure of it.
+        about: Caption, alternative text and, if given, the name.
+    """
+
+    html: str
+    about: dict[str, str]
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
+        return {"text/html": self.html, "text/plain": self.about["alt"]}, {"lee": self.about}
+
+
+def pictures(
+    images: Any,
+    *,
+    caption: str,
+    alt: str,
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
+    signed: bool = False,
+    limit: float | None = None,
+    width: int = 150,
+    name: str | None = None,
+) -> Picture:
+    """Show images side by side; fewer in a row on a narrow page.
+
+    Args:
+        images: A tensor or array (N, C, H, W) or (C, H, W) with C = 1 or 3, or a sequence of (C, H, W) or of
+            PIL images. Values in [0, 1]; what lies outside is clipped.
+        caption: What the reader should see.
+        alt: Alternative text.
+        titles: A few words under each picture.
+        columns: Pictures in a row on a wide page; all of them by default, at most five.
+        signed: Draw numbers around zero, such as a tangent image `X·z`, from blue over white to vermilion.
+            The channels are averaged.
+        limit: For `signed`, the number drawn in the strongest colour; by default the largest absolute value.
+        width: Width of one picture on a wide page, in pixels.
+        name: Label for `{numref}`.
+
+    Raises:
+        InputError: If an image has another shape, a value is not finite, or there are not as many titles as
+            images.
+    """
+    arrays = [_pixels(image) for image in _each(images)]
+    if not arrays:
+        raise InputError("`pictures` needs at least one image; got none.")
+    if titles is not None and len(titles) != len(arrays):
+        raise InputError(f"{len(arrays)} images need as many titles; got {len(titles)}.")
+    words = about(caption=caption, alt=alt, name=name)
+    if signed:
+        means = [a.mean(axis=2) for a in arrays]
+        limit = float(max(np.abs(m).max() for m in means)) or 1.0 if limit is None else limit
+        arrays = [_diverging(m / limit) for m in means]
+    tiles = [_tile(a, words["alt"], None if titles is None else titles[i], i) for i, a in enumerate(arrays)]
+    per_row = columns or min(len(tiles), 5)
+    grid = f'<div class="lee-grid" style="{_layout(per_row, width)}">{"".join(tiles)}</div>'
+    bar = _scale_bar(limit) if signed and limit is not None else ""
+    caption_html = f"<figcaption>{escape(words['caption'])}</figcaption>"
+    return Picture(f'<figure class="lee-pictures">{grid}{bar}{caption_html}</figure>', words)
+
+
+def data_uri(image: Any) -> str:
+    """One image in [0, 1], as :func:`pictures` takes it, as a `data:` address.
+
+    Raises:
+        InputError: As :func:`pictures`.
+    """
+    return _encode(_pixels(image))
+
+
+def _each(images: Any) -> list[Any]:
+    if isinstance(images, Image.Image):
+        return [images]
+    if hasattr(images, "ndim") and images.ndim == 3:
+        return [images]
+    return list(images)
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """(H, W, C) float64 of one image."""
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
+    array = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image, dtype=np.float64)
+    if array.ndim != 3 or array.shape[0] not in (1, 3) or 0 in array.shape:
+        raise InputError(f"A picture has shape (C, H, W) with C = 1 or 3; got {tuple(array.shape)}.")
+    if not np.isfinite(array).all():
+        raise InputError("A picture's values must be finite; this one has NaN or infinity.")
+    return array.transpose(1, 2, 0)
+
+
+def _encode(array: np.ndarray) -> str:
+    pixels = (array.clip(0, 1) * 255).round().astype(np.uint8)
+    image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+    small = max(image.size) <= PIXEL_ART
+    buffer = io.BytesIO()
+    if small:
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        image.save(buffer, "JPEG", quality=90, subsampling=0)
+    return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _diverging(values: np.ndarray) -> np.ndarray:
+    """(H, W) numbers in [-1, 1] as (H, W, 3) colours."""
+    stops = np.array([[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in DIVERGING])
+    position = (values.clip(-1, 1) + 1) / 2 * (len(stops) - 1)
+    channels = [np.interp(position, np.arange(len(stops)), stops[:, c]) for c in range(3)]
+    return np.stack(channels, axis=2)
+
+
+def _tile(array: np.ndarray, alt: str, title: str | None, index: int) -> str:
+    height, width = array.shape[:2]
+    # The first picture carries the whole text, the others what tells them apart: it is read aloud once.
+    words = alt if index == 0 else title or f"Picture {index + 1} of the same figure"
+    under = "" if title is None else f'<span class="lee-tile-title">{escape(title)}</span>'
+    style = "width:100%;height:auto" + (
+        ";image-rendering:pixelated" if max(height, width) <= PIXEL_ART else ""
+    )
+    size = f'width="{width}" height="{height}" style="{style}"'
+    return f'<div class="lee-tile"><img src="{_encode(array)}" alt="{escape(words)}" {size}>{under}</div>'
+
+
+def _layout(columns: int, width: int) -> str:
+    share = f"calc((100% - {columns - 1} * 0.75rem) / {columns})"
+    return (
+        f"display:grid;gap:0.75rem;margin:0 auto;max-width:{columns * width + (columns - 1) * 12}px;"
+        f"grid-template-columns:repeat(auto-fill,minmax(max(min({width}px,5.5rem),{share}),1fr))"
+    )
+
+
+def _scale_bar(limit: float) -> str:
+    colours = ",".join(DIVERGING)
+    return (
+        f'<div class="lee-scale"><span>−{limit:.2g}</span>'
+        f'<span class="lee-scale-bar" style="background:linear-gradient(to right,{colours})"></span>'
+        f"<span>+{limit:.2g}</span></div>"
+    )

@@ -1,0 +1,224 @@
+"""Plots of tidy frames: curves with error bands, scatter plots, dots with error bars, and bars.
+
+Each takes the keyword arguments `caption`, `alt` and `name` of :func:`lee.charts.finish` and raises
+:class:`lee.errors.InputError` if the frame is empty, a column is missing (the nearest one is suggested) or
+not numeric, a logarithmic axis would show a number that isn't positive, or a slider's values are not evenly
+spaced.
+"""
+
+from typing import Any
+
+import altair
+import pandas as pd
+
+from lee.charts import parts
+from lee.charts.theme import NEUTRAL
+
+
+def lines(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    *,
+    caption: str,
+    alt: str,
+    name: str | None = None,
+    by: str | None = None,
+    error: str | None = None,
+    log: str = "",
+    points: bool = False,
+    slider: str | None = None,
+    x_title: str | None = None,
+    y_title: str | None = None,
+    height: int = 300,
+) -> altair.LayerChart:
+    """Curves of `y` over `x`, one for each value of `by`, each with a band of ± `error`.
+
+    Args:
+        frame: One row for each point.
+        x: Column of numbers on the horizontal axis.
+        y: Column of numbers on the vertical axis.
+        caption: What the reader should see.
+        alt: Alternative text.
+        name: Label for `{numref}`.
+        by: Column that tells the curves apart, by colour and by dash or, with `points`, by shape.
+        error: Column of standard errors of `y`.
+        log: Axes with a logarithmic scale: `""`, `"x"`, `"y"` or `"xy"`.
+        points: Mark the measured points on the curves.
+        slider: Column of evenly spaced numbers; the reader picks one of them, and its rows are shown.
+        x_title: Title of the horizontal axis, with the unit; the column's name by default.
+        y_title: Title of the vertical axis, with the unit; the column's name by default.
+        height: Height in pixels; the width is the page's.
+    """
+    parts.check(frame, [c for c in (x, y, error, slider) if c], [by])
+    parts.check_log(frame, log, x, y)
+    data = parts.with_span(frame, y, error, log="y" in log)
+    across = parts.axis(altair.X, data, x, x_title, log="x" in log, fixed=bool(slider))
+    up: dict[str, Any] = {"title": y_title, "log": "y" in log, "fixed": bool(slider)}
+    base = parts.chart(data, [x, y, by, error, slider])
+    base = base.encode(x=across, **parts.told_apart(data, by, "color"))
+    marks = []
+    if error:
+        low = parts.axis(altair.Y, data, y, at=parts.LOW, **up)
+        marks.append(base.mark_area().encode(y=low, y2=altair.Y2(field=parts.HIGH)))
+    curve = base.encode(y=parts.axis(altair.Y, data, y, **up), tooltip=parts.tooltip(data, by, x, y, error))
+    marks.append(curve.mark_line().encode(**parts.told_apart(data, None if points else by, "strokeDash")))
+    if points:
+        marks.append(curve.mark_point().encode(**parts.told_apart(data, by, "shape")))
+    words = {"caption": caption, "alt": alt, "name": name}
+    moved = (frame[slider], slider) if slider else None
+    return parts.assemble(marks, height=height, words=words, slider=moved)
+
+
+def scatter(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    *,
+    caption: str,
+    alt: str,
+    name: str | None = None,
+    by: str | None = None,
+    label: str | None = None,
+    error: str | None = None,
+    log: str = "",
+    slider: str | None = None,
+    x_title: str | None = None,
+    y_title: str | None = None,
+    height: int = 320,
+) -> altair.LayerChart:
+    """Points at (`x`, `y`), coloured and shaped by `by`, with bars of ± `error` in `y`.
+
+    Args:
+        frame: One row for each point.
+        x: Column of numbers on the horizontal axis.
+        y: Column of numbers on the vertical axis.
+        caption: What the reader should see.
+        alt: Alternative text.
+        name: Label for `{numref}`.
+        by: Column that tells families of points apart.
+        label: Column of words written beside the points.
+        error: Column of standard errors of `y`.
+        log: Axes with a logarithmic scale: `""`, `"x"`, `"y"` or `"xy"`.
+        slider: Column of evenly spaced numbers; the reader picks one of them, and its rows are shown.
+        x_title: Title of the horizontal axis, with the unit; the column's name by default.
+        y_title: Title of the vertical axis, with the unit; the column's name by default.
+        height: Height in pixels; the width is the page's.
+    """
+    parts.check(frame, [c for c in (x, y, error, slider) if c], [by, label])
+    parts.check_log(frame, log, x, y)
+    data = parts.with_span(frame, y, error, log="y" in log)
+    across = parts.axis(altair.X, data, x, x_title, log="x" in log, fixed=bool(slider))
+    up: dict[str, Any] = {"title": y_title, "log": "y" in log, "fixed": bool(slider)}
+    plain = parts.chart(data, [x, y, by, label, error, slider]).encode(x=across)
+    base = plain.encode(**parts.told_apart(data, by, "color"))
+    marks = []
+    if error:
+        low = parts.axis(altair.Y, data, y, at=parts.LOW, **up)
+        marks.append(base.mark_rule().encode(y=low, y2=altair.Y2(field=parts.HIGH)))
+    middle = parts.axis(altair.Y, data, y, **up)
+    shown = parts.tooltip(data, label, by, x, y, error)
+    point = base.mark_point(size=80).encode(y=middle, tooltip=shown, **parts.told_apart(data, by, "shape"))
+    marks.append(point)
+    if label:
+        # Words keep the page's colour: small type in the colour of its family is hard to read.
+        words_at = plain.mark_text(align="left", dx=9, dy=-7, fontSize=12)
+        marks.append(words_at.encode(y=middle, text=altair.Text(field=parts.field(label), type="nominal")))
+    words = {"caption": caption, "alt": alt, "name": name}
+    moved = (frame[slider], slider) if slider else None
+    return parts.assemble(marks, height=height, words=words, slider=moved)
+
+
+def dots(
+    frame: pd.DataFrame,
+    value: str,
+    label: str,
+    *,
+    caption: str,
+    alt: str,
+    name: str | None = None,
+    error: str | None = None,
+    by: str | None = None,
+    reference: float | None = None,
+    log: bool = False,
+    title: str | None = None,
+) -> altair.LayerChart:
+    """One row for each `label`, with a dot at `value` and a bar of ± `error`, in the frame's order.
+
+    Args:
+        frame: One row for each dot; a local equivariance error and its standard error, say.
+        value: Column of numbers.
+        label: Column of names, one row of the chart each.
+        caption: What the reader should see.
+        alt: Alternative text.
+        name: Label for `{numref}`.
+        error: Column of standard errors.
+        by: Column that tells several dots of one row apart.
+        reference: Where to draw a thin line to compare with.
+        log: Use a logarithmic axis.
+        title: Title of the axis, with the unit; the column's name by default.
+    """
+    parts.check(frame, [value, error] if error else [value], [label, by])
+    parts.check_log(frame, "x" if log else "", value, value)
+    data = parts.with_span(frame, value, error, log=log)
+    base = parts.chart(data, [value, label, by, error]).encode(
+        y=parts.rows(data, label), **parts.told_apart(data, by, "color"), **parts.offset(data, by)
+    )
+    marks = []
+    if reference is not None:
+        line = altair.Chart(pd.DataFrame({"reference": [reference]}))
+        line = line.mark_rule(strokeDash=[4, 4], color=NEUTRAL)
+        marks.append(line.encode(x=altair.X(field="reference", type="quantitative")))
+    if error:
+        low = parts.axis(altair.X, data, value, title, log=log, at=parts.LOW)
+        marks.append(base.mark_rule(strokeWidth=2).encode(x=low, x2=altair.X2(field=parts.HIGH)))
+    dot = base.mark_point(size=90).encode(
+        x=parts.axis(altair.X, data, value, title, log=log),
+        tooltip=parts.tooltip(data, label, by, value, error),
+        **parts.told_apart(data, by, "shape"),
+    )
+    step = 34 if by is None else 14 + 18 * frame[by].nunique()
+    words = {"caption": caption, "alt": alt, "name": name}
+    return parts.assemble([*marks, dot], height=step * frame[label].nunique(), words=words)
+
+
+def bars(
+    frame: pd.DataFrame,
+    value: str,
+    label: str,
+    *,
+    caption: str,
+    alt: str,
+    name: str | None = None,
+    error: str | None = None,
+    by: str | None = None,
+    title: str | None = None,
+) -> altair.LayerChart:
+    """Horizontal bars from zero to `value`, one for each `label` (and `by`), in the frame's order.
+
+    Args:
+        frame: One row for each bar.
+        value: Column of numbers.
+        label: Column of names.
+        caption: What the reader should see.
+        alt: Alternative text.
+        name: Label for `{numref}`.
+        error: Column of standard errors, drawn as a thin line on the bar's end.
+        by: Column that tells several bars of one row apart.
+        title: Title of the axis, with the unit; the column's name by default.
+    """
+    parts.check(frame, [value, error] if error else [value], [label, by])
+    data = parts.with_span(frame, value, error, log=False)
+    base = parts.chart(data, [value, label, by, error])
+    base = base.encode(y=parts.rows(data, label), **parts.offset(data, by))
+    ticks = altair.Axis(tickCount=parts.PHONE_TICKS)
+    length = altair.X(field=parts.field(value), type="quantitative", title=title or value, axis=ticks)
+    shown = parts.tooltip(data, label, by, value, error)
+    bar = base.mark_bar(opacity=0.85).encode(x=length, tooltip=shown, **parts.told_apart(data, by, "color"))
+    marks = [bar]
+    if error:
+        low = altair.X(field=parts.LOW, type="quantitative", title=title or value)
+        marks.append(base.mark_rule().encode(x=low, x2=altair.X2(field=parts.HIGH)))
+    step = 30 if by is None else 10 + 20 * frame[by].nunique()
+    words = {"caption": caption, "alt": alt, "name": name}
+    return parts.assemble(marks, height=step * frame[label].nunique(), words=words)

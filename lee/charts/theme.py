@@ -1,0 +1,112 @@
+"""The one theme of all charts, and what turns a bare Altair chart into a figure of the book."""
+
+import json
+import math
+from typing import Any, TypeVar
+
+import altair as alt
+import pandas as pd
+
+from lee.errors import InputError
+
+VEGALITE = "application/vnd.vegalite.v5+json"
+"""Mime type under which JupyterLab and `lee.site` draw a chart."""
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
+"""Okabe and Ito's colours, with a grey for their black and without the yellow: seen on white and on black."""
+
+DIVERGING = ("#0072B2", "#5E9DC8", "#B5CFE3", "#F7F7F7", "#F3C6A8", "#E59157", "#D55E00")
+"""From blue (negative) through near white (zero) to vermilion (positive)."""
+
+NEUTRAL = "#8C8C8C"
+SIGNIFICANT_DIGITS = 4
+
+AnyChart = TypeVar("AnyChart", bound=alt.TopLevelMixin)
+
+
+def _theme() -> alt.theme.ThemeConfig:
+    return {
+        "config": {
+            "range": {"category": list(PALETTE), "diverging": list(DIVERGING)},
+            "view": {"stroke": None, "continuousHeight": 300},
+            "axis": {
+                "labelFontSize": 12, "titleFontSize": 13, "titleFontWeight": 500, "titlePadding": 10,
+                "labelPadding": 5, "tickSize": 4, "labelLimit": 160,
+            },
+            "axisY": {"domain": False, "ticks": False},
+            "axisX": {"grid": False},
+            "legend": {
+                "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": 500, "orient": "top",
+                "symbolSize": 90, "labelLimit": 240,
+            },
+            "title": {"fontSize": 13, "fontWeight": 600, "anchor": "middle", "offset": 6},
+            "line": {"strokeWidth": 2.25, "strokeCap": "round"},
+            "point": {"size": 70, "filled": True, "opacity": 1},
+            "bar": {"cornerRadiusEnd": 2},
+            "area": {"opacity": 0.18},
+        }
+    }  # fmt: skip
+
+
+def render(spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    """Mime bundle of a chart: its spec, and its alternative text for those who can't draw it."""
+    return {VEGALITE: spec, "text/plain": spec.get("description", "A chart without alternative text.")}
+
+
+def enable() -> None:
+    """Make the theme and the renderer Altair's own in this process."""
+    alt.theme.register("lee", enable=True)(_theme)
+    alt.renderers.register("lee", render)
+    alt.renderers.enable("lee")
+
+
+def finish(chart: AnyChart, *, caption: str, alt: str, name: str | None = None) -> AnyChart:
+    """Give a chart its caption, its alternative text and, if wanted, the name that `{numref}` finds it under.
+
+    Args:
+        chart: Any Altair chart, single, layered or concatenated.
+        caption: One to three sentences under the figure; Markdown, with `$formulas$`.
+        alt: Alternative text: what is drawn and what it shows, for readers who can't see it.
+        name: A label that is unique in the book, such as `"fig-orbit"`.
+
+    Raises:
+        InputError: If the caption or the alternative text is empty.
+    """
+    usermeta = about(caption=caption, alt=alt, name=name)
+    return chart.properties(description=usermeta.pop("alt"), usermeta=usermeta)
+
+
+def about(*, caption: str, alt: str, name: str | None) -> dict[str, str]:
+    """Caption, alternative text and name of a figure, stripped and checked.
+
+    Raises:
+        InputError: If the caption or the alternative text is empty.
+    """
+    for label, text in (("caption", caption), ("alternative text (alt)", alt)):
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"A figure needs a non-empty {label}; got {text!r}.")
+    words = {"caption": " ".join(caption.split()), "alt": " ".join(alt.split())}
+    return words if name is None else {**words, "name": name}
+
+
+def rounded(frame: pd.DataFrame, digits: int = SIGNIFICANT_DIGITS) -> pd.DataFrame:
+    """A copy of `frame` whose floats have `digits` significant digits and whose other columns are untouched.
+
+    Examples:
+        >>> rounded(pd.DataFrame({"lee": [0.123456, 98765.4]}))["lee"].tolist()
+        [0.1235, 98770.0]
+    """
+    result = frame.reset_index(drop=True).copy()
+    for column in result.columns:
+        if pd.api.types.is_float_dtype(result[column]):
+            result[column] = [_round(v, digits) for v in result[column].tolist()]
+    return result
+
+
+def _round(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else value
+
+
+def to_json(chart: alt.TopLevelMixin) -> str:
+    """The chart's spec as JSON with sorted keys: equal charts give equal text."""
+    return json.dumps(chart.to_dict(), sort_keys=True)

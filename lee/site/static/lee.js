@@ -1,0 +1,63 @@
+// Draws the Vega-Lite charts of a page. Everything it loads lies beside it.
+(() => {
+  "use strict";
+  const here = document.currentScript.src;
+
+  // Specs carry no colour of text or background. In an SVG `currentColor` follows the page, so light mode,
+  // dark mode and print need no second drawing.
+  const ink = "currentColor";
+  const CONFIG = {
+    background: "transparent",
+    font: "inherit",
+    axis: { labelColor: ink, titleColor: ink, domainColor: ink, tickColor: ink, gridColor: ink,
+      labelOpacity: 0.8, domainOpacity: 0.4, tickOpacity: 0.4, gridOpacity: 0.13 },
+    legend: { labelColor: ink, titleColor: ink },
+    header: { labelColor: ink, titleColor: ink },
+    title: { color: ink, subtitleColor: ink },
+    text: { color: ink },
+    rule: { color: ink },
+    view: { stroke: null },
+  };
+
+  function loadVega() {
+    return new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.src = new URL("vendor/vega/vega.js", here).href;
+      script.onload = resolve;
+      script.onerror = () => reject(new Error("The chart library did not load."));
+      document.head.append(script);
+    });
+  }
+
+  async function draw(host) {
+    const spec = JSON.parse(host.querySelector("script[type='application/json']").textContent);
+    const canvas = document.createElement("div");
+    canvas.className = "lee-chart-canvas";
+    host.append(canvas);
+    const options = { mode: "vega-lite", actions: false, renderer: "svg", config: CONFIG };
+    await window.vegaEmbed(canvas, spec, options);
+    host.dataset.state = "drawn";
+  }
+
+  function fail(host, error) {
+    host.dataset.state = "failed";
+    host.append(`The chart could not be drawn: ${error.message}`);
+    console.error(error);
+  }
+
+  async function main() {
+    const hosts = [...document.querySelectorAll(".lee-chart")];
+    if (hosts.length === 0) return;
+    try {
+      await loadVega();
+    } catch (error) {
+      hosts.forEach((host) => fail(host, error));
+      return;
+    }
+    for (const host of hosts) await draw(host).catch((error) => fail(host, error));
+  }
+
+  // A chart in a closed <details> has no width until it opens.
+  document.addEventListener("toggle", () => window.dispatchEvent(new Event("resize")), true);
+  main();
+})();

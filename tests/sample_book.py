@@ -1,0 +1,134 @@
+"""A small book made on the spot: the repository's frame around two notebooks that use every kind of output."""
+
+import shutil
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+ROOT = Path(__file__).parents[1]
+CHAPTER = "01_sample"
+
+SETUP = """
+from lee import charts, notebook
+import pandas as pd
+import torch
+random = notebook.setup(seed)
+"""
+
+CURVES = """
+t = torch.linspace(-1, 1, 41)
+frame = pd.concat([
+    pd.DataFrame({"t": t, "value": torch.sin(k * t), "error": 0.05 + 0.1 * t.abs(), "wave": f"{k} cycles"})
+    for k in (2, 3, 4)
+])
+charts.lines(
+    frame, "t", "value", by="wave", error="error", x_title="angle t in radians", y_title="response",
+    caption="Three waves $\\\\sin(kt)$ and how well each is known.", name="fig-waves",
+    alt="Three sine curves with bands that widen towards both ends.",
+)
+"""
+
+DOTS = """
+frame = pd.DataFrame({
+    "model": ["residual network", "vision transformer", "mixer"] * 2,
+    "lee": [0.021, 0.034, 0.052, 0.043, 0.061, 0.064], "se": [0.002, 0.003, 0.006, 0.004, 0.005, 0.006],
+    "generator": ["translation"] * 3 + ["rotation"] * 3,
+})
+charts.dots(frame, "lee", "model", error="se", by="generator", title="local equivariance error",
+    caption="Local equivariance error of three models, with standard errors.",
+    alt="Dots with error bars: the residual network has the smallest error, the mixer the largest.")
+"""
+
+COST = """
+frame = pd.DataFrame({"n": [1, 2, 4, 8, 16] * 2, "seconds": [.1, .21, .39, .82, 1.6, .3, .7, 1.5, 3.1, 6.4],
+    "method": ["forward"] * 5 + ["reverse"] * 5})
+charts.lines(frame, "n", "seconds", by="method", log="xy", points=True, x_title="images", y_title="seconds",
+    caption="Cost on logarithmic axes.", alt="Two straight rising lines; reverse lies three times higher.")
+"""
+
+BARS = """
+frame = pd.DataFrame({"layer": ["conv", "norm", "relu", "pool"], "share": [0.1, 0.02, 0.5, 0.38],
+                      "se": [0.02, 0.01, 0.05, 0.03]})
+charts.bars(frame, "share", "layer", error="se", title="share of the error",
+    caption="Which layers break the symmetry.", alt="Four bars; relu is the longest, pool the second.")
+"""
+
+SCATTER = """
+frame = pd.DataFrame([{"accuracy": 0.6 + 0.05 * i + 0.01 * e, "lee": 0.1 - 0.012 * i + 0.004 * e, "epoch": e,
+    "model": f"model {i}"} for i in range(4) for e in range(5)])
+charts.scatter(frame, "accuracy", "lee", by="model", label="model", slider="epoch",
+    caption="Move the slider to train longer.", alt="Four labelled points that move with the training epoch.")
+"""
+
+PICTURES = """
+x = torch.linspace(-1, 1, 32)
+blobs = torch.stack([torch.exp(-((x[:, None] - a) ** 2 + x[None] ** 2) / 0.1).expand(3, 32, 32)
+                     for a in (-.5, 0, .5)])
+charts.pictures(blobs, titles=["up", "middle", "down"], caption="A blob in *three* places.",
+    alt="A white blob on black at the top, in the middle and at the bottom.")
+"""
+
+TANGENT = """
+charts.pictures([blobs[1].roll(1, 1) - blobs[1].roll(-1, 1)], signed=True, width=220,
+    caption="Its tangent image.", alt="A blue and an orange lobe.")
+"""
+
+ARROWS = """
+import lee.generators as g
+charts.arrows([g.TRANSLATION_X, g.ROTATION, g.SCALE, g.SHEAR_X, g.HYPERBOLIC, g.SQUEEZE], image=blobs[1],
+    caption="Six generators as arrows.", alt="Six panels of arrows over a blob.")
+"""
+
+ORBIT = """
+frames = torch.stack([blobs[1].roll(s, 2) for s in range(-6, 7)])
+charts.orbit({"input": frames, "again": frames.flip(0)}, range(-6, 7), parameter="shift in pixels",
+    caption="An orbit under translation.", alt="A blob that moves sideways with the slider.")
+"""
+
+VERDICT = """
+notebook.glue("biggest", 0.0641, ".3f")
+notebook.verdict(claim="Models with $\\\\lVert L_X f \\\\rVert$ small generalise better.", source="§4, Fig. 5",
+    measured="Rank correlation −0.81 ± 0.05 over `12` models.", verdict="reproduced")
+"""
+
+
+def sample_notebook(title: str, *cells: str) -> nbformat.NotebookNode:
+    """A notebook with one parameter `seed`, the usual first cell and these cells of code."""
+    return new_notebook(
+        cells=[
+            new_markdown_cell(f"# {title}\n\nA page made by the tests, with $x^2$ in its text."),
+            new_code_cell("seed: int = 0  # seed of the random numbers", metadata={"tags": ["parameters"]}),
+            new_code_cell(SETUP.strip(), metadata={"tags": ["hide-input"]}),
+            *[new_code_cell(cell.strip()) for cell in cells],
+        ],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+    )
+
+
+def write_sample_book(root: Path, *, pages: bool = False) -> Path:
+    """Make a book of two notebooks at `root`, with the repository's own Markdown pages if asked for."""
+    book = root / "book"
+    (book / "profiles").mkdir(parents=True)
+    (book / "profiles" / "quick.yaml").write_text("common: {seed: 0}\n")
+    index = sample_notebook("A sample book", CURVES)
+    hero = ":::{div} lee-hero\nA model is **equivariant** if it does not matter whether you move its input or its "
+    hero += "output. How far trained networks are from that can be measured in one pass.\n\n"
+    hero += "```{button-ref} 01_sample\n:color: primary\nStart reading\n```\n:::\n\nSee {numref}`fig-waves`."
+    index.cells.insert(1, new_markdown_cell(hero))
+    nbformat.write(index, book / "index.ipynb")
+    chapter = sample_notebook(
+        "A sample chapter", DOTS, COST, BARS, SCATTER, PICTURES, TANGENT, ARROWS, ORBIT, VERDICT
+    )
+    solution = ":::{admonition} Solution\n:class: dropdown tip\nBecause $x^2 \\ge 0$.\n:::"
+    chapter.cells.append(new_markdown_cell("The largest is {glue:text}`biggest`.\n\n## Exercises\n\n" + solution))
+    nbformat.write(chapter, book / f"{CHAPTER}.ipynb")
+    shutil.copyfile(ROOT / "_config.yml", root / "_config.yml")
+    shutil.copytree(ROOT / "book" / "_static", book / "_static")
+    shutil.copyfile(ROOT / "book" / "references.bib", book / "references.bib")
+    names = ["notation", "glossary", "api", "status", "bibliography"] if pages else ["status"]
+    for name in names:
+        shutil.copyfile(ROOT / "book" / f"{name}.md", book / f"{name}.md")
+    entries = "".join(f"  - file: book/{name}\n" for name in [CHAPTER, *names])
+    (root / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters:\n{entries}")
+    return root
