@@ -121,7 +121,9 @@ def write_sample_book(root: Path, *, pages: bool = False) -> Path:
         "A sample chapter", DOTS, COST, BARS, SCATTER, PICTURES, TANGENT, ARROWS, ORBIT, VERDICT
     )
     solution = ":::{admonition} Solution\n:class: dropdown tip\nBecause $x^2 \\ge 0$.\n:::"
-    chapter.cells.append(new_markdown_cell("The largest is {glue:text}`biggest`.\n\n## Exercises\n\n" + solution))
+    chapter.cells.append(
+        new_markdown_cell("The largest is {glue:text}`biggest`.\n\n## Exercises\n\n" + solution)
+    )
     nbformat.write(chapter, book / f"{CHAPTER}.ipynb")
     shutil.copyfile(ROOT / "_config.yml", root / "_config.yml")
     shutil.copytree(ROOT / "book" / "_static", book / "_static")

@@ -13,7 +13,7 @@ from nbformat import NotebookNode
 from lee.book.check import check_executed
 from lee.book.execute import Progress, execute
 from lee.book.layout import find_root, select
-from lee.book.profiles import differing, load_profile, plan
+from lee.book.profiles import load_profile, plan
 from lee.errors import InputError
 
 METADATA: dict[str, Any] = {
@@ -50,10 +50,10 @@ def refresh(
     root = find_root() if root is None else root
     wanted = select(root, chapters)
     for path, values in plan(load_profile("quick", root), select(root, None)).items():
-        if names := differing(path, values):
+        if values:
             raise InputError(
                 f"Chapter {path.stem!r} must have the values of the profile 'quick' as its defaults; "
-                f"it has others for: {', '.join(names)}."
+                f"it has others for: {', '.join(values)}."
             )
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"

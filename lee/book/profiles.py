@@ -81,7 +81,7 @@ def declared(notebook: Path) -> dict[str, dict[str, Any]]:
 
 
 def plan(profile: Profile, notebooks: Sequence[Path]) -> dict[Path, dict[str, Any]]:
-    """The parameters that each of the chapters will run with.
+    """The parameters of each chapter that differ from the defaults in its own cell.
 
     Args:
         profile: The parameters.
@@ -111,10 +111,15 @@ def _for_chapter(profile: Profile, path: Path, parameters: Mapping[str, Any]) ->
         if name not in parameters:
             where = f"Chapter {path.stem!r} has no parameter {name!r} (profile {profile.name!r})."
             raise InputError(where + nearest(name, parameters))
-    return {name: value for name, value in profile.common.items() if name in parameters} | dict(own)
+    values = {name: value for name, value in profile.common.items() if name in parameters} | dict(own)
+    return {
+        name: value for name, value in values.items() if not _is_default(value, parameters[name]["default"])
+    }
 
 
-def differing(notebook: Path, values: Mapping[str, Any]) -> list[str]:
-    """Names among `values` whose value is not the default in the notebook's own parameters cell."""
-    parameters = declared(notebook)
-    return [name for name, value in values.items() if ast.literal_eval(parameters[name]["default"]) != value]
+def _is_default(value: Any, source: str) -> bool:
+    try:
+        default = ast.literal_eval(source)
+    except (ValueError, SyntaxError):  # an expression
+        return False
+    return type(default) is type(value) and default == value

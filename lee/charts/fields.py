@@ -107,9 +107,8 @@ def _panel(field: VectorField, image: str | None, n: int, side: int) -> altair.L
     layers = [shaft, head]
     if image is not None:
         under = altair.Chart(pd.DataFrame({"x": [0], "y": [0], "url": [image]}))
-        layers.insert(
-            0, under.mark_image(width=side, height=side, opacity=0.75).encode(x=x, y=y, url="url:N")
-        )
+        under = under.mark_image(width=side, height=side, opacity=0.75, smooth=_smooth(image))
+        layers.insert(0, under.encode(x=x, y=y, url="url:N"))
     title = field.name.replace("_", " ")
     return altair.LayerChart(layer=layers).properties(width=side, height=side, title=title)
 
@@ -147,21 +146,26 @@ def orbit(
             {"value": float(v), "panel": title, "url": data_uri(f)}
             for v, f in zip(values, frames, strict=True)
         ]
-    width = round(side * strips_ratio(strips))
+    width = round(side * _ratio(next(iter(strips.values()))[0]))
     across = altair.X(
         "panel:N", sort=list(strips), title=None, axis=_titles(strips), scale=altair.Scale(padding=0)
     )
-    picture = altair.Chart(rounded(pd.DataFrame(rows))).mark_image(width=width, height=side)
+    picture = altair.Chart(rounded(pd.DataFrame(rows)))
+    picture = picture.mark_image(width=width, height=side, smooth=_smooth(rows[0]["url"]))
     figure = altair.LayerChart(layer=[picture.encode(x=across, url="url:N", y=altair.value(side / 2))])
     figure = figure.properties(width=len(strips) * (width + 16) - 16, height=side)
     figure = parts.slide(figure, list(values), "value", parameter)
     return finish(figure, caption=caption, alt=alt, name=name)
 
 
-def strips_ratio(strips: Mapping[str, Any]) -> float:
-    """Width over height of the first frame."""
-    first = next(iter(strips.values()))[0]
-    return float(first.shape[2] / first.shape[1])
+def _smooth(url: str) -> bool:
+    """Whether to interpolate between pixels: not in the small pictures, which are stored as PNG."""
+    return not url.startswith("data:image/png")
+
+
+def _ratio(frame: Any) -> float:
+    """Width over height of a picture (C, H, W)."""
+    return float(frame.shape[2] / frame.shape[1])
 
 
 def _titles(strips: Mapping[str, Any]) -> altair.Axis | None:

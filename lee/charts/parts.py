@@ -14,6 +14,7 @@ from lee.errors import InputError, nearest
 LOW, HIGH = "_low", "_high"
 LOG_AXES = ("", "x", "y", "xy")
 PHONE_TICKS = 6
+DASHES = ([1, 0], [9, 5], [2, 4], [9, 4, 2, 4])
 
 
 def field(column: str) -> str:
@@ -75,16 +76,19 @@ def axis(
     log: bool,
     fixed: bool = False,
     at: str | None = None,
+    padding: int = 0,
 ) -> Any:
     """A quantitative axis for `column`, drawn at column `at` of the same unit if given.
 
-    With `fixed` the axis spans the whole frame, so that it stays put while a slider moves.
+    With `fixed` the axis spans the whole frame, so that it stays put while a slider moves; `padding` pixels at both ends are
+    left free.
     """
-    scale: dict[str, Any] = {"type": "log"} if log else {"zero": False}
+    scale: dict[str, Any] = {"type": "log", "nice": False} if log else {"zero": False}
     if fixed:
         shown = frame[[c for c in (column, LOW, HIGH) if c in frame.columns]]
         scale["domain"] = [float(f"{v:.3g}") for v in (shown.min().min(), shown.max().max())]
-        scale["nice"] = True
+    if padding:
+        scale["padding"] = padding
     ticks = altair.Axis(tickCount=PHONE_TICKS, labelOverlap=True)
     return channel(
         field=field(at or column),
@@ -97,20 +101,25 @@ def axis(
 
 def legend(channel: Any, frame: pd.DataFrame, by: str) -> Any:
     """A categorical encoding in the frame's order."""
-    order = [str(v) for v in pd.unique(frame[by])]
-    return channel(field=field(by), type="nominal", sort=order, title=None)
+    order = rounded(frame[[by]])[by].unique().tolist()
+    # With the domain spelled out, Vega-Lite sees that colour and shape say the same and draws one legend.
+    scale = altair.Scale(domain=order)
+    if channel is altair.StrokeDash:
+        scale = altair.Scale(domain=order, range=[DASHES[i % len(DASHES)] for i in range(len(order))])
+    return channel(field=field(by), type="nominal", sort=order, title=None, scale=scale)
 
 
-def told_apart(frame: pd.DataFrame, by: str | None, *channels: str) -> dict[str, Any]:
+def told_apart(frame: pd.DataFrame, by: str | None, *channels: str, legends: bool = True) -> dict[str, Any]:
     """Encodings, such as `"color"` and `"shape"`, that tell the groups of `by` apart; none without `by`."""
     if by is None:
         return {}
-    return {c: legend(getattr(altair, c[0].upper() + c[1:]), frame, by) for c in channels}
+    kinds = {c: legend(getattr(altair, c[0].upper() + c[1:]), frame, by) for c in channels}
+    return kinds if legends else {c: kind.legend(None) for c, kind in kinds.items()}
 
 
 def rows(frame: pd.DataFrame, label: str) -> altair.Y:
     """One row for each name, in the frame's order, without an axis line."""
-    order = [str(v) for v in pd.unique(frame[label])]
+    order = rounded(frame[[label]])[label].unique().tolist()
     return altair.Y(field=field(label), type="nominal", sort=order, title=None)
 
 

@@ -14,6 +14,8 @@ import pandas as pd
 from lee.charts import parts
 from lee.charts.theme import NEUTRAL
 
+LABEL_ROOM = 40  # pixels at both ends of an axis for words beside the outermost points
+
 
 def lines(
     frame: pd.DataFrame,
@@ -108,18 +110,20 @@ def scatter(
     parts.check(frame, [c for c in (x, y, error, slider) if c], [by, label])
     parts.check_log(frame, log, x, y)
     data = parts.with_span(frame, y, error, log="y" in log)
-    across = parts.axis(altair.X, data, x, x_title, log="x" in log, fixed=bool(slider))
+    room = LABEL_ROOM if label else 8
+    across = parts.axis(altair.X, data, x, x_title, log="x" in log, fixed=bool(slider), padding=room)
     up: dict[str, Any] = {"title": y_title, "log": "y" in log, "fixed": bool(slider)}
     plain = parts.chart(data, [x, y, by, label, error, slider]).encode(x=across)
-    base = plain.encode(**parts.told_apart(data, by, "color"))
+    named = label == by  # then the words beside the points are the legend
+    base = plain.encode(**parts.told_apart(data, by, "color", legends=not named))
     marks = []
     if error:
         low = parts.axis(altair.Y, data, y, at=parts.LOW, **up)
         marks.append(base.mark_rule().encode(y=low, y2=altair.Y2(field=parts.HIGH)))
     middle = parts.axis(altair.Y, data, y, **up)
     shown = parts.tooltip(data, label, by, x, y, error)
-    point = base.mark_point(size=80).encode(y=middle, tooltip=shown, **parts.told_apart(data, by, "shape"))
-    marks.append(point)
+    shapes = parts.told_apart(data, by, "shape", legends=not named)
+    marks.append(base.mark_point(size=80).encode(y=middle, tooltip=shown, **shapes))
     if label:
         # Words keep the page's colour: small type in the colour of its family is hard to read.
         words_at = plain.mark_text(align="left", dx=9, dy=-7, fontSize=12)

@@ -28,6 +28,7 @@ def _theme() -> alt.theme.ThemeConfig:
     return {
         "config": {
             "range": {"category": list(PALETTE), "diverging": list(DIVERGING)},
+            "mark": {"color": PALETTE[0]},
             "view": {"stroke": None, "continuousHeight": 300},
             "axis": {
                 "labelFontSize": 12, "titleFontSize": 13, "titleFontWeight": 500, "titlePadding": 10,
@@ -40,7 +41,7 @@ def _theme() -> alt.theme.ThemeConfig:
                 "symbolSize": 90, "labelLimit": 240,
             },
             "title": {"fontSize": 13, "fontWeight": 600, "anchor": "middle", "offset": 6},
-            "line": {"strokeWidth": 2.25, "strokeCap": "round"},
+            "line": {"strokeWidth": 2.25, "strokeCap": "butt"},
             "point": {"size": 70, "filled": True, "opacity": 1},
             "bar": {"cornerRadiusEnd": 2},
             "area": {"opacity": 0.18},

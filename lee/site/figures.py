@@ -68,7 +68,10 @@ def _figure(
         LOGGER.warning("The figure in %s has no caption or no alternative text.", where, location=location)
     figure = nodes.figure("", nodes.raw("", host, format="html"), classes=["lee-figure", kind])
     figure.source, figure.line = renderer.source, data.line
-    words = renderer.render_markdown_inline(replace(data, mime_type="text/markdown", content=caption or ""))
+    # Captions are written in the book's own Markdown, with formulas; the default for outputs knows none.
+    myst = {"mystnb": {"markdown_format": "myst"}}
+    text = replace(data, mime_type="text/markdown", content=caption or "", cell_metadata=myst)
+    words = renderer.render_markdown_inline(text)
     figure += nodes.caption("", "", *_inline(words))
     document = renderer.renderer.document
     if about.get("name"):

@@ -6,18 +6,21 @@
   // Specs carry no colour of text or background. In an SVG `currentColor` follows the page, so light mode,
   // dark mode and print need no second drawing.
   const ink = "currentColor";
-  const CONFIG = {
+  const LEGEND_ENTRY = 140; // pixels
+
+  const config = (width) => ({
     background: "transparent",
-    font: "inherit",
+    // The page's own font: Vega measures words with it to place them, so it has to be a real name.
+    font: getComputedStyle(document.body).fontFamily,
     axis: { labelColor: ink, titleColor: ink, domainColor: ink, tickColor: ink, gridColor: ink,
       labelOpacity: 0.8, domainOpacity: 0.4, tickOpacity: 0.4, gridOpacity: 0.13 },
-    legend: { labelColor: ink, titleColor: ink },
+    legend: { labelColor: ink, titleColor: ink, columns: Math.max(1, Math.floor(width / LEGEND_ENTRY)) },
     header: { labelColor: ink, titleColor: ink },
     title: { color: ink, subtitleColor: ink },
     text: { color: ink },
     rule: { color: ink },
     view: { stroke: null },
-  };
+  });
 
   function loadVega() {
     return new Promise((resolve, reject) => {
@@ -34,7 +37,7 @@
     const canvas = document.createElement("div");
     canvas.className = "lee-chart-canvas";
     host.append(canvas);
-    const options = { mode: "vega-lite", actions: false, renderer: "svg", config: CONFIG };
+    const options = { mode: "vega-lite", actions: false, renderer: "svg", config: config(host.clientWidth) };
     await window.vegaEmbed(canvas, spec, options);
     host.dataset.state = "drawn";
   }
