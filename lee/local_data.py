@@ -1,0 +1,240 @@
+"""Data sets in the user's own folder, named by the variable `LEE_DATA`: CIFAR-10, MNIST, folders of images.
+
+Nothing here unpickles. torchvision's CIFAR-10 reader does (the archive it downloads holds Python
+pickles), so CIFAR-10 is read from Parquet or from the *binary* version of the same archive, whose
+records are plain bytes and whose download is checked against its published MD5.
+"""
+
+import hashlib
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lee.errors import InputError, nearest
+from lee.paths import DATA_VARIABLE, data_root, file_sha256
+
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+CIFAR10_BINARY_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+CIFAR10_BINARY_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+_CIFAR10_FOLDER = "cifar-10-batches-bin"
+_CIFAR10_RECORD = 1 + 3 * 32 * 32  # a label byte, then the red, green and blue planes
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a reader returns: images (N, C, H, W) as bytes or floats in [0, 1], labels (N,) or None.
+
+    `sha256` is the digest of the source files, `note` what a report should say about them.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    class_names: tuple[str, ...]
+    sha256: str
+    note: str = ""
+
+
+def choose(total: int, n: int | None, seed: int) -> Tensor:
+    """Return the indices of `n` of `total` items: all in order, or the head of a seeded permutation.
+
+    A larger `n` with the same seed contains every smaller one.
+    """
+    if n is None:
+        return torch.arange(total)
+    if not 1 <= n <= total:
+        raise InputError(f"n = {n} images were asked for; the data set has {total}. Choose 1 to {total}.")
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n]
+
+
+def decode(stream: bytes | Path, mode: str = "RGB") -> np.ndarray:
+    """Decode one JPEG, PNG, ... to a uint8 array (H, W, C), or (H, W) for mode `L`."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(stream) if isinstance(stream, bytes) else stream) as image:
+            return np.asarray(image.convert(mode))
+    except (UnidentifiedImageError, OSError) as error:
+        raise InputError(f"An image can't be decoded: {error}.") from error
+
+
+def to_planes(images: np.ndarray) -> Tensor:
+    """Turn (N, H, W, C) bytes into a contiguous (N, C, H, W) tensor."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def center_square(pixels: np.ndarray, size: int, fraction: float = 1.0) -> np.ndarray:
+    """Cut the central square, `fraction` of the short side wide, and resize it with antialiasing.
+
+    Args:
+        pixels: (H, W, 3) bytes.
+        size: side of the result in pixels.
+        fraction: in (0, 1]; 0.875 is the usual centre crop of ImageNet evaluation.
+
+    Returns:
+        (size, size, 3) bytes.
+    """
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    side = fraction * min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS, box=box))
+
+
+def check_split(split: str) -> None:
+    """Raise `InputError` unless `split` is `train` or `test`."""
+    if split not in ("train", "test"):
+        raise InputError(f"Unknown split {split!r}.{nearest(split, ('train', 'test'))}")
+
+
+def cifar10(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:
+    """Read CIFAR-10: `cifar10/{split}.parquet`, or the folder of the binary archive.
+
+    Raises:
+        InputError: neither form is in `LEE_DATA` and `download` is false.
+    """
+    check_split(split)
+    root = data_root()
+    parquet = root / "cifar10" / f"{split}.parquet"
+    if parquet.is_file():
+        return _cifar10_parquet(parquet, n, seed)
+    folder = root / _CIFAR10_FOLDER
+    if not folder.is_dir() and download:
+        from torchvision.datasets.utils import download_and_extract_archive
+
+        download_and_extract_archive(CIFAR10_BINARY_URL, str(root), md5=CIFAR10_BINARY_MD5)
+    if folder.is_dir():
+        return _cifar10_binary(folder, split, n, seed)
+    raise InputError(
+        f"CIFAR-10 is not in {DATA_VARIABLE}: neither cifar10/{split}.parquet nor {_CIFAR10_FOLDER}/ exists. "
+        f"lee.datasets.load('cifar10', download=True) fetches it (170 MB)."
+    )
+
+
+def _cifar10_parquet(path: Path, n: int | None, seed: int) -> Decoded:
+    """Columns `image` (struct of `bytes`, `path`) and `label`; only the chosen rows are decoded."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path, columns=["image", "label"])
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path} is not Parquet with the columns image and label: {error}.") from error
+    rows = choose(len(table), n, seed)
+    labels = torch.from_numpy(table["label"].to_numpy().astype(np.int64))
+    encoded = table["image"].combine_chunks().field("bytes")
+    images = np.stack([decode(encoded[int(row)].as_py()) for row in rows])
+    jpeg = encoded[0].as_py().startswith(b"\xff\xd8")
+    note = "stored as JPEG, so slightly lossy" if jpeg else ""
+    return Decoded(to_planes(images), labels[rows], CIFAR10_CLASSES, file_sha256(path), note)
+
+
+def _cifar10_binary(folder: Path, split: str, n: int | None, seed: int) -> Decoded:
+    """Records of 3073 bytes in `data_batch_1.bin` ... `data_batch_5.bin`, or in `test_batch.bin`."""
+    names = ["test_batch.bin"] if split == "test" else [f"data_batch_{part}.bin" for part in range(1, 6)]
+    parts = []
+    for name in names:
+        try:
+            content = np.fromfile(folder / name, dtype=np.uint8)
+        except OSError as error:
+            raise InputError(f"{folder / name} can't be read: {error.strerror}.") from error
+        if content.size == 0 or content.size % _CIFAR10_RECORD:
+            raise InputError(f"{folder / name} is truncated ({content.size} bytes). Download it again.")
+        parts.append(content.reshape(-1, _CIFAR10_RECORD))
+    records = torch.from_numpy(np.concatenate(parts))
+    records = records[choose(len(records), n, seed)]
+    images = records[:, 1:].reshape(-1, 3, 32, 32).contiguous()
+    digest = "+".join(file_sha256(folder / name) for name in names)
+    return Decoded(images, records[:, 0].long(), CIFAR10_CLASSES, digest)
+
+
+def mnist(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:
+    """Read MNIST's IDX files from `MNIST/raw` through torchvision; images are (N, 1, 28, 28)."""
+    check_split(split)
+    from torchvision.datasets import MNIST
+
+    root = data_root()
+    try:
+        source = MNIST(str(root), train=split == "train", download=download)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise InputError(
+            f"MNIST can't be read from {DATA_VARIABLE}/MNIST/raw: {str(error).splitlines()[0]} "
+            f"lee.datasets.load('mnist', download=True) fetches it (12 MB)."
+        ) from error
+    rows = choose(len(source.data), n, seed)
+    stem = "train" if split == "train" else "t10k"
+    raw = root / "MNIST" / "raw" / f"{stem}-images-idx3-ubyte"
+    names = tuple(str(digit) for digit in range(10))
+    return Decoded(source.data[rows].unsqueeze(1), source.targets[rows].long(), names, file_sha256(raw))
+
+
+def imagefolder(path: str, n: int | None, size: int | None, seed: int) -> Decoded:
+    """Read a folder of images with one sub-folder per class, or a plain folder of images.
+
+    Each image becomes the central square of 0.875 of its short side, `size` (224) pixels wide.
+
+    Args:
+        path: a folder; a relative one is looked for here, then in `LEE_DATA`.
+        n: how many images; only these are decoded.
+        size: side in pixels.
+        seed: which images.
+    """
+    folder = _find_folder(path)
+    samples, class_names = _list_images(folder)
+    chosen = [samples[int(row)] for row in choose(len(samples), n, seed)]
+    images, digest = [], hashlib.sha256()
+    for file, _ in chosen:
+        content = Path(file).read_bytes()
+        digest.update(hashlib.sha256(content).digest())
+        try:
+            images.append(center_square(decode(content), size or 224, fraction=0.875))
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from error
+    labels = torch.tensor([label for _, label in chosen]) if class_names else None
+    return Decoded(to_planes(np.stack(images)), labels, class_names, digest.hexdigest())
+
+
+def _find_folder(path: str) -> Path:
+    """Return an existing folder: `path` as given, or below `LEE_DATA`."""
+    given = Path(path).expanduser()
+    if path and given.is_dir():
+        return given
+    below = data_root() / given if os.environ.get(DATA_VARIABLE) and path else None
+    if below is not None and below.is_dir():
+        return below
+    tried = f", nor below {DATA_VARIABLE}" if below is not None else ""
+    raise InputError(f"imagefolder:{path}: there is no such folder{tried}. Write imagefolder:PATH.")
+
+
+def _list_images(folder: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+    """List (file, label) in the order of torchvision's ImageFolder, and the class names, if any."""
+    from torchvision.datasets import ImageFolder
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    flat = sorted(str(file) for file in folder.iterdir() if file.suffix.lower() in IMG_EXTENSIONS)
+    if flat:
+        return [(file, 0) for file in flat], ()
+    try:
+        source = ImageFolder(str(folder), allow_empty=True)
+    except FileNotFoundError:
+        source = None
+    if source is None or not source.samples:
+        raise InputError(f"{folder} holds no images, neither itself nor in one sub-folder per class.")
+    return source.samples, tuple(source.classes)

@@ -1,0 +1,68 @@
+"""Where things live: the zoo's files (installed or in the repository) and the user's own data folder."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lee.errors import InputError
+
+#: The environment variable that names the user's data folder (CIFAR-10, MNIST, ...).
+DATA_VARIABLE = "LEE_DATA"
+
+
+def zoo_dir() -> Path:
+    """Return the folder with `zoo.yaml`, the zoo's weights and model cards.
+
+    The installed package carries a copy (`lee/data/zoo`); a checkout uses its own `data/zoo`.
+
+    Raises:
+        InputError: neither folder exists, so the installation is incomplete.
+    """
+    package = Path(__file__).resolve().parent
+    candidates = (package / "data" / "zoo", package.parent / "data" / "zoo")
+    for folder in candidates:
+        if (folder / "zoo.yaml").is_file():
+            return folder
+    looked = " nor ".join(str(folder) for folder in candidates)
+    raise InputError(f"The zoo is missing: neither {looked} has a zoo.yaml. Reinstall lee.")
+
+
+def data_root() -> Path:
+    """Return the user's data folder, named by the environment variable `LEE_DATA`.
+
+    Raises:
+        InputError: the variable is unset, or names something that is no folder.
+    """
+    value = os.environ.get(DATA_VARIABLE)
+    if not value:
+        raise InputError(
+            f"The environment variable {DATA_VARIABLE} is not set. "
+            f"Point it at your folder of data sets (data/README.md says how it is laid out)."
+        )
+    root = Path(value).expanduser()
+    if not root.is_dir():
+        raise InputError(f"{DATA_VARIABLE} names {value!r}, which is not a folder.")
+    return root
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 digest of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success rename it to `path`, on an error remove it.
+
+    A reader therefore sees the old file or the complete new one, never half of it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

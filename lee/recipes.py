@@ -1,0 +1,167 @@
+"""Recipes: everything that determines a training, read from `data/zoo/zoo.yaml` or a file like it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lee.errors import InputError, nearest
+from lee.paths import zoo_dir
+
+#: Allowed values of the fields that are names.
+CHOICES = {
+    "optimizer": ("adamw", "sgd"),
+    "augmentation": ("none", "flip-crop"),
+    "precision": ("float32", "bfloat16"),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained. Equal recipes give equal weights on the same machine and versions.
+
+    Attributes:
+        dataset: a name for `lee.datasets.load`; its `train` split is used, its `test` split scored.
+        epochs: passes over the training images.
+        batch_size: images per step; the last, smaller batch of an epoch is dropped.
+        optimizer: `adamw`, or `sgd` with Nesterov momentum 0.9.
+        lr: peak learning rate: a linear warm-up, then half a cosine down to zero.
+        weight_decay: applied to weights of two or more dimensions, not to biases and norms.
+        warmup_epochs: length of the warm-up.
+        label_smoothing: in [0, 1).
+        clip_norm: largest norm of the gradient; 0 turns clipping off.
+        augmentation: `none`, or `flip-crop` (mirror half of the images, shift by up to 4 pixels).
+        fraction: part of the training images that is used, in (0, 1], drawn by the seed.
+        seed: initial weights, order of the data and augmentation.
+        precision: `float32`, or `bfloat16` autocast (weights stay in float32).
+        channels_last: memory format; changes speed and rounding, not the mathematics.
+        fused_attention: whether attention runs as one fused kernel; likewise.
+    """
+
+    dataset: str
+    epochs: int
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup_epochs: float = 1.0
+    label_smoothing: float = 0.0
+    clip_norm: float = 0.0
+    augmentation: str = "none"
+    fraction: float = 1.0
+    seed: int = 0
+    precision: str = "float32"
+    channels_last: bool = False
+    fused_attention: bool = True
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise InputError(f"Recipe field {name} is {value!r}.{nearest(value, allowed)}")
+        ranges = {
+            "epochs": self.epochs >= 1,
+            "batch_size": self.batch_size >= 1,
+            "lr": self.lr > 0,
+            "fraction": 0 < self.fraction <= 1,
+            "label_smoothing": 0 <= self.label_smoothing < 1,
+            "warmup_epochs": 0 <= self.warmup_epochs < self.epochs,
+            "weight_decay": self.weight_decay >= 0,
+            "clip_norm": self.clip_norm >= 0,
+        }
+        for name, valid in ranges.items():
+            if not valid:
+                raise InputError(f"Recipe field {name} is {getattr(self, name)!r}, which is out of range.")
+
+
+@dataclass(frozen=True)
+class ZooSpec:
+    """One entry of the zoo: an architecture, its normalisation, and the recipe that trains it.
+
+    Attributes:
+        name: name without the `zoo/` prefix.
+        factory: `package.module:callable` that builds the bare network.
+        arguments: keyword arguments of the factory.
+        recipe: how it is trained.
+        title: one line for people.
+        input_size: (C, H, W) of the images.
+        mean, std: per-channel normalisation of images in [0, 1].
+    """
+
+    name: str
+    factory: str
+    recipe: Recipe
+    arguments: dict[str, Any] = field(default_factory=dict)
+    title: str = ""
+    input_size: tuple[int, int, int] = (3, 32, 32)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def digest(self) -> str:
+        """Return a SHA-256 digest of all that determines the training; a checkpoint carries it."""
+        content = asdict(self)
+        content.pop("title")
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def load_specs(path: Path | None = None) -> dict[str, ZooSpec]:
+    """Read a file of specifications; by default the zoo's own.
+
+    Raises:
+        InputError: the file is missing, is not YAML of the expected shape, or has an unknown field.
+    """
+    path = zoo_dir() / "zoo.yaml" if path is None else Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"The recipe file {path} can't be read: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"The recipe file {path} is not valid YAML: {error}.") from error
+    if not isinstance(content, Mapping) or not isinstance(content.get("models"), Mapping):
+        raise InputError(f"The recipe file {path} needs a mapping `models:` from names to specifications.")
+    defaults = dict(content.get("defaults") or {})
+    return {name: _spec(name, entry, defaults, path) for name, entry in content["models"].items()}
+
+
+def load_spec(name: str, path: Path | None = None) -> ZooSpec:
+    """Return one specification by its name, with or without the `zoo/` prefix.
+
+    Raises:
+        InputError: there is no such name (the nearest is suggested), or the file is wrong.
+    """
+    specs = load_specs(path)
+    bare = name.removeprefix("zoo/")
+    if bare not in specs:
+        raise InputError(f"There is no zoo model {name!r}.{nearest(bare, specs)}")
+    return specs[bare]
+
+
+def _spec(name: str, entry: Any, defaults: dict[str, Any], path: Path) -> ZooSpec:
+    """Merge one entry of the file with the file's defaults."""
+    where = f"{path.name}, model {name!r}"
+    if not isinstance(entry, Mapping):
+        raise InputError(f"{where}: expected a mapping with `factory` and `recipe`.")
+    merged = {**defaults, **entry}
+    recipe = {**(defaults.get("recipe") or {}), **(entry.get("recipe") or {})}
+    merged["recipe"] = _checked(Recipe, recipe, f"{where}, recipe")
+    for key in ("input_size", "mean", "std"):
+        if key in merged:
+            merged[key] = tuple(merged[key])
+    spec: ZooSpec = _checked(ZooSpec, {**merged, "name": name}, where)
+    return spec
+
+
+def _checked(kind: type, values: dict[str, Any], where: str) -> Any:
+    """Build a dataclass from a mapping, refusing unknown and missing fields by name."""
+    known = {item.name: item for item in fields(kind)}
+    for key in values:
+        if key not in known:
+            raise InputError(f"{where}: unknown field {key!r}.{nearest(key, known)}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise InputError(f"{where}: {error}.") from error

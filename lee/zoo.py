@@ -1,0 +1,193 @@
+"""Making a model of the zoo: train it, store its weights in half precision, and write its card."""
+
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lee import datasets, provenance
+from lee.cards import write_card
+from lee.datasets import ImageSet
+from lee.errors import InputError
+from lee.models import Normalized, build, load_weights
+from lee.paths import atomic_path, file_sha256, zoo_dir
+from lee.recipes import ZooSpec, load_spec
+from lee.training import EpochRecord, TrainResult, evaluate, train
+
+#: The accuracy, as a fraction, that half precision may cost; beyond it the weights stay in float32.
+HALF_PRECISION_COST = 0.002
+
+
+def train_zoo(
+    name: str,
+    *,
+    recipes: Path | None = None,
+    out: Path | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train a model by its recipe and write `NAME.safetensors` and the card `NAME.md`.
+
+    A training that was interrupted goes on from its last epoch when it is started again: until it ends
+    it keeps `NAME.checkpoint.pt` in the same folder.
+
+    Args:
+        name: a model of the recipe file, with or without `zoo/`.
+        recipes: a file like `data/zoo/zoo.yaml`; the zoo's own by default.
+        out: folder to write to; by default the recipe file's, or `zoo` here if lee is an installed
+            package.
+        device: where to compute.
+        progress: show a bar per epoch.
+
+    Returns:
+        The front matter of the card.
+
+    Raises:
+        InputError: an unknown name or field, missing data, or a checkpoint of another recipe.
+    """
+    spec = load_spec(name, recipes)
+    folder = _destination(recipes) if out is None else Path(out)
+    train_set = datasets.load(spec.recipe.dataset, split="train")
+    test_set = datasets.load(spec.recipe.dataset, split="test")
+    checkpoint = folder / f"{spec.name}.checkpoint.pt"
+    result = train(spec, train_set, test_set, checkpoint=checkpoint, device=device, progress=progress)
+    card = publish(spec, result, test_set, folder, device=device)
+    checkpoint.unlink(missing_ok=True)
+    return card
+
+
+def publish(
+    spec: ZooSpec, result: TrainResult, test_set: ImageSet, folder: Path, *, device: str = "cpu"
+) -> dict[str, Any]:
+    """Write the weights and the card of a finished training; return the card's front matter.
+
+    The accuracy on the card is that of the file: read back, in float32, on the whole test set.
+    """
+    exact = evaluate(result.model, test_set)
+    path = folder / f"{spec.name}.safetensors"
+    for dtype in (torch.float16, torch.float32):
+        accuracy = _store(result.model, spec, path, dtype, test_set)
+        if exact - accuracy <= HALF_PRECISION_COST:
+            break
+    card = _front_matter(spec, result, path, test_set, device)
+    card["test_accuracy"], card["test_accuracy_before_rounding"] = accuracy, exact
+    card["weights_dtype"] = str(dtype).removeprefix("torch.")
+    write_card(card, _text(spec, card, result.history, test_set), folder)
+    return card
+
+
+def _destination(recipes: Path | None) -> Path:
+    """The recipe file's folder, but never inside an installed package."""
+    if recipes is not None:
+        return Path(recipes).parent
+    folder = zoo_dir()
+    return Path("zoo") if folder.is_relative_to(Path(__file__).resolve().parent) else folder
+
+
+def _store(model: Normalized, spec: ZooSpec, path: Path, dtype: torch.dtype, test_set: ImageSet) -> float:
+    """Write the weights in a floating dtype; return the accuracy of what was written."""
+    from safetensors.torch import save_file
+
+    def rounded(tensor: Tensor) -> Tensor:
+        kept = tensor.detach().cpu().contiguous()
+        return kept.to(dtype) if kept.is_floating_point() else kept
+
+    state = {key: rounded(value) for key, value in model.net.state_dict().items()}
+    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
+        if dtype == torch.float32:
+            raise InputError(
+                f"The weights of {spec.name} are not finite: the training diverged. Lower its lr."
+            )
+        return 0.0
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata={"name": spec.name})
+    stored = build(spec)
+    load_weights(stored.net, path)
+    return evaluate(stored.eval(), test_set)
+
+
+def _front_matter(
+    spec: ZooSpec, result: TrainResult, path: Path, test_set: ImageSet, device: str
+) -> dict[str, Any]:
+    """Everything a program wants to know about the model, accuracies apart."""
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "factory": spec.factory,
+        "arguments": spec.arguments,
+        "input_size": list(spec.input_size),
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "parameters": sum(parameter.numel() for parameter in result.model.parameters()),
+        "sha256": file_sha256(path),
+        "bytes": path.stat().st_size,
+        "recipe": asdict(spec.recipe),
+        "command": f"lee train zoo/{spec.name}",
+        "data": {
+            "name": test_set.name,
+            "source": test_set.source,
+            "licence": test_set.licence,
+            "train_images": result.train_size,
+            "test_images": len(test_set),
+            "sha256": result.data_sha256,
+        },
+        "minutes": round(result.minutes, 1),
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+    }
+
+
+def _device_name(device: str) -> str:
+    """The accelerator's or the processor's name."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{device}: {named[0] if named else platform.machine()}"
+
+
+def _text(spec: ZooSpec, card: dict[str, Any], history: tuple[EpochRecord, ...], test_set: ImageSet) -> str:
+    """The part of the card for people."""
+    rows = "\n".join(
+        f"| {record.epoch + 1} | {record.loss:.3f} | {100 * record.accuracy:.2f} % | {record.seconds:.0f} |"
+        for record in history
+    )
+    recipe = spec.recipe
+    return f"""# zoo/{spec.name}
+
+{spec.title}: {card["parameters"]:,} parameters, for {spec.input_size[1]}x{spec.input_size[2]} images.
+
+**Test accuracy {100 * card["test_accuracy"]:.2f} %** on the {len(test_set):,} test images of {test_set.name}
+({100 * card["test_accuracy_before_rounding"]:.2f} % before the weights were rounded to
+{card["weights_dtype"]}).
+
+```python
+model = lee.models.load("zoo/{spec.name}")  # takes images in [0, 1]; the normalisation is inside
+```
+
+## Data
+
+{test_set.source}. Licence: {test_set.licence}. {card["data"]["train_images"]:,} training images were used.
+
+## Training
+
+{recipe.epochs} epochs of {recipe.optimizer} in {recipe.precision}, seed {recipe.seed}, augmentation
+{recipe.augmentation}; {card["minutes"]} minutes of wall time on {card["threads"]} thread(s) of
+{card["device"]}. The front matter has the whole recipe. Again: `{card["command"]}`
+(the same weights bit for bit on the same machine, versions and number of threads).
+
+| epoch | training loss | test accuracy, in {recipe.precision} | seconds |
+|---:|---:|---:|---:|
+{rows}
+
+## Use
+
+Made to study equivariance at a small scale. It is no classifier to rely on: the test images were scored
+after every epoch, though no choice was made by them.
+"""
