@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lee.errors import InputError
+from lee.errors import InputError, LeeError
 from lee.local_data import Decoded, center_square, check_split, choose, decode, to_planes
 from lee.paths import file_sha256
 
@@ -161,10 +161,14 @@ MEMBERS: dict[str, tuple[str, ...]] = {
 
 #: Patches per data set when `n` is not given, and the most that can be asked for.
 DEFAULT_PATCHES, MOST_PATCHES = 256, 4096
-#: A patch whose grey values have a smaller standard deviation (of 1) is empty, and another is drawn.
-LEAST_DEVIATION = 0.05
-#: The short side of the picture from which a patch is cut, in multiples of the patch's side.
-ZOOMS = (4, 6, 8)
+#: A patch is empty, and another is drawn, when its grey values (of 255) have a smaller deviation (the
+#: retina is naturally smooth) ...
+LEAST_DEVIATION, LEAST_DEVIATION_RETINA = 13.0, 8.0
+#: ... or when more than this part of it is black, as around the disc of a fundus photograph.
+MOST_BLACK = 0.1
+#: The short side of the picture from which a patch is cut, in multiples of the patch's side; the second
+#: choice is for patches so large that no picture allows the first.
+ZOOMS = ((3.0, 4.0, 6.0, 8.0), (1.0, 1.5, 2.0))
 #: The last this many of the 1797 digits are the test split.
 DIGITS_TEST = 500
 
@@ -209,41 +213,48 @@ def _patches(name: str, n: int | None, size: int, seed: int) -> tuple[Tensor, Te
     if not 1 <= count <= MOST_PATCHES:
         raise InputError(f"n = {count} patches were asked for. Choose 1 to {MOST_PATCHES}.")
     generator = torch.Generator().manual_seed(seed)
-    pyramids = [_pyramid(member, size) for member in MEMBERS[name]]
-    usable = [label for label, pyramid in enumerate(pyramids) if pyramid]
-    if not usable:
-        raise InputError(f"No picture of {name!r} is {size} pixels wide. Choose a smaller size.")
-    labels = [usable[index % len(usable)] for index in range(count)]
-    patches = [_draw(pyramids[label], size, generator) for label in labels]
+    pyramids = _pyramids(name, size)
+    labels = [list(pyramids)[index % len(pyramids)] for index in range(count)]
+    deviation = LEAST_DEVIATION_RETINA if name == "retina" else LEAST_DEVIATION
+    patches = [_draw(pyramids[label], size, deviation, generator) for label in labels]
     return to_planes(np.stack(patches)), torch.tensor(labels)
 
 
-def _pyramid(member: str, size: int) -> list[np.ndarray]:
-    """The picture downscaled to a few short sides; as it is if it is too small for that."""
+def _pyramids(name: str, size: int) -> dict[int, list[np.ndarray]]:
+    """Label -> scaled pictures, for the pictures that are large enough to cut patches from."""
+    for zooms in ZOOMS:
+        pyramids = {label: _pyramid(member, size, zooms) for label, member in enumerate(MEMBERS[name])}
+        usable = {label: levels for label, levels in pyramids.items() if levels}
+        if usable:
+            return usable
+    most = max(min(_pixels(member).shape[:2]) for member in MEMBERS[name])
+    raise InputError(f"Patches of {name!r} can be {most} pixels wide at most, not {size}.")
+
+
+def _pyramid(member: str, size: int, zooms: Sequence[float]) -> list[np.ndarray]:
+    """The picture downscaled to a few short sides; nothing if it is too small even for the first."""
     pixels = _pixels(member)
     height, width = pixels.shape[:2]
     short = min(height, width)
-    sides = [zoom * size for zoom in ZOOMS if zoom * size <= short] or ([short] if short >= size else [])
+    sides = [zoom * size for zoom in zooms if zoom * size <= short]
     picture = Image.fromarray(pixels)
     scaled = [(round(width * side / short), round(height * side / short)) for side in sides]
     return [np.asarray(picture.resize(shape, Image.Resampling.LANCZOS)) for shape in scaled]
 
 
-def _draw(pyramid: Sequence[np.ndarray], size: int, generator: torch.Generator) -> np.ndarray:
-    """One patch (size, size, 3) that is not empty; the richest of 50 draws if all are."""
-    best, best_deviation = None, -1.0
-    for _ in range(50):
+def _draw(
+    pyramid: Sequence[np.ndarray], size: int, deviation: float, generator: torch.Generator
+) -> np.ndarray:
+    """Cut one patch (size, size, 3) that is not empty."""
+    for _ in range(1000):
         level = pyramid[_randint(len(pyramid), generator)]
         top = _randint(level.shape[0] - size + 1, generator)
         left = _randint(level.shape[1] - size + 1, generator)
         patch = level[top : top + size, left : left + size]
-        deviation = float(patch.mean(axis=2).std()) / 255
-        if deviation > best_deviation:
-            best, best_deviation = patch, deviation
-        if best_deviation >= LEAST_DEVIATION:
-            break
-    assert best is not None
-    return best
+        grey = patch.mean(axis=2)
+        if grey.std() >= deviation and (grey < 8).mean() <= MOST_BLACK:
+            return patch
+    raise LeeError(f"No patch of {size} pixels with any content was found.")  # no picture here is so empty
 
 
 def _randint(high: int, generator: torch.Generator) -> int:
