@@ -14,12 +14,13 @@ PACKAGES = ("lee", "torch", "torchvision", "timm", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that can change a number.
+    """Return the versions of Python and of the packages that can change a number, keyed `NAME_version`.
 
-    >>> versions()["torch"] == version("torch")
+    >>> versions()["torch_version"] == version("torch")
     True
     """
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    packages = {f"{name}_version": version(name) for name in PACKAGES}
+    return {"python_version": platform.python_version(), **packages}
 
 
 def commit() -> str | None:

@@ -58,5 +58,5 @@ def test_commit_is_that_of_the_checkout(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_versions_name_what_can_change_a_number() -> None:
-    assert provenance.versions()["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    assert {"python", "lee", "timm", "numpy"} <= provenance.versions().keys()
+    assert provenance.versions()["torch_version"].split("+")[0] == torch.__version__.split("+")[0]
+    assert {"python_version", "lee_version", "timm_version"} <= provenance.versions().keys()

@@ -1,0 +1,65 @@
+"""The command `lee`: parsing and printing only. Each command imports what it needs when it runs."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import lee
+from lee.cli.book import book
+from lee.cli.data import data
+from lee.cli.measure import measure
+from lee.cli.train import train
+from lee.errors import LeeError
+
+__all__ = ["app"]
+
+#: Exit codes: wrong input, as for a wrong option; and a stop by Ctrl-C, as shells report it.
+WRONG_INPUT, INTERRUPTED = 2, 130
+
+
+class _Commands(TyperGroup):
+    """Says in a sentence, without a traceback, what was wrong with the input."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LeeError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(WRONG_INPUT) from error
+        except KeyboardInterrupt as error:
+            typer.echo("Interrupted.", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="lee",
+    help="Measure how equivariant a model is: Lie derivatives and the local equivariance error.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(measure)
+app.command()(train)
+app.command()(book)
+app.add_typer(data, name="data")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lee {lee.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    # A factory such as `mine:build` lives where the user is; `python -m` would find it there too.
+    if "" not in sys.path:
+        sys.path.append("")

@@ -1,0 +1,46 @@
+"""`lee data`: which images there are, and whether the files on this machine are the recorded ones."""
+
+from typing import Annotated
+
+import typer
+
+from lee.cli.output import print_json, table
+
+data = typer.Typer(help="List and verify data sets and the zoo's weights.", no_args_is_help=True)
+
+
+@data.command("list")
+def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the data sets with their licence and source."""
+    from lee import datasets
+
+    keys = ("name", "kept", "licence", "source")
+    rows = [
+        (name, "LEE_DATA" if name in datasets.LOCAL else "installed", *datasets.describe(name))
+        for name in datasets.names()
+    ]
+    if as_json:
+        print_json([dict(zip(keys, row, strict=True)) for row in rows])
+    else:
+        table("Data sets", keys[:3], [row[:3] for row in rows], "The option --json adds the sources.")
+
+
+@data.command()
+def verify(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Data sets, zoo, or zoo/NAME (default: all embedded ones and the zoo)"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare files with their recorded digests; exit code 1 if one differs or is missing."""
+    from lee import datasets
+
+    rows = datasets.verify(names or None)
+    if as_json:
+        print_json([{"name": name, "ok": ok, "message": text} for name, ok, text in rows])
+    else:
+        shown = [(name, "ok" if ok else "WRONG", text) for name, ok, text in rows]
+        table("Recorded files", ("name", "", "what was found"), shown)
+    if not all(ok for _, ok, _ in rows):
+        raise typer.Exit(1)
