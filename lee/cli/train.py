@@ -28,7 +28,8 @@ def train(
 
     shown = not quiet and sys.stderr.isatty()
     card = train_zoo(name, recipes=recipes, out=out, device=device, progress=shown)
+    size = f"{card['bytes'] / 1e6:.2f} MB in {card['weights_dtype']}"
     typer.echo(
         f"{card['name']}: test accuracy {100 * card['test_accuracy']:.2f} %, "
-        f"{card['parameters']:,} parameters, {card['bytes'] / 1e6:.2f} MB in {card['weights_dtype']}, {card['minutes']} minutes."
+        f"{card['parameters']:,} parameters, {size}, {card['minutes']} minutes."
     )
