@@ -86,10 +86,14 @@ def _kind(model: str, weights: Path | None, pretrained: bool) -> str:
 
 @contextmanager
 def _warnings_in_a_sentence() -> Iterator[None]:
-    """Print each warning once, without the line of source that it came from."""
+    """Print each warning once, without the line of source that it came from.
+
+    Not those about torch's own deprecated parts: whoever runs a command can't act on them.
+    """
     from lee.derivative import ConstantOutputWarning
 
     with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("default", ConstantOutputWarning)
         yield
     for message in dict.fromkeys(str(warning.message) for warning in caught):
