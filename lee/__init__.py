@@ -1,3 +1,53 @@
-"""Measure learned equivariance: Lie derivatives and the local equivariance error of torch modules."""
+"""Measure learned equivariance: Lie derivatives and the local equivariance error of torch modules.
+
+>>> import lee, torch
+>>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 5))
+>>> lee.local_equivariance_error(model, torch.rand(4, 3, 8, 8), "rotation", progress=False).n
+4
+"""
+
+from typing import Any
+
+from lee.derivative import ConstantOutputWarning, equivariance_gram, lie_derivative, local_equivariance_error
+from lee.errors import InputError, LeeError
+from lee.generators import (
+    BRIGHTNESS,
+    CONTRAST,
+    HYPERBOLIC,
+    ROTATION,
+    SATURATION,
+    SCALE,
+    SHEAR_X,
+    SHEAR_Y,
+    SQUEEZE,
+    STRETCH_X,
+    STRETCH_Y,
+    TRANSLATION_X,
+    TRANSLATION_Y,
+    Action,
+    Generator,
+    bracket,
+)
+from lee.representations import Image, Map, Representation, Tokens, Trivial, VectorField
+from lee.sampling import Sampler, spatial_gradient, warp
+from lee.statistics import EquivarianceGram, Estimate
 
 __version__ = "0.1.0"
+__all__ = [
+    *("equivariance_gram", "lie_derivative", "local_equivariance_error", "LocalEquivarianceError"),
+    *("EquivarianceGram", "Estimate", "Generator", "Action", "bracket"),
+    *("TRANSLATION_X", "TRANSLATION_Y", "ROTATION", "SCALE", "STRETCH_X", "STRETCH_Y", "SHEAR_X", "SHEAR_Y"),
+    *("HYPERBOLIC", "SQUEEZE", "BRIGHTNESS", "CONTRAST", "SATURATION"),
+    *("Sampler", "spatial_gradient", "warp"),
+    *("Representation", "Trivial", "Image", "Map", "Tokens", "VectorField"),
+    *("LeeError", "InputError", "ConstantOutputWarning"),
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`lee.LocalEquivarianceError` needs torchmetrics, so it is imported on first use."""
+    if name == "LocalEquivarianceError":
+        from lee.streaming import LocalEquivarianceError
+
+        return LocalEquivarianceError
+    raise AttributeError(f"module 'lee' has no attribute {name!r}")

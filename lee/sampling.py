@@ -79,7 +79,12 @@ def _taps(points: Tensor, size: int, boundary: str, align_corners: bool, taps: S
 
 
 def interpolation_matrix(
-    points: Tensor, size: int, *, kernel: str = "fourier", boundary: str = "reflect", align_corners: bool = False
+    points: Tensor,
+    size: int,
+    *,
+    kernel: str = "fourier",
+    boundary: str = "reflect",
+    align_corners: bool = False,
 ) -> Tensor:
     """Weights of `size` samples at coordinates `points` (p,), in units of samples: shape (p, size), float64."""
     points = points.double()
@@ -124,7 +129,9 @@ def derivative_matrix(
         return _taps(nodes, size, boundary, align_corners, [(1, half), (-1, -half)])
     if kernel == "authors":
         if not align_corners or boundary != "reflect":
-            raise InputError("kernel='authors' needs align_corners=True and boundary='reflect', as the released code has.")
+            raise InputError(
+                "kernel='authors' needs align_corners=True and boundary='reflect', as the released code has."
+            )
         theta = torch.eye(2, 3, dtype=dtype)[None]
         grid = F.affine_grid(theta, [1, 1, size, size], align_corners=True)[0, 0, :, 0]
         left = (((grid + 1) / 2) * (size - 1)).floor().double()

@@ -85,7 +85,7 @@ def _attention(
     torch.bmm(weights, v[0], out=out[0])
     for i in range(1, depth):
         moved = torch.baddbmm(torch.bmm(q[i], k[0].mT), q[0], k[i].mT, beta=factor, alpha=factor)
-        turned = aten._softmax_backward_data(moved, weights, -1, weights.dtype)
+        turned = aten._softmax_backward_data.out(moved, weights, -1, weights.dtype, grad_input=moved)
         torch.baddbmm(torch.bmm(turned, v[0]), weights, v[i], out=out[i])
     return Stacked(out.unflatten(1, lead))
 

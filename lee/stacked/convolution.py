@@ -121,12 +121,14 @@ def _convolution(
     space = _current.get()
     if transposed or x.ndim != 4 or space is None:
         flat = x.buffer.flatten(0, 1)
-        out = op(flat, weight, None, stride, padding, dilation, transposed, extra, groups).unflatten(0, x.buffer.shape[:2])
+        out = op(flat, weight, None, stride, padding, dilation, transposed, extra, groups).unflatten(
+            0, x.buffer.shape[:2]
+        )
         if bias is not None:
             out[0] += bias.reshape(-1, *[1] * (x.ndim - 2))
         return Stacked(out)
-    twice = [(v[0], v[-1]) for v in (stride, padding, dilation)]
-    job = Convolution(x.buffer, _prepared(space, weight), bias, *twice, groups, space.channels_last)
+    steps, margins, gaps = ((v[0], v[-1]) for v in (stride, padding, dilation))
+    job = Convolution(x.buffer, _prepared(space, weight), bias, steps, margins, gaps, groups, space.channels_last)
     result = Stacked(None, job)
     space.deferred.add(result)
     return result
@@ -172,7 +174,12 @@ FUNCTION_RULES[torch.batch_norm] = lambda func, x, weight, bias, mean, var, trai
 )
 
 
-@rule("native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training")
+@rule(
+    "native_batch_norm",
+    "cudnn_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+)
 def _native_batch_norm(op: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any) -> Any:
     training, _, eps = rest if len(rest) == 3 else (False, *rest)
     result = _batch_norm(op, x, mean, var, weight, bias, training, 0.0, eps)

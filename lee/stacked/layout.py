@@ -42,6 +42,13 @@ def _copy(op: Any, x: Stacked, *, dtype: torch.dtype | None = None, memory_forma
     return Stacked(out)
 
 
+@rule("as_strided_")
+def _as_strided(op: Any, x: Stacked, size: Sequence[int], stride: Sequence[int], offset: int | None = None) -> Any:
+    """Pooling to one pixel restates the strides of axes with one entry, which move nothing."""
+    same = all(n == 1 or a == b for n, a, b in zip(size, stride, x.stride(), strict=False))
+    return x if tuple(size) == tuple(x.shape) and same and not offset else NotImplemented
+
+
 @rule("permute")
 def _permute(op: Any, x: Stacked, dims: Sequence[int]) -> Stacked:
     return Stacked(op(x.buffer, [0, *_axes(dims, x.ndim)]))

@@ -17,12 +17,16 @@ aten = torch.ops.aten
 
 
 def _lanes(buffer: Tensor, value: Tensor, derivative: Any) -> Stacked:
-    """Stack `value` over `derivative(tangent)` of each tangent."""
+    """Stack `value` over what `derivative(tangent, out)` writes for each tangent."""
     out = torch.empty(buffer.shape, dtype=value.dtype, device=value.device)
     out[0] = value
     for k in range(1, len(buffer)):
-        out[k] = derivative(buffer[k])
+        derivative(buffer[k], out[k])
     return Stacked(out)
+
+
+def _times(turned: Tensor, weight: Tensor | None, out: Tensor) -> Tensor:
+    return out.copy_(turned) if weight is None else torch.mul(turned, weight, out=out)
 
 
 @rule("native_layer_norm")
@@ -33,9 +37,9 @@ def _layer_norm(op: Any, x: Any, shape: Sequence[int], weight: Any, bias: Any, e
     value, mean, rstd = op(buffer[0], shape, weight, bias, eps)
     mask = [True, False, False]
 
-    def derivative(tangent: Tensor) -> Tensor:
+    def derivative(tangent: Tensor, out: Tensor) -> Tensor:
         turned = aten.native_layer_norm_backward(tangent, buffer[0], shape, mean, rstd, None, None, mask)[0]
-        return turned if weight is None else turned.mul_(weight)
+        return _times(turned, weight, out)
 
     return _lanes(buffer, value, derivative), mean, rstd
 
@@ -48,9 +52,11 @@ def _group_norm(op: Any, x: Any, weight: Any, bias: Any, n: int, c: int, area: i
     value, mean, rstd = op(buffer[0], weight, bias, n, c, area, groups, eps)
     mask = [True, False, False]
 
-    def derivative(tangent: Tensor) -> Tensor:
+    gain = None if weight is None else weight.reshape(-1, *[1] * (x.ndim - 2))
+
+    def derivative(tangent: Tensor, out: Tensor) -> Tensor:
         turned = aten.native_group_norm_backward(tangent, buffer[0], mean, rstd, None, n, c, area, groups, mask)[0]
-        return turned if weight is None else turned * weight.reshape(-1, *[1] * (x.ndim - 2))
+        return _times(turned, gain, out)
 
     return _lanes(buffer, value, derivative), mean, rstd
 
@@ -58,14 +64,15 @@ def _group_norm(op: Any, x: Any, weight: Any, bias: Any, n: int, c: int, area: i
 @rule("_softmax")
 def _softmax(op: Any, x: Stacked, dim: int, half_to_float: bool) -> Stacked:
     value = op(x.buffer[0], dim, half_to_float)
-    return _lanes(x.buffer, value, lambda t: aten._softmax_backward_data(t.contiguous(), value, dim, value.dtype))
+    backward = aten._softmax_backward_data.out
+    return _lanes(x.buffer, value, lambda t, out: backward(t, value, dim, value.dtype, grad_input=out))
 
 
 @rule("_log_softmax")
 def _log_softmax(op: Any, x: Stacked, dim: int, half_to_float: bool) -> Stacked:
     value = op(x.buffer[0], dim, half_to_float)
     chance = value.exp()
-    return _lanes(x.buffer, value, lambda t: t - (chance * t).sum(dim, keepdim=True))
+    return _lanes(x.buffer, value, lambda t, out: torch.sub(t, (chance * t).sum(dim, keepdim=True), out=out))
 
 
 @rule("max_pool2d_with_indices")

@@ -8,6 +8,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lee.errors import LeeError
 from lee.stacked.convolution import workspace
 from lee.stacked.tensor import Stacked, note_fallback
 
@@ -57,8 +58,8 @@ def pushforward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) 
                 if isinstance(result, Stacked):
                     return result.buffer[0], result.buffer[1:]
                 return result, None
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, LeeError):
             raise
-        except Exception as error:  # whatever it was, the function itself decides: it runs again on dual numbers
+        except Exception as error:  # the function itself decides: it runs again, on dual numbers
             note_fallback(f"whole function ({type(error).__name__}: {error})")
         return _by_dual_numbers(function, x, tangents)

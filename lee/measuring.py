@@ -1,0 +1,123 @@
+"""Run a user's model without leaving a trace on it, and check what goes in and what comes out."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lee.errors import InputError, nearest
+
+Output = str | Callable[[Any], Tensor]
+OUTPUTS = ("probabilities", "logits")
+
+
+@contextmanager
+def untouched(model: Callable[..., Any]) -> Iterator[None]:
+    """Put a module into eval mode, and restore every attribute of every submodule afterwards, also after an exception.
+
+    Restored are the training flags and whatever a forward pass replaces or caches in attributes and buffers.
+    """
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    modules = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
+    containers = [d for m in modules for d in (m.__dict__, *(v for v in m.__dict__.values() if isinstance(v, dict)))]
+    saved = [(container, list(container.items())) for container in containers]
+    try:
+        for module in modules:
+            module.training = False  # not .eval(): a user's override must not run
+        yield
+    finally:
+        for container, items in saved:
+            container.clear()
+            container.update(items)
+
+
+def plain(model: Callable[..., Any]) -> Callable[..., Any]:
+    """The module inside a `torch.compile` or `DataParallel` wrapper, which can't be differentiated forward as they are."""
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return plain(model.module)
+    original = getattr(model, "_orig_mod", None)
+    return plain(original) if isinstance(original, nn.Module) else model
+
+
+def check_input(model: Callable[..., Any], x: Any, *, image: bool) -> None:
+    """Refuse inputs that can't be measured.
+
+    Args:
+        model: The model that will read them.
+        x: Input, (N, ...), floating point; (N, C, H, W) if `image`.
+        image: Whether a spatial or photometric generator will act on it.
+
+    Raises:
+        InputError: For another type, rank or dtype, no samples, sides of one pixel, NaN or infinity, and a device or
+            dtype other than the model's.
+    """
+    if not isinstance(x, Tensor):
+        raise InputError(f"Inputs must be a torch tensor, not {type(x).__name__}; use torch.as_tensor(...).")
+    if image and x.ndim != 4:
+        raise InputError(f"Images must have shape (N, C, H, W); got {tuple(x.shape)}. Add a batch axis with x[None].")
+    if not x.dtype.is_floating_point:
+        raise InputError(f"Inputs must be floating point, not {x.dtype}; use x.float() / 255 for 8-bit images.")
+    if x.ndim == 0 or x.numel() == 0:
+        raise InputError(f"The batch is empty: shape {tuple(x.shape)}.")
+    if image and min(x.shape[-2:]) < 2:
+        raise InputError(f"Images need at least 2 pixels along each side; got {x.shape[-2]} × {x.shape[-1]}.")
+    if not bool(torch.isfinite(x).all()):
+        raise InputError("The input contains NaN or infinity; clean it before measuring.")
+    _check_placement(model, x)
+
+
+def _check_placement(model: Callable[..., Any], x: Tensor) -> None:
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    floating = [p for p in parameters if p.dtype.is_floating_point]
+    if not floating:
+        return
+    devices, dtypes = {p.device for p in floating}, {p.dtype for p in floating}
+    if x.device not in devices and x.device.type not in {d.type for d in devices}:
+        raise InputError(
+            f"The input is on {x.device} but the model is on {floating[0].device}; move one with .to(...)."
+        )
+    if x.dtype not in dtypes:
+        raise InputError(
+            f"The input is {x.dtype} but the model's parameters are {floating[0].dtype}; convert one with .to(...)."
+        )
+
+
+def check_output_name(output: Output) -> None:
+    """Refuse an `output` that is neither a known name nor a callable."""
+    if not callable(output) and output not in OUTPUTS:
+        raise InputError(f"Unknown output {output!r}.{nearest(str(output), OUTPUTS)} It may also be a callable.")
+
+
+def select(result: Any, output: Output) -> Tensor:
+    """The tensor to differentiate, out of what a model returned.
+
+    Raises:
+        InputError: If the model returned a tuple or a mapping, or probabilities were asked of something that is not (N, K).
+    """
+    if callable(output):
+        chosen = output(result)
+        if not isinstance(chosen, Tensor):
+            raise InputError(f"The callable `output` must return a tensor; it returned {type(chosen).__name__}.")
+        return chosen
+    if isinstance(result, Mapping):
+        key = next(iter(result), "logits")
+        raise InputError(
+            f"The model returns a mapping with keys {list(result)}; select a tensor, for example output=lambda o: o[{key!r}]."
+        )
+    if isinstance(result, tuple | list):
+        raise InputError(
+            f"The model returns {len(result)} values; select a tensor, for example output=lambda o: o[0] "
+            "(with .softmax(-1) for probabilities)."
+        )
+    if not isinstance(result, Tensor):
+        raise InputError(f"The model returns {type(result).__name__}; select a tensor with output=lambda o: ….")
+    if output == "logits":
+        return result
+    if result.ndim != 2 or result.shape[1] < 2:
+        raise InputError(
+            f"output='probabilities' needs class scores (N, K) with K ≥ 2; the model returns {tuple(result.shape)}. "
+            "Use output='logits' for the raw output, or a callable."
+        )
+    return result.softmax(-1)
