@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import torch
 
-import lee
 from lee import charts
 from lee.errors import InputError, nearest
 
@@ -119,16 +118,9 @@ def glue(name: str, value: Any, fmt: str = "") -> None:
     display({f"{_HIDDEN}text/plain": format(item, fmt)}, raw=True, metadata=about)
 
 
-def figure(
-    image: Any, *, caption: str, alt: str, width: int = 420, name: str | None = None
-) -> charts.Picture:
+def figure(image: Any, *, caption: str, alt: str, width: int = 420, name: str | None = None) -> charts.Picture:
     """Show one picture: a tensor (C, H, W) in [0, 1] or a PIL image. See :func:`lee.charts.pictures`."""
     return charts.pictures([image], caption=caption, alt=alt, width=width, name=name)
-
-
-def versions() -> str:
-    """The versions a result depends on, on one line."""
-    return f"lee {lee.__version__}, torch {torch.__version__.split('+')[0]}"
 
 
 def _prose(text: str) -> str:

@@ -32,7 +32,5 @@ def check_executed(path: Path) -> list[str]:
             elif output.output_type == "stream" and output.name == "stderr":
                 problems.append(f"{where} wrote to stderr: {output.text.strip().splitlines()[0]}")
     if counts != list(range(1, len(counts) + 1)):
-        problems.append(
-            f"The cells of {path.name} were not executed once each, from top to bottom: {counts}."
-        )
+        problems.append(f"The cells of {path.name} were not executed once each, from top to bottom: {counts}.")
     return problems

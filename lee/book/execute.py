@@ -2,17 +2,19 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
 import nbformat
+import yaml
 
 from lee.book.layout import COPY, find_root, select
 from lee.book.profiles import load_profile, plan
@@ -21,6 +23,8 @@ from lee.errors import InputError, LeeError
 KERNEL = "python3"  # whatever the notebook says: the kernel of this environment
 CELL_TIMEOUT = 1800  # seconds
 COPY_MARK = ".made-by-lee-book"
+
+Job = tuple[Path, Path, dict[str, Any], str]  # source, target, parameters, the profile's name
 
 Progress = Callable[[str, Literal["started", "done", "failed"], float], None]
 """Called with the chapter, what happened to it and the seconds it has taken."""
@@ -40,9 +44,6 @@ class ChapterError(LeeError):
         self.chapter, self.cell, self.error, self.partial = chapter, cell, error, partial
         where = f" The notebook up to there is {partial}." if partial else ""
         super().__init__(f"Chapter {chapter} stopped at cell {cell}: {error}.{where}")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.chapter, self.cell, self.error, self.partial)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def execute(
 
     Args:
         profile: Name of a file in `book/profiles/`, or the path of another such file.
-        chapters: Names or numbers of the chapters to run, all by default; others keep their committed outputs.
+        chapters: Names or numbers of the chapters to run, all by default. Others stay as committed.
         root: The repository; found from the current directory by default.
         out: The copy, `_build/book-src` below the root by default.
         workers: Chapters that run at the same time.
@@ -111,86 +112,80 @@ def execute(
     return [done[path.stem] for path in wanted]
 
 
-def _run_all(
-    jobs: Mapping[str, tuple[Path, Path, dict[str, Any], str]], workers: int, progress: Progress
-) -> dict[str, Executed]:
-    waiting, running, done = list(jobs), dict[Future[float], tuple[str, float]](), dict[str, Executed]()
-    failure: ChapterError | None = None
-    # Fresh processes: a fork of one that has imported torch may hang in its threads.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        while running or (waiting and failure is None):
-            while waiting and len(running) < workers and failure is None:
-                name = waiting.pop(0)
-                progress(name, "started", 0.0)
-                running[pool.submit(run_chapter, *jobs[name])] = name, time.monotonic()
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                name, start = running.pop(future)
-                seconds = time.monotonic() - start
-                try:
-                    done[name] = Executed(name, jobs[name][1], future.result())
-                except ChapterError as error:
-                    failure = failure or error
-                progress(name, "done" if name in done else "failed", seconds)
-    if failure is not None:
-        raise failure
+def _run_all(jobs: Mapping[str, Job], workers: int, progress: Progress) -> dict[str, Executed]:
+    done: dict[str, Executed] = {}
+    failures: list[ChapterError] = []
+
+    def run(name: str) -> None:
+        if failures:
+            return
+        progress(name, "started", 0.0)
+        start = time.monotonic()
+        try:
+            run_chapter(*jobs[name])
+        except ChapterError as error:
+            failures.append(error)
+            progress(name, "failed", time.monotonic() - start)
+        else:
+            done[name] = Executed(name, jobs[name][1], time.monotonic() - start)
+            progress(name, "done", done[name].seconds)
+
+    # A thread only waits: each chapter has a process for papermill and one for its kernel.
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(run, jobs))
+    if failures:
+        raise failures[0]
     return done
 
 
-def run_chapter(source: Path, target: Path, parameters: Mapping[str, Any], profile: str) -> float:
-    """Execute one notebook; `target` appears, whole, when every cell has run. Returns the seconds it took.
+def run_chapter(source: Path, target: Path, parameters: Mapping[str, Any], profile: str) -> None:
+    """Execute one notebook; `target` appears, whole, when every cell has run.
 
     Raises:
         ChapterError: If a cell raises; the notebook so far is kept beside `target` as `NAME.failed.ipynb`.
     """
-    import papermill
-
     start = time.monotonic()
     failed = target.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".running-") as folder:
         part = Path(folder) / target.name
-        try:
-            papermill.execute_notebook(
-                str(source),
-                str(part),
-                parameters=dict(parameters),
-                kernel_name=KERNEL,
-                cwd=folder,
-                progress_bar=False,
-                execution_timeout=CELL_TIMEOUT,
-            )
-        except papermill.PapermillExecutionError as error:
-            os.replace(part, failed)
-            cell = _number_of_failed_cell(failed)
-            raise ChapterError(source.stem, cell, f"{error.ename}: {error.evalue}", failed) from None
-        except Exception as error:  # a kernel that died or a cell that took too long
-            kept = _keep(part, failed)
-            raise ChapterError(source.stem, 0, f"{type(error).__name__}: {error}", kept) from None
-        seconds = time.monotonic() - start
-        _sign(part, profile, seconds)
+        # In a process of its own: papermill changes the directory of the whole process while it runs.
+        command = [
+            sys.executable,
+            "-m",
+            "papermill",
+            str(source),
+            str(part),
+            "--kernel",
+            KERNEL,
+            "--cwd",
+            folder,
+        ]
+        command += ["--no-progress-bar", "--no-log-output", "--execution-timeout", str(CELL_TIMEOUT)]
+        command += ["--parameters_yaml", yaml.safe_dump(dict(parameters))] if parameters else []
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            cell, error = _what_failed(part, done.stderr)
+            if part.is_file():
+                os.replace(part, failed)
+            raise ChapterError(source.stem, cell, error, failed if failed.is_file() else None)
+        _sign(part, profile, time.monotonic() - start)
         os.replace(part, target)
-    return seconds
 
 
-def _keep(part: Path, failed: Path) -> Path | None:
-    if not part.is_file():
-        return None
-    os.replace(part, failed)
-    return failed
+def _what_failed(notebook: Path, log: str) -> tuple[int, str]:
+    """Number, from 1, of the cell that raised, not counting what papermill has added, and its error.
 
-
-def _number_of_failed_cell(notebook: Path) -> int:
-    """Position, from 1, of the cell with an error, not counting the cells that papermill has added."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    own = [
-        c
-        for c in cells
-        if not {"injected-parameters", "papermill-error-cell-tag"} & set(c.metadata.get("tags", []))
-    ]
+    A kernel that died or a cell that took too long leaves no error in the notebook: then cell 0 and the log's end.
+    """
+    added = {"injected-parameters", "papermill-error-cell-tag"}
+    cells = nbformat.read(notebook, as_version=4).cells if notebook.is_file() else []
+    own = [c for c in cells if added.isdisjoint(c.metadata.get("tags", []))]
     for number, cell in enumerate(own, start=1):
-        if any(o.output_type == "error" for o in cell.get("outputs", [])):
-            return number
-    return 0
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                return number, f"{output.ename}: {output.evalue}"
+    return 0, log.strip().splitlines()[-1] if log.strip() else "papermill stopped without a word"
 
 
 def _sign(notebook: Path, profile: str, seconds: float) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import lee
 from lee.errors import InputError, nearest
 
 COPY = Path("_build/book-src")
@@ -20,7 +19,7 @@ def find_root(start: Path | None = None) -> Path:
         InputError: If there is none: the book is part of the repository, not of the installed package.
     """
     here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents, Path(lee.__file__).resolve().parents[1]):
+    for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
         if (folder / "_toc.yml").is_file() and (folder / "book").is_dir():
             return folder
     raise InputError(

@@ -94,9 +94,7 @@ def plan(profile: Profile, notebooks: Sequence[Path]) -> dict[Path, dict[str, An
     stems = [path.stem for path in notebooks]
     for stem in profile.chapters:
         if stem not in stems:
-            raise InputError(
-                f"The profile {profile.name!r} has parameters for {stem!r}.{nearest(stem, stems)}"
-            )
+            raise InputError(f"The profile {profile.name!r} has parameters for {stem!r}.{nearest(stem, stems)}")
     everything = sorted({name for parameters in known.values() for name in parameters})
     for name in profile.common:
         if name not in everything:
@@ -112,9 +110,7 @@ def _for_chapter(profile: Profile, path: Path, parameters: Mapping[str, Any]) ->
             where = f"Chapter {path.stem!r} has no parameter {name!r} (profile {profile.name!r})."
             raise InputError(where + nearest(name, parameters))
     values = {name: value for name, value in profile.common.items() if name in parameters} | dict(own)
-    return {
-        name: value for name, value in values.items() if not _is_default(value, parameters[name]["default"])
-    }
+    return {name: value for name, value in values.items() if not _is_default(value, parameters[name]["default"])}
 
 
 def _is_default(value: Any, source: str) -> bool:

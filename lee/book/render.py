@@ -20,7 +20,7 @@ def render(root: Path | None = None, *, source: Path | None = None, fresh: bool 
     """Build the site from the copy that :func:`lee.book.execute` has made.
 
     Args:
-        root: The repository, where the site goes to `_build/html`; found from the current directory by default.
+        root: The repository, found from the current directory by default. The site goes to its `_build/html`.
         source: The copy of the book, `_build/book-src` below the root by default.
         fresh: Forget earlier builds first.
 

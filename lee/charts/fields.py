@@ -151,7 +151,7 @@ def orbit(
         "panel:N", sort=list(strips), title=None, axis=_titles(strips), scale=altair.Scale(padding=0)
     )
     picture = altair.Chart(rounded(pd.DataFrame(rows)))
-    picture = picture.mark_image(width=width, height=side, smooth=_smooth(rows[0]["url"]))
+    picture = picture.mark_image(width=width, height=side, smooth=_smooth(str(rows[0]["url"])))
     figure = altair.LayerChart(layer=[picture.encode(x=across, url="url:N", y=altair.value(side / 2))])
     figure = figure.properties(width=len(strips) * (width + 16) - 16, height=side)
     figure = parts.slide(figure, list(values), "value", parameter)

@@ -80,8 +80,8 @@ def axis(
 ) -> Any:
     """A quantitative axis for `column`, drawn at column `at` of the same unit if given.
 
-    With `fixed` the axis spans the whole frame, so that it stays put while a slider moves; `padding` pixels at both ends are
-    left free.
+    With `fixed` the axis spans the whole frame, so that it stays put while a slider moves; `padding` pixels
+    at both ends are left free.
     """
     scale: dict[str, Any] = {"type": "log", "nice": False} if log else {"zero": False}
     if fixed:

@@ -8,7 +8,7 @@ numbered figures (:mod:`lee.site.figures`), and adds the directive `lee-status` 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lee
+from lee import __version__
 from lee.site.status import StatusDirective
 from lee.site.vendor import vendor_scripts
 
@@ -59,4 +59,4 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     app.add_js_file(None, body="window.FontAwesomeConfig = {observeMutations: false};", priority=1)
     app.add_js_file("lee.js", loading_method="defer")
     app.add_css_file("lee.css", priority=900)
-    return {"version": lee.__version__, "parallel_read_safe": True, "parallel_write_safe": True}
+    return {"version": __version__, "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,158 @@
+"""The rendered site: strict, numbered figures with words, live charts, and nothing asked from another host."""
+
+import json
+import re
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from sample_book import CHAPTER, write_sample_book
+
+from lee import book
+from lee.site.status import describe
+from lee.site.vendor import vendor_scripts
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample book, rendered strictly together with the repository's own pages."""
+    root = write_sample_book(tmp_path_factory.mktemp("site"), pages=True, run=True)
+    book.prepare(root, root / "_build" / "book-src")
+    return book.render(root).parent
+
+
+@pytest.fixture(scope="session")
+def chapter(sample: Path) -> str:
+    return (sample / "book" / f"{CHAPTER}.html").read_text()
+
+
+class Requests(HTMLParser):
+    """Addresses that a browser asks for while it opens a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag in ("script", "img", "iframe", "source", "video", "audio"):
+            self.found.append(given.get("src") or "")
+        elif tag == "link" and given.get("rel") not in ("canonical", "author", "next", "prev", "search", "index"):
+            self.found.append(given.get("href") or "")
+
+
+@pytest.mark.slow
+def test_no_page_asks_another_host(sample: Path) -> None:
+    pages = list(sample.rglob("*.html"))
+    assert len(pages) > 8
+    for page in pages:
+        reader = Requests()
+        reader.feed(page.read_text())
+        assert not [url for url in reader.found if re.match(r"(https?:)?//", url)], page
+        assert not re.search(r"unpkg|jsdelivr|cdnjs|googleapis", page.read_text()), page
+
+
+@pytest.mark.slow
+def test_what_pages_ask_for_is_there(sample: Path) -> None:
+    for page in sample.rglob("*.html"):
+        reader = Requests()
+        reader.feed(page.read_text())
+        for url in filter(None, reader.found):
+            if not url.startswith(("data:", "#")):
+                assert (page.parent / url.split("?")[0].split("#")[0]).is_file(), f"{page.name} asks for {url}"
+
+
+@pytest.mark.slow
+def test_every_figure_is_numbered_and_has_words(chapter: str) -> None:
+    figures = re.findall(r'<figure class="[^"]*lee-figure.*?</figure>', chapter, re.DOTALL)
+    assert len(figures) == 8
+    for number, figure in enumerate(figures, start=2):  # the first one is on the front page
+        assert f"Figure {number} " in figure
+        assert re.search(r'caption-text">\w', figure)
+    assert chapter.count("<img") == len(re.findall(r'<img[^>]*alt="[^"]+', chapter))
+
+
+@pytest.mark.slow
+def test_charts_are_embedded_whole(chapter: str) -> None:
+    hosts = re.findall(r'<div class="lee-chart"><script type="application/json">(.*?)</script>', chapter)
+    assert len(hosts) == 6
+    for host in hosts:
+        spec = json.loads(host)
+        assert spec["description"] in unescape(chapter)
+
+
+@pytest.mark.slow
+def test_captions_speak_markdown_and_mathematics(sample: Path, chapter: str) -> None:
+    assert "A blob in <em>three</em> places." in chapter
+    index = (sample / "book" / "index.html").read_text()
+    assert r'Three waves <span class="math notranslate nohighlight">\(\sin(kt)\)</span>' in index
+    assert re.search(r'href="#fig-waves"><span class="std std-numref">Figure 1', index)
+
+
+@pytest.mark.slow
+def test_glued_numbers_and_verdicts_stand_in_the_text(chapter: str) -> None:
+    assert re.search(r"The largest is <span[^>]*>0\.064</span>", chapter)
+    assert 'class="lee-verdict lee-verdict-reproduced mathjax_process"' in chapter
+
+
+@pytest.mark.slow
+def test_the_status_page_counts_cells(sample: Path) -> None:
+    text = (sample / "book" / "status.html").read_text()
+    assert re.search(r"A sample chapter.*?11 of 11.*?none", text, re.DOTALL)
+
+
+@pytest.mark.slow
+def test_a_figure_without_words_stops_the_build(tmp_path: Path) -> None:
+    root = write_sample_book(tmp_path, run=True)
+    path = root / "book" / "index.ipynb"
+    path.write_text(path.read_text().replace('"caption":', '"no-caption":'))
+    book.prepare(root, root / "_build" / "book-src")
+    with pytest.raises(book.RenderError, match="no caption or no alternative text"):
+        book.render(root)
+
+
+def test_a_notebook_that_was_not_executed_stops_the_build(tmp_path: Path) -> None:
+    root = write_sample_book(tmp_path)
+    book.prepare(root, root / "_build" / "book-src")
+    with pytest.raises(book.RenderError, match=r"index\.ipynb has not been executed"):
+        book.render(root)
+
+
+def test_vendored_scripts_come_from_installed_packages(tmp_path: Path) -> None:
+    vendor_scripts(tmp_path)
+    vega = tmp_path / "vega" / "vega.js"
+    assert "vegaEmbed" in vega.read_text()
+    assert vega.read_text().startswith("(function(){")
+    mathjax = tmp_path / "mathjax"
+    assert (mathjax / "tex-chtml.js").stat().st_size > 1e6
+    assert len(list((mathjax / "output/chtml/fonts/woff-v2").glob("*.woff"))) > 10
+    before = vega.stat().st_mtime_ns
+    vendor_scripts(tmp_path)
+    assert vega.stat().st_mtime_ns == before
+
+
+def test_no_browser_code_of_others_is_committed(tracked: list[Path]) -> None:
+    scripts = [p.relative_to(ROOT).as_posix() for p in tracked if p.suffix in (".js", ".mjs", ".woff", ".woff2")]
+    assert scripts == ["lee/site/static/lee.js"]
+
+
+def test_the_status_of_a_notebook_is_read_from_it() -> None:
+    ran = {"cell_type": "code", "source": ["x"], "execution_count": 1, "outputs": [{"output_type": "error"}]}
+    not_run = {"cell_type": "code", "source": ["y"], "execution_count": None, "outputs": []}
+    empty = {"cell_type": "code", "source": [], "execution_count": None, "outputs": []}
+    about = {"lee": {"profile": "quick", "seconds": 12.3, "executed": "2026-01-02 03:04 UTC"}}
+    told = describe({"cells": [ran, not_run, empty], "metadata": about})
+    assert told == ("quick", "1 of 2", "1", "12 s", "2026-01-02 03:04 UTC")
+    assert describe({"cells": [], "metadata": {}}) == ("–", "0 of 0", "none", "–", "as committed")
+
+
+def test_the_api_page_names_every_public_module() -> None:
+    page = (ROOT / "book" / "api.md").read_text()
+    named = set(re.findall(r"automodule:: lee\.(\w+)", page))
+    rooms = {p.name.removesuffix(".py") for p in (ROOT / "lee").iterdir() if not p.name.startswith("_")}
+    inner = set(re.search(r"% not part of it: (.*)", page)[1].split(", "))  # type: ignore[index]
+    assert named | inner == rooms - {"py.typed"}
+    assert not named & inner
