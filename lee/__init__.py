@@ -34,14 +34,12 @@ from lee.statistics import EquivarianceGram, Estimate
 
 __version__ = "0.1.0"
 __all__ = [
-    *("equivariance_gram", "lie_derivative", "local_equivariance_error", "LocalEquivarianceError"),
-    *("EquivarianceGram", "Estimate", "Generator", "Action", "bracket"),
-    *("TRANSLATION_X", "TRANSLATION_Y", "ROTATION", "SCALE", "STRETCH_X", "STRETCH_Y", "SHEAR_X", "SHEAR_Y"),
-    *("HYPERBOLIC", "SQUEEZE", "BRIGHTNESS", "CONTRAST", "SATURATION"),
-    *("Sampler", "spatial_gradient", "warp"),
-    *("Representation", "Trivial", "Image", "Map", "Tokens", "VectorField"),
-    *("LeeError", "InputError", "ConstantOutputWarning"),
-]
+    "Action", "BRIGHTNESS", "CONTRAST", "ConstantOutputWarning", "EquivarianceGram", "Estimate", "Generator",
+    "HYPERBOLIC", "Image", "InputError", "LeeError", "LocalEquivarianceError", "Map", "ROTATION",
+    "Representation", "SATURATION", "SCALE", "SHEAR_X", "SHEAR_Y", "SQUEEZE", "STRETCH_X", "STRETCH_Y", "Sampler",
+    "TRANSLATION_X", "TRANSLATION_Y", "Tokens", "Trivial", "VectorField", "bracket", "equivariance_gram",
+    "lie_derivative", "local_equivariance_error", "spatial_gradient", "warp",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

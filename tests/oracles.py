@@ -1,5 +1,6 @@
 """Three independent float64 oracles of the Lie derivative `L_X f(x)`, none of which uses an infinitesimal action."""
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -53,7 +54,7 @@ def by_differences(
         for step in (4e-3, 2e-3, 1e-3):
             h = torch.tensor(step, dtype=torch.float64)
             table.append((curve(h) - curve(-h)) / (2 * step))
-    first = [(4 * b - a) / 3 for a, b in zip(table, table[1:], strict=False)]
+    first = [(4 * b - a) / 3 for a, b in itertools.pairwise(table)]
     return (16 * first[1] - first[0]) / 15
 
 
