@@ -161,11 +161,9 @@ MEMBERS: dict[str, tuple[str, ...]] = {
 
 #: Patches per data set when `n` is not given, and the most that can be asked for.
 DEFAULT_PATCHES, MOST_PATCHES = 256, 4096
-#: A patch is empty, and another is drawn, when its grey values (of 255) have a smaller deviation (the
-#: retina is naturally smooth) ...
-LEAST_DEVIATION, LEAST_DEVIATION_RETINA = 13.0, 8.0
-#: ... or when more than this part of it is black, as around the disc of a fundus photograph.
-MOST_BLACK = 0.1
+#: A patch is empty, and another is drawn, when its grey values (of 255) deviate by less than the first
+#: number, or when more than the second of it is black. (A retina is smooth, its disc lies on black.)
+CONTENT, CONTENT_RETINA = (13.0, 1.0), (8.0, 0.1)
 #: The short side of the picture from which a patch is cut, in multiples of the patch's side; the second
 #: choice is for patches so large that no picture allows the first.
 ZOOMS = ((3.0, 4.0, 6.0, 8.0), (1.0, 1.5, 2.0))
@@ -215,8 +213,8 @@ def _patches(name: str, n: int | None, size: int, seed: int) -> tuple[Tensor, Te
     generator = torch.Generator().manual_seed(seed)
     pyramids = _pyramids(name, size)
     labels = [list(pyramids)[index % len(pyramids)] for index in range(count)]
-    deviation = LEAST_DEVIATION_RETINA if name == "retina" else LEAST_DEVIATION
-    patches = [_draw(pyramids[label], size, deviation, generator) for label in labels]
+    content = CONTENT_RETINA if name == "retina" else CONTENT
+    patches = [_draw(pyramids[label], size, content, generator) for label in labels]
     return to_planes(np.stack(patches)), torch.tensor(labels)
 
 
@@ -243,7 +241,7 @@ def _pyramid(member: str, size: int, zooms: Sequence[float]) -> list[np.ndarray]
 
 
 def _draw(
-    pyramid: Sequence[np.ndarray], size: int, deviation: float, generator: torch.Generator
+    pyramid: Sequence[np.ndarray], size: int, content: tuple[float, float], generator: torch.Generator
 ) -> np.ndarray:
     """Cut one patch (size, size, 3) that is not empty."""
     for _ in range(1000):
@@ -252,7 +250,7 @@ def _draw(
         left = _randint(level.shape[1] - size + 1, generator)
         patch = level[top : top + size, left : left + size]
         grey = patch.mean(axis=2)
-        if grey.std() >= deviation and (grey < 8).mean() <= MOST_BLACK:
+        if grey.std() >= content[0] and (grey < 8).mean() <= content[1]:
             return patch
     raise LeeError(f"No patch of {size} pixels with any content was found.")  # no picture here is so empty
 

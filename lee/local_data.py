@@ -117,15 +117,23 @@ def cifar10(split: str, n: int | None, seed: int, *, download: bool = False) -> 
         return _cifar10_parquet(parquet, n, seed)
     folder = root / _CIFAR10_FOLDER
     if not folder.is_dir() and download:
-        from torchvision.datasets.utils import download_and_extract_archive
-
-        download_and_extract_archive(CIFAR10_BINARY_URL, str(root), md5=CIFAR10_BINARY_MD5)
+        _download_cifar10(root)
     if folder.is_dir():
         return _cifar10_binary(folder, split, n, seed)
     raise InputError(
         f"CIFAR-10 is not in {DATA_VARIABLE}: neither cifar10/{split}.parquet nor {_CIFAR10_FOLDER}/ exists. "
         f"lee.datasets.load('cifar10', download=True) fetches it (170 MB)."
     )
+
+
+def _download_cifar10(root: Path) -> None:
+    """Fetch and unpack the binary archive; one with another MD5 is refused before it is read."""
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    try:
+        download_and_extract_archive(CIFAR10_BINARY_URL, str(root), md5=CIFAR10_BINARY_MD5)
+    except (RuntimeError, OSError) as error:
+        raise InputError(f"The download of CIFAR-10 from {CIFAR10_BINARY_URL} failed: {error}") from error
 
 
 def _cifar10_parquet(path: Path, n: int | None, seed: int) -> Decoded:
