@@ -60,8 +60,8 @@ def _digits(value: float, stderr: float) -> str:
     """`value ± stderr` with two significant digits of the error."""
     if not math.isfinite(stderr) or stderr <= 0:
         return f"{value:.4g} ± {stderr:.2g}"
-    if not 1e-4 <= abs(value) < 1e5:
-        exponent = math.floor(math.log10(abs(value))) if value else math.floor(math.log10(stderr))
+    if value and not 1e-4 <= abs(value) < 1e5:
+        exponent = math.floor(math.log10(abs(value)))
         inner = _digits(value / 10**exponent, stderr / 10**exponent)
         return f"({inner})e{exponent:+03d}"
     places = max(0, 1 - math.floor(math.log10(stderr)))

@@ -1,0 +1,79 @@
+"""Estimates and Gram matrices: known truths, simulation, and bad input."""
+
+import math
+
+import pytest
+import torch
+
+import lee
+from lee.statistics import Estimate, concatenate
+
+
+def gram(n: int = 6, seed: int = 0, kernel: str = "fourier") -> lee.EquivarianceGram:
+    parts = torch.randn(n, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    generators = (lee.TRANSLATION_X, lee.SHEAR_X, lee.SHEAR_Y)
+    return lee.EquivarianceGram(parts @ parts.mT / 5, generators, kernel)
+
+
+def test_estimate_of_known_samples() -> None:
+    estimate = Estimate.of(torch.tensor([1.0, 2.0, 3.0, 6.0]))
+    assert estimate.value == 3.0
+    assert estimate.stderr == pytest.approx(math.sqrt((4 + 1 + 0 + 9) / 3 / 4))
+    assert estimate.n == 4
+    assert math.isnan(Estimate.of(torch.tensor([1.0])).stderr)
+    with pytest.raises(lee.InputError, match="no images"):
+        Estimate.of(torch.empty(0))
+
+
+def test_standard_error_covers_the_truth() -> None:
+    """Of 2000 simulated means of 40 squared normals, about 95 % lie within 1.96 standard errors of the truth."""
+    samples = torch.randn(2000, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64).square()
+    estimates = [Estimate.of(row) for row in samples]
+    covered = sum(abs(e.value - 1) < 1.96 * e.stderr for e in estimates) / len(estimates)
+    assert 0.89 < covered < 0.96  # a little below 0.95: squares are skewed
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "expected"),
+    [(0.0123456, 0.00123, "0.0123 ± 0.0012"), (1.2e-7, 3.4e-9, "(1.200 ± 0.034)e-07"), (3.0, math.nan, "3 ± nan"),
+     (0.0, 0.0, "0 ± 0"), (0.0, 0.5, "0.00 ± 0.50"), (123456.0, 1000.0, "(1.235 ± 0.010)e+05")],
+)  # fmt: skip
+def test_printing(value: float, stderr: float, expected: str) -> None:
+    assert str(Estimate(value, stderr, 7)) == f"{expected} (n = 7)"
+
+
+def test_lee_is_a_quadratic_form() -> None:
+    g = gram()
+    mixture = 0.3 * lee.ROTATION - lee.TRANSLATION_X
+    c = torch.tensor([-1.0, 0.3, -0.3], dtype=torch.float64)
+    torch.testing.assert_close(g.lee_per_image(mixture), torch.stack([c @ m @ c for m in g.per_image]))
+    assert g.lee(mixture).value == pytest.approx(float(c @ g.matrix @ c))
+    assert g.lee("rotation").value == pytest.approx(g.lee(lee.ROTATION).value)
+    with pytest.raises(lee.InputError, match="not a combination"):
+        g.lee("scale")
+    with pytest.raises(lee.InputError, match="not among"):
+        g.lee(lambda x, t: x)
+
+
+def test_paired_difference_is_sharper() -> None:
+    first, noise = gram(400), gram(400, seed=1)
+    second = lee.EquivarianceGram(first.per_image + 0.01 * noise.per_image, first.generators, "fourier")
+    gap = second.minus(first, "translation_x")
+    assert gap.value == pytest.approx(second.lee("translation_x").value - first.lee("translation_x").value)
+    assert gap.stderr < 0.1 * math.hypot(first.lee("translation_x").stderr, second.lee("translation_x").stderr)
+    with pytest.raises(lee.InputError, match="same kernel"):
+        first.minus(gram(400, kernel="central"), "translation_x")
+    with pytest.raises(lee.InputError, match="same n"):
+        first.minus(gram(3), "translation_x")
+
+
+def test_joining() -> None:
+    first, second = gram(2), gram(3, seed=1)
+    joined = concatenate([first, second])
+    assert joined.n == 5
+    assert torch.equal(joined.per_image[2:], second.per_image)
+    assert "translation_x" in str(joined)
+    with pytest.raises(lee.InputError, match="no Gram"):
+        concatenate([])
+    with pytest.raises(lee.InputError, match="same"):
+        concatenate([first, gram(2, kernel="central")])
