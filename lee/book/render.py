@@ -1,5 +1,6 @@
 """Render the executed copy of the book as a site, strictly: a warning or a dangling reference is an error."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,9 @@ def render(root: Path | None = None, *, source: Path | None = None, fresh: bool 
             shutil.rmtree(stale, ignore_errors=True)
     strict = ["-W", "-n", "--keep-going"]
     arguments = ["build", *strict, "--quiet", "--path-output", str(root), str(source)]
-    done = subprocess.run([sys.executable, "-c", COMMAND, *arguments], capture_output=True, text=True)
+    plain = {**os.environ, "NO_COLOR": "1"}
+    command = [sys.executable, "-c", COMMAND, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=plain)
     if done.returncode != 0:
         raise RenderError(f"The strict build of the site failed:\n{_last_words(done.stdout + done.stderr)}")
     return site / "index.html"

@@ -7,7 +7,7 @@ who can't see it would be told). Numbers are rounded before they are drawn, so t
 keeps its bytes.
 """
 
-from lee.charts.fields import arrows, orbit
+from lee.charts.fields import VectorField, arrows, orbit
 from lee.charts.pictures import Picture, pictures
 from lee.charts.plots import bars, dots, lines, scatter
 from lee.charts.theme import DIVERGING, PALETTE, VEGALITE, enable, finish, rounded
@@ -16,7 +16,7 @@ __all__ = [
     # plots of tidy frames
     "lines", "scatter", "dots", "bars",
     # images and vector fields
-    "pictures", "Picture", "arrows", "orbit",
+    "pictures", "Picture", "arrows", "VectorField", "orbit",
     # for a chart of one's own
     "finish", "rounded", "enable", "PALETTE", "DIVERGING", "VEGALITE",
 ]  # fmt: skip

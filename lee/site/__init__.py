@@ -1,10 +1,11 @@
 """Sphinx extension of the book: a site that asks no other host for anything, with live charts.
 
 Name it as `lee.site` among the `extra_extensions` of `_config.yml`. It copies MathJax and Vega out of
-installed Python packages while building (:mod:`lee.site.vendor`), draws the outputs of :mod:`lee.charts` as
-numbered figures (:mod:`lee.site.figures`), and adds the directive `lee-status` (:mod:`lee.site.status`).
+installed Python packages while building (`lee.site.vendor`), draws the outputs of :mod:`lee.charts` as
+numbered figures (`lee.site.figures`), and adds the directive `lee-status` (`lee.site.status`).
 """
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,10 +51,27 @@ def add_static_files(app: "Sphinx") -> None:
     app.config.html_static_path += [str(static), str(STATIC)]
 
 
+def resolve_alias(app: "Sphinx", env: Any, node: Any, contnode: Any) -> Any:
+    """Find what the API page documents in one module and a docstring names in another.
+
+    `lee.Sampler` is `lee.sampling.Sampler`, and `lee.charts.pictures.Picture` is shown as `lee.charts.Picture`.
+    """
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or not target.startswith("lee."):
+        return None
+    *modules, name = target.split(".")
+    home = getattr(import_module("lee"), name, None) if modules == ["lee"] else None
+    shorter = ".".join([*modules[:-1], name])
+    other = shorter if home is None else f"{home.__module__}.{name}"
+    domain = env.get_domain("py")
+    return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], other, node, contnode)
+
+
 def setup(app: "Sphinx") -> dict[str, Any]:
     """Register the extension with Sphinx."""
     app.connect("config-inited", keep_requests_at_home, priority=900)
     app.connect("builder-inited", add_static_files)
+    app.connect("missing-reference", resolve_alias)
     app.add_directive("lee-status", StatusDirective)
     # FontAwesome's observer would rewrite icons inside widgets while they are being built.
     app.add_js_file(None, body="window.FontAwesomeConfig = {observeMutations: false};", priority=1)

@@ -43,7 +43,7 @@ def pushforward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) 
         tangents: Tangents, (K, N, ...).
 
     Returns:
-        The output, and its tangents (K, *output.shape); None in their place if the output is not a tensor, or does not
+        The output, and its tangents `(K, *output.shape)`; None in their place if the output is not a tensor, or does not
         depend on `x`.
 
     Examples:
