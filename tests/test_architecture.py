@@ -130,9 +130,7 @@ sys.exit(f"changed: {changed}, imported: {heavy}" if changed or heavy else 0)
 def test_everything_public_is_documented() -> None:
     import lee
 
-    public = {
-        name: thing for name, thing in vars(lee).items() if not name.startswith("_") and callable(thing)
-    }
+    public = {name: thing for name, thing in vars(lee).items() if not name.startswith("_") and callable(thing)}
     assert {"lie_derivative", "equivariance_gram", "local_equivariance_error"} <= public.keys()
     assert not [name for name, thing in public.items() if not thing.__doc__]
 
