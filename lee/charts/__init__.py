@@ -8,15 +8,17 @@ keeps its bytes.
 """
 
 from lee.charts.fields import VectorField, arrows, orbit
-from lee.charts.pictures import Picture, pictures
+from lee.charts.mixtures import mixer
+from lee.charts.pictures import Picture, pictures, tinted
 from lee.charts.plots import bars, dots, lines, scatter
+from lee.charts.tangents import tangents
 from lee.charts.theme import DIVERGING, PALETTE, VEGALITE, enable, finish, rounded
 
 __all__ = [
     # plots of tidy frames
-    "lines", "scatter", "dots", "bars",
+    "lines", "scatter", "dots", "bars", "tangents", "mixer",
     # images and vector fields
-    "pictures", "Picture", "arrows", "VectorField", "orbit",
+    "pictures", "Picture", "tinted", "arrows", "VectorField", "orbit",
     # for a chart of one's own
     "finish", "rounded", "enable", "PALETTE", "DIVERGING", "VEGALITE",
 ]  # fmt: skip

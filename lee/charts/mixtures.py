@@ -81,7 +81,7 @@ def _farthest(grams: Mapping[str, EquivarianceGram], generators: Sequence[str]) 
     return float(f"{float(torch.stack(values).max()):.2g}")
 
 
-def _sliders(generators: Sequence[str], start: Sequence[float]) -> list[altair.TopLevelParameter]:
+def _sliders(generators: Sequence[str], start: Sequence[float]) -> list[altair.Parameter]:
     return [
         altair.param(
             name=f"c{i}",

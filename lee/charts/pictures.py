@@ -82,6 +82,24 @@ def pictures(
     return Picture(f'<figure class="lee-pictures">{grid}{bar}{caption_html}</figure>', words)
 
 
+def tinted(image: Any, *, share: float = 0.99) -> np.ndarray:
+    """Signed numbers as a picture to be shown beside photographs: from blue over white to vermilion.
+
+    Args:
+        image: A tensor or array (C, H, W) with C = 1 or 3, such as a tangent image `X·z`; channels are averaged.
+        share: The number below which this share of all absolute values lies gets the strongest colour.
+
+    Returns:
+        Colours (3, H, W) in [0, 1]; white everywhere if the image is zero.
+
+    Raises:
+        InputError: As :func:`pictures`.
+    """
+    mean = _pixels(image).mean(axis=2)
+    limit = float(np.quantile(np.abs(mean), share)) or 1.0
+    return _diverging(mean / limit).transpose(2, 0, 1)
+
+
 def data_uri(image: Any) -> str:
     """One image in [0, 1], as :func:`pictures` takes it, as a `data:` address.
 
