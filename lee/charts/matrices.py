@@ -1,0 +1,81 @@
+"""Square matrices of numbers around zero, such as correlations, as coloured cells that carry their numbers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair
+import pandas as pd
+
+from lee.charts.theme import DIVERGING, finish, rounded
+from lee.errors import InputError
+
+INK, PAPER = "#1A1A1A", "#FFFFFF"  # on the palette's light and strong colours, which are the same on every page
+
+
+def heatmap(
+    matrix: Any,
+    labels: Sequence[str],
+    *,
+    caption: str,
+    alt: str,
+    limit: float | None = None,
+    fmt: str = ".2f",
+    title: str = "value",
+    cell: int = 46,
+    name: str | None = None,
+) -> altair.LayerChart:
+    """A matrix as coloured cells, blue for negative, near white for zero, vermilion for positive.
+
+    Args:
+        matrix: Tensor or array (K, K) of finite numbers.
+        labels: K names, of the rows and of the columns.
+        caption: What the reader should see.
+        alt: Alternative text.
+        limit: The number drawn in the strongest colour; by default the largest absolute value.
+        fmt: Format of the numbers in the cells, as in JavaScript's d3-format.
+        title: What the numbers are, for the pointer's tooltip.
+        cell: Height of a cell in pixels; the width is the page's.
+        name: Label for `{numref}`.
+
+    Raises:
+        InputError: If the matrix is not (K, K) with K labels, all different, or holds NaN or infinity.
+    """
+    data = _cells(matrix, list(labels))
+    largest = float(data["value"].abs().max()) or 1.0
+    top = float(f"{largest if limit is None else limit:.3g}")
+    colour = altair.Scale(domain=[-top, top], range=list(DIVERGING), interpolate="rgb", clamp=True)
+    base = altair.Chart(data).encode(
+        x=altair.X("column:N", sort=list(labels), title=None, axis=altair.Axis(orient="top", labelAngle=-40)),
+        y=altair.Y("row:N", sort=list(labels), title=None),
+    )
+    shown = [altair.Tooltip("row:N"), altair.Tooltip("column:N"), altair.Tooltip("value:Q", title=title)]
+    squares = base.mark_rect(stroke="#8C8C8C", strokeWidth=0.5).encode(
+        color=altair.Color("value:Q", scale=colour, legend=None), tooltip=shown
+    )
+    strong = altair.expr.abs(altair.datum.value) > 0.8 * top
+    numbers = base.mark_text(fontSize=12).encode(
+        text=altair.Text("value:Q", format=fmt),
+        color=altair.condition(strong, altair.value(PAPER), altair.value(INK)),
+    )
+    figure = altair.LayerChart(layer=[squares, numbers])
+    figure = figure.properties(width="container", height=cell * len(labels))
+    return finish(figure, caption=caption, alt=alt, name=name)
+
+
+def _cells(matrix: Any, labels: list[str]) -> pd.DataFrame:
+    rows = matrix.tolist() if hasattr(matrix, "tolist") else [list(row) for row in matrix]
+    size = len(labels)
+    if not size or len(set(labels)) != size or len(rows) != size or any(len(row) != size for row in rows):
+        raise InputError(
+            f"A heat map needs a (K, K) matrix and K different labels; got {len(rows)} rows, {size} labels."
+        )
+    data = pd.DataFrame(
+        [
+            {"row": r, "column": c, "value": float(v)}
+            for r, row in zip(labels, rows, strict=True)
+            for c, v in zip(labels, row, strict=True)
+        ]
+    )
+    if not data["value"].abs().lt(float("inf")).all():
+        raise InputError("A heat map's numbers must be finite; this matrix has NaN or infinity.")
+    return rounded(data)
