@@ -8,6 +8,7 @@ keeps its bytes.
 """
 
 from lee.charts.fields import VectorField, arrows, orbit
+from lee.charts.matrices import heatmap
 from lee.charts.mixtures import mixer
 from lee.charts.pictures import Picture, pictures, tinted
 from lee.charts.plots import bars, dots, lines, scatter
@@ -17,6 +18,8 @@ from lee.charts.theme import DIVERGING, PALETTE, VEGALITE, enable, finish, round
 __all__ = [
     # plots of tidy frames
     "lines", "scatter", "dots", "bars", "tangents", "mixer",
+    # matrices
+    "heatmap",
     # images and vector fields
     "pictures", "Picture", "tinted", "arrows", "VectorField", "orbit",
     # for a chart of one's own
