@@ -59,6 +59,13 @@ class Recipe:
     fused_attention: bool = True
 
     def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            numeric = item.type in (int, float)
+            fits = isinstance(value, (int, float) if item.type is float else item.type)  # type: ignore[arg-type]
+            if not fits or (numeric and isinstance(value, bool)):
+                kind = getattr(item.type, "__name__", item.type)
+                raise InputError(f"Recipe field {item.name} is {value!r}; expected {kind}.")
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
             if value not in allowed:
