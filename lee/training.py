@@ -204,9 +204,7 @@ def _run_epoch(
             group["lr"] = learning_rate(recipe, epoch * steps + step, steps)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             output = model(batch.to(device))
-        loss = nn.functional.cross_entropy(
-            output.float(), target.to(device), label_smoothing=recipe.label_smoothing
-        )
+        loss = nn.functional.cross_entropy(output.float(), target.to(device), label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if recipe.clip_norm > 0:
@@ -230,9 +228,7 @@ def _save(
         torch.save(content, temporary)
 
 
-def _restore(
-    path: Path | None, spec: ZooSpec, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> list[EpochRecord]:
+def _restore(path: Path | None, spec: ZooSpec, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[EpochRecord]:
     """Load a checkpoint into model and optimiser, and return the history so far."""
     if path is None or not path.exists():
         return []

@@ -98,9 +98,7 @@ def _store(model: Normalized, spec: ZooSpec, path: Path, dtype: torch.dtype, tes
     state = {key: rounded(value) for key, value in model.net.state_dict().items()}
     if not all(bool(torch.isfinite(value).all()) for value in state.values()):
         if dtype == torch.float32:
-            raise InputError(
-                f"The weights of {spec.name} are not finite: the training diverged. Lower its lr."
-            )
+            raise InputError(f"The weights of {spec.name} are not finite: the training diverged. Lower its lr.")
         return 0.0
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata={"name": spec.name})
@@ -109,9 +107,7 @@ def _store(model: Normalized, spec: ZooSpec, path: Path, dtype: torch.dtype, tes
     return evaluate(stored.eval(), test_set)
 
 
-def _front_matter(
-    spec: ZooSpec, result: TrainResult, path: Path, test_set: ImageSet, device: str
-) -> dict[str, Any]:
+def _front_matter(spec: ZooSpec, result: TrainResult, path: Path, test_set: ImageSet, device: str) -> dict[str, Any]:
     """Everything a program wants to know about the model, accuracies apart."""
     return {
         "name": spec.name,
