@@ -135,6 +135,7 @@ def test_a_constant_model_is_named_as_such(cli: Any) -> None:
         (("measure", "nowhere:net"), "nowhere"),
         ((*MEASURE[:2], "--images", "fotos"), "Did you mean 'photos'"),
         ((*MEASURE[:2], "--images", "cifar10"), "LEE_DATA"),
+        ((*MEASURE[:2], "--images", "digits"), "mine:net can't be run on digits (1 × 8 × 8): RuntimeError: "),
         ((*MEASURE[:2], "--images", "imagefolder:missing"), "missing"),
         ((*MEASURE, "-g", "rotatoin"), "Did you mean 'rotation'"),
         ((*MEASURE, "--output", "logit"), "Did you mean 'logits'"),

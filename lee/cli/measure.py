@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lee.cli.output import FORMATS, check_destination, print_json, table, write
+from lee.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from lee.statistics import Estimate
 
 
@@ -57,8 +60,10 @@ def measure(
         "align_corners": align_corners,
     }
     running: dict[str, Any] = {"chunk": chunk, "progress": not quiet and sys.stderr.isatty()}
+    inputs = chosen.images.to(device)
+    _try(network, inputs, f"{model} can't be run on {images}")
     with _warnings_in_a_sentence():
-        gram = equivariance_gram(network, chosen.images.to(device), generators=names, **method, **running)
+        gram = equivariance_gram(network, inputs, generators=names, **method, **running)
     estimates = {name: gram.lee(name) for name in names or gram.basis}
     subject = {"model": model, "weights": _kind(model, weights, pretrained), "images": chosen.name}
     settings = {**subject, **method, "seed": seed, "device": device}
@@ -82,6 +87,20 @@ def _kind(model: str, weights: Path | None, pretrained: bool) -> str:
     if ":" in model:
         return "the factory's"
     return "pretrained" if pretrained else "untrained"
+
+
+def _try(network: "nn.Module", inputs: "Tensor", failure: str) -> None:
+    """Run a model once as it is, so that images that don't suit it are told from a failing measurement."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            network(inputs[:1])
+    except Exception as error:  # whatever a user's own model may raise
+        shape = " × ".join(map(str, inputs.shape[1:]))
+        said = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+        raise InputError(f"{failure} ({shape}): {reason}") from error
 
 
 @contextmanager
