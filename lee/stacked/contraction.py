@@ -1,5 +1,6 @@
 """Rules of matrix products and attention."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -59,35 +60,62 @@ def _biased_product(op: Any, bias: Any, a: Any, b: Any, *, beta: float = 1, alph
     return Stacked(product.add_(offset, alpha=beta))
 
 
+_CACHE = 2**17  # attention weights per block, so that they stay in a core's cache between five operators
+
+
+def _blocks(q: Tensor, k: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Indices that cut stacks (S, N, h, L, d) into heads of one image, or of several where they are small."""
+    heads = max(1, _CACHE // (q.shape[-2] * k.shape[-2]))
+    images = max(1, heads // q.shape[2])
+    for n in range(0, q.shape[1], images):
+        for h in range(0, q.shape[2], heads):
+            yield slice(None), slice(n, n + images), slice(h, h + heads)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, factor: float) -> Iterator[Tensor]:
+    """Output and tangents of attention on stacks (S, B, L, d), one slice after the other."""
+    keys = k.mT
+    scores = torch.bmm(q[0], keys[0]).mul_(factor)
+    weights = (scores if bias is None else scores + bias).softmax(-1)
+    yield torch.bmm(weights, v[0])
+    for i in range(1, len(q)):
+        moved = torch.baddbmm(torch.bmm(q[i], keys[0]), q[0], keys[i], beta=factor, alpha=factor)
+        aten._softmax_backward_data.out(moved, weights, -1, weights.dtype, grad_input=moved)
+        yield torch.baddbmm(torch.bmm(moved, v[0]), weights, v[i])
+
+
+def _additive(mask: Any, scores: tuple[int, ...], like: Tensor) -> Tensor | None:
+    """A mask, boolean or additive, as what is added to scores of shape (N, h, L, L')."""
+    if mask is None:
+        return None
+    if mask.dtype is torch.bool:
+        mask = torch.zeros(mask.shape, dtype=like.dtype, device=like.device).masked_fill(~mask, -torch.inf)
+    return mask.expand(scores)
+
+
 def _attention(
     func: Any, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
     scale: float | None = None, enable_gqa: bool = False,
 ) -> Any:  # fmt: skip
-    """Scaled dot-product attention (N, ..., L, d) with one softmax: its Jacobian is symmetric, so its backward serves.
+    """Scaled dot-product attention (N, h, L, d) with one softmax: its Jacobian is symmetric, so its backward serves.
 
     Fused kernels have no forward-mode derivative; this one costs two more products per tangent than the primal.
     """
-    plain = attn_mask is None or (isinstance(attn_mask, Tensor) and not isinstance(attn_mask, Stacked))
-    stacked = all(isinstance(v, Stacked) for v in (query, key, value))
-    same = stacked and query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
-    if not same or not plain or dropout_p or is_causal or enable_gqa:
+    stacked = all(isinstance(v, Stacked) and v.ndim == 4 for v in (query, key, value))
+    same = stacked and query.shape[:2] == key.shape[:2] == value.shape[:2]
+    if not same or isinstance(attn_mask, Stacked) or dropout_p or is_causal or enable_gqa:
         return NotImplemented
-    lead, depth = query.shape[:-2], len(query.buffer)
-    q, k, v = (t.buffer.reshape(depth, -1, *t.shape[-2:]) for t in (query, key, value))
+    q, k, v = query.buffer, key.buffer, value.buffer
+    depth, n, h, length = q.shape[:-1]
     factor = query.shape[-1] ** -0.5 if scale is None else scale
-    scores = torch.bmm(q[0], k[0].mT).mul_(factor)
-    if attn_mask is not None:
-        bias = torch.zeros_like(scores[:1]).expand_as(scores).unflatten(0, lead) if lead else scores * 0
-        shift = bias.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype is torch.bool else bias + attn_mask
-        scores = scores + shift.reshape(scores.shape)
-    weights = scores.softmax(-1)
-    out = q.new_empty(depth, *q.shape[1:-1], v.shape[-1])
-    torch.bmm(weights, v[0], out=out[0])
-    for i in range(1, depth):
-        moved = torch.baddbmm(torch.bmm(q[i], k[0].mT), q[0], k[i].mT, beta=factor, alpha=factor)
-        turned = aten._softmax_backward_data.out(moved, weights, -1, weights.dtype, grad_input=moved)
-        torch.baddbmm(torch.bmm(turned, v[0]), weights, v[i], out=out[i])
-    return Stacked(out.unflatten(1, lead))
+    bias = _additive(attn_mask, (n, h, length, k.shape[-2]), q)
+    out = q.new_empty(depth, n, length, h, v.shape[-1]).transpose(2, 3)  # what models reshape next, without a copy
+    for block in _blocks(q, k):
+        parts = [t[block].flatten(1, 2) for t in (q, k, v)]
+        shift = None if bias is None else bias[block[1:]].flatten(0, 1)
+        for target, part in zip(out[block], _attend(*parts, shift, factor), strict=True):
+            target.copy_(part.view(target.shape))
+    return Stacked(out)
 
 
 FUNCTION_RULES[F.scaled_dot_product_attention] = _attention
