@@ -322,3 +322,12 @@ def test_real_cifar10_and_mnist(lee_data: Path) -> None:
     assert 0.3 < data.images.mean() < 0.6
     if (lee_data / "MNIST" / "raw").is_dir():
         assert datasets.load("mnist", n=5).images.shape == (5, 1, 28, 28)
+
+
+def test_the_data_page_lists_every_embedded_file_and_set() -> None:
+    page = (Path(__file__).parents[1] / "data" / "README.md").read_text(encoding="utf-8")
+    for name, file in FILES.items():
+        assert f"| {name} | {file.package}: `{file.path}` | {file.licence} | {file.origin} |" in page
+        assert file.sha256[:16] in page
+    for name in datasets.names():
+        assert f"| `{name}` |" in page
