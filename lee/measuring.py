@@ -19,15 +19,20 @@ def untouched(model: Callable[..., Any]) -> Iterator[None]:
 
     Restored are the training flags and whatever a forward pass replaces or caches in attributes and buffers.
     """
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modules = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
+    everything = list(model.modules()) if isinstance(model, nn.Module) else []
+    scripted = [(m, m.training) for m in everything if isinstance(m, torch.jit.ScriptModule)]  # keep no dictionary
+    modules = [m for m in everything if not isinstance(m, torch.jit.ScriptModule)]
     containers = [d for m in modules for d in (m.__dict__, *(v for v in m.__dict__.values() if isinstance(v, dict)))]
     saved = [(container, list(container.items())) for container in containers]
     try:
         for module in modules:
             module.training = False  # not .eval(): a user's override must not run
+        for module, _ in scripted:
+            module.training = False
         yield
     finally:
+        for module, training in scripted:
+            module.training = training
         for container, items in saved:
             container.clear()
             container.update(items)

@@ -143,7 +143,7 @@ class VectorField(Representation):
         """The warped field, its vectors turned by the Jacobian of the flow."""
         moved = sampler.warp(self._checked(z), generator, t).unflatten(1, (-1, 2))
         jacobian = generator.flow(t)[:2, :2]
-        turn = (jacobian.mT if self.covariant else torch.linalg.inv(jacobian)).to(z.device, z.dtype)
+        turn = (jacobian.mT if self.covariant else torch.linalg.inv(jacobian)).to(z.dtype).to(z.device)
         return torch.einsum("ij,nmjhw->nmihw", turn, moved).flatten(1, 2)
 
     def _checked(self, z: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ class Tokens(Representation):
 def _transport(generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
     """`ξ_k·∇z` of scalars (N, C, H, W): shape (K, N, C, H, W), one gradient for all generators."""
     gx, gy = sampler.gradient(z)
-    fields = sampler.fields(generators, *z.shape[-2:]).to(z.device, z.dtype)[:, :, None, None]
+    fields = sampler.fields(generators, *z.shape[-2:]).to(z.dtype).to(z.device)[:, :, None, None]
     return torch.addcmul(fields[:, 0] * gx, fields[:, 1], gy)
 
 

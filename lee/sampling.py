@@ -222,8 +222,8 @@ class Sampler:
         for part in moved[:2].split(max(1, 4_000_000 // (height + width)), dim=1):  # bounds the weights' memory
             across = interpolation_matrix(part[0] / dx + (width - 1) / 2, width, **options)  # type: ignore[arg-type]
             down = interpolation_matrix(part[1] / dy + (height - 1) / 2, height, **options)  # type: ignore[arg-type]
-            columns = z.to(work) @ across.T.to(z.device, work)  # (..., H, p)
-            rows.append((columns * down.T.to(z.device, work)).sum(-2))
+            columns = z.to(work) @ across.T.to(work).to(z.device)  # (..., H, p)
+            rows.append((columns * down.T.to(work).to(z.device)).sum(-2))
         return torch.cat(rows, dim=-1).reshape(z.shape).to(z.dtype)
 
 

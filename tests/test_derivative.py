@@ -1,5 +1,6 @@
 """The Lie derivative against three oracles, closed forms, identities and bad input."""
 
+import inspect
 import math
 import warnings
 
@@ -380,3 +381,24 @@ def test_metric_accumulates_like_one_pass() -> None:
         warnings.simplefilter("ignore")  # torchmetrics' own remark that update was not called
         with pytest.raises(lee.InputError, match="No images"):
             metric.compute()
+
+
+def test_wrapped_and_scripted_models_are_measured_too() -> None:
+    model, x = build("cnn"), images(2)
+    expected = lee.lie_derivative(model, x, "rotation")
+    for wrapped in (nn.DataParallel(model), torch.compile(model), torch.jit.script(model)):
+        wrapped.train()
+        assert relative(lee.lie_derivative(wrapped, x, "rotation"), expected) < 1e-12
+        assert wrapped.training
+
+
+def test_every_public_call_takes_the_same_keywords() -> None:
+    """The names are used by others: they must not drift apart."""
+    common = ["output", "kernel", "boundary", "align_corners", "representations", "chunk"]
+    for call in (lee.lie_derivative, lee.equivariance_gram, lee.local_equivariance_error):
+        parameters = inspect.signature(call).parameters
+        keywords = [
+            n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in ("generators", "progress")
+        ]
+        assert keywords == common
+        assert parameters["kernel"].default == "fourier"

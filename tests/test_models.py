@@ -1,5 +1,6 @@
 """Models by name: normalisation inside, seeds that disturb nothing, and weights that are what they claim."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import lee.cards
-from lee import cards, models
+from lee import cards, datasets, models
 from lee.architectures import resnet
 from lee.errors import InputError
 from lee.recipes import load_spec, load_specs
+from lee.training import evaluate
 
 ZOO = sorted(load_specs())
 
@@ -235,3 +237,13 @@ def test_zoo_file_must_agree_with_its_card(zoo: Path) -> None:
     with pytest.raises(InputError, match=r"no model card tiny\.md yet"):
         models.load("zoo/tiny")
     assert isinstance(models.load("zoo/tiny", trained=False)(torch.rand(1, 3, 8, 8)), Tensor)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_zoo_is_as_accurate_as_its_card_says(name: str) -> None:
+    """On 500 of the test images, within four standard errors."""
+    if not os.environ.get("LEE_DATA"):
+        pytest.skip("LEE_DATA is not set")
+    claimed = models.card(f"zoo/{name}")["test_accuracy"]
+    found = evaluate(models.load(f"zoo/{name}"), datasets.load("cifar10", n=500))
+    assert abs(found - claimed) < 4 * (claimed * (1 - claimed) / 500) ** 0.5

@@ -42,7 +42,7 @@ class StatusDirective(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Write the table as Markdown and let the parser make cross-references of its links."""
         rows = [_row(("---",) * len(HEADER))]
-        for docname in sorted(self.env.found_docs):
+        for docname in sorted(self.env.found_docs, key=lambda name: (not name.endswith("index"), name)):
             path = Path(self.env.doc2path(docname))
             if path.suffix != ".ipynb":
                 continue

@@ -12,7 +12,6 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).parents[2]
-SCREENSHOTS = ROOT / "_build" / "screenshots"
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -27,12 +26,18 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="session")
-def site() -> Path:
-    """The rendered book: the folder in LEE_SITE, or `_build/html`."""
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rendered book: the folder in LEE_SITE, `_build/html`, or else the committed notebooks rendered now."""
     folder = Path(os.environ.get("LEE_SITE", ROOT / "_build" / "html"))
-    if not (folder / "index.html").is_file():
-        pytest.fail(f"There is no rendered book at {folder}: run `make book` first, or set LEE_SITE.")
-    return folder
+    if (folder / "index.html").is_file():
+        return folder
+    if "LEE_SITE" in os.environ:
+        pytest.fail(f"LEE_SITE is {folder}, and there is no index.html in it.")
+    from lee import book
+
+    built = tmp_path_factory.mktemp("site")
+    book.prepare(ROOT, built / "source")
+    return book.render(built, source=built / "source").parent
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +55,8 @@ def address(site: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """The system's Chromium; without one the tests are skipped, but never in continuous integration."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    names = (os.environ.get("LEE_CHROMIUM", "chromium"), "chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
     if chromium is None:
         message = "Chromium is not installed (Debian and Ubuntu: `apt-get install chromium`)."
         if os.environ.get("CI"):
