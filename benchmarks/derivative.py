@@ -1,0 +1,234 @@
+"""The cost of all six affine Lie derivatives, as ratios measured in one run.
+
+For each model, at 224 pixels and batch 8, in one process and interleaved:
+
+- (a) the floor: a plain forward pass over 7 times the images, as seven passes or as one, in the user's layout and in
+  channels last;
+- `lee`: `equivariance_gram` with the six affine generators;
+- (b) the paper's recipe (Figure 3): double backward through a differentiable sampler, one generator at a time;
+- (c) `torch.func.vmap(torch.func.jvp)` over the same six tangents.
+
+Peak memory is that of a fresh process per method, above the loaded model.
+
+    python benchmarks/derivative.py --out benchmarks/results
+
+Times on a shared machine vary: only ratios of minima from one run mean anything.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import lee
+from lee.derivative import infinitesimal_actions
+from lee.generators import AFFINE
+from lee.sampling import Sampler
+
+MODELS = ("resnet50", "vit_small_patch16_224", "mixer_b16_224", "convnext_tiny")
+BATCH, SIDE = 8, 224
+
+
+def bilinear(x: Tensor, matrix: Tensor) -> Tensor:
+    """Warp (N, C, H, W) by a 2 × 3 matrix, twice differentiable in it, reflecting at the border (align_corners=True)."""
+    h, w = x.shape[-2:]
+    ys, xs = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
+    points = torch.stack([xs, ys, torch.ones_like(xs)], -1).to(x) @ matrix.mT
+    u, v = (points[..., 0] + 1) / 2 * (w - 1), (points[..., 1] + 1) / 2 * (h - 1)
+    left, top = u.detach().floor(), v.detach().floor()
+    out = x.new_zeros(())
+    for dx in (0, 1):
+        for dy in (0, 1):
+            weight = (1 - (u - left - dx).abs()) * (1 - (v - top - dy).abs())
+            column = (w - 1 - (w - 1 - (left + dx).abs()).abs()).long()
+            row = (h - 1 - (h - 1 - (top + dy).abs()).abs()).long()
+            out = out + x[:, :, row, column] * weight
+    return out
+
+
+def paper(model: nn.Module, x: Tensor) -> list[Tensor]:
+    """Six Lie derivatives of the probabilities by double backward, one after the other."""
+    results = []
+    for generator in AFFINE:
+        (a, b), (c, d) = generator.matrix
+        direction = torch.tensor([[a, b, generator.offset[0]], [c, d, generator.offset[1]]])
+        eye = torch.eye(2, 3)
+
+        def moved(t: Tensor, direction: Tensor = direction, eye: Tensor = eye) -> Tensor:
+            return model(bilinear(x, eye + t * direction)).softmax(-1)
+
+        with sdpa_kernel(SDPBackend.MATH):
+            results.append(torch.autograd.functional.jvp(moved, torch.zeros(1), torch.ones(1))[1])
+    return results
+
+
+def functorch(model: nn.Module, x: Tensor) -> Tensor:
+    """Six Jacobian-vector products by `vmap(jvp)`."""
+    tangents = infinitesimal_actions(AFFINE, x, Sampler())
+    with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        return torch.func.vmap(lambda t: torch.func.jvp(lambda z: model(z).softmax(-1), (x,), (t,))[1])(tangents)
+
+
+def ours(model: nn.Module, x: Tensor) -> lee.EquivarianceGram:
+    """The Gram matrix of the six generators."""
+    return lee.equivariance_gram(model, x, generators=AFFINE, progress=False)
+
+
+def build(name: str) -> tuple[nn.Module, Tensor]:
+    """An untrained model (the cost doesn't depend on its weights) without in-place activations, and random images."""
+    torch.manual_seed(0)
+    model = timm.create_model(name).eval()
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False  # double backward and functorch need this; the others don't care
+    return model, torch.rand(BATCH, 3, SIDE, SIDE)
+
+
+def methods(name: str) -> dict[str, Callable[[], object]]:
+    """Everything that is timed for one model."""
+    model, x = build(name)
+    last = build(name)[0].to(memory_format=torch.channels_last)
+    x_last, wide = x.contiguous(memory_format=torch.channels_last), x.repeat(7, 1, 1, 1)
+    wide_last = wide.contiguous(memory_format=torch.channels_last)
+
+    def plain(net: nn.Module, images: Tensor, times: int) -> Callable[[], object]:
+        def run() -> None:
+            with torch.no_grad():
+                for _ in range(times):
+                    net(images)
+
+        return run
+
+    return {
+        "forward": plain(model, x, 1),
+        "seven passes": plain(model, x, 7),
+        "one pass over 56": plain(model, wide, 1),
+        "seven passes, channels last": plain(last, x_last, 7),
+        "one pass over 56, channels last": plain(last, wide_last, 1),
+        "lee": lambda: ours(model, x),
+        "functorch": lambda: functorch(model, x),
+        "paper": lambda: paper(model, x),
+    }
+
+
+def seconds(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Smallest time of each method over interleaved rounds; the slow ones run once."""
+    best = dict.fromkeys(runs, float("inf"))
+    for turn in range(rounds + 1):
+        for name, run in runs.items():
+            if name == "paper" and turn != 1:
+                continue
+            start = time.perf_counter()
+            run()
+            if turn:  # round 0 warms up
+                best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def peak(name: str, method: str) -> float:
+    """Peak resident memory of one method in a process of its own, above the loaded model, in GB."""
+    command = [sys.executable, __file__, "--peak", name, method]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(result.stdout.split()[-1])
+
+
+def report_peak(name: str, method: str) -> None:
+    """The child process of :func:`peak`."""
+    model, x = build(name)
+    with torch.no_grad():
+        model(x[:1])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    {"lee": ours, "paper": paper, "functorch": functorch}[method](model, x)
+    unit = 1e9 if sys.platform == "darwin" else 1e6
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit)
+
+
+def machine() -> dict[str, object]:
+    """What the figures were taken on."""
+    names = {line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")}
+    return {
+        "cpu": ", ".join(sorted(names)) or platform.processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2), "torch": torch.__version__, "timm": timm.__version__, "lee": lee.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def row(name: str, rounds: int) -> dict[str, object]:
+    """Times, ratios and peaks of one model."""
+    best = seconds(methods(name), rounds)
+    floor = min(best["seven passes"], best["one pass over 56"])
+    floor_last = min(best["seven passes, channels last"], best["one pass over 56, channels last"])
+    memory = {method: peak(name, method) for method in ("lee", "paper")}
+    return {
+        "model": name,
+        "seconds": {k: round(v, 3) for k, v in best.items()},
+        "lee / floor in the user's layout": round(best["lee"] / floor, 2),
+        "lee / floor in channels last": round(best["lee"] / floor_last, 2),
+        "functorch / floor": round(best["functorch"] / floor, 2),
+        "paper / lee": round(best["paper"] / best["lee"], 1),
+        "lee in forward passes": round(best["lee"] / best["forward"], 1),
+        "paper in forward passes": round(best["paper"] / best["forward"], 1),
+        "peak GB lee": round(memory["lee"], 2),
+        "peak GB paper": round(memory["paper"], 2),
+        "peak paper / lee": round(memory["paper"] / memory["lee"], 1),
+    }
+
+
+def table(rows: list[dict[str, object]], about: dict[str, object]) -> str:
+    """The results as Markdown."""
+    columns = [k for k in rows[0] if k not in ("model", "seconds")]
+    lines = ["| model | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines += ["| " + " | ".join(str(r[c]) for c in ["model", *columns]) + " |" for r in rows]
+    facts = ", ".join(f"{k} {v}" for k, v in about.items())
+    title = "# Six affine Lie derivatives at 224 pixels, batch 8"
+    return "\n".join(
+        [title, "", *lines, "", f"Machine: {facts}.", "", "Made by `python benchmarks/derivative.py`.", ""]
+    )
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def main() -> None:
+    """Measure, print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--peak", nargs=2, metavar=("MODEL", "METHOD"))
+    arguments = parser.parse_args()
+    if arguments.peak:
+        report_peak(*arguments.peak)
+        return
+    about, rows = machine(), []
+    for name in arguments.models:
+        rows.append(row(name, arguments.rounds))
+        print(json.dumps(rows[-1]), flush=True)
+    write(arguments.out / "derivative.json", json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
+    write(arguments.out / "derivative.md", table(rows, about))
+    print(table(rows, about))
+
+
+if __name__ == "__main__":
+    main()
