@@ -4,6 +4,7 @@ Nothing here is needed to measure a model; the cells of the book stay short beca
 """
 
 import re
+import warnings
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
@@ -39,6 +40,8 @@ def setup(seed: int = 0, *, threads: int = 1) -> torch.Generator:
     charts.enable()
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
+    # torch.func.jvp loads formulas that torch itself still scripts; nothing that a reader could mend.
+    warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
     return torch.Generator().manual_seed(seed)
 
 

@@ -1,8 +1,9 @@
 """What the chapters' cells use: the first cell, verdicts, numbers for the prose, pictures."""
 
-from unittest.mock import patch
+from unittest.mock import warnings
 
 import altair
+import patch
 import pytest
 import torch
 
@@ -64,3 +65,16 @@ def test_a_figure_is_one_picture() -> None:
     data, about = shown._repr_mimebundle_()
     assert data["text/html"].count("<img") == 1
     assert about == {"lee": {"caption": "A caption.", "alt": "An image.", "name": "fig-a"}}
+
+
+def test_setup_silences_the_warning_that_no_reader_can_mend_and_no_other() -> None:
+    threads = torch.get_num_threads()
+    try:
+        with warnings.catch_warnings(record=True) as told, torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("always")
+            notebook.setup()
+            warnings.warn("`torch.jit.script` is deprecated.", FutureWarning, stacklevel=1)
+            warnings.warn("something else", FutureWarning, stacklevel=1)
+    finally:
+        torch.set_num_threads(threads)
+    assert [str(w.message) for w in told] == ["something else"]
