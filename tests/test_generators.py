@@ -83,6 +83,6 @@ def test_bad_generators_are_refused() -> None:
     with pytest.raises(lee.InputError, match="9 coefficients"):
         Generator("short", (1.0, 2.0))
     with pytest.raises(lee.InputError, match="finite"):
-        math.nan * lee.ROTATION  # noqa: B018
+        math.nan * lee.ROTATION
     assert get(get("scale")) is lee.SCALE
     assert len(SPATIAL_BASIS) == 6

@@ -97,7 +97,8 @@ def test_shapes_in_doubt_are_refused(shape: tuple[int, ...]) -> None:
 def test_wrong_layouts_are_refused() -> None:
     sampler = Sampler()
     for representation, shape, message in (
-        (lee.Map(), (2, 3), "4 dimensions"), (lee.VectorField(), (2, 3, 4, 4), "2M"), (lee.Tokens((3, 3)), (2, 10, 4), r"\(N, 9, C\)"),
+        (lee.Map(), (2, 3), "4 dimensions"), (lee.VectorField(), (2, 3, 4, 4), "2M"),
+        (lee.Tokens((3, 3)), (2, 10, 4), r"\(N, 9, C\)"),
     ):  # fmt: skip
         with pytest.raises(lee.InputError, match=message):
             representation.infinitesimal([lee.SCALE], tensor(shape), sampler)
