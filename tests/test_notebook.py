@@ -1,9 +1,9 @@
 """What the chapters' cells use: the first cell, verdicts, numbers for the prose, pictures."""
 
-from unittest.mock import warnings
+import warnings
+from unittest.mock import patch
 
 import altair
-import patch
 import pytest
 import torch
 
