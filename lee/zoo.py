@@ -1,6 +1,7 @@
 """Making a model of the zoo: train it, store its weights in half precision, and write its card."""
 
 import platform
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,14 @@ def publish(
         accuracy = _store(result.model, spec, path, dtype, test_set)
         if exact - accuracy <= HALF_PRECISION_COST:
             break
-    card = _front_matter(spec, result, path, test_set, device)
-    card["test_accuracy"], card["test_accuracy_before_rounding"] = accuracy, exact
-    card["weights_dtype"] = str(dtype).removeprefix("torch.")
+    card = {
+        "name": spec.name,
+        "title": spec.title,
+        "test_accuracy": accuracy,
+        "test_accuracy_before_rounding": exact,
+        "weights_dtype": str(dtype).removeprefix("torch."),
+        **_front_matter(spec, result, path, test_set, device),
+    }
     write_card(card, _text(spec, card, result.history, test_set), folder)
     return card
 
@@ -102,16 +108,15 @@ def _store(model: Normalized, spec: ZooSpec, path: Path, dtype: torch.dtype, tes
         return 0.0
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata={"name": spec.name})
+        temporary.chmod(0o644)  # safetensors makes a file that only its owner can read
     stored = build(spec)
     load_weights(stored.net, path)
     return evaluate(stored.eval(), test_set)
 
 
 def _front_matter(spec: ZooSpec, result: TrainResult, path: Path, test_set: ImageSet, device: str) -> dict[str, Any]:
-    """Everything a program wants to know about the model, accuracies apart."""
+    """Everything else that a program wants to know about the model."""
     return {
-        "name": spec.name,
-        "title": spec.title,
         "factory": spec.factory,
         "arguments": spec.arguments,
         "input_size": list(spec.input_size),
@@ -145,7 +150,7 @@ def _device_name(device: str) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{device}: {named[0] if named else platform.machine()}"
+    return f"{named[0] if named else platform.machine()} ({device})"
 
 
 def _text(spec: ZooSpec, card: dict[str, Any], history: tuple[EpochRecord, ...], test_set: ImageSet) -> str:
@@ -155,13 +160,19 @@ def _text(spec: ZooSpec, card: dict[str, Any], history: tuple[EpochRecord, ...],
         for record in history
     )
     recipe = spec.recipe
+    training = f"""{recipe.epochs} epochs of {recipe.optimizer} in {recipe.precision}, seed {recipe.seed}, augmentation
+        {recipe.augmentation}, {card["data"]["train_images"]:,} images: {card["minutes"]} minutes of wall time with
+        {card["threads"]} thread(s) of {card["device"]}, waiting for other work on the same machine included. The front
+        matter has the whole recipe. `{card["command"]}` trains the model again, to the same weights bit for bit on the
+        same machine with the same versions and number of threads."""
+    rounded = f"""**Test accuracy {100 * card["test_accuracy"]:.2f} %** on the {len(test_set):,} test images of
+        {test_set.name}; {100 * card["test_accuracy_before_rounding"]:.2f} % before the weights were rounded to
+        {card["weights_dtype"]}."""
     return f"""# zoo/{spec.name}
 
 {spec.title}: {card["parameters"]:,} parameters, for {spec.input_size[1]}x{spec.input_size[2]} images.
 
-**Test accuracy {100 * card["test_accuracy"]:.2f} %** on the {len(test_set):,} test images of {test_set.name}
-({100 * card["test_accuracy_before_rounding"]:.2f} % before the weights were rounded to
-{card["weights_dtype"]}).
+{_wrapped(rounded)}
 
 ```python
 model = lee.models.load("zoo/{spec.name}")  # takes images in [0, 1]; the normalisation is inside
@@ -169,14 +180,11 @@ model = lee.models.load("zoo/{spec.name}")  # takes images in [0, 1]; the normal
 
 ## Data
 
-{test_set.source}. Licence: {test_set.licence}. {card["data"]["train_images"]:,} training images were used.
+{_wrapped(f"{test_set.source}. Licence: {test_set.licence}.")}
 
 ## Training
 
-{recipe.epochs} epochs of {recipe.optimizer} in {recipe.precision}, seed {recipe.seed}, augmentation
-{recipe.augmentation}; {card["minutes"]} minutes of wall time on {card["threads"]} thread(s) of
-{card["device"]}. The front matter has the whole recipe. Again: `{card["command"]}`
-(the same weights bit for bit on the same machine, versions and number of threads).
+{_wrapped(training)}
 
 | epoch | training loss | test accuracy, in {recipe.precision} | seconds |
 |---:|---:|---:|---:|
@@ -184,6 +192,11 @@ model = lee.models.load("zoo/{spec.name}")  # takes images in [0, 1]; the normal
 
 ## Use
 
-Made to study equivariance at a small scale. It is no classifier to rely on: the test images were scored
-after every epoch, though no choice was made by them.
+Made to study equivariance at a small scale; it is no classifier to rely on. The test images were scored
+after every epoch, but nothing was chosen by the scores.
 """
+
+
+def _wrapped(text: str) -> str:
+    """A paragraph in lines of at most 100 characters."""
+    return textwrap.fill(" ".join(text.split()), 100, break_long_words=False, break_on_hyphens=False)
