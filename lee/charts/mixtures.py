@@ -103,13 +103,15 @@ def _marks(frame: pd.DataFrame, pairs: Sequence[tuple[int, int]], title: str, fa
     base = base.transform_calculate(
         low="max(0, datum.lee - datum.se)",
         high="datum.lee + datum.se",
-        words="format(datum.lee, '.3~g') + ' ± ' + format(datum.se, '.1~g')",
-    ).encode(y=parts.rows(frame, "model"), color=parts.legend(altair.Color, frame, "model").legend(None))
+        words="format(datum.lee, '.3~g') + ' ± ' + format(datum.se, '.2~g')",
+    ).encode(y=parts.rows(frame, "model"))
+    coloured = base.encode(color=parts.legend(altair.Color, frame, "model").legend(None))
     scale = altair.Scale(domain=[0, 1.1 * farthest], nice=False, clamp=True)
     axis = altair.Axis(tickCount=parts.PHONE_TICKS, labelOverlap=True)
-    span = base.mark_rule(strokeWidth=2).encode(x=altair.X("low:Q", scale=scale, axis=axis, title=title), x2="high:Q")
-    dot = base.mark_point(size=90).encode(x=altair.X("lee:Q", scale=scale, axis=axis, title=title))
-    # Vega-Lite gives words the rows' colour too unless they have a channel of their own.
+    span = coloured.mark_rule(strokeWidth=2).encode(
+        x=altair.X("low:Q", scale=scale, axis=axis, title=title), x2="high:Q"
+    )
+    dot = coloured.mark_point(size=90).encode(x=altair.X("lee:Q", scale=scale, axis=axis, title=title))
     words = base.mark_text(align="left", dx=10, dy=-10, fontSize=12)
     words = words.encode(x=altair.X("lee:Q", scale=scale, axis=axis, title=title), text="words:N")
     return [span, dot, words]
