@@ -22,8 +22,11 @@ def untouched(model: Callable[..., Any]) -> Iterator[None]:
     everything = list(model.modules()) if isinstance(model, nn.Module) else []
     scripted = [(m, m.training) for m in everything if isinstance(m, torch.jit.ScriptModule)]  # keep no dictionary
     modules = [m for m in everything if not isinstance(m, torch.jit.ScriptModule)]
-    containers = [d for m in modules for d in (m.__dict__, *(v for v in m.__dict__.values() if isinstance(v, dict)))]
-    saved = [(container, list(container.items())) for container in containers]
+    attributes = [v for m in modules for v in m.__dict__.values()]
+    dictionaries = [
+        (d, dict(d)) for d in [m.__dict__ for m in modules] + [v for v in attributes if isinstance(v, dict)]
+    ]
+    lists = [(v, list(v)) for v in attributes if isinstance(v, list)]
     try:
         for module in modules:
             module.training = False  # not .eval(): a user's override must not run
@@ -33,9 +36,11 @@ def untouched(model: Callable[..., Any]) -> Iterator[None]:
     finally:
         for module, training in scripted:
             module.training = training
-        for container, items in saved:
-            container.clear()
-            container.update(items)
+        for dictionary, before in dictionaries:
+            dictionary.clear()
+            dictionary.update(before)
+        for values, earlier in lists:
+            values[:] = earlier
 
 
 def plain(model: Callable[..., Any]) -> Callable[..., Any]:

@@ -250,11 +250,14 @@ class Caching(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm, self.head, self.calls, self.seen = nn.BatchNorm2d(3), nn.Linear(3, 4), 0, {"last": None}
+        self.norm, self.head, self.calls = nn.BatchNorm2d(3), nn.Linear(3, 4), 0
+        self.seen: dict[str, Tensor | None] = {"last": None}
+        self.history: list[Tensor] = []
 
     def forward(self, x: Tensor, fail: bool = False) -> Tensor:
         self.calls += 1
         self.seen["last"] = self.latest = x
+        self.history.append(x)
         x = self.norm(x)
         x += 1
         x = nn.functional.relu(x, inplace=True)
@@ -271,6 +274,7 @@ def test_model_is_left_as_it_was() -> None:
     assert (model.training, model.norm.training, model.head.training) == (True, True, False)
     assert model.calls == 0
     assert model.seen == {"last": None}
+    assert model.history == []
     assert not hasattr(model, "latest")
     assert len(model._forward_hooks) == 1
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
