@@ -10,9 +10,14 @@ from playwright.sync_api import Browser, Page
 PHONE, DESKTOP = (390, 844), (1280, 900)
 
 # Every chart has been drawn (or has failed), and every formula has been set.
-READY = """() => [...document.querySelectorAll('.lee-chart')].every(c => c.dataset.state)
-    && (!window.MathJax || !window.MathJax.startup || window.leeMathReady === true)"""
-AWAIT_MATH = "() => window.MathJax?.startup?.promise?.then(() => { window.leeMathReady = true; })"
+READY = """() => {
+    const drawn = [...document.querySelectorAll('.lee-chart')].every(c => c.dataset.state);
+    if (!document.querySelector('script[src*="mathjax"]')) return drawn;
+    const typeset = window.MathJax?.startup?.promise;
+    if (!typeset) return false;
+    typeset.then(() => { window.leeMathReady = true; });
+    return drawn && window.leeMathReady === true;
+}"""
 
 
 @dataclass
@@ -41,12 +46,12 @@ def visit(
     home = (address, "data:", "blob:")
     page.on("request", lambda r: None if r.url.startswith(home) else seen.foreign.append(r.url))
     page.goto(f"{address}/{path}", wait_until="load")
-    page.evaluate(AWAIT_MATH)
     page.wait_for_function(READY, timeout=60_000)
     yield seen
     context.close()
 
 
 def pages(site: Path) -> list[str]:
-    """Paths of all pages of the site, below its root."""
-    return sorted(str(p.relative_to(site)) for p in site.rglob("*.html") if "_static" not in p.parts)
+    """Paths of all pages of the site below its root, without the one that only leads to the front page."""
+    every = (p.relative_to(site).as_posix() for p in site.rglob("*.html") if "_static" not in p.parts)
+    return sorted(path for path in every if path != "index.html")

@@ -60,6 +60,14 @@
     for (const host of hosts) await draw(host).catch((error) => fail(host, error));
   }
 
+  // Paper is white: a page in dark mode is printed as in light mode, code and all.
+  const root = document.documentElement;
+  let before = null;
+  window.matchMedia("print").addEventListener("change", (paper) => {
+    if (paper.matches) before = root.dataset.theme;
+    root.dataset.theme = paper.matches ? "light" : before;
+  });
+
   // A chart in a closed <details> has no width until it opens.
   document.addEventListener("toggle", () => window.dispatchEvent(new Event("resize")), true);
   main();

@@ -1,0 +1,141 @@
+"""Every page of the rendered book in headless Chromium: light, dark, on a phone and on paper."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from browser.visits import DESKTOP, PHONE, pages, visit
+from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).parents[2]
+SCREENSHOTS = ROOT / "_build" / "screenshots"
+LOOKS = {"light": (DESKTOP, False), "dark": (DESKTOP, True), "phone": (PHONE, False)}
+GENERATED = ("genindex.html", "py-modindex.html", "search.html")
+
+FIGURES_WITHOUT_WORDS = """() => [...document.querySelectorAll('.bd-article figure')]
+    .filter(f => !f.querySelector('figcaption')?.textContent.replace(/Figure \\d+/, '').trim())
+    .map(f => f.outerHTML.slice(0, 200))"""
+IMAGES_WITHOUT_WORDS = """() => [...document.querySelectorAll('.bd-article img')]
+    .filter(i => !i.alt.trim() || !i.complete || i.naturalWidth === 0).map(i => i.outerHTML.slice(0, 200))"""
+CHARTS = """() => [...document.querySelectorAll('.lee-chart')].map(c => ({
+    state: c.dataset.state,
+    marks: c.querySelectorAll('svg .mark-group path, svg path, svg image').length,
+    words: c.querySelector('[role=graphics-document]')?.getAttribute('aria-label') || '',
+    width: c.querySelector('svg')?.getBoundingClientRect().width || 0,
+    room: c.getBoundingClientRect().width}))"""
+UNSET_MATH = """() => [...document.querySelectorAll('.math')].filter(m => !m.querySelector('mjx-container'))
+    .map(m => m.textContent)"""
+TOO_WIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each look; the pages are known only once the site is built."""
+    if "look" in metafunc.fixturenames:
+        metafunc.parametrize("look", list(LOOKS))
+
+
+def complaints(page: Page) -> list[str]:
+    """What is wrong with the content of an open page."""
+    told = [f"a figure has no caption: {html}" for html in page.evaluate(FIGURES_WITHOUT_WORDS)]
+    told += [f"an image has no alternative text or no pixels: {html}" for html in page.evaluate(IMAGES_WITHOUT_WORDS)]
+    told += [f"a formula is not typeset: {text}" for text in page.evaluate(UNSET_MATH)]
+    for number, chart in enumerate(page.evaluate(CHARTS), start=1):
+        if chart["state"] != "drawn" or chart["marks"] == 0:
+            told.append(f"chart {number} is not drawn")
+        if not chart["words"]:
+            told.append(f"chart {number} has no alternative text")
+        if chart["width"] > chart["room"] + 1:
+            told.append(f"chart {number} is {chart['width']} pixels wide in a room of {chart['room']}")
+    if (excess := page.evaluate(TOO_WIDE)) > 0:
+        told.append(f"the page is {excess} pixels wider than the window")
+    return told
+
+
+def test_every_page_is_whole_and_quiet(browser: Browser, site: Path, address: str, look: str) -> None:
+    size, dark = LOOKS[look]
+    found: dict[str, list[str]] = {}
+    for path in pages(site):
+        with visit(browser, address, path, size=size, dark=dark) as seen:
+            told = complaints(seen.page) if Path(path).name not in GENERATED else []
+            told += [f"console: {text}" for text in seen.console]
+            told += [f"failed request: {url}" for url in seen.failed]
+            told += [f"request to another host: {url}" for url in seen.foreign]
+            assert seen.page.title()
+            if os.environ.get("LEE_SCREENSHOTS"):
+                name = SCREENSHOTS / f"{path.removesuffix('.html').replace('/', '-')}-{look}.png"
+                seen.page.screenshot(path=name, full_page=True)
+        if told:
+            found[path] = told
+    assert not found
+
+
+def test_the_front_page_opens_from_the_root(browser: Browser, address: str) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{address}/")
+        page.wait_for_url("**/book/index.html")
+        assert page.locator(".bd-article h1").count() == 1
+
+
+def test_the_front_page_opens_from_a_file(browser: Browser, site: Path) -> None:
+    with visit(browser, site.as_uri(), "book/index.html") as seen:
+        assert seen.page.evaluate("() => document.querySelectorAll('.lee-chart svg').length") > 0
+        assert seen.console == seen.failed == seen.foreign == []
+
+
+def ink(page: Page) -> str:
+    """Colour of the words in the first chart, as the browser paints them."""
+    return page.evaluate("() => getComputedStyle(document.querySelector('.lee-chart svg text')).fill")
+
+
+def test_charts_follow_the_reader_s_theme(browser: Browser, address: str) -> None:
+    with visit(browser, address, "book/index.html") as seen:
+        page = seen.page
+        light = ink(page)
+        page.evaluate("() => { document.documentElement.dataset.theme = 'dark'; }")
+        assert ink(page) != light
+        assert page.locator(".lee-chart[data-state=drawn]").count() > 0
+
+
+def test_sliders_move_charts_by_keyboard(browser: Browser, site: Path, address: str) -> None:
+    moved = 0
+    for path in pages(site):
+        with visit(browser, address, path) as seen:
+            charts = seen.page.locator(".lee-chart", has=seen.page.locator("input[type=range]"))
+            for chart in charts.all():
+                before = chart.locator("svg").inner_html()
+                chart.locator("input[type=range]").first.focus()
+                seen.page.keyboard.press("ArrowLeft")
+                seen.page.wait_for_timeout(300)
+                assert chart.locator("svg").inner_html() != before, f"a slider of {path} moves nothing"
+                moved += 1
+    assert moved > 0, "no chart of the book has a slider"
+
+
+def test_charts_are_on_paper(browser: Browser, address: str) -> None:
+    with visit(browser, address, "book/index.html", dark=True) as seen:
+        assert sum(map(int, re.findall(r"\d+", ink(seen.page))[:3])) > 400
+        seen.page.emulate_media(media="print")
+        seen.page.wait_for_function("() => document.documentElement.dataset.theme === 'light'")
+        assert seen.page.locator(".lee-chart svg").first.is_visible()
+        # Chromium prints no backgrounds by default, so words must be dark.
+        assert sum(map(int, re.findall(r"\d+", ink(seen.page))[:3])) < 300
+
+
+def test_a_visit_notices_what_is_wrong(browser: Browser, tmp_path: Path) -> None:
+    """The checks above can fail."""
+    (tmp_path / "bad.html").write_text(
+        "<html><body><article class='bd-article'><img src='missing.png' alt=''><figure>x</figure>"
+        "<span class='math'>x</span><div style='width:3000px'>wide</div>"
+        "<div class='lee-chart' data-state='failed'></div></article>"
+        "<script>console.error('loud')</script></body></html>"
+    )
+    with visit(browser, tmp_path.as_uri(), "bad.html") as seen:
+        told = " | ".join(complaints(seen.page))
+        assert seen.failed
+        assert "loud" in seen.console
+    for words in ("no caption", "no alternative text", "not typeset", "not drawn", "wider than the window"):
+        assert words in told
