@@ -1,7 +1,7 @@
 """Draw the picture at the top of the README from live measurements: `python book/figures/overview.py`.
 
-Left: a photograph, its rotation, and its tangent image. Right: the local equivariance error of the zoo's models, trained
-and untrained, with standard errors.
+Left: a photograph, its rotation, and its tangent image. Right: the local equivariance error of the zoo's three trained
+models, with standard errors.
 """
 
 from pathlib import Path
@@ -38,45 +38,37 @@ def photographs() -> alt.HConcatChart:
 
 
 def measurements() -> pd.DataFrame:
-    """LEE per model, training state and generator."""
+    """LEE per model and generator, with its standard error."""
     patches = datasets.load("patches", n=IMAGES).images
     rows = []
     for label, name in MODELS.items():
-        for state in (True, False):
-            gram = lee.equivariance_gram(models.load(name, trained=state), patches, progress=False)
-            for generator in GENERATORS:
-                estimate = gram.lee(generator)
-                rows.append(
-                    {
-                        "model": label, "weights": "trained" if state else "untrained", "generator": generator,
-                        "LEE": estimate.value, "low": estimate.value - estimate.stderr, "high": estimate.value + estimate.stderr,
-                    }
-                )  # fmt: skip
+        gram = lee.equivariance_gram(models.load(name), patches, progress=False)
+        for generator in GENERATORS:
+            value, stderr, *_ = gram.lee(generator)
+            low, high = value - stderr, value + stderr
+            rows.append({"model": label, "generator": generator, "LEE": value, "low": low, "high": high})
     return pd.DataFrame(rows)
 
 
-def dots(frame: pd.DataFrame) -> alt.FacetChart:
-    """One row per generator, colour by model, filled when trained."""
+def dots(frame: pd.DataFrame) -> alt.LayerChart:
+    """One row per generator and a colour and shape per model."""
+    names = list(MODELS)
     base = alt.Chart(frame).encode(
-        y=alt.Y("model:N", title=None, sort=list(MODELS)),
-        color=alt.Color("weights:N", scale=alt.Scale(domain=["trained", "untrained"], range=["#0072B2", "#D55E00"])),
+        y=alt.Y("generator:N", title=None, sort=list(GENERATORS)),
+        yOffset=alt.YOffset("model:N", sort=names),
+        color=alt.Color(
+            "model:N",
+            sort=names,
+            scale=alt.Scale(range=["#0072B2", "#D55E00", "#009E73"]),
+            legend=alt.Legend(orient="right", title=None),
+        ),
     )
-    axis = alt.Axis(format="~g", grid=True)
-    point = base.mark_point(size=60, filled=True).encode(
-        x=alt.X("LEE:Q", scale=alt.Scale(type="log"), axis=axis, title="local equivariance error ± standard error"),
-        shape=alt.Shape("weights:N"),
+    title = "local equivariance error ± standard error"
+    point = base.mark_point(size=70, filled=True).encode(
+        x=alt.X("LEE:Q", title=title, axis=alt.Axis(tickCount=6)), shape=alt.Shape("model:N", sort=names, legend=None)
     )
     bar = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
-    return (
-        alt.layer(bar, point)
-        .properties(width=310, height=54)
-        .facet(
-            row=alt.Row(
-                "generator:N", title=None, sort=list(GENERATORS), header=alt.Header(labelAngle=0, labelAlign="left")
-            )
-        )
-        .properties(spacing=6)
-    )
+    return alt.layer(bar, point).properties(width=420, height=190)
 
 
 def main() -> None:
