@@ -142,14 +142,9 @@ def orbit(
     for title, frames in strips.items():
         if len(frames) != len(values):
             raise InputError(f"{len(frames)} frames need as many values of {parameter!r}; got {len(values)}.")
-        rows += [
-            {"value": float(v), "panel": title, "url": data_uri(f)}
-            for v, f in zip(values, frames, strict=True)
-        ]
+        rows += [{"value": float(v), "panel": title, "url": data_uri(f)} for v, f in zip(values, frames, strict=True)]
     width = round(side * _ratio(next(iter(strips.values()))[0]))
-    across = altair.X(
-        "panel:N", sort=list(strips), title=None, axis=_titles(strips), scale=altair.Scale(padding=0)
-    )
+    across = altair.X("panel:N", sort=list(strips), title=None, axis=_titles(strips), scale=altair.Scale(padding=0))
     picture = altair.Chart(rounded(pd.DataFrame(rows)))
     picture = picture.mark_image(width=width, height=side, smooth=_smooth(str(rows[0]["url"])))
     figure = altair.LayerChart(layer=[picture.encode(x=across, url="url:N", y=altair.value(side / 2))])

@@ -48,9 +48,7 @@ def check_log(frame: pd.DataFrame, log: str, x: str, y: str) -> None:
         raise InputError(f"log={log!r} names no axis; expected one of {', '.join(map(repr, LOG_AXES))}.")
     for column in {"": (), "x": (x,), "y": (y,), "xy": (x, y)}[log]:
         if (frame[column] <= 0).any():
-            raise InputError(
-                f"Column {column!r} isn't positive everywhere, so it can't have a logarithmic axis."
-            )
+            raise InputError(f"Column {column!r} isn't positive everywhere, so it can't have a logarithmic axis.")
 
 
 def with_span(frame: pd.DataFrame, value: str, error: str | None, *, log: bool) -> pd.DataFrame:
@@ -150,9 +148,7 @@ def spaced(values: Iterable[float], what: str) -> tuple[list[float], float]:
     return stops, (stops[-1] - stops[0]) / len(steps)
 
 
-def slide(
-    figure: altair.LayerChart, values: Iterable[float], column: str, title: str | None
-) -> altair.LayerChart:
+def slide(figure: altair.LayerChart, values: Iterable[float], column: str, title: str | None) -> altair.LayerChart:
     """Let the reader pick one of the evenly spaced `values` of `column`; only its rows are shown."""
     stops, step = spaced(values, repr(column))
     low, high, step = (float(f"{v:.6g}") for v in (stops[0], stops[-1], step))

@@ -154,9 +154,7 @@ def _tile(array: np.ndarray, alt: str, title: str | None, index: int) -> str:
     # The first picture carries the whole text, the others what tells them apart: it is read aloud once.
     words = alt if index == 0 else title or f"Picture {index + 1} of the same figure"
     under = "" if title is None else f'<span class="lee-tile-title">{escape(title)}</span>'
-    style = "width:100%;height:auto" + (
-        ";image-rendering:pixelated" if max(height, width) <= PIXEL_ART else ""
-    )
+    style = "width:100%;height:auto" + (";image-rendering:pixelated" if max(height, width) <= PIXEL_ART else "")
     size = f'width="{width}" height="{height}" style="{style}"'
     return f'<div class="lee-tile"><img src="{_encode(array)}" alt="{escape(words)}" {size}>{under}</div>'
 
