@@ -53,7 +53,8 @@ def heatmap(
         color=altair.Color("value:Q", scale=colour, legend=None), tooltip=shown
     )
     strong = altair.expr.abs(altair.datum.value) > 0.8 * top
-    numbers = base.mark_text(fontSize=12).encode(
+    fitting = altair.expr(f"min(12, width / {3.1 * len(labels):.4g})")  # on a phone they would overlap
+    numbers = base.mark_text(fontSize=fitting).encode(
         text=altair.Text("value:Q", format=fmt),
         color=altair.condition(strong, altair.value(PAPER), altair.value(INK)),
     )
