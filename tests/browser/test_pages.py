@@ -100,6 +100,13 @@ def test_charts_follow_the_reader_s_theme(browser: Browser, address: str) -> Non
         assert page.locator(".lee-chart[data-state=drawn]").count() > 0
 
 
+def test_charts_follow_the_room_they_have(browser: Browser, address: str) -> None:
+    with visit(browser, address, "book/index.html") as seen:
+        seen.page.evaluate("() => { document.querySelector('.bd-article').style.width = '420px'; }")
+        seen.page.wait_for_function("() => document.querySelector('.lee-chart svg').getAttribute('width') < 420")
+        assert not complaints(seen.page)
+
+
 def test_sliders_move_charts_by_keyboard(browser: Browser, site: Path, address: str) -> None:
     moved = 0
     for path in pages(site):

@@ -39,6 +39,8 @@
     host.append(canvas);
     const options = { mode: "vega-lite", actions: false, renderer: "svg", config: config(host.clientWidth) };
     await window.vegaEmbed(canvas, spec, options);
+    host.dataset.room = host.getBoundingClientRect().width;
+    rooms.observe(host);
     host.dataset.state = "drawn";
   }
 
@@ -68,7 +70,12 @@
     root.dataset.theme = paper.matches ? "light" : before;
   });
 
-  // A chart in a closed <details> has no width until it opens.
-  document.addEventListener("toggle", () => window.dispatchEvent(new Event("resize")), true);
+  // Vega measures its room when the window's size changes; but a room changes with side bars and <details>, too.
+  const rooms = new ResizeObserver((changes) => {
+    const moved = changes.filter(({ target, contentRect }) => Number(target.dataset.room) !== contentRect.width);
+    moved.forEach(({ target, contentRect }) => { target.dataset.room = contentRect.width; });
+    if (moved.length > 0) window.dispatchEvent(new Event("resize"));
+  });
+
   main();
 })();
