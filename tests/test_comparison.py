@@ -52,6 +52,13 @@ GREY = np.full((8, 8, 3), 100)
         ("−0.81", "−0.8101", True),
         ("−0.81", "0.81", False),
         ("12 models", "13 models", False),
+        ("1000 images", "1001 images", False),
+        ("+0.67", "+0.68", True),
+        ("+0.67", "+0.69", False),
+        ("84%", "85%", True),
+        ("1e-12", "2e-12", True),
+        ("1e-12", "8e-12", True),  # both are rounding
+        ("1e-3", "1e-2", False),
         ("resnet", "mixer", False),
         ([1.0, 2.0], [1.0001, 2.0], True),
         ([1.0, 2.0], [1.0], False),
