@@ -51,7 +51,7 @@ def _same_number(a: re.Match[str], b: re.Match[str]) -> bool:
     """Printed numbers: equal, close, or one apart in the last digit where digits were cut off (not in a count)."""
     x, y = (float(m[0].rstrip("%").replace("−", "-")) for m in (a, b))
     cut = bool(a[1] or a[2] or a[3])
-    digit = 10.0 ** (int(a[2] or 0) - len(a[1] or ""))
+    digit = min(10.0 ** (int(m[2] or 0) - len(m[1] or "")) for m in (a, b))
     return x == y or (cut and (_close(x, y) or abs(x - y) < 1.01 * digit))
 
 
