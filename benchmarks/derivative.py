@@ -5,12 +5,13 @@ For each model, at 224 pixels and batch 8, in one process and interleaved:
 - (a) the floor: a plain forward pass over 7 times the images, as seven passes or as one, in the user's layout and in
   channels last;
 - `lee`: `equivariance_gram` with the six affine generators;
-- (b) the paper's recipe (Figure 3): double backward through a differentiable sampler, one generator at a time;
+- (b) the paper's recipe (Figure 3): double backward through a differentiable sampler, one generator at a time (once, in a
+  process of its own, because of its memory);
 - (c) `torch.func.vmap(torch.func.jvp)` over the same six tangents.
 
 Peak memory is that of a fresh process per method, above the loaded model.
 
-    python benchmarks/derivative.py --out benchmarks/results
+    python benchmarks/derivative.py
 
 Times on a shared machine vary: only ratios of minima from one run mean anything.
 """
@@ -19,7 +20,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -118,40 +118,44 @@ def methods(name: str) -> dict[str, Callable[[], object]]:
         "one pass over 56, channels last": plain(last, wide_last, 1),
         "lee": lambda: ours(model, x),
         "functorch": lambda: functorch(model, x),
-        "paper": lambda: paper(model, x),
     }
 
 
 def seconds(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Smallest time of each method over interleaved rounds; the slow ones run once."""
+    """Smallest time of each method over interleaved rounds, after one that warms up."""
     best = dict.fromkeys(runs, float("inf"))
     for turn in range(rounds + 1):
         for name, run in runs.items():
-            if name == "paper" and turn != 1:
-                continue
             start = time.perf_counter()
             run()
-            if turn:  # round 0 warms up
+            if turn:
                 best[name] = min(best[name], time.perf_counter() - start)
     return best
 
 
-def peak(name: str, method: str) -> float:
-    """Peak resident memory of one method in a process of its own, above the loaded model, in GB."""
-    command = [sys.executable, __file__, "--peak", name, method]
+def alone(name: str, method: str) -> tuple[float, float]:
+    """Seconds, and peak resident memory above the loaded model in GB, of one method in a process of its own."""
+    command = [sys.executable, __file__, "--alone", name, method]
     result = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(result.stdout.split()[-1])
+    took, peak = result.stdout.split()[-2:]
+    return float(took), float(peak)
 
 
-def report_peak(name: str, method: str) -> None:
-    """The child process of :func:`peak`."""
+def report_alone(name: str, method: str) -> None:
+    """The child process of :func:`alone` (Linux: it resets and reads the kernel's high-water mark)."""
     model, x = build(name)
     with torch.no_grad():
-        model(x[:1])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    {"lee": ours, "paper": paper, "functorch": functorch}[method](model, x)
-    unit = 1e9 if sys.platform == "darwin" else 1e6
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit)
+        model(x)
+    Path("/proc/self/clear_refs").write_text("5")
+    before, start = _status("VmRSS"), time.perf_counter()
+    {"lee": ours, "paper": paper}[method](model, x)
+    print(time.perf_counter() - start, (_status("VmHWM") - before) / 1e6)
+
+
+def _status(key: str) -> int:
+    """A field of this process's memory, in kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
 def machine() -> dict[str, object]:
@@ -174,7 +178,8 @@ def row(name: str, rounds: int) -> dict[str, object]:
     best = seconds(methods(name), rounds)
     floor = min(best["seven passes"], best["one pass over 56"])
     floor_last = min(best["seven passes, channels last"], best["one pass over 56, channels last"])
-    memory = {method: peak(name, method) for method in ("lee", "paper")}
+    memory = {method: alone(name, method) for method in ("lee", "paper")}
+    best["paper"] = memory["paper"][0]
     return {
         "model": name,
         "seconds": {k: round(v, 3) for k, v in best.items()},
@@ -184,9 +189,9 @@ def row(name: str, rounds: int) -> dict[str, object]:
         "paper / lee": round(best["paper"] / best["lee"], 1),
         "lee in forward passes": round(best["lee"] / best["forward"], 1),
         "paper in forward passes": round(best["paper"] / best["forward"], 1),
-        "peak GB lee": round(memory["lee"], 2),
-        "peak GB paper": round(memory["paper"], 2),
-        "peak paper / lee": round(memory["paper"] / memory["lee"], 1),
+        "peak GB lee": round(memory["lee"][1], 2),
+        "peak GB paper": round(memory["paper"][1], 2),
+        "peak paper / lee": round(memory["paper"][1] / memory["lee"][1], 1),
     }
 
 
@@ -214,12 +219,12 @@ def main() -> None:
     """Measure, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--peak", nargs=2, metavar=("MODEL", "METHOD"))
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--alone", nargs=2, metavar=("MODEL", "METHOD"))
     arguments = parser.parse_args()
-    if arguments.peak:
-        report_peak(*arguments.peak)
+    if arguments.alone:
+        report_alone(*arguments.alone)
         return
     about, rows = machine(), []
     for name in arguments.models:

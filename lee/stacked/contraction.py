@@ -111,9 +111,9 @@ def _attention(
     bias = _additive(attn_mask, (n, h, length, k.shape[-2]), q)
     out = q.new_empty(depth, n, length, h, v.shape[-1]).transpose(2, 3)  # what models reshape next, without a copy
     for block in _blocks(q, k):
-        parts = [t[block].flatten(1, 2) for t in (q, k, v)]
+        queries, keys, values = (t[block].flatten(1, 2) for t in (q, k, v))
         shift = None if bias is None else bias[block[1:]].flatten(0, 1)
-        for target, part in zip(out[block], _attend(*parts, shift, factor), strict=True):
+        for target, part in zip(out[block], _attend(queries, keys, values, shift, factor), strict=True):
             target.copy_(part.view(target.shape))
     return Stacked(out)
 
