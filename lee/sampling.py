@@ -41,7 +41,7 @@ def _reflect(index: Tensor, size: int, boundary: str, align_corners: bool) -> Te
     return torch.where(index >= size, last - index, index)
 
 
-def _harmonics(size: int, boundary: str, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _harmonics(size: int, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Angular frequencies (k,), phase offset (), and analysis weights (n,) of the even extension's cosine basis."""
     if align_corners:  # DCT-I: symmetric about the outer samples
         ends = torch.ones(size, dtype=torch.float64)
@@ -59,10 +59,10 @@ def _fourier(points: Tensor, size: int, boundary: str, align_corners: bool, deri
         weight[0] = 1.0
         if size % 2 == 0:
             weight[-1] = 1.0
-        angle = (points[:, None, None] - nodes[None, :, None]) * frequency
-        wave = -frequency * angle.sin() if derivative else angle.cos()
-        return (wave * weight).sum(-1) / size
-    frequency, offset, ends = _harmonics(size, boundary, align_corners)
+        here, there = points[:, None] * frequency, nodes[:, None] * frequency
+        cosine, sine = (-frequency * here.sin(), frequency * here.cos()) if derivative else (here.cos(), here.sin())
+        return ((cosine * weight) @ there.cos().mT + (sine * weight) @ there.sin().mT) / size
+    frequency, offset, ends = _harmonics(size, align_corners)
     analysis = torch.cos(frequency[:, None] * (nodes + offset)) * ends  # (k, n)
     norm = (analysis * torch.cos(frequency[:, None] * (nodes + offset))).sum(1, keepdim=True)
     angle = frequency * (points[:, None] + offset)
