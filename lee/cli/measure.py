@@ -16,7 +16,8 @@ from lee.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lee.statistics import Estimate
+    from lee.generators import Generator
+    from lee.statistics import EquivarianceGram, Estimate
 
 
 def measure(
@@ -64,7 +65,7 @@ def measure(
     _try(network, inputs, f"{model} can't be run on {images}")
     with _warnings_in_a_sentence():
         gram = equivariance_gram(network, inputs, generators=names, **method, **running)
-    estimates = {name: gram.lee(name) for name in names or gram.basis}
+    estimates = {name: gram.lee(name) for name in names or _measurable(gram, generators.NAMED)}
     subject = {"model": model, "weights": _kind(model, weights, pretrained), "images": chosen.name}
     settings = {**subject, **method, "seed": seed, "device": device}
     digests = {"data_sha256": chosen.sha256, "weights_sha256": provenance.weights_sha256(network)}
@@ -123,6 +124,11 @@ def _row(name: str, estimate: "Estimate") -> dict[str, Any]:
     stderr = None if math.isnan(estimate.stderr) else estimate.stderr  # of one image there is none
     measured = {"lee": estimate.value, "stderr": stderr, "n": estimate.n, "unit": estimate.unit}
     return {"generator": name, **measured}
+
+
+def _measurable(gram: "EquivarianceGram", named: Mapping[str, "Generator"]) -> list[str]:
+    """The named generators that the measured ones span (grey images have no saturation)."""
+    return [name for name, g in named.items() if g.is_spatial or name in gram.basis]
 
 
 def _print(settings: Mapping[str, Any], estimates: dict[str, "Estimate"]) -> None:
