@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lee import memory
 from lee.errors import InputError
 from lee.generators import AFFINE, PHOTOMETRIC, Action, AnyGenerator, Generator, get
 from lee.measuring import Output, check_input, check_output_name, plain, select, untouched
@@ -160,7 +161,7 @@ def lie_derivative(
     check_output_name(output)
     check_input(model, x, image=isinstance(resolved, Generator))
     sampler, inner = _sampler(x, kernel, boundary, align_corners), plain(model)
-    with untouched(inner), torch.no_grad(), workspace(x):
+    with untouched(inner), memory.kept(), torch.no_grad(), workspace(x):
         parts = [
             _lie_derivatives(inner, part, [resolved], output, sampler, representations)[0]
             for part in _chunks(x, 1, chunk)
