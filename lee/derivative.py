@@ -7,7 +7,7 @@ r"""Lie derivatives of any torch model, along many generators at once, and the l
 No warp is differentiated: one spatial gradient of the image gives all the tangents `X_k·x`, and one stacked forward pass
 (:mod:`lee.stacked`) pushes them through the model.
 
-Source: Gruver, Finzi, Goldblum & Wilson, ICLR 2023, Equations 2 to 4.
+Source: Gruver, Finzi, Goldblum & Wilson, ICLR 2023 (definitions of the Lie derivative and of LEE).
 """
 
 import warnings
@@ -130,7 +130,7 @@ def lie_derivative(
     representations: Representations = None,
     chunk: int | None = None,
 ) -> Tensor:
-    r"""The Lie derivative :math:`L_X f(x) = J_f(x)\,(X \cdot x) - X \cdot f(x)` (paper, Eq. 3).
+    r"""The Lie derivative :math:`L_X f(x) = J_f(x)\,(X \cdot x) - X \cdot f(x)`, as the paper defines it.
 
     Args:
         model: Any module or function of one tensor; measured in eval mode and left as it was.
@@ -264,7 +264,7 @@ def local_equivariance_error(
     chunk: int | None = None,
     progress: bool = True,
 ) -> Estimate:
-    r"""The local equivariance error :math:`E_x \|L_X f(x)\|^2 / \dim V_{out}` (paper, Eq. 4) with its standard error.
+    r"""The local equivariance error :math:`E_x \|L_X f(x)\|^2 / \dim V_{out}` of the paper, with its standard error.
 
     Arguments as for :func:`equivariance_gram`, for one generator.
     """

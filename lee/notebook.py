@@ -51,7 +51,7 @@ class VerdictBox:
 
     Args:
         claim: What the paper says, in one sentence.
-        source: Where it says so, such as `"§3, Fig. 2"`.
+        source: Where it says so, such as `"abstract and Fig. 1"`.
         measured: What the cells above have measured, with numbers.
         verdict: One of `"reproduced"`, `"partly"`, `"not at this scale"`, `"contradicted"`.
     """
@@ -96,7 +96,7 @@ def verdict(*, claim: str, source: str, measured: str, verdict: Verdict) -> Verd
 
     Args:
         claim: What the paper says, in one sentence.
-        source: Where, such as `"§3, Fig. 2"`.
+        source: Where, such as `"abstract and Fig. 1"`.
         measured: What was measured, with numbers.
         verdict: `"reproduced"`, `"partly"`, `"not at this scale"` or `"contradicted"`.
 
