@@ -6,7 +6,7 @@ It acts on an image by pulling it back along its flow, so that infinitesimally
 :math:`(X \cdot z)(p) = \xi(p) \cdot \nabla z(p)`. A photometric generator acts on the values of the pixels.
 Both are linear combinations of nine basis fields, so a :class:`Generator` is a name and nine coefficients.
 
-Source: Gruver, Finzi, Goldblum & Wilson, *The Lie Derivative for Measuring Learned Equivariance*, ICLR 2023 (definition of the Lie derivative).
+Source: Gruver, Finzi, Goldblum & Wilson, *The Lie Derivative for Measuring Learned Equivariance*, ICLR 2023.
 """
 
 import math
