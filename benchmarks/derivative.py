@@ -92,6 +92,7 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
     for module in model.modules():
         if hasattr(module, "inplace"):
             module.inplace = False  # double backward and functorch need this; the others don't care
+    nn.init.normal_(model.get_classifier().weight, std=0.02)  # a Mixer starts with zeros there: a constant function
     return model, torch.rand(BATCH, 3, SIDE, SIDE)
 
 
