@@ -164,7 +164,7 @@ def machine() -> dict[str, object]:
     names = {line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")}
     return {
         "cpu": ", ".join(sorted(names)) or platform.processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 2), "torch": torch.__version__, "timm": timm.__version__, "lee": lee.__version__,
+        "torch": torch.__version__, "timm": timm.__version__, "lee": lee.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
 
@@ -227,12 +227,14 @@ def main() -> None:
     if arguments.alone:
         report_alone(*arguments.alone)
         return
-    about, rows = machine(), []
-    for name in arguments.models:
-        rows.append(row(name, arguments.rounds))
-        print(json.dumps(rows[-1]), flush=True)
-    write(arguments.out / "derivative.json", json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
-    write(arguments.out / "derivative.md", table(rows, about))
+    about, path = machine(), arguments.out / "derivative.json"
+    known = {r["model"]: r for r in json.loads(path.read_text())["rows"]} if path.exists() else {}
+    for name in arguments.models:  # every finished model is written at once; others keep their row
+        known[name] = row(name, arguments.rounds)
+        print(json.dumps(known[name]), flush=True)
+        rows = [known[m] for m in [*MODELS, *sorted(set(known) - set(MODELS))] if m in known]
+        write(path, json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
+        write(arguments.out / "derivative.md", table(rows, about))
     print(table(rows, about))
 
 
