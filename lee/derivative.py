@@ -108,7 +108,7 @@ def _warn_if_constant(function: Model, x: Tensor) -> None:
 
 def automatic_chunk(x: Tensor, k: int) -> int:
     """Images per stacked pass with K tangents: few on a CPU, where large activations cost page faults, more on a GPU."""
-    budget = 2.2e6 if x.device.type == "cpu" else 3.5e7  # numbers in the stacked input; see benchmarks/
+    budget = 2.2e6 if x.device.type == "cpu" else 3.5e7  # numbers in the stacked input
     return max(1, round(budget / ((1 + k) * x[0].numel())))
 
 
@@ -233,6 +233,7 @@ def equivariance_gram(
     total = len(images) if isinstance(images, Tensor) and images.ndim else None
     with (
         untouched(inner),
+        memory.kept(),
         torch.no_grad(),
         tqdm(total=total, unit="image", disable=not progress, leave=False) as bar,
     ):

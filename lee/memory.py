@@ -1,8 +1,7 @@
 """Keep freed memory for the next layer instead of giving it back to the system between two operators.
 
 A stacked pass allocates and frees buffers of tens of megabytes for every layer. By default glibc maps each of them anew
-and unmaps it again, so that every page faults: a quarter of the time of a convolutional network on a CPU
-(`benchmarks/`). Other allocators, and GPUs, keep their memory anyway.
+and unmaps it again, so that every page faults. Other allocators, and GPUs, keep their memory anyway.
 """
 
 import ctypes

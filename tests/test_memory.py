@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import lee
 from lee import memory
 
 
@@ -31,3 +32,16 @@ def test_an_exception_passes_and_restores() -> None:
     with pytest.raises(KeyError), memory.kept():
         raise KeyError
     assert memory._users == 0
+
+
+@pytest.mark.skipif(memory._glibc() is None, reason="only glibc needs this")
+def test_measurements_run_inside() -> None:
+    users: list[int] = []
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        users.append(memory._users)
+        return x.mean((2, 3))
+
+    lee.equivariance_gram(model, torch.rand(1, 3, 8, 8), progress=False)
+    lee.lie_derivative(model, torch.rand(1, 3, 8, 8), "scale")
+    assert users == [1, 1]
