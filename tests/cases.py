@@ -67,3 +67,8 @@ def build(name: str, seed: int = 0) -> nn.Module:
                 module.running_mean.normal_(std=0.1)  # type: ignore[union-attr]
                 module.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
     return model.double().eval()
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """`‖a - b‖ / ‖b‖`."""
+    return float((a - b).detach().norm() / b.detach().norm())
