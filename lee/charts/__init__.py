@@ -8,6 +8,7 @@ keeps its bytes.
 """
 
 from lee.charts.fields import VectorField, arrows, orbit
+from lee.charts.layers import cumulative, icicle
 from lee.charts.matrices import heatmap
 from lee.charts.mixtures import mixer
 from lee.charts.pictures import Picture, pictures, tinted
@@ -20,6 +21,8 @@ __all__ = [
     "lines", "scatter", "dots", "bars", "tangents", "mixer",
     # matrices
     "heatmap",
+    # decompositions into layers
+    "icicle", "cumulative",
     # images and vector fields
     "pictures", "Picture", "tinted", "arrows", "VectorField", "orbit",
     # for a chart of one's own
