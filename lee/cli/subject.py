@@ -1,0 +1,128 @@
+"""What the commands that measure have in common: their options, and the model and the images that these name."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lee.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lee.statistics import Estimate
+
+Model = Annotated[str, typer.Argument(help="zoo/NAME, a timm name, or package.module:factory.")]
+Images = Annotated[str, typer.Option(help="Data set (`lee data list`), or imagefolder:PATH.")]
+Count = Annotated[int, typer.Option("--n", min=1, help="How many images.")]
+Size = Annotated[int | None, typer.Option(min=1, help="Side in pixels (default: the model's)")]
+OutputName = Annotated[str, typer.Option(help="Differentiate probabilities or logits.")]
+Kernel = Annotated[str, typer.Option(help="Pixels to image: fourier or central.")]
+Boundary = Annotated[str, typer.Option(help="Beyond the border: reflect or circular.")]
+AlignCorners = Annotated[bool, typer.Option("--align-corners", help="The outer samples lie on the border.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights to load (safetensors).")]
+Pretrained = Annotated[bool, typer.Option("--pretrained", help="Use timm's trained weights.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")]
+Chunk = Annotated[int | None, typer.Option(min=1, help="Images at once (default: automatic)")]
+Seed = Annotated[int, typer.Option(help="Chooses the images, and weights where none are given.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and images that it has been tried on.
+
+    Args:
+        network: The model.
+        inputs: The images, on the model's device.
+        described: Name of the model, where its weights come from, and name of the images.
+        origin: Digests of data and weights, commit and versions: where the numbers come from.
+    """
+
+    network: "nn.Module"
+    inputs: "Tensor"
+    described: dict[str, str]
+    origin: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """A heading for what is printed."""
+        model, weights, images = (self.described[key] for key in ("model", "weights", "images"))
+        return f"{model} ({weights} weights) on {len(self.inputs)} images of {images}"
+
+
+def load_subject(
+    model: str, images: str, *, n: int, size: int | None, weights: Path | None, pretrained: bool, device: str, seed: int
+) -> Subject:
+    """Load the model and the images that a command's options name.
+
+    Raises:
+        InputError: One of them can't be had, or the model can't be run on the images.
+    """
+    from lee import datasets, models, provenance
+
+    network = models.load(model, pretrained=pretrained, weights=weights, device=device, seed=seed)
+    chosen = datasets.load(images, n=n, size=size or models.input_size(network), seed=seed)
+    inputs = chosen.images.to(device)
+    _try(network, inputs, f"{model} can't be run on {images}")
+    described = {"model": model, "weights": _kind(model, weights, pretrained), "images": chosen.name}
+    digests = {"data_sha256": chosen.sha256, "weights_sha256": provenance.weights_sha256(network)}
+    origin = {**digests, "commit": provenance.commit(), **provenance.versions()}
+    return Subject(network, inputs, described, origin)
+
+
+def _kind(model: str, weights: Path | None, pretrained: bool) -> str:
+    """Where the weights come from, in a word or two."""
+    if weights is not None:
+        return str(weights)
+    if model.startswith("zoo/"):
+        return "zoo"
+    if ":" in model:
+        return "the factory's"
+    return "pretrained" if pretrained else "untrained"
+
+
+def _try(network: "nn.Module", inputs: "Tensor", failure: str) -> None:
+    """Run a model once as it is, so that images that don't suit it are told from a failing measurement."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            network(inputs[:1])
+    except Exception as error:  # whatever a user's own model may raise
+        shape = " × ".join(map(str, inputs.shape[1:]))
+        said = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+        raise InputError(f"{failure} ({shape}): {reason}") from error
+
+
+@contextmanager
+def warnings_in_a_sentence() -> Iterator[None]:
+    """Print each warning once, without the line of source that it came from.
+
+    Not those about torch's own deprecated parts: whoever runs a command can't act on them.
+    """
+    from lee.derivative import ConstantOutputWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("default", ConstantOutputWarning)
+        yield
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        typer.echo(f"Warning: {message}", err=True)
+
+
+def row_of(name: str, estimate: "Estimate") -> dict[str, Any]:
+    """An estimate as a row; of one image there is no standard error."""
+    stderr = None if math.isnan(estimate.stderr) else estimate.stderr
+    return {"generator": name, "lee": estimate.value, "stderr": stderr, "n": estimate.n, "unit": estimate.unit}
+
+
+def number(estimate: "Estimate") -> str:
+    """Value ± error, without what a table's other columns and its title say."""
+    return str(estimate._replace(name="", unit="", kernel="")).partition(" (n =")[0]
