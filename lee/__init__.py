@@ -28,17 +28,18 @@ from lee.generators import (
     Generator,
     bracket,
 )
+from lee.layerwise import Decomposition, explain_representations, layerwise
 from lee.representations import Image, Map, Representation, Tokens, Trivial, VectorField
 from lee.sampling import Sampler, spatial_gradient, warp
 from lee.statistics import EquivarianceGram, Estimate
 
 __version__ = "0.1.0"
 __all__ = [
-    "Action", "BRIGHTNESS", "CONTRAST", "ConstantOutputWarning", "EquivarianceGram", "Estimate", "Generator",
+    "Action", "BRIGHTNESS", "CONTRAST", "ConstantOutputWarning", "Decomposition", "EquivarianceGram", "Estimate", "Generator",
     "HYPERBOLIC", "Image", "InputError", "LeeError", "LocalEquivarianceError", "Map", "ROTATION",
     "Representation", "SATURATION", "SCALE", "SHEAR_X", "SHEAR_Y", "SQUEEZE", "STRETCH_X", "STRETCH_Y", "Sampler",
     "TRANSLATION_X", "TRANSLATION_Y", "Tokens", "Trivial", "VectorField", "bracket", "equivariance_gram",
-    "lie_derivative", "local_equivariance_error", "spatial_gradient", "warp",
+    "explain_representations", "layerwise", "lie_derivative", "local_equivariance_error", "spatial_gradient", "warp",
 ]  # fmt: skip
 
 

@@ -34,7 +34,8 @@ class ConstantOutputWarning(UserWarning):
     """The derivative vanishes for a reason other than equivariance."""
 
 
-def _sampler(x: Tensor, kernel: str, boundary: str, align_corners: bool) -> Sampler:
+def sampler_of(x: Tensor, kernel: str, boundary: str, align_corners: bool) -> Sampler:
+    """The sampler of inputs `x` (N, ...), with the field of view of images."""
     sampler = Sampler(kernel, boundary, align_corners)
     return sampler.for_image(*x.shape[-2:]) if x.ndim == 4 else sampler
 
@@ -57,7 +58,7 @@ def infinitesimal_actions(generators: Sequence[Generator | Action], x: Tensor, s
     return torch.stack([next(moved) if isinstance(g, Generator) else _velocity(g.function, x) for g in generators])
 
 
-def _actions_on_output(
+def actions_on_output(
     generators: Sequence[Generator | Action], z: Tensor, x: Tensor, sampler: Sampler, given: Representations
 ) -> Tensor | None:
     """`X_k·f(x)`: shape (K, N, ...); None where every one is zero."""
@@ -75,7 +76,7 @@ def _actions_on_output(
     return torch.stack(parts)
 
 
-def _lie_derivatives(
+def derivatives_of(
     model: Model, x: Tensor, generators: Sequence[Generator | Action], output: Output, sampler: Sampler, given: Representations
 ) -> Tensor:  # fmt: skip
     """`L_k f(x)` of one chunk: shape (K, N, ...)."""
@@ -89,7 +90,7 @@ def _lie_derivatives(
         )
     if not bool(lanes.any()) and bool(tangents.any()):
         _warn_if_constant(lambda z: select(model(z), output), x)
-    moved = _actions_on_output(generators, value, x, sampler, given)
+    moved = actions_on_output(generators, value, x, sampler, given)
     return lanes if moved is None else lanes - moved
 
 
@@ -160,10 +161,10 @@ def lie_derivative(
     resolved = get(generator)
     check_output_name(output)
     check_input(model, x, image=isinstance(resolved, Generator))
-    sampler, inner = _sampler(x, kernel, boundary, align_corners), plain(model)
+    sampler, inner = sampler_of(x, kernel, boundary, align_corners), plain(model)
     with untouched(inner), memory.kept(), torch.no_grad(), workspace(x):
         parts = [
-            _lie_derivatives(inner, part, [resolved], output, sampler, representations)[0]
+            derivatives_of(inner, part, [resolved], output, sampler, representations)[0]
             for part in _chunks(x, 1, chunk)
         ]
     return torch.cat(parts)
@@ -174,7 +175,7 @@ def default_generators(x: Tensor) -> tuple[Generator, ...]:
     return AFFINE + (PHOTOMETRIC if x.shape[1] == 3 else PHOTOMETRIC[:2])
 
 
-def _batches(images: Tensor | Iterable[Any]) -> Iterator[Tensor]:
+def batches_of(images: Tensor | Iterable[Any]) -> Iterator[Tensor]:
     """Batches of inputs, from a tensor or an iterable of tensors or of (inputs, labels, …)."""
     if isinstance(images, Tensor):
         yield images
@@ -237,13 +238,13 @@ def equivariance_gram(
         torch.no_grad(),
         tqdm(total=total, unit="image", disable=not progress, leave=False) as bar,
     ):
-        for batch in _batches(images):
+        for batch in batches_of(images):
             check_input(model, batch, image=chosen is None or any(isinstance(g, Generator) for g in chosen))
             used = chosen or default_generators(batch)
-            sampler = _sampler(batch, kernel, boundary, align_corners)
+            sampler = sampler_of(batch, kernel, boundary, align_corners)
             with workspace(batch):
                 for part in _chunks(batch, len(used), chunk):
-                    lanes = _lie_derivatives(inner, part, used, output, sampler, representations)
+                    lanes = derivatives_of(inner, part, used, output, sampler, representations)
                     name = output if isinstance(output, str) else getattr(output, "__name__", "callable")
                     grams.append(EquivarianceGram(_gram(lanes), used, kernel, boundary, align_corners, name))
                     bar.update(len(part))

@@ -1,8 +1,10 @@
 """Run a user's model without leaving a trace on it, and check what goes in and what comes out."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +15,35 @@ Output = str | Callable[[Any], Tensor]
 OUTPUTS = ("probabilities", "logits")
 
 
+_locks: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
+_locks_guard = threading.Lock()
+
+
+@contextmanager
+def _alone(model: Callable[..., Any]) -> Iterator[None]:
+    """One measurement at a time per module: what one restores would change under another's hands."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    with _locks_guard:
+        lock = _locks.setdefault(model, threading.RLock())
+    with lock:
+        yield
+
+
 @contextmanager
 def untouched(model: Callable[..., Any]) -> Iterator[None]:
     """Put a module into eval mode, and restore every attribute of every submodule afterwards, also after an exception.
 
-    Restored are the training flags and whatever a forward pass replaces or caches in attributes and buffers.
+    Restored are the training flags and whatever a forward pass replaces or caches in attributes and buffers. Threads
+    that measure the same module wait for each other.
     """
+    with _alone(model), _restored(model):
+        yield
+
+
+@contextmanager
+def _restored(model: Callable[..., Any]) -> Iterator[None]:
     everything = list(model.modules()) if isinstance(model, nn.Module) else []
     scripted = [(m, m.training) for m in everything if isinstance(m, torch.jit.ScriptModule)]  # keep no dictionary
     modules = [m for m in everything if not isinstance(m, torch.jit.ScriptModule)]

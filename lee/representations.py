@@ -180,6 +180,48 @@ class Tokens(Representation):
         return z[:, self.prefix :].mT.unflatten(-1, self.grid)
 
 
+@dataclass(frozen=True, eq=False)
+class Scattered(Representation):
+    """Any arrangement of the entries of a grid, such as Swin's windows folded into the batch, or heads split apart.
+
+    Args:
+        grid: Height and width of the grid.
+        index: Flat positions within one sample of the channels at each place, (h·w, C). Entries that it does not name have
+            no place and do not move.
+        numel: Number of entries of one sample.
+    """
+
+    grid: tuple[int, int]
+    index: Tensor
+    numel: int
+
+    def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
+        """`ξ·∇z` at every entry that has a place, zero elsewhere, shape (K, *z.shape)."""
+        samples = self._samples(z)
+        moved = _transport(generators, self._maps(samples), sampler).flatten(-2).mT  # (K, N, h·w, C)
+        out = samples.new_zeros(len(generators), *samples.shape)
+        out[:, :, self.index.to(z.device)] = moved
+        return out.reshape(len(generators), *z.shape)
+
+    def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
+        """The entries of the warped grid; those without a place are unchanged."""
+        samples = self._samples(z)
+        out = samples.clone()
+        out[:, self.index.to(z.device)] = sampler.warp(self._maps(samples), generator, t).flatten(-2).mT
+        return out.reshape(z.shape)
+
+    def _samples(self, z: Tensor) -> Tensor:
+        if z.numel() % self.numel:
+            raise InputError(f"Expected {self.numel} entries per sample; got shape {tuple(z.shape)}.")
+        return z.reshape(-1, self.numel)
+
+    def _maps(self, samples: Tensor) -> Tensor:
+        return samples[:, self.index.to(samples.device)].mT.unflatten(-1, self.grid)
+
+    def __str__(self) -> str:
+        return f"Scattered(grid={self.grid}, channels={self.index.shape[1]})"
+
+
 def _transport(generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
     """`ξ_k·∇z` of scalars (N, C, H, W): shape (K, N, C, H, W), one gradient for all generators."""
     gx, gy = sampler.gradient(z)

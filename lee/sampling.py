@@ -175,7 +175,9 @@ class Sampler:
         extent = self.extent or self.for_image(height, width).extent
         assert extent is not None
         edge = 1 if self.align_corners else 0
-        return 2 * extent[0] / (width - edge), 2 * extent[1] / (height - edge)
+        return 2 * extent[0] / max(width - edge, 1), 2 * extent[1] / max(
+            height - edge, 1
+        )  # one sample has no neighbour
 
     def coordinates(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Positions of the samples in half sides: `x` (width,) and `y` (height,), float64."""
@@ -213,6 +215,8 @@ class Sampler:
         height, width = z.shape[-2:]
         dx, dy = self._spacing(height, width)
         x, y = self.coordinates(height, width)
+        if generator.is_axis_aligned:
+            return self._stretched(z, generator.flow(t), x, y)
         points = torch.stack([x.expand(height, width), y[:, None].expand(height, width)]).flatten(1)
         points = torch.cat([points, torch.ones(1, points.shape[1], dtype=torch.float64)])
         moved = generator.flow(t) @ points
@@ -225,6 +229,18 @@ class Sampler:
             columns = z.to(work) @ across.T.to(work).to(z.device)  # (..., H, p)
             rows.append((columns * down.T.to(work).to(z.device)).sum(-2))
         return torch.cat(rows, dim=-1).reshape(z.shape).to(z.dtype)
+
+    def _stretched(self, z: Tensor, flow: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """`z` pulled back along a flow that keeps rows rows and columns columns: one matrix product for each axis."""
+        height, width = z.shape[-2:]
+        dx, dy = self._spacing(height, width)
+        options = {"kernel": self.kernel, "boundary": self.boundary, "align_corners": self.align_corners}
+        work = torch.promote_types(z.dtype, torch.float32)
+        across, down = (
+            interpolation_matrix((flow[k, k] * p + flow[k, 2]) / d + (n - 1) / 2, n, **options).to(work).to(z.device)  # type: ignore[arg-type]
+            for k, (p, d, n) in enumerate(((x, dx, width), (y, dy, height)))
+        )
+        return (down @ (z.to(work) @ across.T)).to(z.dtype)
 
 
 def spatial_gradient(

@@ -63,3 +63,49 @@ def pushforward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) 
         except Exception as error:  # the function itself decides: it runs again, on dual numbers
             note_fallback(f"whole function ({type(error).__name__}: {error})")
         return _by_dual_numbers(function, x, tangents)
+
+
+def push_leaves(
+    function: Callable[[list[Tensor]], list[Tensor]], primals: list[Tensor], tangents: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Like :func:`pushforward` for a function of several tensors with several outputs.
+
+    Args:
+        function: Takes a list of tensors and returns one.
+        primals: The inputs, each (N, ...).
+        tangents: One (K, N, ...) per input.
+
+    Returns:
+        The outputs, and the tangents of each, (K, *output.shape); None where an output does not depend on the inputs.
+    """
+    with torch.no_grad():
+        try:
+            with sdpa_kernel(SDPBackend.MATH):
+                stacks = [Stacked(torch.cat([p[None], t])) for p, t in zip(primals, tangents, strict=True)]
+                results = function(list(stacks))
+                return (
+                    [r.buffer[0] if isinstance(r, Stacked) else r for r in results],
+                    [r.buffer[1:] if isinstance(r, Stacked) else None for r in results],
+                )
+        except (torch.OutOfMemoryError, LeeError):
+            raise
+        except Exception as error:
+            note_fallback(f"whole function ({type(error).__name__}: {error})")
+        lanes = [_dual_leaves(function, primals, [t[k] for t in tangents]) for k in range(len(tangents[0]))]
+    values = lanes[0][0]
+    moved = [[lane[1][i] for lane in lanes] for i in range(len(values))]
+    return values, [
+        None if all(m is None for m in ms) else torch.stack([m if m is not None else torch.zeros_like(v) for m in ms])
+        for v, ms in zip(values, moved, strict=True)
+    ]
+
+
+def _dual_leaves(
+    function: Callable[[list[Tensor]], list[Tensor]], primals: list[Tensor], tangents: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    with sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+        results = function(
+            [forward_ad.make_dual(p.clone(), t.contiguous()) for p, t in zip(primals, tangents, strict=True)]
+        )
+        parts = [forward_ad.unpack_dual(r) for r in results]
+        return [p.primal.clone() for p in parts], [None if p.tangent is None else p.tangent.clone() for p in parts]

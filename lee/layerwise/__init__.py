@@ -1,0 +1,11 @@
+"""Which layers break equivariance: an exact, complete and hierarchical decomposition of the Lie derivative.
+
+`calls` sees the module calls of a pass, `trace` reads how their tensors transform, `local` computes each call's own Lie
+derivative, `push` carries it to the output, `decomposition` sums up; `measure` is the entry.
+"""
+
+from lee.layerwise.decomposition import Decomposition
+from lee.layerwise.measure import layerwise
+from lee.layerwise.trace import Explanation, explain_representations
+
+__all__ = ["Decomposition", "Explanation", "explain_representations", "layerwise"]

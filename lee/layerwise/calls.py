@@ -1,0 +1,138 @@
+"""Which module calls happen in a forward pass, seen through hooks that are gone afterwards."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from lee.errors import InputError
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module.
+
+    Args:
+        index: Position in the order in which calls start.
+        path: Dotted path of the module; empty for the model itself.
+        type: Name of the module's class.
+        call: 0 for the module's first call in this pass, 1 for its second, …
+        depth: Number of calls around it.
+        parent: Index of the call around it, -1 for the model.
+    """
+
+    index: int
+    path: str
+    type: str
+    call: int
+    depth: int
+    parent: int
+
+    @property
+    def name(self) -> str:
+        """The path, and which call it is where there are several."""
+        return (self.path or "the model") + (f" (call {self.call + 1})" if self.call else "")
+
+
+Before = Callable[[Call, nn.Module, tuple[Any, ...], dict[str, Any]], None]
+After = Callable[[Call, nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
+
+
+class Watch:
+    """Report the module calls of the passes run inside this context, in this thread only.
+
+    Args:
+        model: The model; calls of every module in it are seen, however deep.
+        before: Called with each call and its final arguments (after the user's own hooks).
+        after: Called with each call, its arguments and its output; what it returns replaces the output, None leaves it.
+    """
+
+    def __init__(self, model: nn.Module, before: Before | None = None, after: After | None = None) -> None:
+        self.model, self._before, self._after = model, before, after
+        self.calls: list[Call] = []
+        self._stack: list[Call] = []
+        self._seen: Counter[str] = Counter()
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._thread = threading.get_ident()
+        self._paused = False
+
+    def __enter__(self) -> Self:
+        for path, module in self.model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # its calls can't be seen: part of the call around it
+            self._handles += [
+                module.register_forward_pre_hook(self._starts(path), with_kwargs=True),
+                module.register_forward_hook(self._ends, with_kwargs=True),
+            ]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        if error is not None and self._stack:
+            error.add_note(f"Raised while measuring inside module {self._stack[-1].name!r}.")
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Ignore the calls in this block."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+
+    def _ignores(self) -> bool:
+        return self._paused or threading.get_ident() != self._thread
+
+    def _starts(self, path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._ignores():
+                return
+            parent = self._stack[-1].index if self._stack else -1
+            call = Call(len(self.calls), path, type(module).__name__, self._seen[path], len(self._stack), parent)
+            self._seen[path] += 1
+            self.calls.append(call)
+            self._stack.append(call)
+            if self._before is not None:
+                self._before(call, module, args, kwargs)
+
+        return hook
+
+    def _ends(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        if self._ignores():
+            return None
+        call = self._stack[-1]
+        result = None if self._after is None else self._after(call, module, args, kwargs, output)
+        self._stack.pop()
+        return result
+
+
+def check_modules(model: Any) -> None:
+    """Refuse models whose inner calls can't be seen or differentiated.
+
+    Raises:
+        InputError: For something that is no module, a scripted one, a replicating `DataParallel` and quantised modules,
+            with the module's path.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"A decomposition needs a torch.nn.Module, not {type(model).__name__}.")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError("The model is scripted, so its layers can't be told apart; pass the original module.")
+    for path, module in model.named_modules():
+        home = type(module).__module__
+        if ".quantized" in home:
+            raise InputError(
+                f"The module {path!r} ({type(module).__name__}) is quantised and has no derivative; pass the float model."
+            )
+        if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
+            raise InputError(
+                f"The module {path!r} is a DataParallel over several devices; put its .module in its place."
+            )

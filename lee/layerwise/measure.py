@@ -1,0 +1,299 @@
+"""The entry of the decomposition: images in chunks, one mode of differentiation, moments joined."""
+
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from lee import memory
+from lee.derivative import (
+    actions_on_output,
+    automatic_chunk,
+    batches_of,
+    derivatives_of,
+    infinitesimal_actions,
+    sampler_of,
+)
+from lee.errors import InputError, nearest
+from lee.generators import Action, AnyGenerator, Generator, get
+from lee.layerwise import push
+from lee.layerwise.calls import check_modules
+from lee.layerwise.decomposition import Decomposition, Moments, table
+from lee.layerwise.local import FoldError, Local, locals_of
+from lee.layerwise.trace import Overrides, Traced, eager, trace
+from lee.measuring import Output, check_input, check_output_name, plain, select, untouched
+from lee.representations import Representations
+from lee.sampling import Sampler
+from lee.stacked import workspace
+from lee.statistics import Estimate, unit_of
+
+MODES = ("auto", "forward", "reverse", "probes")
+LANES = 12  # lanes that keep the plain part of a stacked pass small beside them
+
+
+@dataclass
+class _Setting:
+    """What stays the same from batch to batch."""
+
+    model: nn.Module
+    generator: Generator
+    output: Output
+    sampler: Sampler
+    representations: Representations
+    mode: str
+    probes: int
+    random: torch.Generator
+    found: list[Traced]
+    parents: list[int]
+
+
+@dataclass
+class _Measured:
+    """What one pass gave."""
+
+    moments: Moments
+    finished: list[int]
+    gap: float
+    mode: str
+
+
+def layerwise(
+    model: nn.Module,
+    images: Tensor | Iterable[Any],
+    generator: AnyGenerator,
+    *,
+    mode: str = "auto",
+    probes: int = 100,
+    seed: int = 0,
+    output: Output = "probabilities",
+    kernel: str = "fourier",
+    boundary: str = "reflect",
+    align_corners: bool = False,
+    representations: Representations = None,
+    chunk: int | None = None,
+    progress: bool = False,
+) -> Decomposition:
+    r"""Decompose a model's Lie derivative over its module calls, exactly and completely.
+
+    By the chain rule :math:`L_X f = \sum_m v_m` over the parts `m` of a model, each with its local Lie derivative
+    :math:`\Lambda_m = J_m (X \cdot h_m) - X \cdot m(h_m)` pushed to the output. Every call of every module is measured, leaf
+    and container; what a container's children leave unexplained (residual additions, attention, position embeddings) is
+    its self term. Source: Gruver, Finzi, Goldblum & Wilson, ICLR 2023 (layerwise decomposition), made exact and complete.
+
+    Args:
+        model: Any module; left as it was.
+        images: Images (N, C, H, W), or an iterable of such batches, or of `(batch, labels, …)`.
+        generator: An affine or photometric generator, a name or a mixture.
+        mode: `"forward"` (one lane per call) and `"reverse"` (one vector-Jacobian product per output) are exact; `"probes"`
+            estimates from random directions, as the paper does; `"auto"` takes the cheaper exact one.
+        probes: Random directions per image in mode `"probes"`.
+        seed: Seed of the directions.
+        output: As for :func:`lee.lie_derivative`, and so are the kernel, the boundary and the pixel convention.
+        kernel: Interpolation kernel.
+        boundary: Boundary extension.
+        align_corners: Pixel convention.
+        representations: How tensors transform where that can't be followed: a mapping from patterns of module paths to
+            a representation of the matching modules' outputs, or None to count them in the module around; `"output"` names
+            the model's own output.
+        chunk: Images times lanes per pass, which bounds the memory; None chooses by size.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The decomposition. Its frame has one row per call: `path`, `type`, `call`, `depth`, `parent` (row of the caller),
+        `kind` (`leaf`, `container`, or `merged` where a tensor has no known representation, so that the call is part of its
+        parent's self term), `norm2` :math:`= E\|v\|^2/\dim`, `share` :math:`= E\langle v, L\rangle / E\|L\|^2`, the same of the
+        self term (`self_norm2`, `self_share`: these shares sum to 1), standard errors over images (`…_se`), and
+        `cumulative`, the running sum of `self_norm2` in the order in which calls end.
+
+    Raises:
+        InputError: For input that can't be measured, with the module's path where there is one.
+
+    Examples:
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> parts = layerwise(net, torch.rand(2, 1, 8, 8), "rotation")
+        >>> round(float(parts.frame.self_share.sum()), 4)
+        1.0
+    """
+    resolved = _checked(generator, output, mode, probes, chunk)
+    inner = plain(model)
+    check_modules(inner)
+    overrides = Overrides(representations)
+    random = torch.Generator().manual_seed(seed)
+    traces: dict[tuple[int, ...], list[Traced]] = {}
+    measured: list[_Measured] = []
+    total = len(images) if isinstance(images, Tensor) and images.ndim else None
+    given = (
+        {"output": representations["output"]}
+        if isinstance(representations, dict) and "output" in representations
+        else None
+    )
+    with (
+        untouched(inner), memory.kept(), torch.no_grad(), eager(),
+        tqdm(total=total, unit="image", disable=not progress, leave=False) as bar,
+    ):  # fmt: skip
+        for batch in batches_of(images):
+            check_input(inner, batch, image=True)
+            if batch.shape[1:] not in traces:
+                traces[batch.shape[1:]] = trace(inner, batch[:1], overrides)  # type: ignore[arg-type]
+            found = traces[batch.shape[1:]]
+            if [t.call for t in found] != [t.call for t in next(iter(traces.values()))]:
+                raise InputError("The batches make different module calls, so there is no common list of layers.")
+            sampler = sampler_of(batch, kernel, boundary, align_corners)
+            setting = _Setting(inner, resolved, output, sampler, given, mode, probes, random, found, _parents(found))  # type: ignore[arg-type]
+            for part in _measured(setting, batch, chunk):
+                measured.append(part)
+                bar.update(len(part.moments.total))
+    if not measured:
+        raise InputError("There are no images: the iterable gave no batch.")
+    overrides.check_used([t.call.path for t in found])
+    return _summed(measured, found, _parents(found), resolved, output, kernel)
+
+
+def _checked(generator: AnyGenerator, output: Output, mode: str, probes: int, chunk: int | None) -> Generator:
+    resolved = get(generator)
+    if isinstance(resolved, Action):
+        raise InputError(
+            "A decomposition needs an affine or photometric generator; an action (x, t) -> x says nothing of hidden layers."
+        )
+    check_output_name(output)
+    if mode not in MODES:
+        raise InputError(f"Unknown mode {mode!r}.{nearest(mode, MODES)}")
+    for name, value in (("probes", probes), ("chunk", chunk)):
+        if value is not None and (not isinstance(value, int) or value < (2 if name == "probes" else 1)):
+            raise InputError(
+                f"`{name}` must be a positive whole number{' above 1' if name == 'probes' else ''}, not {value!r}."
+            )
+    return resolved
+
+
+def _parents(found: list[Traced]) -> list[int]:
+    """The nearest measured call around each; -1 for the model, -2 for calls that are counted in their parent."""
+    parents = []
+    for traced in found:
+        above = traced.call.parent
+        while above > 0 and not found[above].placed:
+            above = found[above].call.parent
+        parents.append(above if traced.placed or traced.call.parent < 0 else -2)
+    return parents
+
+
+def _measured(setting: _Setting, batch: Tensor, chunk: int | None) -> Iterator[_Measured]:
+    """The batch in parts; halves the chunk when memory runs out, and goes image by image where a fold can't be followed."""
+    lanes_times_images = chunk or automatic_chunk(batch, 0)
+    start, singly = 0, False
+    while start < len(batch):
+        n = 1 if singly else max(1, lanes_times_images // LANES)
+        part = batch[start : start + n]
+        try:
+            with workspace(part):
+                measured = _one(setting, part, max(1, lanes_times_images // len(part)))
+        except FoldError:
+            singly = True
+            continue
+        except torch.OutOfMemoryError:
+            if lanes_times_images == 1:
+                raise
+            lanes_times_images //= 2
+            warnings.warn(f"Out of memory: going on with chunk={lanes_times_images}.", stacklevel=3)
+            continue
+        yield measured
+        start += len(part)
+
+
+def _one(setting: _Setting, x: Tensor, lanes: int) -> _Measured:
+    """Moments of one pass of images (N, C, H, W)."""
+    model, n = setting.model, len(x)
+
+    def run() -> Tensor:
+        return select(model(x.clone()), setting.output)
+
+    local, finished = locals_of(model, run, setting.found, setting.generator, setting.sampler, n)
+    # Within a group of lanes, those of the first calls are the long ones: groups follow the order in which calls end.
+    local.sort(key=lambda part: part.finished)
+    total = derivatives_of(model, x, [setting.generator], setting.output, setting.sampler, setting.representations)[0]
+    dim = total[0].numel()
+    mode = _cheapest(local, len(setting.found), dim, lanes) if setting.mode == "auto" else setting.mode
+    flat = total.reshape(n, -1).double().cpu()
+    whole = flat.square().mean(-1)
+    if mode == "probes":
+        directions = _rademacher((setting.probes, *total.shape), setting.random, total)
+        lengths = (directions.reshape(setting.probes, n, -1).double().cpu() * flat).sum(-1).T / dim**0.5
+        pushed = push.probes(model, run, local, directions) / dim**0.5 if local else None
+        coordinates = lengths
+    else:
+        pushed = None
+        if local:
+            pushed = (
+                push.forward(model, run, local, n, lanes) if mode == "forward" else push.reverse(model, run, local, n)
+            )
+            pushed = pushed.reshape(len(local), n, -1)
+        coordinates = flat
+    terms = {0: coordinates}
+    if pushed is not None:
+        terms.update({part.index: v for part, v in zip(local, pushed.double().cpu(), strict=True)})
+    moments = Moments.of(terms, coordinates, whole, setting.parents, mode == "probes")
+    return _Measured(moments, finished, _gap(setting, run_on=x, total=total), mode)
+
+
+def _rademacher(shape: tuple[int, ...], random: torch.Generator, like: Tensor) -> Tensor:
+    return (torch.randint(0, 2, shape, generator=random) * 2 - 1).to(like)
+
+
+def _cheapest(local: list[Local], calls: int, dim: int, lanes: int) -> str:
+    """The exact mode with fewer passes: a lane runs from its call on, a backward pass costs two forward ones."""
+    forward = len(local) * 0.6 + len(local) / lanes
+    return "reverse" if 1 + 2.2 * dim < forward else "forward"
+
+
+def _gap(setting: _Setting, *, run_on: Tensor, total: Tensor) -> float:
+    """`Σ ‖e‖²/dim` over images, `e` the difference of the total from one computed in reverse mode, along one random direction."""
+    x = run_on.detach().clone()
+    image = infinitesimal_actions([setting.generator], x, setting.sampler)[0]
+    with torch.enable_grad():
+        x.requires_grad_()
+        y = select(setting.model(x * 1), setting.output)
+        direction = _rademacher(tuple(y.shape), torch.Generator().manual_seed(0), y)
+        if not y.requires_grad:
+            return 0.0
+        (gradient,) = torch.autograd.grad((y * direction).sum(), x)
+    y = y.detach()
+    moved = actions_on_output([setting.generator], y, run_on, setting.sampler, setting.representations)
+    if moved is not None:
+        total = total + moved[0]
+    n = len(x)
+    other = (gradient * image).reshape(n, -1).double().sum(-1)
+    mine = (total * direction).reshape(n, -1).double().sum(-1)
+    return float((other - mine).square().sum()) / y[0].numel()
+
+
+def _summed(
+    measured: list[_Measured],
+    found: list[Traced],
+    parents: list[int],
+    generator: Generator,
+    output: Output,
+    kernel: str,
+) -> Decomposition:
+    moments = Moments.joined([m.moments for m in measured])
+    unit, name = unit_of(generator), generator.name
+    total = Estimate.of(moments.total, unit=unit, kernel=kernel, name=name)
+    frame = table(found, measured[0].finished, moments, parents)
+    size = float(moments.total.sum())
+    left = [sum(m.gap for m in measured) / size] if size else [0.0]
+    left += [float(moments.self_norm2[:, i].sum()) / size for i in _pure_sequences(found, parents) if size]
+    notes = tuple(f"{t.call.name} ({t.call.type}): {t.why}" for t, p in zip(found, parents, strict=True) if p == -2)
+    spoken = output if isinstance(output, str) else getattr(output, "__name__", "callable")
+    return Decomposition(frame, total, max(left) ** 0.5, name, spoken, kernel, measured[0].mode, notes)
+
+
+def _pure_sequences(found: list[Traced], parents: list[int]) -> list[int]:
+    """Measured calls of `nn.Sequential` all of whose direct children are measured: their self terms must vanish."""
+    hidden = {t.call.parent for t, p in zip(found, parents, strict=True) if p == -2}
+    return [
+        i for i, t in enumerate(found)
+        if t.call.type == "Sequential" and parents[i] != -2 and i not in hidden and t.call.index > 0 and not t.leaf
+    ]  # fmt: skip

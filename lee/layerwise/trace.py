@@ -1,0 +1,229 @@
+"""Which module calls a model makes, and how the tensors that go in and out of each transform."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
+
+from lee.errors import InputError
+from lee.layerwise.calls import Call, Watch, check_modules
+from lee.measuring import check_input, plain, untouched
+from lee.places import Reading, Unknown, follow, follow_nothing, label, placed_image, places_of, read
+from lee.representations import Image, Representation, Representations, Trivial, resolve
+
+CONSTANT = "does not depend on the image"
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """The floating-point tensors in nested arguments or outputs."""
+    return [v for v in pytree.tree_leaves(value) if isinstance(v, Tensor) and v.is_floating_point()]
+
+
+@dataclass
+class Traced:
+    """A call, and the readings of its input and output tensors.
+
+    Args:
+        call: The call.
+        inputs: One reading per floating-point tensor among the arguments.
+        outputs: One reading per floating-point tensor in the output.
+        leaf: Whether it called no other module.
+        prints: Shape and mean magnitude of each output, by which one image is found again in a batch.
+    """
+
+    call: Call
+    inputs: list[Reading]
+    outputs: list[Reading] = field(default_factory=list)
+    leaf: bool = True
+    prints: list[tuple[tuple[int, ...], float]] = field(default_factory=list)
+
+    @property
+    def placed(self) -> bool:
+        """Whether every tensor has a representation, so that the call has a Lie derivative of its own."""
+        return bool(self.outputs) and all(r.representation is not None for r in self.inputs + self.outputs)
+
+    @property
+    def why(self) -> str:
+        """What was inferred, or what keeps the call from being measured on its own."""
+        if not self.outputs:
+            return "returns no floating-point tensor: counted in the module around it"
+        readings = [
+            (f"{kind}{k or ''}", r)
+            for kind, rs in (("in", self.inputs), ("out", self.outputs))
+            for k, r in enumerate(rs)
+        ]
+        text = "; ".join(f"{name}: {r.why}" for name, r in readings)
+        return text if self.placed else f"{text}: counted in the module around it"
+
+
+class Overrides:
+    """The user's `representations` by pattern of module path, for the outputs of matching modules.
+
+    Raises:
+        InputError: For an unknown name of a representation.
+    """
+
+    def __init__(self, given: Representations) -> None:
+        patterns = given if isinstance(given, Mapping) else {}
+        self.patterns = {k: None if v is None else resolve(v) for k, v in patterns.items() if k != "output"}
+        self.used: set[str] = set()
+
+    def of(self, path: str) -> tuple[str, Representation | None] | None:
+        """The last pattern that matches a path, and its representation."""
+        fitting = [k for k in self.patterns if path and fnmatchcase(path, k)]
+        self.used.update(fitting)
+        return (fitting[-1], self.patterns[fitting[-1]]) if fitting else None
+
+    def check_used(self, paths: list[str]) -> None:
+        """Refuse patterns that matched no module.
+
+        Raises:
+            InputError: With the nearest path.
+        """
+        from lee.errors import nearest
+
+        for pattern in self.patterns:
+            if pattern not in self.used:
+                raise InputError(
+                    f"The pattern {pattern!r} in `representations` matches no module call.{nearest(pattern, paths)}"
+                )
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Stands for followed places where the user has said what a tensor is."""
+
+    reading: Reading
+
+
+def reading_of(value: Tensor, image: Tensor | None = None) -> Reading:
+    """How a labelled tensor transforms."""
+    if value is image:
+        return Reading(Image(), "the image")
+    places = places_of(value)
+    if isinstance(places, _Given):
+        return places.reading
+    if isinstance(places, Unknown):
+        return Reading(None, places.reason)
+    return Reading(Trivial(), CONSTANT) if places is None else read(places)
+
+
+def _mark_output(value: Tensor, traced: Traced, given: Mapping[str, Tensor], overrides: Overrides) -> Reading:
+    """The reading of a call's output, after the user's overrides and the rule for modules that keep their input's shape."""
+    chosen = overrides.of(traced.call.path)
+    if chosen is not None:
+        pattern, representation = chosen
+        reading = Reading(representation, f"as given for {pattern!r}")
+        label(value, _Given(reading))  # type: ignore[arg-type]
+        return reading
+    reading = reading_of(value)
+    if reading.representation is None:
+        for source in given.values():
+            inner = reading_of(source)
+            if (
+                source.shape == value.shape
+                and inner.representation is not None
+                and not isinstance(inner.representation, Trivial)
+            ):
+                label(value, places_of(source))
+                return Reading(inner.representation, f"of its input's shape, so {inner.why}")
+    return reading
+
+
+def trace(model: nn.Module, x: Tensor, overrides: Overrides) -> list[Traced]:
+    """Run one image (1, C, H, W) through the model and read how every module's inputs and outputs transform.
+
+    The model must be in eval mode, and gradients off.
+    """
+    image = placed_image(x)
+    found: dict[int, Traced] = {}
+    sources: dict[int, dict[str, Tensor]] = {}
+
+    def before(call: Call, module: nn.Module, args: Any, kwargs: Any) -> None:
+        given = tensors((args, kwargs))
+        found[call.index] = Traced(call, [reading_of(v, image) for v in given])
+        sources[call.index] = {str(i): label(v.detach(), places_of(v)) for i, v in enumerate(given)}
+        if call.parent >= 0:
+            found[call.parent].leaf = False
+
+    def after(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        traced = found[call.index]
+        given = sources.pop(call.index)
+        with follow_nothing():
+            traced.prints = [(tuple(v.shape), float(v.abs().double().mean())) for v in tensors(output)]
+        if output is image or any(v is image for v in tensors(output)):
+            traced.outputs = [Reading(Image(), "the image") if v is image else reading_of(v) for v in tensors(output)]
+            return
+        traced.outputs = [_mark_output(v, traced, given, overrides) for v in tensors(output)]
+
+    with Watch(model, before, after), sdpa_kernel(SDPBackend.MATH), follow():
+        model(image)
+    return [found[i] for i in sorted(found)]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was inferred about the tensors of every module call.
+
+    Args:
+        frame: Columns `path`, `call`, `type`, `inputs`, `outputs` (representations, or `?`), `measured`, `why`.
+    """
+
+    frame: pd.DataFrame
+
+    def __str__(self) -> str:
+        rows = []
+        for row in self.frame.to_dict("records"):
+            indent = "  " * row["depth"]
+            call = f"#{row['call'] + 1}" if row["call"] else ""
+            rows.append(f"{indent}{row['path'] or '(model)'}{call} {row['type']}: {row['inputs']} → {row['outputs']}")
+            rows.append(f"{indent}    {row['why']}")
+        return "\n".join(rows)
+
+    def _repr_html_(self) -> str:
+        return str(self.frame.drop(columns="depth").to_html(index=False))
+
+
+def explain_representations(model: nn.Module, x: Tensor, representations: Representations = None) -> Explanation:
+    """Say how the tensors of every module call transform, and why.
+
+    Args:
+        model: Any module.
+        x: Images (N, C, H, W); the first is used.
+        representations: Overrides by pattern of module path, as for :func:`lee.layerwise`.
+
+    Returns:
+        A table that prints readably.
+
+    Raises:
+        InputError: As :func:`lee.layerwise`.
+    """
+    inner = plain(model)
+    check_modules(inner)
+    check_input(inner, x, image=True)
+    with untouched(inner), torch.no_grad(), eager():
+        found = trace(inner, x[:1], Overrides(representations))  # type: ignore[arg-type]
+    rows = [
+        {
+            "path": t.call.path, "call": t.call.call, "type": t.call.type, "depth": t.call.depth,
+            "inputs": ", ".join(map(_short, t.inputs)), "outputs": ", ".join(map(_short, t.outputs)),
+            "measured": t.placed, "why": t.why,
+        }
+        for t in found
+    ]  # fmt: skip
+    return Explanation(pd.DataFrame(rows))
+
+
+def eager() -> Any:
+    """Run what `torch.compile` wraps as plain Python, so that its modules are seen."""
+    return torch.compiler.set_stance("force_eager")
+
+
+def _short(reading: Reading) -> str:
+    return "?" if reading.representation is None else str(reading.representation)

@@ -1,0 +1,209 @@
+"""How each kind of ATen operator hands on the places of its inputs' entries."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from lee.places.labels import MIXED, NONE, Places, Unknown, finite, grid, is_map, mean
+
+Rule = Callable[[Any, Mapping[str, Any], "Lookup", Tensor], Places]
+Lookup = Callable[[Any], Places]
+
+SAME = ("alias", "clone", "contiguous", "detach", "lift_fresh", "_to_copy", "view_as_real", "channel_shuffle")
+MOVES = (
+    "view", "_unsafe_view", "_reshape_alias", "permute", "transpose", "t", "expand", "squeeze", "unsqueeze", "slice",
+    "select", "split", "split_with_sizes", "chunk", "unbind", "cat", "stack", "flip", "roll", "index", "index_select",
+    "gather", "repeat", "constant_pad_nd", "unfold", "diagonal", "take_along_dim", "masked_fill", "tril", "triu",
+)  # fmt: skip
+GRIDS = (
+    "convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "max_pool2d_with_indices", "max_pool2d",
+    "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "upsample_nearest2d",
+    "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa",
+    "_upsample_bicubic2d_aa", "reflection_pad2d", "replication_pad2d", "pixel_shuffle", "pixel_unshuffle",
+    "max_pool1d_with_indices", "avg_pool1d",
+)  # fmt: skip
+PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot")
+REDUCTIONS = (
+    "mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "logsumexp", "prod", "median",
+    "linalg_vector_norm", "norm",
+)  # fmt: skip
+ATTENTION = (
+    "_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_fused_attention_overrideable",
+)  # fmt: skip
+
+
+def bind(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by the names in the operator's schema."""
+    names = [a.name for a in func._schema.arguments]
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _filled(shape: Any, mark: complex) -> Tensor:
+    return torch.full((), mark, dtype=torch.complex128).expand(shape)
+
+
+def _same(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+    return known(next(iter(named.values())))
+
+
+def _move(func: Any, named: Mapping[str, Any], known: Lookup, out: Any) -> Any:
+    """Data movement: the same operator moves the places. Several outputs give a list of places."""
+    unknown = [p for p in map(known, pytree.tree_leaves(named)) if isinstance(p, Unknown)]
+    if unknown:
+        return unknown[0]
+    moved = {}
+    for name, value in named.items():
+        if name in ("indices", "index", "mask"):
+            moved[name] = value
+        elif isinstance(value, Tensor):
+            moved[name] = _or_none(known(value), value)
+        elif isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value):
+            moved[name] = [_or_none(known(v), v) for v in value]
+        else:
+            moved[name] = value
+    packet = func.overloadpacket.__name__
+    if packet == "masked_fill":
+        return moved["self"].expand(out.shape)
+    if packet in ("view", "_unsafe_view", "_reshape_alias"):
+        return moved["self"].reshape(out.shape)  # the places' strides are not those of the values
+    if packet == "constant_pad_nd":
+        moved["value"] = NONE
+    if packet == "unbind":
+        return list(moved["self"].unbind(moved.get("dim", 0)))
+    return func(**moved)
+
+
+def _or_none(places: Places, like: Tensor) -> Tensor:
+    return places if isinstance(places, Tensor) else _filled(like.shape, NONE)
+
+
+def _grid(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+    """Convolution, pooling, resampling: maps give maps that cover the same image."""
+    given = known(next(iter(named.values())))
+    if not isinstance(given, Tensor):
+        return given
+    if is_map(given) and out.ndim == 4:
+        return grid(*out.shape[-2:]).expand(out.shape)
+    if not bool(finite(given).any()):
+        return _filled(out.shape, MIXED if bool(torch.isinf(given.real).any()) else NONE)
+    if given.shape[2:] == out.shape[2:] and torch.equal(
+        given.nan_to_num(), given[:, :1].nan_to_num().expand(given.shape)
+    ):
+        return given[:, :1].expand(out.shape)
+    return Unknown(f"{_label(func)} of something that is no map")
+
+
+def _product(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+    """Matrix products keep the places of the operand that is contracted over entries of one place each."""
+    left, right = _operands(named)
+    if left.ndim == 1 or right.ndim == 1:
+        return Unknown(f"{_label(func)} of a vector")
+    a, b = known(left), known(right)
+    for given in (a, b):
+        if isinstance(given, Unknown):
+            return given
+    if a is None and b is None:
+        return None
+    rows = mean(a, [a.ndim - 1]) if isinstance(a, Tensor) else None
+    columns = mean(b, [b.ndim - 2]) if isinstance(b, Tensor) else None
+    ranked = [r for r in (rows, columns) if r is not None]
+    for places, differed in ranked:
+        if not differed and bool(finite(places).any()):
+            return places.expand(out.shape)
+    for places, differed in ranked:
+        if differed:
+            return places.expand(out.shape)
+    return ranked[0][0].expand(out.shape)
+
+
+def _operands(named: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    tensors = [v for v in named.values() if isinstance(v, Tensor)]
+    return tensors[-2], tensors[-1]
+
+
+def _attention(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+    """Attention: a query's place is its result's; without one the values of all places are mixed."""
+    query, value = known(named["query"]), known(named["value"])
+    if isinstance(query, Unknown):
+        return query
+    if isinstance(query, Tensor) and (not isinstance(value, Tensor) or bool(finite(query).any())):
+        return query[..., :1].expand(out.shape)
+    return _filled(out.shape, MIXED) if isinstance(value, Tensor) else value
+
+
+def _reduction(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+    given = known(named.get("self", named.get("x")))
+    if not isinstance(given, Tensor):
+        return given
+    dims = named.get("dim")
+    if dims is None or dims == []:
+        dims = list(range(given.ndim))
+    dims = [d % given.ndim for d in ([dims] if isinstance(dims, int) else dims)]
+    places = mean(given, dims)[0]
+    return (
+        places.reshape(out.shape) if places.numel() == out.numel() else Unknown(f"{_label(func)} to {tuple(out.shape)}")
+    )
+
+
+def pointwise(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+    """Entry by entry with broadcasting, and everything that keeps its input's shape: softmax, normalisation."""
+    inputs = [v for v in pytree.tree_leaves(list(named.values())) if isinstance(v, Tensor)]
+    labelled = [(v, p) for v in inputs if (p := known(v)) is not None]
+    if not labelled:
+        return None
+    whole = [p for v, p in labelled if v.shape == out.shape and isinstance(p, Tensor)]
+    if len(whole) == 1:
+        return _completed(whole[0], [p for _, p in labelled if isinstance(p, Tensor)], out)
+    unknown = [p for _, p in labelled if isinstance(p, Unknown)]
+    if whole:
+        return _merged(whole, func)
+    fitting = [p for v, p in labelled if isinstance(p, Tensor) and _fits(v, out)]
+    if unknown or not fitting:
+        return unknown[0] if unknown else Unknown(f"{_label(func)} changes the shape to {tuple(out.shape)}")
+    return _merged([p.expand(out.shape) for p in fitting], func)
+
+
+def _fits(value: Tensor, out: Tensor) -> bool:
+    try:
+        return torch.broadcast_shapes(value.shape, out.shape) == out.shape
+    except RuntimeError:
+        return False
+
+
+def _completed(places: Tensor, others: list[Tensor], out: Tensor) -> Tensor:
+    """`places` where they are; entries without one take that of a broadcast operand."""
+    good = finite(places)
+    if bool(good.all()):
+        return places
+    for other in others:
+        if other is not places and other.ndim <= out.ndim and bool(finite(other).any()):
+            places = torch.where(finite(places), places, other.expand(out.shape))
+    return places
+
+
+def _merged(candidates: list[Tensor], func: Any) -> Places:
+    first = candidates[0]
+    for other in candidates[1:]:
+        if other is first:
+            continue
+        both = finite(first) & finite(other)
+        if bool(((first - other).abs() > 1e-9)[both].any()):
+            return Unknown(f"{_label(func)} combines entries of different places")
+        marked = torch.where(finite(first) | torch.isinf(first.real), first, other)
+        first = torch.where(finite(other) & ~finite(first), other, marked)
+    return first
+
+
+def _label(func: Any) -> str:
+    return str(func.overloadpacket.__name__)
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(SAME, _same), **dict.fromkeys(MOVES, _move), **dict.fromkeys(GRIDS, _grid),
+    **dict.fromkeys(PRODUCTS, _product), **dict.fromkeys(REDUCTIONS, _reduction), **dict.fromkeys(ATTENTION, _attention),
+}  # fmt: skip
