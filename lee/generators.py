@@ -77,6 +77,12 @@ class Generator:
         return not any(self.photometric)
 
     @property
+    def is_axis_aligned(self) -> bool:
+        """Whether the field's x component depends on x alone and its y component on y alone: shifts and stretches."""
+        (_, yx), (xy, _) = self.matrix
+        return not yx and not xy
+
+    @property
     def is_photometric(self) -> bool:
         """Whether the generator changes values and leaves the pixels where they are."""
         return not any(self.coefficients[:6])

@@ -21,7 +21,8 @@ class Estimate(NamedTuple):
         n: Number of images.
         unit: Unit of the value.
         kernel: Interpolation kernel that the value depends on.
-        name: What was measured.
+        name: What was measured: the generator, say.
+        quantity: Which measure it is.
 
     Examples:
         >>> print(Estimate(0.0123456, 0.00123, 100, "per half side²", "fourier", "translation_x"))
@@ -34,9 +35,12 @@ class Estimate(NamedTuple):
     unit: str = ""
     kernel: str = ""
     name: str = ""
+    quantity: str = "LEE"
 
     @classmethod
-    def of(cls, samples: Tensor, *, unit: str = "", kernel: str = "", name: str = "") -> "Estimate":
+    def of(
+        cls, samples: Tensor, *, unit: str = "", kernel: str = "", name: str = "", quantity: str = "LEE"
+    ) -> "Estimate":
         """Mean and standard error of one number per image, (n,).
 
         Raises:
@@ -47,12 +51,12 @@ class Estimate(NamedTuple):
             raise InputError("There are no images to average over.")
         samples = samples.double().cpu()
         stderr = float(samples.std(correction=1) / math.sqrt(n)) if n > 1 else math.nan
-        return cls(float(samples.mean()), stderr, n, unit, kernel, name)
+        return cls(float(samples.mean()), stderr, n, unit, kernel, name, quantity)
 
     def __str__(self) -> str:
         digits = _digits(self.value, self.stderr)
         details = f"(n = {self.n}" + (f", kernel {self.kernel})" if self.kernel else ")")
-        title = f"LEE {self.name} = " if self.name else ""
+        title = f"{self.quantity} {self.name} = " if self.name else ""
         return " ".join(p for p in (f"{title}{digits}", self.unit, details) if p)
 
 

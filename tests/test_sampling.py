@@ -113,6 +113,18 @@ def test_warps_compose_and_invert(generator: lee.Generator) -> None:
     torch.testing.assert_close(back, x, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kernel", ["fourier", "central", "bilinear"])
+@pytest.mark.parametrize(("boundary", "align"), CONVENTIONS)
+def test_axis_aligned_flows_agree_with_the_general_ones(kernel: str, boundary: str, align: bool) -> None:
+    sampler, x = Sampler(kernel, boundary, align).for_image(9, 14), images(2, 9, 14)
+    for generator in (lee.TRANSLATION_X - 0.3 * lee.TRANSLATION_Y, lee.SCALE, lee.SQUEEZE + lee.TRANSLATION_Y):
+        general = generator + 1e-300 * lee.SHEAR_X  # no longer axis-aligned, and the same to every digit
+        assert generator.is_axis_aligned
+        assert not general.is_axis_aligned
+        expected = sampler.warp(x, general, 0.37)
+        torch.testing.assert_close(sampler.warp(x, generator, 0.37), expected, rtol=0, atol=1e-12)
+
+
 def test_commutator_of_actions_is_the_bracket() -> None:
     """`X(Y·z) - Y(X·z) = [X, Y]·z` on a smooth image."""
     image, sampler, x = lee.Image(), Sampler().for_image(64, 64), blob().expand(1, 3, 64, 64)
