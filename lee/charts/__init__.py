@@ -11,6 +11,7 @@ from lee.charts.fields import VectorField, arrows, orbit
 from lee.charts.layers import cumulative, icicle
 from lee.charts.matrices import heatmap
 from lee.charts.mixtures import mixer
+from lee.charts.page import page
 from lee.charts.pictures import Picture, pictures, tinted
 from lee.charts.plots import bars, dots, lines, scatter
 from lee.charts.tangents import tangents
@@ -25,6 +26,6 @@ __all__ = [
     "icicle", "cumulative",
     # images and vector fields
     "pictures", "Picture", "tinted", "arrows", "VectorField", "orbit",
-    # for a chart of one's own
-    "finish", "rounded", "enable", "PALETTE", "DIVERGING", "VEGALITE",
+    # for a chart of one's own, or on a page of its own
+    "page", "finish", "rounded", "enable", "PALETTE", "DIVERGING", "VEGALITE",
 ]  # fmt: skip

@@ -27,6 +27,7 @@ COLOURS = dict(
 
 WIDTHS = ("self_norm2", "norm2")
 LEVEL = 26  # pixels
+ROUNDING = 1e-9  # of the sum of all parts: what the terms of a container leave in the last digits
 NARROWEST = 5e-4  # of the whole width: less than half a pixel on a page
 MEASURED = ("norm2", "self_norm2", "share")
 OWN = "own operations"
@@ -110,8 +111,12 @@ def rectangles(frame: pd.DataFrame, by: str = "self_norm2") -> pd.DataFrame:
     """
     parts.check(frame, ["depth", "parent", *MEASURED], ["path", "type", "call", "kind"])
     kinds = (frame["family"] if "family" in frame else families(frame)).tolist()
-    calls: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
-    own = frame["self_norm2"].fillna(0.0).clip(lower=0.0).tolist()
+    alone = frame["self_norm2"].fillna(0.0)
+    own = alone.where(alone > ROUNDING * alone.sum(), 0.0).tolist()
+    calls: list[dict[str, Any]] = [
+        {**{str(k): v for k, v in row.items()}, "self_norm2": part}
+        for row, part in zip(frame.to_dict("records"), own, strict=True)
+    ]
     around = frame["parent"].tolist()
     size = _subtrees(own, around) if by == "self_norm2" else frame["norm2"].fillna(0.0).tolist()
     inside = _inside(own, size, around)
@@ -164,7 +169,7 @@ def _rectangle(call: dict[str, Any], x0: float, width: float, family: str, *, ow
         "path": path, "type": call["type"], "kind": OWN if own else call["kind"],
         "measured": _pm(call, f"{prefix}norm2"), "signed": _pm(call, f"{prefix}share", percent=True),
     }  # fmt: skip
-    return row if own else {**row, "alone": _pm(call, "self_norm2")}
+    return row if own else {**row, "alone": _pm(call, "self_norm2") if call["self_norm2"] else "0"}
 
 
 def _pm(call: dict[str, Any], column: str, *, percent: bool = False) -> str:
@@ -172,7 +177,7 @@ def _pm(call: dict[str, Any], column: str, *, percent: bool = False) -> str:
     value, error = call.get(column), call.get(f"{column}_se")
     if value is None or pd.isna(value):
         return "–"
-    shown = (lambda v: f"{100 * v:.2g} %") if percent else (lambda v: f"{v:.3g}")
+    shown = (lambda v: f"{100 * v:.2g} %".replace("-", "−")) if percent else (lambda v: f"{v:.3g}")
     return shown(value) if error is None or pd.isna(error) else f"{shown(value)} ± {shown(error)}"
 
 

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 import lee
 from lee.cli.book import book
 from lee.cli.data import data
+from lee.cli.layers import layers
 from lee.cli.measure import measure
 from lee.cli.train import train
 from lee.errors import LeeError
@@ -43,6 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(measure)
+app.command()(layers)
 app.command()(train)
 app.command()(book)
 app.add_typer(data, name="data")
