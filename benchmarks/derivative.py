@@ -18,16 +18,14 @@ Times on a shared machine vary: only ratios of minima from one run mean anything
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import timm
 import torch
+from common import machine, seconds, seconds_and_peak, write
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -50,7 +48,7 @@ def bilinear(x: Tensor, matrix: Tensor) -> Tensor:
     out = x.new_zeros(())
     for dx in (0, 1):
         for dy in (0, 1):
-            weight = (1 - (u - left - dx).abs()) * (1 - (v - top - dy).abs())
+            weight = (u - left if dx else 1 + left - u) * (v - top if dy else 1 + top - v)
             column = (w - 1 - (w - 1 - (left + dx).abs()).abs()).long()
             row = (h - 1 - (h - 1 - (top + dy).abs()).abs()).long()
             out = out + x[:, :, row, column] * weight
@@ -122,18 +120,6 @@ def methods(name: str) -> dict[str, Callable[[], object]]:
     }
 
 
-def seconds(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Smallest time of each method over interleaved rounds, after one that warms up."""
-    best = dict.fromkeys(runs, float("inf"))
-    for turn in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                best[name] = min(best[name], time.perf_counter() - start)
-    return best
-
-
 def alone(name: str, method: str) -> tuple[float, float]:
     """Seconds, and peak resident memory above the loaded model in GB, of one method in a process of its own."""
     command = [sys.executable, __file__, "--alone", name, method]
@@ -143,35 +129,11 @@ def alone(name: str, method: str) -> tuple[float, float]:
 
 
 def report_alone(name: str, method: str) -> None:
-    """The child process of :func:`alone` (Linux: it resets and reads the kernel's high-water mark)."""
+    """The child process of :func:`alone`."""
     model, x = build(name)
     with torch.no_grad():
         model(x)
-    Path("/proc/self/clear_refs").write_text("5")
-    before, start = _status("VmRSS"), time.perf_counter()
-    {"lee": ours, "paper": paper}[method](model, x)
-    print(time.perf_counter() - start, (_status("VmHWM") - before) / 1e6)
-
-
-def _status(key: str) -> int:
-    """A field of this process's memory, in kB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(key)).split()[1])
-
-
-def machine() -> dict[str, object]:
-    """What the figures were taken on."""
-    names = {line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")}
-    return {
-        "cpu": ", ".join(sorted(names)) or platform.processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "torch": torch.__version__, "timm": timm.__version__, "lee": lee.__version__,
-        "date": time.strftime("%Y-%m-%d"),
-    }  # fmt: skip
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
+    print(*seconds_and_peak(lambda: {"lee": ours, "paper": paper}[method](model, x)))
 
 
 def row(name: str, rounds: int) -> dict[str, object]:
@@ -206,14 +168,6 @@ def table(rows: list[dict[str, object]], about: dict[str, object]) -> str:
     return "\n".join(
         [title, "", *lines, "", f"Machine: {facts}.", "", "Made by `python benchmarks/derivative.py`.", ""]
     )
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def main() -> None:
