@@ -15,7 +15,7 @@ import pandas as pd
 from lee.charts import parts
 from lee.charts.theme import PALETTE, finish, rounded
 from lee.errors import InputError, nearest
-from lee.families import FAMILIES, families
+from lee.families import FAMILIES, completion, families
 
 INK, PAPER = "#1A1A1A", "#FFFFFF"  # words on rectangles, whose colours are the same on every page
 CONTAINER = "#E3E3E3"
@@ -202,7 +202,7 @@ def cumulative(
         alt: Alternative text.
         name: Label for `{numref}`.
         by: Column that tells the networks apart.
-        error: Column with the standard error of `cumulative`, drawn as a band.
+        error: Column with the standard error of what is drawn (`fraction_so_far_se` of :func:`lee.families.pooled`, say).
         relative: Show the sum as a fraction of its last value, so that networks of different size can be compared.
         x_title: Title of the horizontal axis.
         y_title: Title of the vertical axis, by default what is shown.
@@ -256,24 +256,8 @@ def running(
         points = rows[["path", "type"]].replace({"path": {"": "the model"}})
         points = points.assign(done=100 * (rows.index + 1) / len(rows), own=own / scale, sum=own.cumsum() / scale)
         if error:
-            points["se"] = rows[error].ffill().fillna(0.0) / scale
+            points["se"] = rows[error].fillna(0.0)
         begin = {"path": "", "type": "", "done": 0.0, "own": 0.0, "sum": 0.0} | ({"se": 0.0} if error else {})
         points = pd.concat([pd.DataFrame([begin]), points], ignore_index=True)
         curves.append(points if by is None else points.assign(**{by: label}))
     return pd.concat(curves, ignore_index=True)
-
-
-def completion(parent: list[int]) -> list[int]:
-    """Rows in the order in which their calls end: what a call has called ends before it.
-
-    Examples:
-        >>> completion([-1, 0, 1, 0])
-        [2, 1, 3, 0]
-    """
-    order: list[int] = []
-    open_calls: list[int] = []
-    for row, around in enumerate(parent):
-        while open_calls and open_calls[-1] != around:
-            order.append(open_calls.pop())
-        open_calls.append(row)
-    return order + open_calls[::-1]
