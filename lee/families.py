@@ -17,10 +17,11 @@ from lee.errors import InputError
 Array = npt.NDArray[Any]
 
 FAMILIES = (
-    "downsampling convolution", "convolution", "pooling", "activation", "normalisation", "attention", "linear",
+    "downsampling convolution", "convolution", "pooling", "activation", "normalisation", "attention", "linear", "MLP",
     "functional", "other",
 )  # fmt: skip
-"""All families. `functional` is what a container does by itself, between the modules that it calls."""
+"""All families. `functional` is what a container does by itself, between the modules that it calls. An `MLP` is a perceptron
+that is measured as a whole, as the one that mixes tokens: between its layers nothing has a place."""
 
 # The first family with a fitting part wins: an AttentionPool is attention, a ConvNormAct's own part is functional.
 _PARTS = {
@@ -29,6 +30,7 @@ _PARTS = {
     "pooling": ("pool", "blur", "downsample", "upsample"),
     "normalisation": ("norm", "layerscale", "affine"),
     "linear": ("linear", "embedding"),
+    "MLP": ("mlp", "feedforward", "perceptron"),
     "activation": (
         "relu", "gelu", "silu", "swish", "sigmoid", "tanh", "elu", "mish", "softmax", "softplus", "softsign", "glu", "act",
     ),
@@ -69,8 +71,13 @@ def families(frame: pd.DataFrame, model: nn.Module | None = None) -> pd.Series:
         Names from :data:`FAMILIES`, with the frame's index.
     """
     strided = _strided(model) if model is not None else set()
-    rows = zip(frame["path"], frame["type"], frame["kind"], strict=True)
-    names = [family(kind, leaf=part != "container", reduces=path in strided) for path, kind, part in rows]
+    measured = set(frame.loc[frame["kind"] != "merged", "parent"])
+    rows = zip(range(len(frame)), frame["path"], frame["type"], frame["kind"], strict=True)
+    names = [
+        # A container none of whose calls could be measured stands for all of them.
+        family(kind, leaf=part != "container" or row not in measured, reduces=path in strided)
+        for row, path, kind, part in rows
+    ]
     return pd.Series(names, index=frame.index, name="family", dtype=object)
 
 

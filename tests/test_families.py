@@ -33,6 +33,12 @@ def test_what_a_container_does_itself_is_functional_unless_it_is_attention() -> 
     assert set(named.values()) <= set(FAMILIES)
 
 
+def test_a_perceptron_without_places_inside_counts_as_a_whole() -> None:
+    frame = layer_frame().iloc[:6].assign(type=["A", "B", "C", "D", "Mlp", "Linear"], kind=["container"] * 5 + ["leaf"])
+    assert families(frame)[4] == "functional"
+    assert families(frame.assign(kind=["container"] * 5 + ["merged"]))[4] == "MLP"
+
+
 def test_with_the_model_a_stride_is_seen() -> None:
     model = nn.Sequential()
     model.net = timm.create_model("resnet18")

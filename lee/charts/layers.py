@@ -19,9 +19,10 @@ from lee.families import FAMILIES, completion, families
 
 INK, PAPER = "#1A1A1A", "#FFFFFF"  # words on rectangles, whose colours are the same on every page
 CONTAINER = "#E3E3E3"
-_PURPLE, _TAN = "#8A63B5", "#B59B7C"  # two more than the palette has
+_PURPLE, _BROWN, _TAN = "#8A63B5", "#8A4B2A", "#B59B7C"  # more than the palette has
 COLOURS = dict(
-    zip(FAMILIES, (PALETTE[5], PALETTE[0], _PURPLE, *PALETTE[1:5], PALETTE[6], _TAN), strict=True), container=CONTAINER
+    zip(FAMILIES, (PALETTE[5], PALETTE[0], _PURPLE, *PALETTE[1:5], _BROWN, PALETTE[6], _TAN), strict=True),
+    container=CONTAINER,
 )
 """The colour of each family of layers, the same in every chart."""
 
@@ -65,7 +66,7 @@ def icicle(
     zoom = altair.selection_point(name="zoom", fields=["x0", "x1"], on="click", clear="dblclick", empty=False)
     ends = [altair.ExprRef(f"isValid(zoom.{end}) ? zoom.{end}[0] : {i}") for i, end in enumerate(("x0", "x1"))]
     across = altair.Scale(domain=ends, nice=False, zero=False, clamp=False)
-    base = altair.Chart(rounded(data, 6)).encode(
+    base = altair.Chart(rounded(data)).encode(
         x=altair.X("x0:Q", scale=across, axis=None), y=altair.Y("depth:Q", scale=altair.Scale(reverse=True), axis=None)
     )
     shown = [f for f in COLOURS if f in set(data["family"])]
@@ -87,7 +88,7 @@ def _words(base: altair.Chart) -> altair.Chart:
         align="left", baseline="middle", fontSize=11, dx=4, clip=True, tooltip=None,
         limit=altair.ExprRef(f"max({room}, 1)"), opacity=altair.ExprRef(f"{room} < 18 ? 0 : 1"),
     )  # fmt: skip
-    dark = [f for f, c in COLOURS.items() if c in (PALETTE[0], _PURPLE)]
+    dark = [f for f, c in COLOURS.items() if c in (PALETTE[0], _PURPLE, _BROWN)]
     ink = altair.condition(altair.FieldOneOfPredicate("family", dark), altair.value(PAPER), altair.value(INK))
     # Under a zoom the name of a rectangle that began further left stays in sight.
     return words.encode(
