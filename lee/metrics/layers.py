@@ -1,0 +1,237 @@
+r"""The discrete errors of equivariance of every module call, with both normalisations.
+
+With `S` the sum of squared differences over the `N` entries of an output that stay in view, papers report `S / N` (a mean
+square) or `S / √N`. The first makes a large map as important as a small one, the second weighs it by `√N`.
+
+Source: Gruver et al., ICLR 2023, Fig. 4 right, compares both with LEE, for each module on its own.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
+
+from lee import memory
+from lee.errors import InputError, nearest
+from lee.generators import AnyGenerator
+from lee.layerwise.calls import Call, Watch, check_modules
+from lee.layerwise.trace import Overrides, Traced, eager, tensors, trace
+from lee.measuring import check_input, plain, untouched
+from lee.metrics.errors import check_margin, compare, moved
+from lee.metrics.motion import Motion, as_motions, grid_of, whole_samples
+from lee.representations import Image, Representation, Representations
+from lee.sampling import Sampler
+from lee.statistics import Estimate
+
+SCOPES = ("module", "features")
+
+
+class _Tally:
+    """Squared differences of every call, (T, N), and how many entries were compared, (T,)."""
+
+    def __init__(self, motions: int, images: int) -> None:
+        self.shape = (motions, images)
+        self.squares: dict[int, Tensor] = {}
+        self.counts: dict[int, Tensor] = {}
+
+    def add(self, call: int, motion: int, images: Tensor, squares: Tensor, count: float) -> None:
+        """Enter the differences of a batch of images."""
+        zero = torch.zeros(self.shape, dtype=torch.float64)
+        self.squares.setdefault(call, zero)[motion, images] = squares
+        self.counts.setdefault(call, zero[:, 0].clone())[motion] = count
+
+    def row(self, call: int) -> dict[str, float]:
+        """`n`, `mean` = S / N and `root` = S / √N with their standard errors; NaN where nothing stays in view."""
+        missing = dict.fromkeys(("n", "mean", "mean_se", "root", "root_se"), float("nan"))
+        if call not in self.squares or not self.counts[call].sum() > 0:
+            return missing
+        used = self.counts[call] > 0
+        counts, squares = self.counts[call][used, None], self.squares[call][used]
+        mean, root = Estimate.of((squares / counts).mean(0)), Estimate.of((squares / counts.sqrt()).mean(0))
+        return {
+            "n": float(counts.mean()), "mean": mean.value, "mean_se": mean.stderr,
+            "root": root.value, "root_se": root.stderr,
+        }  # fmt: skip
+
+
+def _first(output: Any) -> Tensor | None:
+    found = tensors(output)
+    return found[0] if found else None
+
+
+def _representations(traced: Traced) -> tuple[list[Representation], Representation] | None:
+    """How the inputs and the first output of a call transform; None where that is not known."""
+    if not traced.outputs or traced.outputs[0].representation is None:
+        return None
+    given = [r.representation for r in traced.inputs]
+    known = [r for r in given if r is not None]
+    return (known, traced.outputs[0].representation) if len(known) == len(given) else None
+
+
+def _folds(model: nn.Module, image: Tensor) -> bool:
+    """Whether a tensor of some call doesn't have the batch as its first axis, so that images could mix in it."""
+    found: list[bool] = []
+
+    def look(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        found.extend(v.ndim == 0 or len(v) != 1 for v in tensors((args, kwargs, output)))
+
+    with Watch(model, after=look):
+        model(image)
+    return any(found)
+
+
+class _Measurement:
+    """One run of :func:`layer_errors`: the calls of a model, and where their differences are entered."""
+
+    def __init__(
+        self, model: nn.Module, images: Tensor, motions: list[Motion], sampler: Sampler, margin: int, band_limit: bool,
+        whole: bool, representations: Representations,
+    ) -> None:  # fmt: skip
+        self.model, self.motions, self.sampler = model, motions, sampler
+        self.margin, self.band_limit, self.whole = margin, band_limit, whole
+        self.calls = trace(model, images[:1], Overrides(representations))
+        self.tally = _Tally(len(motions), len(images))
+
+    def _enter(
+        self, call: int, k: int, motion: Motion, index: Tensor, actual: Tensor, value: Tensor, kind: Representation
+    ) -> None:
+        wanted = moved(motion, value, kind, self.sampler, output=True)
+        squares, count = compare(len(index), actual, wanted, kind, motion, self.sampler, self.margin, self.band_limit)
+        self.tally.add(call, k, index, squares, count)
+
+    def modules(self, x: Tensor, index: Tensor) -> None:
+        """`m(ρ h) - ρ m(h)` of every call that contains no other, at its own input `h`."""
+        given: dict[int, Any] = {}
+
+        def before(call: Call, module: nn.Module, args: Any, kwargs: Any) -> None:
+            if self.calls[call.index].leaf:  # a copy: the module may write into its input
+                given[call.index] = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
+
+        def after(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            known = _representations(self.calls[call.index])
+            stored, value = given.pop(call.index, None), _first(output)
+            if stored is None or known is None or value is None:
+                return
+            inputs = list(zip(known[0], tensors(stored), strict=True))
+            with watch.paused():
+                for k, motion in enumerate(self._own(inputs, (known[1], value))):
+                    again = _first(self._again(module, stored, known[0], motion))
+                    if again is not None:
+                        self._enter(call.index, k, motion, index, again, value, known[1])
+
+        with Watch(self.model, before, after) as watch:
+            self.model(x)
+
+    def _own(self, inputs: list[tuple[Representation, Tensor]], output: tuple[Representation, Tensor]) -> list[Motion]:
+        """The motions of one call's tensors."""
+        grids = [g for kind, z in (*inputs, output) if (g := grid_of(kind, z)) is not None]
+        return [whole_samples(m, grids, self.sampler) for m in self.motions] if self.whole and grids else self.motions
+
+    def _again(self, module: nn.Module, stored: Any, known: list[Representation], motion: Motion) -> Any:
+        """The module's output for moved inputs."""
+        leaves, spec = pytree.tree_flatten(stored)
+        each = iter(known)
+        leaves = [
+            moved(motion, v, next(each), self.sampler) if isinstance(v, Tensor) and v.is_floating_point() else v
+            for v in leaves
+        ]
+        args, kwargs = pytree.tree_unflatten(leaves, spec)
+        return module(*args, **kwargs)
+
+    def features(self, x: Tensor, index: Tensor) -> None:
+        """`h_m(ρ x) - ρ h_m(x)` of the output `h_m` of every call, for the moved image."""
+        still: dict[int, Tensor] = {}
+
+        def keep(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            value = _first(output)
+            if value is not None and _output_known(self.calls[call.index]):
+                still[call.index] = value.clone()  # a later module may write into it
+
+        with Watch(self.model, after=keep):
+            self.model(x)
+        for k, motion in enumerate(self.motions):
+
+            def enter(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any, k: int = k) -> None:
+                if call.index in still:
+                    representation = self.calls[call.index].outputs[0].representation
+                    assert representation is not None
+                    actual, value = tensors(output)[0], still[call.index]
+                    self._enter(call.index, k, self.motions[k], index, actual, value, representation)
+
+            with Watch(self.model, after=enter):
+                self.model(moved(motion, x, Image(), self.sampler))
+
+    def frame(self) -> pd.DataFrame:
+        """One row per call in order of execution."""
+        rows = [
+            {"path": t.call.path, "type": t.call.type, "call": t.call.call, "depth": t.call.depth, "leaf": t.leaf}
+            | self.tally.row(t.call.index)
+            for t in self.calls
+        ]
+        return pd.DataFrame(rows)
+
+
+def _output_known(traced: Traced) -> bool:
+    return bool(traced.outputs) and traced.outputs[0].representation is not None
+
+
+def layer_errors(
+    model: nn.Module,
+    images: Tensor,
+    motions: Sequence[Motion | tuple[AnyGenerator, float]],
+    *,
+    scope: str = "module",
+    kernel: str = "fourier",
+    boundary: str = "reflect",
+    margin: int = 0,
+    band_limit: bool = False,
+    whole: bool = False,
+    representations: Representations = None,
+    chunk: int = 16,
+) -> pd.DataFrame:
+    """Discrete errors of equivariance of every module call, normalised by `N` and by `√N`.
+
+    Args:
+        model: Any module; measured in eval mode and left as it was.
+        images: (N, C, H, W), floating point.
+        motions: Finite motions, from :func:`translations`, :func:`rotations` or :func:`amounts`.
+        scope: `"module"`: each call that contains no other, on its own: its own input is moved (Gruver et al., Fig. 4
+            right). `"features"`: the image is moved, and the output of every call is compared, so that errors add up along
+            the network.
+        kernel: Interpolation kernel of the finite motions.
+        boundary: What the motion brings in from outside: `"reflect"` or `"circular"`.
+        margin: Samples along the border of each map to leave out beside those that come from outside.
+        whole: For `"module"` and translations: move each call's tensors by whole samples of the coarser of its grids, so that
+            nothing is interpolated. The same fraction of the side is then another shift for another layer, or none at all.
+        band_limit: Compare only the frequencies that every rotation leaves on the grid.
+        representations: Overrides by pattern of module path, as for the layer-wise decomposition.
+        chunk: Images per pass; 1 is used for models that fold anything into the batch axis, as Swin its windows.
+
+    Returns:
+        One row per call, in order of execution: `path`, `type`, `call`, `depth`, `leaf`, `n` (entries compared, per image),
+        `mean` and `mean_se` (S / N and its standard error over images), `root` and `root_se` (S / √N). NaN where a call isn't
+        measured: its tensors have no known place, nothing stays in view, or (`"module"`) it contains others.
+
+    Raises:
+        InputError: For input that can't be measured; the message says why.
+    """
+    if scope not in SCOPES:
+        raise InputError(f"Unknown scope {scope!r}.{nearest(scope, SCOPES)}")
+    if whole and scope != "module":
+        raise InputError("`whole` goes with scope='module': one shift of the image can't be whole on every grid.")
+    check_margin(margin)
+    steps, inner = as_motions(motions), plain(model)
+    check_modules(inner)
+    check_input(inner, images, image=True)
+    assert isinstance(inner, nn.Module)
+    sampler = Sampler(kernel, boundary).for_image(*images.shape[-2:])
+    with untouched(inner), memory.kept(), torch.no_grad(), eager(), sdpa_kernel(SDPBackend.MATH):
+        run = _Measurement(inner, images, steps, sampler, margin, band_limit, whole, representations)
+        at_once = 1 if _folds(inner, images[:1]) else chunk
+        for index in torch.arange(len(images)).split(at_once):
+            (run.modules if scope == "module" else run.features)(images[index], index)
+    return run.frame()
