@@ -58,7 +58,7 @@ def infinitesimal_actions(generators: Sequence[Generator | Action], x: Tensor, s
     return torch.stack([next(moved) if isinstance(g, Generator) else _velocity(g.function, x) for g in generators])
 
 
-def actions_on_output(
+def _actions_on_output(
     generators: Sequence[Generator | Action], z: Tensor, x: Tensor, sampler: Sampler, given: Representations
 ) -> Tensor | None:
     """`X_k·f(x)`: shape (K, N, ...); None where every one is zero."""
@@ -76,10 +76,10 @@ def actions_on_output(
     return torch.stack(parts)
 
 
-def derivatives_of(
+def terms_of(
     model: Model, x: Tensor, generators: Sequence[Generator | Action], output: Output, sampler: Sampler, given: Representations
-) -> Tensor:  # fmt: skip
-    """`L_k f(x)` of one chunk: shape (K, N, ...)."""
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """The two terms of one chunk, `J_f(x)·(X_k·x)` and `X_k·f(x)`: each (K, N, ...), the latter None where it vanishes."""
     tangents = infinitesimal_actions(generators, x, sampler)
     value, lanes = pushforward(lambda z: select(model(z), output), x, tangents)
     if lanes is None:
@@ -90,7 +90,14 @@ def derivatives_of(
         )
     if not bool(lanes.any()) and bool(tangents.any()):
         _warn_if_constant(lambda z: select(model(z), output), x)
-    moved = actions_on_output(generators, value, x, sampler, given)
+    return lanes, _actions_on_output(generators, value, x, sampler, given)
+
+
+def _derivatives(
+    model: Model, x: Tensor, generators: Sequence[Generator | Action], output: Output, sampler: Sampler, given: Representations
+) -> Tensor:  # fmt: skip
+    """`L_k f(x)` of one chunk: shape (K, N, ...)."""
+    lanes, moved = terms_of(model, x, generators, output, sampler, given)
     return lanes if moved is None else lanes - moved
 
 
@@ -164,8 +171,7 @@ def lie_derivative(
     sampler, inner = sampler_of(x, kernel, boundary, align_corners), plain(model)
     with untouched(inner), memory.kept(), torch.no_grad(), workspace(x):
         parts = [
-            derivatives_of(inner, part, [resolved], output, sampler, representations)[0]
-            for part in _chunks(x, 1, chunk)
+            _derivatives(inner, part, [resolved], output, sampler, representations)[0] for part in _chunks(x, 1, chunk)
         ]
     return torch.cat(parts)
 
@@ -244,7 +250,7 @@ def equivariance_gram(
             sampler = sampler_of(batch, kernel, boundary, align_corners)
             with workspace(batch):
                 for part in _chunks(batch, len(used), chunk):
-                    lanes = derivatives_of(inner, part, used, output, sampler, representations)
+                    lanes = _derivatives(inner, part, used, output, sampler, representations)
                     name = output if isinstance(output, str) else getattr(output, "__name__", "callable")
                     grams.append(EquivarianceGram(_gram(lanes), used, kernel, boundary, align_corners, name))
                     bar.update(len(part))

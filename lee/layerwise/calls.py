@@ -49,8 +49,9 @@ class Watch:
 
     Args:
         model: The model; calls of every module in it are seen, however deep.
-        before: Called with each call and its final arguments (after the user's own hooks).
-        after: Called with each call, its arguments and its output; what it returns replaces the output, None leaves it.
+        before: Called with each call and its arguments, before the user's own hooks, which a second call runs again.
+        after: Called with each call, its arguments and its output after the user's hooks; what it returns replaces the
+            output, None leaves it.
     """
 
     def __init__(self, model: nn.Module, before: Before | None = None, after: After | None = None) -> None:
@@ -67,7 +68,7 @@ class Watch:
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # its calls can't be seen: part of the call around it
             self._handles += [
-                module.register_forward_pre_hook(self._starts(path), with_kwargs=True),
+                module.register_forward_pre_hook(self._starts(path), with_kwargs=True, prepend=True),
                 module.register_forward_hook(self._ends, with_kwargs=True),
             ]
         return self

@@ -1,8 +1,7 @@
 """The entry of the decomposition: images in chunks, one mode of differentiation, moments joined."""
 
 import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,55 +9,21 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lee import memory
-from lee.derivative import (
-    actions_on_output,
-    automatic_chunk,
-    batches_of,
-    derivatives_of,
-    infinitesimal_actions,
-    sampler_of,
-)
+from lee.derivative import automatic_chunk, batches_of, sampler_of
 from lee.errors import InputError, nearest
 from lee.generators import Action, AnyGenerator, Generator, get
-from lee.layerwise import push
 from lee.layerwise.calls import check_modules
 from lee.layerwise.decomposition import Decomposition, Moments, table
-from lee.layerwise.local import FoldError, Local, locals_of
+from lee.layerwise.local import FoldError
+from lee.layerwise.passes import Pass, Setting, measure_pass
 from lee.layerwise.trace import Overrides, Traced, eager, trace
-from lee.measuring import Output, check_input, check_output_name, plain, select, untouched
+from lee.measuring import Output, check_input, check_output_name, plain, untouched
 from lee.representations import Representations
-from lee.sampling import Sampler
 from lee.stacked import workspace
 from lee.statistics import Estimate, unit_of
 
 MODES = ("auto", "forward", "reverse", "probes")
 LANES = 12  # lanes that keep the plain part of a stacked pass small beside them
-
-
-@dataclass
-class _Setting:
-    """What stays the same from batch to batch."""
-
-    model: nn.Module
-    generator: Generator
-    output: Output
-    sampler: Sampler
-    representations: Representations
-    mode: str
-    probes: int
-    random: torch.Generator
-    found: list[Traced]
-    parents: list[int]
-
-
-@dataclass
-class _Measured:
-    """What one pass gave."""
-
-    moments: Moments
-    finished: list[int]
-    gap: float
-    mode: str
 
 
 def layerwise(
@@ -121,16 +86,15 @@ def layerwise(
     resolved = _checked(generator, output, mode, probes, chunk)
     inner = plain(model)
     check_modules(inner)
+    assert isinstance(inner, nn.Module)
     overrides = Overrides(representations)
     random = torch.Generator().manual_seed(seed)
     traces: dict[tuple[int, ...], list[Traced]] = {}
-    measured: list[_Measured] = []
+    measured: list[Pass] = []
     total = len(images) if isinstance(images, Tensor) and images.ndim else None
-    given = (
-        {"output": representations["output"]}
-        if isinstance(representations, dict) and "output" in representations
-        else None
-    )
+    given = representations
+    if isinstance(representations, Mapping):
+        given = {"output": representations["output"]} if "output" in representations else None
     with (
         untouched(inner), memory.kept(), torch.no_grad(), eager(),
         tqdm(total=total, unit="image", disable=not progress, leave=False) as bar,
@@ -138,12 +102,12 @@ def layerwise(
         for batch in batches_of(images):
             check_input(inner, batch, image=True)
             if batch.shape[1:] not in traces:
-                traces[batch.shape[1:]] = trace(inner, batch[:1], overrides)  # type: ignore[arg-type]
+                traces[batch.shape[1:]] = trace(inner, batch[:1], overrides)
             found = traces[batch.shape[1:]]
             if [t.call for t in found] != [t.call for t in next(iter(traces.values()))]:
                 raise InputError("The batches make different module calls, so there is no common list of layers.")
             sampler = sampler_of(batch, kernel, boundary, align_corners)
-            setting = _Setting(inner, resolved, output, sampler, given, mode, probes, random, found, _parents(found))  # type: ignore[arg-type]
+            setting = Setting(inner, resolved, output, sampler, given, mode, probes, random, found, _parents(found))
             for part in _measured(setting, batch, chunk):
                 measured.append(part)
                 bar.update(len(part.moments.total))
@@ -181,7 +145,7 @@ def _parents(found: list[Traced]) -> list[int]:
     return parents
 
 
-def _measured(setting: _Setting, batch: Tensor, chunk: int | None) -> Iterator[_Measured]:
+def _measured(setting: Setting, batch: Tensor, chunk: int | None) -> Iterator[Pass]:
     """The batch in parts; halves the chunk when memory runs out, and goes image by image where a fold can't be followed."""
     lanes_times_images = chunk or automatic_chunk(batch, 0)
     start, singly = 0, False
@@ -190,7 +154,7 @@ def _measured(setting: _Setting, batch: Tensor, chunk: int | None) -> Iterator[_
         part = batch[start : start + n]
         try:
             with workspace(part):
-                measured = _one(setting, part, max(1, lanes_times_images // len(part)))
+                measured = measure_pass(setting, part, max(1, lanes_times_images // len(part)))
         except FoldError:
             singly = True
             continue
@@ -204,74 +168,8 @@ def _measured(setting: _Setting, batch: Tensor, chunk: int | None) -> Iterator[_
         start += len(part)
 
 
-def _one(setting: _Setting, x: Tensor, lanes: int) -> _Measured:
-    """Moments of one pass of images (N, C, H, W)."""
-    model, n = setting.model, len(x)
-
-    def run() -> Tensor:
-        return select(model(x.clone()), setting.output)
-
-    local, finished = locals_of(model, run, setting.found, setting.generator, setting.sampler, n)
-    # Within a group of lanes, those of the first calls are the long ones: groups follow the order in which calls end.
-    local.sort(key=lambda part: part.finished)
-    total = derivatives_of(model, x, [setting.generator], setting.output, setting.sampler, setting.representations)[0]
-    dim = total[0].numel()
-    mode = _cheapest(local, len(setting.found), dim, lanes) if setting.mode == "auto" else setting.mode
-    flat = total.reshape(n, -1).double().cpu()
-    whole = flat.square().mean(-1)
-    if mode == "probes":
-        directions = _rademacher((setting.probes, *total.shape), setting.random, total)
-        lengths = (directions.reshape(setting.probes, n, -1).double().cpu() * flat).sum(-1).T / dim**0.5
-        pushed = push.probes(model, run, local, directions) / dim**0.5 if local else None
-        coordinates = lengths
-    else:
-        pushed = None
-        if local:
-            pushed = (
-                push.forward(model, run, local, n, lanes) if mode == "forward" else push.reverse(model, run, local, n)
-            )
-            pushed = pushed.reshape(len(local), n, -1)
-        coordinates = flat
-    terms = {0: coordinates}
-    if pushed is not None:
-        terms.update({part.index: v for part, v in zip(local, pushed.double().cpu(), strict=True)})
-    moments = Moments.of(terms, coordinates, whole, setting.parents, mode == "probes")
-    return _Measured(moments, finished, _gap(setting, run_on=x, total=total), mode)
-
-
-def _rademacher(shape: tuple[int, ...], random: torch.Generator, like: Tensor) -> Tensor:
-    return (torch.randint(0, 2, shape, generator=random) * 2 - 1).to(like)
-
-
-def _cheapest(local: list[Local], calls: int, dim: int, lanes: int) -> str:
-    """The exact mode with fewer passes: a lane runs from its call on, a backward pass costs two forward ones."""
-    forward = len(local) * 0.6 + len(local) / lanes
-    return "reverse" if 1 + 2.2 * dim < forward else "forward"
-
-
-def _gap(setting: _Setting, *, run_on: Tensor, total: Tensor) -> float:
-    """`Σ ‖e‖²/dim` over images, `e` the difference of the total from one computed in reverse mode, along one random direction."""
-    x = run_on.detach().clone()
-    image = infinitesimal_actions([setting.generator], x, setting.sampler)[0]
-    with torch.enable_grad():
-        x.requires_grad_()
-        y = select(setting.model(x * 1), setting.output)
-        direction = _rademacher(tuple(y.shape), torch.Generator().manual_seed(0), y)
-        if not y.requires_grad:
-            return 0.0
-        (gradient,) = torch.autograd.grad((y * direction).sum(), x)
-    y = y.detach()
-    moved = actions_on_output([setting.generator], y, run_on, setting.sampler, setting.representations)
-    if moved is not None:
-        total = total + moved[0]
-    n = len(x)
-    other = (gradient * image).reshape(n, -1).double().sum(-1)
-    mine = (total * direction).reshape(n, -1).double().sum(-1)
-    return float((other - mine).square().sum()) / y[0].numel()
-
-
 def _summed(
-    measured: list[_Measured],
+    measured: list[Pass],
     found: list[Traced],
     parents: list[int],
     generator: Generator,

@@ -14,7 +14,19 @@ from torch.utils import _pytree as pytree
 from lee.errors import InputError
 from lee.layerwise.calls import Call, Watch, check_modules
 from lee.measuring import check_input, plain, untouched
-from lee.places import Reading, Unknown, follow, follow_nothing, label, placed_image, places_of, read
+from lee.places import (
+    Given,
+    Reading,
+    Unknown,
+    follow,
+    follow_nothing,
+    given_of,
+    label,
+    of_representation,
+    placed_image,
+    places_of,
+    read,
+)
 from lee.representations import Image, Representation, Representations, Trivial, resolve
 
 CONSTANT = "does not depend on the image"
@@ -95,23 +107,23 @@ class Overrides:
                 )
 
 
-@dataclass(frozen=True)
-class _Given:
-    """Stands for followed places where the user has said what a tensor is."""
-
-    reading: Reading
-
-
 def reading_of(value: Tensor, image: Tensor | None = None) -> Reading:
     """How a labelled tensor transforms."""
     if value is image:
         return Reading(Image(), "the image")
+    given = given_of(value)
+    if given is not None:
+        return given.reading
     places = places_of(value)
-    if isinstance(places, _Given):
-        return places.reading
     if isinstance(places, Unknown):
         return Reading(None, places.reason)
     return Reading(Trivial(), CONSTANT) if places is None else read(places)
+
+
+def _copied_label(value: Tensor) -> Tensor:
+    """The tensor as it is now, for a module may write into it: only its shape and places count."""
+    with follow_nothing():
+        return label(value.detach(), given_of(value) or places_of(value))
 
 
 def _mark_output(value: Tensor, traced: Traced, given: Mapping[str, Tensor], overrides: Overrides) -> Reading:
@@ -120,7 +132,11 @@ def _mark_output(value: Tensor, traced: Traced, given: Mapping[str, Tensor], ove
     if chosen is not None:
         pattern, representation = chosen
         reading = Reading(representation, f"as given for {pattern!r}")
-        label(value, _Given(reading))  # type: ignore[arg-type]
+        try:
+            places = None if representation is None else of_representation(representation, value.shape)
+        except InputError as error:
+            raise InputError(f"representations[{pattern!r}] for module {traced.call.name!r}: {error}") from error
+        label(value, Given(reading) if places is None else places)
         return reading
     reading = reading_of(value)
     if reading.representation is None:
@@ -131,7 +147,7 @@ def _mark_output(value: Tensor, traced: Traced, given: Mapping[str, Tensor], ove
                 and inner.representation is not None
                 and not isinstance(inner.representation, Trivial)
             ):
-                label(value, places_of(source))
+                label(value, given_of(source) or places_of(source))
                 return Reading(inner.representation, f"of its input's shape, so {inner.why}")
     return reading
 
@@ -148,7 +164,7 @@ def trace(model: nn.Module, x: Tensor, overrides: Overrides) -> list[Traced]:
     def before(call: Call, module: nn.Module, args: Any, kwargs: Any) -> None:
         given = tensors((args, kwargs))
         found[call.index] = Traced(call, [reading_of(v, image) for v in given])
-        sources[call.index] = {str(i): label(v.detach(), places_of(v)) for i, v in enumerate(given)}
+        sources[call.index] = {str(i): _copied_label(v) for i, v in enumerate(given)}
         if call.parent >= 0:
             found[call.parent].leaf = False
 

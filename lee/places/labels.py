@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lee.representations import Map, Representation, Scattered, Tokens, Trivial
+from lee.errors import InputError
+from lee.representations import Image, Map, Representation, Scattered, Tokens, Trivial
 
 NONE = complex("nan+nanj")
 MIXED = complex("inf+infj")
@@ -33,6 +34,13 @@ class Reading:
 
     representation: Representation | None
     why: str
+
+
+@dataclass(frozen=True)
+class Given:
+    """Stands for places where a tensor's representation was given and has no places that could be followed further."""
+
+    reading: Reading
 
 
 def grid(height: int, width: int) -> Tensor:
@@ -75,6 +83,33 @@ def mean(places: Tensor, dims: list[int]) -> tuple[Tensor, bool]:
     if differed and len(values) and bool(((values - values[0]).abs() < 10.0**-_DIGITS).all()):
         out = torch.where(count > 0, mixed, out)
     return out, differed
+
+
+def of_representation(representation: Representation, shape: torch.Size) -> Tensor | None:
+    """Places of one sample's tensor that are read as `representation`; None where none are (a vector field, say).
+
+    Raises:
+        InputError: If the representation doesn't fit the shape.
+    """
+    if isinstance(representation, Trivial):
+        return torch.full((), NONE, dtype=torch.complex128).expand(shape)
+    places = None
+    if type(representation) in (Map, Image) and len(shape) == 4:
+        last = representation.channels_last  # type: ignore[attr-defined]
+        places = grid(*shape[1:3])[None, ..., None] if last else grid(*shape[2:])
+    elif isinstance(representation, Tokens) and len(shape) == 3:
+        size = representation.grid
+        places = torch.cat([torch.full((representation.prefix,), NONE, dtype=torch.complex128), grid(*size).flatten()])[
+            :, None
+        ]
+        places = places if len(places) == shape[1] else None
+    elif isinstance(representation, Scattered) and shape.numel() == representation.numel:
+        places = torch.full((representation.numel,), NONE, dtype=torch.complex128)
+        places[representation.index] = grid(*representation.grid).flatten()[:, None]
+        places = places.reshape(shape)
+    if places is None and type(representation) in (Map, Image, Tokens, Scattered):
+        raise InputError(f"{representation} does not fit a tensor of shape {tuple(shape)}.")
+    return None if places is None else places.expand(shape)
 
 
 def _lattice(values: Tensor) -> tuple[tuple[int, int], Tensor] | None:

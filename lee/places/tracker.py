@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from lee.places.labels import Places, Unknown, grid
+from lee.places.labels import Given, Places, Unknown, grid
 from lee.places.rules import RULES, bind, pointwise
 
 _ATTRIBUTE = "_lee_places"  # on the tensor itself, so it lives exactly as long
@@ -15,10 +15,17 @@ _ATTRIBUTE = "_lee_places"  # on the tensor itself, so it lives exactly as long
 
 def places_of(value: Any) -> Places:
     """Places of a tensor's entries as far as they have been followed; None for what does not depend on the image."""
-    return getattr(value, _ATTRIBUTE, None) if isinstance(value, Tensor) else None
+    found = getattr(value, _ATTRIBUTE, None) if isinstance(value, Tensor) else None
+    return Unknown("computed from a tensor whose representation was given") if isinstance(found, Given) else found
 
 
-def label(value: Tensor, places: Places) -> Tensor:
+def given_of(value: Tensor) -> Given | None:
+    """The representation that was given for a tensor and can't be followed further."""
+    found = getattr(value, _ATTRIBUTE, None)
+    return found if isinstance(found, Given) else None
+
+
+def label(value: Tensor, places: Places | Given) -> Tensor:
     """Set the places of a tensor's entries."""
     setattr(value, _ATTRIBUTE, places)
     return value

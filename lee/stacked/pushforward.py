@@ -13,7 +13,7 @@ from lee.stacked.convolution import workspace
 from lee.stacked.tensor import Stacked, note_fallback
 
 
-def _by_dual_numbers(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> tuple[Any, Tensor | None]:
+def by_dual_numbers(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> tuple[Any, Tensor | None]:
     """One tangent after the other with torch's dual numbers: slow, but takes everything that torch can differentiate."""
     lanes, value = [], None
     fused = torch.backends.mha.get_fastpath_enabled()
@@ -62,7 +62,7 @@ def pushforward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) 
             raise
         except Exception as error:  # the function itself decides: it runs again, on dual numbers
             note_fallback(f"whole function ({type(error).__name__}: {error})")
-        return _by_dual_numbers(function, x, tangents)
+        return by_dual_numbers(function, x, tangents)
 
 
 def push_leaves(
