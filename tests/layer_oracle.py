@@ -35,8 +35,23 @@ class Grid:
     prefix: int = 0
 
 
+@dataclass(frozen=True)
+class Arranged:
+    """A tensor that is a rearrangement of one with a grid.
+
+    Args:
+        grid: How the original moves.
+        there: The rearrangement.
+        back: Its inverse.
+    """
+
+    grid: Grid
+    there: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor], Tensor]
+
+
 FIXED, LOST = "does not move", "has no known place"
-Place = Grid | str
+Place = Grid | Arranged | str
 Placement = Callable[[str, str, int, Tensor], Place]  # path, "in" or "out", which tensor, its value
 
 VELOCITY: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {  # ξ(x, y) in half sides
@@ -56,6 +71,8 @@ def derivative(z: Tensor) -> Tensor:
 
 def moved(generator: str, place: Place, z: Tensor) -> Tensor:
     """`X·z`."""
+    if isinstance(place, Arranged):
+        return place.there(moved(generator, place.grid, place.back(z)))
     if not isinstance(place, Grid):
         return torch.zeros_like(z)
     if place.tokens is not None:
@@ -266,6 +283,36 @@ class Mixer(nn.Module):
         return self.head(z.mean(1))
 
 
+def windows(z: Tensor) -> Tensor:
+    """(N, 4, 4, C), rolled by one place, cut into windows of 2×2 that are folded into the batch: (4 N, 4, C)."""
+    rolled = z.roll((-1, -1), (1, 2))
+    return rolled.reshape(-1, 2, 2, 2, 2, z.shape[-1]).transpose(2, 3).reshape(-1, 4, z.shape[-1])
+
+
+def whole(z: Tensor) -> Tensor:
+    """The inverse of :func:`windows`."""
+    rolled = z.reshape(-1, 2, 2, 2, 2, z.shape[-1]).transpose(2, 3).reshape(-1, 4, 4, z.shape[-1])
+    return rolled.roll((1, 1), (1, 2))
+
+
+class Swin(nn.Module):
+    """Channels last, attention in shifted windows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = 6
+        self.patch, self.norm, self.attention = nn.Conv2d(3, width, 2, stride=2), nn.LayerNorm(width), Attention(width)
+        self.mlp, self.head = (
+            nn.Sequential(nn.Linear(width, 8), nn.GELU(), nn.Linear(8, width)),
+            nn.Linear(width, CLASSES),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.patch(x).permute(0, 2, 3, 1)
+        z = z + whole(self.attention(windows(self.norm(z))))
+        return self.head((z + self.mlp(z)).mean((1, 2)))
+
+
 class Twice(nn.Module):
     """One container, with one convolution in it, called three times on maps of two sizes."""
 
@@ -335,6 +382,16 @@ def logits_of(result: dict[str, Any]) -> Tensor:
     return result["logits"]
 
 
+LAST = Arranged(Grid((4, 4)), lambda z: z.permute(0, 2, 3, 1), lambda z: z.permute(0, 3, 1, 2))
+WINDOWS = Arranged(LAST.grid, lambda z: windows(LAST.there(z)), lambda z: LAST.back(whole(z)))
+
+
+def swin_places(path: str, kind: str, i: int, z: Tensor) -> Place:
+    if path.startswith("attention"):
+        return WINDOWS
+    return LAST if path.startswith(("norm", "mlp")) else maps_only(path, kind, i, z)
+
+
 @dataclass(frozen=True)
 class Case:
     """A model, how its tensors move, and what of its output is measured."""
@@ -346,6 +403,7 @@ class Case:
 
 CASES = {
     "cnn": Case(Cnn, maps_only, softmax), "vit": Case(Vit, vit_places, softmax), "mixer": Case(Mixer, mixer_places, softmax),
+    "swin": Case(Swin, swin_places, softmax),
     "twice": Case(Twice, maps_only, softmax), "nested": Case(Nested, maps_only, logits_of),
 }  # fmt: skip
 
