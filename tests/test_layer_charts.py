@@ -121,6 +121,13 @@ def test_each_network_has_its_own_curve_and_band(frame: pd.DataFrame) -> None:
     assert len(vl_convert.vegalite_to_vega(chart.to_dict())["legends"]) == 1
 
 
+def test_steps_of_nothing_need_no_points(frame: pd.DataFrame) -> None:
+    (rows,) = charts.cumulative(frame, **WORDS).to_dict()["datasets"].values()
+    assert [row["path"] for row in rows] == [
+        "", "net.conv1", "net.act", "net.act", "net.block.attn", "net.head", "net", "the model"
+    ]  # fmt: skip
+
+
 def test_what_cannot_be_drawn_is_refused(frame: pd.DataFrame) -> None:
     zero = frame.assign(self_norm2=0.0, norm2=0.0)
     for draw in (charts.icicle, charts.cumulative):

@@ -213,6 +213,8 @@ def cumulative(
         InputError: If a column is missing, or a network has nothing but zeros.
     """
     data = running(frame, by=by, error=error, relative=relative)
+    ends = data["done"].isin([0.0, 100.0])
+    data = data[ends | (data["own"] > ROUNDING * data["sum"].max())]  # between the steps a staircase needs no points
     data = parts.with_span(data, "sum", "se" if error else None, log=False)
     across = altair.X("done:Q", title=x_title, scale=altair.Scale(domain=[0, 100]), axis=altair.Axis(tickCount=5))
     base = altair.Chart(rounded(data)).encode(x=across, **_stroked(data, by))
@@ -225,7 +227,7 @@ def cumulative(
     line = base.encode(y=altair.Y("sum:Q", title=up, axis=ticks))
     marks.append(line.mark_line(interpolate="step-after").encode(**parts.told_apart(data, by, "strokeDash")))
     shown = parts.tooltip(data, by, "path", "type", "own", "sum")
-    marks.append(line.mark_point(size=18).encode(tooltip=shown).transform_filter("datum.own > 0"))
+    marks.append(line.mark_point(size=18).encode(tooltip=shown).transform_filter("datum.path != ''"))
     return parts.assemble(marks, height=height, words={"caption": caption, "alt": alt, "name": name})
 
 
