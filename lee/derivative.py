@@ -78,8 +78,12 @@ def _actions_on_output(
 
 def terms_of(
     model: Model, x: Tensor, generators: Sequence[Generator | Action], output: Output, sampler: Sampler, given: Representations
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """The two terms of one chunk, `J_f(x)·(X_k·x)` and `X_k·f(x)`: each (K, N, ...), the latter None where it vanishes."""
+) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+    """The output of one chunk, and the two terms `J_f(x)·(X_k·x)` and `X_k·f(x)` of its Lie derivatives.
+
+    Returns:
+        The output (N, ...), then (K, N, ...) each; the last is None where it vanishes.
+    """
     tangents = infinitesimal_actions(generators, x, sampler)
     value, lanes = pushforward(lambda z: select(model(z), output), x, tangents)
     if lanes is None:
@@ -90,14 +94,14 @@ def terms_of(
         )
     if not bool(lanes.any()) and bool(tangents.any()):
         _warn_if_constant(lambda z: select(model(z), output), x)
-    return lanes, _actions_on_output(generators, value, x, sampler, given)
+    return value, lanes, _actions_on_output(generators, value, x, sampler, given)
 
 
 def _derivatives(
     model: Model, x: Tensor, generators: Sequence[Generator | Action], output: Output, sampler: Sampler, given: Representations
 ) -> Tensor:  # fmt: skip
     """`L_k f(x)` of one chunk: shape (K, N, ...)."""
-    lanes, moved = terms_of(model, x, generators, output, sampler, given)
+    _, lanes, moved = terms_of(model, x, generators, output, sampler, given)
     return lanes if moved is None else lanes - moved
 
 

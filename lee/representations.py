@@ -196,7 +196,7 @@ class Scattered(Representation):
     numel: int
 
     def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
-        """`ξ·∇z` at every entry that has a place, zero elsewhere, shape (K, *z.shape)."""
+        """`ξ·∇z` at every entry that has a place, zero elsewhere, shape `(K, *z.shape)`."""
         samples = self._samples(z)
         moved = _transport(generators, self._maps(samples), sampler).flatten(-2).mT  # (K, N, h·w, C)
         out = samples.new_zeros(len(generators), *samples.shape)

@@ -1,7 +1,8 @@
 """Which layers break equivariance: an exact, complete and hierarchical decomposition of the Lie derivative.
 
 `calls` sees the module calls of a pass, `trace` reads how their tensors transform, `local` computes each call's own Lie
-derivative, `push` carries it to the output, `decomposition` sums up; `measure` is the entry.
+derivative and `forward` carries it to the output, `reverse` does both from the output's side, `passes` chooses between
+them, `decomposition` sums up; `measure` is the entry.
 """
 
 from lee.layerwise.decomposition import Decomposition

@@ -40,7 +40,7 @@ class Call:
         return (self.path or "the model") + (f" (call {self.call + 1})" if self.call else "")
 
 
-Before = Callable[[Call, nn.Module, tuple[Any, ...], dict[str, Any]], None]
+Before = Callable[[Call, nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 After = Callable[[Call, nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
 
 
@@ -49,7 +49,8 @@ class Watch:
 
     Args:
         model: The model; calls of every module in it are seen, however deep.
-        before: Called with each call and its arguments, before the user's own hooks, which a second call runs again.
+        before: Called with each call and its arguments, before the user's own hooks, which a second call runs again; a pair
+            (args, kwargs) that it returns replaces them.
         after: Called with each call, its arguments and its output after the user's hooks; what it returns replaces the
             output, None leaves it.
     """
@@ -93,17 +94,16 @@ class Watch:
     def _ignores(self) -> bool:
         return self._paused or threading.get_ident() != self._thread
 
-    def _starts(self, path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _starts(self, path: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if self._ignores():
-                return
+                return None
             parent = self._stack[-1].index if self._stack else -1
             call = Call(len(self.calls), path, type(module).__name__, self._seen[path], len(self._stack), parent)
             self._seen[path] += 1
             self.calls.append(call)
             self._stack.append(call)
-            if self._before is not None:
-                self._before(call, module, args, kwargs)
+            return None if self._before is None else self._before(call, module, args, kwargs)
 
         return hook
 

@@ -22,8 +22,9 @@ class Decomposition:
     Args:
         frame: One row per call in the order in which they start, parents before children; see :func:`lee.layerwise`.
         total: The model's local equivariance error.
-        residual: What is left of two identities, relative to the total: the self terms against a total computed in reverse
-            mode, and the self terms of `nn.Sequential`, which has no operation of its own.
+        residual: What is left of two identities, relative to the total (or to the largest term, if that is larger): the sum
+            of the self terms against torch's own forward mode, on the median image; and the self terms of
+            `nn.Sequential`, which has no operation of its own.
         generator: Name of the generator.
         output: Which output was differentiated.
         kernel: Interpolation kernel.

@@ -5,7 +5,7 @@ zero up to rounding (a 1×1 convolution, batch normalisation in eval mode, a lin
 nothing of it would reach the output.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,8 +58,8 @@ def locals_of(
     finished: list[int] = []
 
     def before(call: Call, module: nn.Module, args: Any, kwargs: Any) -> None:
-        _check_call(call, found)
-        if found[call.index].placed:  # cloned, for a module may write into its input
+        check_call(call, found)
+        if found[call.index].placed and not found[call.index].vanishes:  # cloned, for a module may write into its input
             kept[call.index] = ((args, kwargs), [v.clone() for v in tensors((args, kwargs))])
 
     def after(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -68,7 +68,7 @@ def locals_of(
             return
         nested, inputs = kept.pop(call.index)
         traced = found[call.index]
-        _check_fold(traced, tensors(output), n)
+        check_fold(traced, tensors(output), n)
         with watch.paused():
             parts = _local(module, nested, inputs, tensors(output), traced, generator, sampler)
         if parts is not None:
@@ -77,27 +77,37 @@ def locals_of(
     watch = Watch(model, before, after)
     with watch:
         run()
-    if len(watch.calls) != len(found):
-        raise InputError(_CHANGED)
+    check_calls(watch.calls, found)
     return results, finished
 
 
-_CHANGED = (
+CHANGED = (
     "The model makes other module calls for this image than for the first one, so there is no common list of layers; "
     "measure images with the same course of computation together."
 )
 
 
-def _check_call(call: Call, found: list[Traced]) -> None:
+def check_calls(calls: Sequence[Call], found: Sequence[Traced]) -> None:
+    """Refuse a pass with other calls than the traced ones.
+
+    Raises:
+        InputError: If they differ.
+    """
+    if list(calls) != [t.call for t in found]:
+        raise InputError(CHANGED)
+
+
+def check_call(call: Call, found: Sequence[Traced]) -> None:
+    """Refuse a call that was not traced in its place."""
     if call.index >= len(found) or found[call.index].call != call:
-        raise InputError(_CHANGED)
+        raise InputError(CHANGED)
 
 
-def _check_fold(traced: Traced, outputs: list[Tensor], n: int) -> None:
+def check_fold(traced: Traced, outputs: list[Tensor], n: int) -> None:
     """Images must be folded one after the other along the first axis, as the trace of one image has it."""
     for value, (shape, size) in zip(outputs, traced.prints, strict=True):
         whole = value.shape == (n * shape[0], *shape[1:]) if shape else False
-        if n == 1 or (whole and _alike(float(value[: shape[0]].abs().double().mean()), size, value.dtype)):
+        if n == 1 or (whole and _alike(float(value[: shape[0]].detach().abs().double().mean()), size, value.dtype)):
             continue
         raise FoldError(traced.call.name)
 
@@ -121,10 +131,8 @@ def _local(
 ) -> list[Tensor] | None:
     """`Λ` of one call, a tensor per output; None where it is zero."""
     try:
-        tangents = [
-            _action(r.representation, v, generator, sampler) for r, v in zip(traced.inputs, inputs, strict=True)
-        ]
-        moved = [_action(r.representation, v, generator, sampler) for r, v in zip(traced.outputs, outputs, strict=True)]
+        tangents = [action(r.representation, v, generator, sampler) for r, v in zip(traced.inputs, inputs, strict=True)]
+        moved = [action(r.representation, v, generator, sampler) for r, v in zip(traced.outputs, outputs, strict=True)]
     except InputError as error:
         raise InputError(f"Module {traced.call.name!r} ({traced.call.type}): {error}") from error
     moving = [i for i, t in enumerate(tangents) if t is not None]
@@ -145,7 +153,7 @@ def _local(
     return [torch.zeros_like(out) if p is None else p for p, out in zip(parts, outputs, strict=True)]
 
 
-def _action(representation: Representation | None, z: Tensor, generator: Generator, sampler: Sampler) -> Tensor | None:
+def action(representation: Representation | None, z: Tensor, generator: Generator, sampler: Sampler) -> Tensor | None:
     """`X·z`, shape (1, *z.shape); None where it is zero for certain."""
     if representation is None or isinstance(representation, Trivial):
         return None

@@ -180,12 +180,14 @@ def _summed(
     unit, name = unit_of(generator), generator.name
     total = Estimate.of(moments.total, unit=unit, kernel=kernel, name=name)
     frame = table(found, measured[0].finished, moments, parents)
-    size = float(moments.total.sum())
-    left = [sum(m.gap for m in measured) / size] if size else [0.0]
-    left += [float(moments.self_norm2[:, i].sum()) / size for i in _pure_sequences(found, parents) if size]
+    # Relative to the largest term where the total is smaller: terms that cancel leave their rounding behind.
+    size = max(float(moments.total.mean()), float(moments.norm2.mean(0).max())) or 1.0
+    # The median image: in single precision rounding puts an entry of a few images on the other side of a kink.
+    left = [float(torch.cat([m.gap for m in measured]).median())]
+    left += [float(moments.self_norm2[:, i].mean()) for i in _pure_sequences(found, parents)]
     notes = tuple(f"{t.call.name} ({t.call.type}): {t.why}" for t, p in zip(found, parents, strict=True) if p == -2)
     spoken = output if isinstance(output, str) else getattr(output, "__name__", "callable")
-    return Decomposition(frame, total, max(left) ** 0.5, name, spoken, kernel, measured[0].mode, notes)
+    return Decomposition(frame, total, (max(left) / size) ** 0.5, name, spoken, kernel, measured[0].mode, notes)
 
 
 def _pure_sequences(found: list[Traced], parents: list[int]) -> list[int]:

@@ -27,7 +27,7 @@ from lee.places import (
     places_of,
     read,
 )
-from lee.representations import Image, Representation, Representations, Trivial, resolve
+from lee.representations import Image, Map, Representation, Representations, Tokens, Trivial, resolve
 
 CONSTANT = "does not depend on the image"
 
@@ -46,6 +46,7 @@ class Traced:
         inputs: One reading per floating-point tensor among the arguments.
         outputs: One reading per floating-point tensor in the output.
         leaf: Whether it called no other module.
+        vanishes: Whether its local derivative is zero whatever the values: nothing happens, or a linear map of the channels.
         prints: Shape and mean magnitude of each output, by which one image is found again in a batch.
     """
 
@@ -53,6 +54,7 @@ class Traced:
     inputs: list[Reading]
     outputs: list[Reading] = field(default_factory=list)
     leaf: bool = True
+    vanishes: bool = False
     prints: list[tuple[tuple[int, ...], float]] = field(default_factory=list)
 
     @property
@@ -107,17 +109,30 @@ class Overrides:
                 )
 
 
-def reading_of(value: Tensor, image: Tensor | None = None) -> Reading:
-    """How a labelled tensor transforms."""
-    if value is image:
-        return Reading(Image(), "the image")
-    given = given_of(value)
-    if given is not None:
-        return given.reading
-    places = places_of(value)
-    if isinstance(places, Unknown):
-        return Reading(None, places.reason)
-    return Reading(Trivial(), CONSTANT) if places is None else read(places)
+class Readings:
+    """How labelled tensors transform; the same places are read once, for they come back from layer to layer."""
+
+    def __init__(self, image: Tensor) -> None:
+        self.image = image
+        self._read: dict[tuple[Any, ...], tuple[Tensor, Reading]] = {}
+
+    def of(self, value: Tensor) -> Reading:
+        """The reading of one tensor."""
+        if value is self.image:
+            return Reading(Image(), "the image")
+        given = given_of(value)
+        if given is not None:
+            return given.reading
+        places = places_of(value)
+        if isinstance(places, Unknown):
+            return Reading(None, places.reason)
+        if places is None:
+            return Reading(Trivial(), CONSTANT)
+        key = (places.data_ptr(), places.shape, places.stride())
+        if key not in self._read:
+            with follow_nothing():
+                self._read[key] = (places, read(places))  # kept, so that its address is not given away
+        return self._read[key][1]
 
 
 def _copied_label(value: Tensor) -> Tensor:
@@ -126,7 +141,9 @@ def _copied_label(value: Tensor) -> Tensor:
         return label(value.detach(), given_of(value) or places_of(value))
 
 
-def _mark_output(value: Tensor, traced: Traced, given: Mapping[str, Tensor], overrides: Overrides) -> Reading:
+def _mark_output(
+    value: Tensor, traced: Traced, given: Mapping[str, Tensor], overrides: Overrides, readings: Readings
+) -> Reading:
     """The reading of a call's output, after the user's overrides and the rule for modules that keep their input's shape."""
     chosen = overrides.of(traced.call.path)
     if chosen is not None:
@@ -138,10 +155,10 @@ def _mark_output(value: Tensor, traced: Traced, given: Mapping[str, Tensor], ove
             raise InputError(f"representations[{pattern!r}] for module {traced.call.name!r}: {error}") from error
         label(value, Given(reading) if places is None else places)
         return reading
-    reading = reading_of(value)
+    reading = readings.of(value)
     if reading.representation is None:
         for source in given.values():
-            inner = reading_of(source)
+            inner = readings.of(source)
             if (
                 source.shape == value.shape
                 and inner.representation is not None
@@ -152,31 +169,57 @@ def _mark_output(value: Tensor, traced: Traced, given: Mapping[str, Tensor], ove
     return reading
 
 
+def _acts_on_channels(module: nn.Module, traced: Traced) -> bool:
+    """Whether a module is a fixed linear map of the channels at each place: a 1×1 convolution, batch normalisation, `Linear`."""
+    if (
+        len(module._forward_hooks) + len(module._forward_pre_hooks) > 2
+        or len(traced.inputs) != 1
+        or len(traced.outputs) != 1
+    ):
+        return False  # a hook of the user's may do anything; two are ours
+    before, after = traced.inputs[0].representation, traced.outputs[0].representation
+    if type(module) is nn.BatchNorm2d or (
+        type(module) is nn.Conv2d and (module.kernel_size, module.stride, module.padding) == ((1, 1), (1, 1), (0, 0))
+    ):
+        return before == after == Map()
+    return (
+        type(module) is nn.Linear
+        and before == after
+        and (before == Map(channels_last=True) or isinstance(before, Tokens))
+    )
+
+
 def trace(model: nn.Module, x: Tensor, overrides: Overrides) -> list[Traced]:
     """Run one image (1, C, H, W) through the model and read how every module's inputs and outputs transform.
 
     The model must be in eval mode, and gradients off.
     """
     image = placed_image(x)
+    readings = Readings(image)
     found: dict[int, Traced] = {}
     sources: dict[int, dict[str, Tensor]] = {}
+    versions: dict[int, list[tuple[Tensor, int]]] = {}
 
     def before(call: Call, module: nn.Module, args: Any, kwargs: Any) -> None:
         given = tensors((args, kwargs))
-        found[call.index] = Traced(call, [reading_of(v, image) for v in given])
+        found[call.index] = Traced(call, [readings.of(v) for v in given])
+        versions[call.index] = [(v, v._version) for v in given]
         sources[call.index] = {str(i): _copied_label(v) for i, v in enumerate(given)}
         if call.parent >= 0:
             found[call.parent].leaf = False
 
     def after(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         traced = found[call.index]
-        given = sources.pop(call.index)
+        given, passed = sources.pop(call.index), versions.pop(call.index)
         with follow_nothing():
             traced.prints = [(tuple(v.shape), float(v.abs().double().mean())) for v in tensors(output)]
-        if output is image or any(v is image for v in tensors(output)):
-            traced.outputs = [Reading(Image(), "the image") if v is image else reading_of(v) for v in tensors(output)]
-            return
-        traced.outputs = [_mark_output(v, traced, given, overrides) for v in tensors(output)]
+        outputs = tensors(output)
+        traced.outputs = [
+            readings.of(v) if v is image else _mark_output(v, traced, given, overrides, readings) for v in outputs
+        ]
+        nothing = len(outputs) == 1 and any(outputs[0] is v and v._version == version for v, version in passed)
+        same = nothing and overrides.of(call.path) is None
+        traced.vanishes = same or _acts_on_channels(module, traced)
 
     with Watch(model, before, after), sdpa_kernel(SDPBackend.MATH), follow():
         model(image)

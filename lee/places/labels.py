@@ -66,6 +66,17 @@ def is_map(places: Tensor) -> bool:
     return bool(((first - known).abs() < 10.0**-_DIGITS).all())
 
 
+def is_padded_map(places: Tensor) -> bool:
+    """Whether these are the places of maps (1, C, H, W) with a border of zeros, reflections or repetitions around them."""
+    if places.ndim != 4 or places.shape[0] != 1:
+        return False
+    first, good = places[:, :1], finite(places[:, :1])
+    if not bool(good.any()) or not torch.equal(places.nan_to_num(), first.nan_to_num().expand(places.shape)):
+        return False
+    cells = _cells(first[good])
+    return cells is not None and len(torch.unique(cells[1])) == cells[0][0] * cells[0][1] > 1
+
+
 def mean(places: Tensor, dims: list[int]) -> tuple[Tensor, bool]:
     """Average of the places along `dims` (kept as axes of size 1), and whether they differed along them.
 
@@ -112,8 +123,8 @@ def of_representation(representation: Representation, shape: torch.Size) -> Tens
     return None if places is None else places.expand(shape)
 
 
-def _lattice(values: Tensor) -> tuple[tuple[int, int], Tensor] | None:
-    """Height and width of the regular grid that places (n,) fill evenly, and the cell of each, or None."""
+def _cells(values: Tensor) -> tuple[tuple[int, int], Tensor] | None:
+    """Height and width of the regular grid that places (n,) lie on, and the cell of each; None where they lie on none."""
     sides, ranks = [], []
     for axis in (values.real, values.imag):
         found, rank = torch.unique(torch.round(axis, decimals=_DIGITS), return_inverse=True)
@@ -122,10 +133,17 @@ def _lattice(values: Tensor) -> tuple[tuple[int, int], Tensor] | None:
             return None
         sides.append(len(found))
         ranks.append(rank)
-    height, width = sides
-    cell = ranks[0] * width + ranks[1]
+    return (sides[0], sides[1]), ranks[0] * sides[1] + ranks[1]
+
+
+def _lattice(values: Tensor) -> tuple[tuple[int, int], Tensor] | None:
+    """As :func:`_cells`, but None unless the places fill the grid evenly."""
+    cells = _cells(values)
+    if cells is None:
+        return None
+    (height, width), cell = cells
     counts = torch.bincount(cell, minlength=height * width)
-    return ((height, width), cell) if height * width > 1 and bool((counts == counts[0]).all()) else None
+    return cells if height * width > 1 and bool((counts == counts[0]).all()) else None
 
 
 def read(places: Tensor) -> Reading:

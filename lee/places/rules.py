@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lee.places.labels import MIXED, NONE, Places, Unknown, finite, grid, is_map, mean
+from lee.places.labels import MIXED, NONE, Places, Unknown, finite, grid, is_map, is_padded_map, mean
 
 Rule = Callable[[Any, Mapping[str, Any], "Lookup", Tensor], Places]
 Lookup = Callable[[Any], Places]
@@ -30,6 +30,10 @@ REDUCTIONS = (
     "mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "logsumexp", "prod", "median",
     "linalg_vector_norm", "norm",
 )  # fmt: skip
+FACTORIES = (
+    "new_ones", "new_zeros", "new_full", "new_empty", "new_empty_strided", "zeros_like", "ones_like", "full_like",
+    "empty_like", "rand_like", "randn_like",
+)  # fmt: skip
 ATTENTION = (
     "_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
@@ -45,6 +49,11 @@ def bind(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[st
 
 def _filled(shape: Any, mark: complex) -> Tensor:
     return torch.full((), mark, dtype=torch.complex128).expand(shape)
+
+
+def _constant(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+    """A fresh tensor takes only its shape or dtype from the input."""
+    return None
 
 
 def _same(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
@@ -87,7 +96,7 @@ def _grid(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Pl
     given = known(next(iter(named.values())))
     if not isinstance(given, Tensor):
         return given
-    if is_map(given) and out.ndim == 4:
+    if out.ndim == 4 and (is_map(given) or is_padded_map(given)):
         return grid(*out.shape[-2:]).expand(out.shape)
     if not bool(finite(given).any()):
         return _filled(out.shape, MIXED if bool(torch.isinf(given.real).any()) else NONE)
@@ -199,11 +208,25 @@ def _merged(candidates: list[Tensor], func: Any) -> Places:
     return first
 
 
+def written(base: Tensor, known: Places, view: Tensor, places: Places) -> Places:
+    """Places of a tensor after `places` have been written into a view of it."""
+    for given in (known, places):
+        if isinstance(given, Unknown):
+            return given
+    stored = torch.full((max(base.untyped_storage().nbytes() // base.element_size(), 1),), NONE, dtype=torch.complex128)
+    layout = base.shape, base.stride(), base.storage_offset()
+    if isinstance(known, Tensor):
+        stored.as_strided(*layout).copy_(known)
+    stored.as_strided(view.shape, view.stride(), view.storage_offset()).copy_(_or_none(places, view))
+    return stored.as_strided(*layout).clone()
+
+
 def _label(func: Any) -> str:
     return str(func.overloadpacket.__name__)
 
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(SAME, _same), **dict.fromkeys(MOVES, _move), **dict.fromkeys(GRIDS, _grid),
-    **dict.fromkeys(PRODUCTS, _product), **dict.fromkeys(REDUCTIONS, _reduction), **dict.fromkeys(ATTENTION, _attention),
+    **dict.fromkeys(FACTORIES, _constant), **dict.fromkeys(PRODUCTS, _product),
+    **dict.fromkeys(REDUCTIONS, _reduction), **dict.fromkeys(ATTENTION, _attention),
 }  # fmt: skip

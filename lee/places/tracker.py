@@ -8,7 +8,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from lee.places.labels import Given, Places, Unknown, grid
-from lee.places.rules import RULES, bind, pointwise
+from lee.places.rules import RULES, bind, pointwise, written
 
 _ATTRIBUTE = "_lee_places"  # on the tensor itself, so it lives exactly as long
 
@@ -41,14 +41,15 @@ class Follow(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator, then work out its places."""
-        named = bind(func, args, kwargs or {})
-        rule = RULES.get(func.overloadpacket.__name__.removesuffix("_"), pointwise)
-        leaves = [v for v in pytree.tree_leaves(named) if isinstance(v, Tensor)]
+        kwargs = kwargs or {}
+        leaves = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
         labelled = any(places_of(v) is not None for v in leaves)
         before = places_of(leaves[0]) if leaves else None
-        out = func(*args, **(kwargs or {}))
+        out = func(*args, **kwargs)
         if not labelled:
             return out
+        named = bind(func, args, kwargs)
+        rule = RULES.get(func.overloadpacket.__name__.removesuffix("_"), pointwise)
         outputs = [v for v in pytree.tree_leaves(out) if isinstance(v, Tensor)]
         try:
             found = rule(func, named, places_of, outputs[0] if outputs else out)
@@ -63,7 +64,8 @@ class Follow(TorchDispatchMode):
         for value in outputs[1:]:
             label(value, Unknown(f"a further output of {func}"))
         if func._schema.is_mutable and leaves and leaves[0]._base is not None and found is not before:
-            label(leaves[0]._base, Unknown(f"{func} wrote into a view of it"))
+            base = leaves[0]._base
+            label(base, written(base, places_of(base), leaves[0], places_of(leaves[0])))
         return out
 
 

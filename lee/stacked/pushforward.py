@@ -76,7 +76,7 @@ def push_leaves(
         tangents: One (K, N, ...) per input.
 
     Returns:
-        The outputs, and the tangents of each, (K, *output.shape); None where an output does not depend on the inputs.
+        The outputs, and the tangents of each, `(K, *output.shape)`; None where an output does not depend on the inputs.
     """
     with torch.no_grad():
         try:
