@@ -17,7 +17,7 @@ from lee.errors import InputError
 Array = npt.NDArray[Any]
 
 FAMILIES = (
-    "downsampling convolution", "convolution", "pooling", "activation", "normalisation", "attention", "linear", "MLP",
+    "strided convolution", "convolution", "pooling", "activation", "normalisation", "attention", "linear", "MLP",
     "functional", "other",
 )  # fmt: skip
 """All families. `functional` is what a container does by itself, between the modules that it calls. An `MLP` is a perceptron
@@ -44,20 +44,20 @@ def family(type_name: str, *, leaf: bool = True, reduces: bool = False) -> str:
     Args:
         type_name: Name of the module's class.
         leaf: Whether it calls no other module. What remains to a container is functional, unless it is attention.
-        reduces: Whether it lowers the resolution; this tells a downsampling convolution from others.
+        reduces: Whether it lowers the resolution; this tells a strided convolution from others.
 
     Returns:
         One of :data:`FAMILIES`.
 
     Examples:
         >>> family("Conv2d"), family("BatchNormAct2d"), family("Bottleneck", leaf=False), family("Conv2d", reduces=True)
-        ('convolution', 'normalisation', 'functional', 'downsampling convolution')
+        ('convolution', 'normalisation', 'functional', 'strided convolution')
     """
     lower = type_name.lower()
     found = next((name for name, parts in _PARTS.items() if any(part in lower for part in parts)), "other")
     if not leaf and found != "attention":
         return "functional"
-    return "downsampling convolution" if found == "convolution" and reduces else found
+    return "strided convolution" if found == "convolution" and reduces else found
 
 
 def families(frame: pd.DataFrame, model: nn.Module | None = None) -> pd.Series:
@@ -150,6 +150,29 @@ def by_family(frames: Sequence[pd.DataFrame], labels: Sequence[str]) -> pd.DataF
     share = _jackknife(lambda dot, whole: member @ dot / whole, own_share * total, total)
     columns = {"family": names, "fraction": fraction[0], "fraction_se": fraction[1]}
     return pd.DataFrame(columns | {"share": share[0], "share_se": share[1]})
+
+
+def moved(first: Sequence[pd.DataFrame], second: Sequence[pd.DataFrame]) -> float:
+    r"""How much of the contributions has to be moved from layer to layer to turn those of one measurement into another's.
+
+    The total variation distance :math:`\frac12 \sum_m |p_m - q_m|` of the fractions of :math:`\sum \|v\|^2`.
+
+    Args:
+        first: Decompositions of one model, averaged; one or more frames.
+        second: Others of the same model, under another motion or on other images.
+
+    Returns:
+        0 if all layers contribute the same fraction in both, 1 if no layer contributes in both.
+
+    Raises:
+        InputError: If the frames are not of the same model, or one of the two has nothing but zeros.
+    """
+    frames = [*first, *second]
+    _check_batches([*frames, frames[0]])
+    means = [_column(part, "self_norm2").mean(0) for part in (first, second)]
+    if min(mean.sum() for mean in means) <= 0:
+        raise InputError("Every contribution is zero, so there are no fractions to compare.")
+    return float(np.abs(means[0] / means[0].sum() - means[1] / means[1].sum()).sum() / 2)
 
 
 def _check_batches(frames: Sequence[pd.DataFrame]) -> None:

@@ -102,7 +102,7 @@ def test_html_is_one_file_that_asks_for_no_other(cli: Run, tmp_path: Path) -> No
     spec = json.loads(text.split('id="spec">')[1].split("</script>")[0])
     (rows,) = spec["datasets"].values()
     assert {row["path"] for row in rows} >= {"the model", "net.conv"}
-    assert "downsampling convolution" in {row["family"] for row in rows}
+    assert "strided convolution" in {row["family"] for row in rows}
     assert "scale" in text.split("<h1>")[1].split("</h1>")[0]
 
 

@@ -9,7 +9,7 @@ from layer_frames import layer_frame
 from torch import nn
 
 from lee.errors import InputError
-from lee.families import FAMILIES, by_family, completion, families, family, pooled
+from lee.families import FAMILIES, by_family, completion, families, family, moved, pooled
 from lee.layerwise import layerwise
 
 LEAVES = {
@@ -44,7 +44,7 @@ def test_with_the_model_a_stride_is_seen() -> None:
     model.net = timm.create_model("resnet18")
     frame = layer_frame().assign(path=["net.layer2.0.conv1"] * 10, type="Conv2d", kind="leaf")
     assert set(families(frame)) == {"convolution"}
-    assert set(families(frame, model)) == {"downsampling convolution"}
+    assert set(families(frame, model)) == {"strided convolution"}
     assert set(families(frame.assign(path="net.layer1.0.conv1"), model)) == {"convolution"}
 
 
@@ -103,6 +103,16 @@ def test_the_error_of_a_ratio_covers_the_truth() -> None:
         row = pooled(parts).iloc[1]
         deviations.append((row["fraction"] - 0.25) / row["fraction_se"])
     assert 0.85 < np.std(deviations) < 1.35  # Student's t with nine degrees of freedom: 1.13
+
+
+def test_what_has_to_be_moved() -> None:
+    one, other = layer_frame().iloc[:4], layer_frame().iloc[:4]
+    one, other = one.assign(self_norm2=[0, 1, 3, 0.0]), other.assign(self_norm2=[0, 0, 6, 2.0])
+    assert moved([one], [one, one.assign(self_norm2=2 * one["self_norm2"])]) == pytest.approx(0)
+    assert moved([one], [other]) == pytest.approx(0.25)
+    assert moved([one.assign(self_norm2=[1, 0, 0, 0.0])], [other]) == pytest.approx(1)
+    with pytest.raises(InputError, match="zero"):
+        moved([one], [other.assign(self_norm2=0.0)])
 
 
 def test_merged_calls_stay_without_numbers() -> None:
