@@ -45,7 +45,7 @@ def layers(
     weights: given.Weights = None,
     pretrained: given.Pretrained = False,
     device: given.Device = "cpu",
-    chunk: given.Chunk = None,
+    chunk: Annotated[int | None, typer.Option(min=1, help="Images × directions at once (default: automatic)")] = None,
     seed: given.Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, all columns, instead of the tree.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Also write all columns to a CSV file.")] = None,
@@ -54,8 +54,8 @@ def layers(
 ) -> None:
     """Decompose the equivariance error of MODEL exactly over its modules, and print the tree.
 
-    ‖v‖² is what a module contributes to the derivative of the output, the share how much of the error it
-    makes up: negative where it cancels what others do. The shares of all parts sum to 100 %.
+    ‖v‖² is what a module contributes to the derivative of the output. The share says
+    how much of the error it accounts for: negative where it cancels what others do.
     """
     _check_destinations(csv, html)
     from lee.layerwise import layerwise
