@@ -82,6 +82,11 @@ class Watch:
         if error is not None and self._stack:
             error.add_note(f"Raised while measuring inside module {self._stack[-1].name!r}.")
 
+    @property
+    def current(self) -> Call | None:
+        """The innermost call that has not ended; after an exception the one that raised it."""
+        return self._stack[-1] if self._stack else None
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Ignore the calls in this block."""

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from lee.layerwise.calls import Call, Watch
 from lee.layerwise.local import Local
 from lee.stacked import Stacked
+from lee.stacked.tensor import NoRuleError
 
 Run = Callable[[Tensor], Tensor]
 
@@ -31,15 +32,21 @@ def _changed(output: Any, change: Callable[[Tensor, int], Tensor]) -> Any:
     )
 
 
+def _widened(value: Tensor, lanes: int) -> Tensor:
+    """A stack with zero tangents; one that is a stack already stays."""
+    if isinstance(value, Stacked):
+        return value
+    buffer = value.new_zeros(1 + lanes, *value.shape)
+    buffer[0] = value
+    return Stacked(buffer)
+
+
 def _with_lane(value: Tensor, part: Tensor, lane: int, lanes: int) -> Tensor:
     """A stack like `value` with `part` added to one of its tangents; `value` stays, for others may hold it."""
-    if isinstance(value, Stacked):
-        buffer = value.buffer.clone()
-    else:
-        buffer = value.new_zeros(1 + lanes, *value.shape)
-        buffer[0] = value
-    buffer[1 + lane] += part
-    return Stacked(buffer)
+    stack = Stacked(value.buffer.clone()) if isinstance(value, Stacked) else _widened(value, lanes)
+    assert isinstance(stack, Stacked)
+    stack.buffer[1 + lane] += part
+    return stack
 
 
 def push(model: nn.Module, run: Run, x: Tensor, found: Sequence[Local], lanes: int) -> Tensor:
@@ -52,19 +59,40 @@ def push(model: nn.Module, run: Run, x: Tensor, found: Sequence[Local], lanes: i
 
 
 def _forward_group(model: nn.Module, run: Run, x: Tensor, group: dict[int, tuple[int, Local]]) -> Tensor:
+    """One stacked pass; it is repeated from further up where a plain tensor would have to take a stacked one in place."""
+    start: int | None = None
+    while True:
+        watch = Watch(model, _stacking(start, len(group)), _injecting(group))
+        try:
+            with watch, sdpa_kernel(SDPBackend.MATH):
+                y = run(x)
+            return y.buffer[1:].clone() if isinstance(y, Stacked) else y.new_zeros(len(group), *y.shape)
+        except NoRuleError as error:
+            if watch.current is None or watch.current.index == start:
+                raise ForwardError(f"{error}.") from error
+            start = watch.current.index
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise ForwardError(f"{type(error).__name__}: {error}.") from error
+
+
+def _stacking(start: int | None, lanes: int) -> Callable[..., Any]:
+    """A hook that gives the inputs of call `start` their lanes, all zero, so that everything in it is stacked."""
+
+    def before(call: Call, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        return _changed((args, kwargs), lambda v, _: _widened(v, lanes)) if call.index == start else None
+
+    return before
+
+
+def _injecting(group: dict[int, tuple[int, Local]]) -> Callable[..., Any]:
+    """A hook that adds the local derivative of a call to its own lane."""
+
     def after(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         if call.index not in group:
             return None
         lane, local = group[call.index]
         return _changed(output, lambda v, i: _with_lane(v, local.parts[i], lane, len(group)))
 
-    try:
-        with Watch(model, after=after), sdpa_kernel(SDPBackend.MATH):
-            y = run(x)
-        if isinstance(y, Stacked):
-            return y.buffer[1:].clone()
-        return y.new_zeros(len(group), *y.shape)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        raise ForwardError(f"{type(error).__name__}: {error}") from error
+    return after
