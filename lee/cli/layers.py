@@ -54,8 +54,9 @@ def layers(
 ) -> None:
     """Decompose the equivariance error of MODEL exactly over its modules, and print the tree.
 
-    ‖v‖² is what a module contributes to the derivative of the output. The share says
-    how much of the error it accounts for: negative where it cancels what others do.
+    ‖v‖² is what a module contributes to the derivative of the output. The
+    share says how much of the error it accounts for: negative where it
+    cancels what others do.
     """
     _check_destinations(csv, html)
     from lee.layerwise import layerwise
