@@ -123,7 +123,12 @@ def report_alone(name: str, method: str) -> None:
     x = images[:1]
     known = readings(model, x)
     plain(model, x)()
-    print(*seconds_and_peak(lambda: exact(model, x) if method == "exact" else paper(model, x, known)))
+    runs = {
+        "exact": lambda: exact(model, x),
+        "exact, batch": lambda: exact(model, images),
+        "paper": lambda: paper(model, x, known),
+    }
+    print(*seconds_and_peak(runs[method]))
 
 
 def row(name: str, rounds: int) -> dict[str, object]:
@@ -143,7 +148,6 @@ def row(name: str, rounds: int) -> dict[str, object]:
     each = best["exact, batch"] / len(images)
     with torch.no_grad():
         classes = model(x).shape[1]
-    memory = {method: alone(name, method) for method in ("exact", "paper")}
     return {
         "model": name,
         "classes": classes,
@@ -161,8 +165,9 @@ def row(name: str, rounds: int) -> dict[str, object]:
         "paper / exact, alone": round(best["paper"] / best["exact"], 1),
         "paper / exact, batch": round(best["paper"] / each, 1),
         **errors(model, x, known),
-        "peak GB exact": round(memory["exact"], 2),
-        "peak GB paper": round(memory["paper"], 2),
+        "peak GB: exact, alone": round(alone(name, "exact"), 2),
+        "peak GB: exact, batch": round(alone(name, "exact, batch"), 2),
+        "peak GB: paper": round(alone(name, "paper"), 2),
     }
 
 
@@ -173,7 +178,7 @@ def table(rows: list[dict[str, object]], about: dict[str, object]) -> str:
         "| one image, translation | " + " | ".join(str(r["model"]) for r in rows) + " |",
         "|---" * (len(rows) + 1) + "|",
     ]
-    lines += [f"| {name} | " + " | ".join(str(r[name]) for r in rows) + " |" for name in names]
+    lines += [f"| {name} | " + " | ".join(str(r.get(name, "–")) for r in rows) + " |" for name in names]
     facts = ", ".join(f"{k} {v}" for k, v in about.items())
     notes = (
         f"The exact decomposition has no variance; the estimator draws {PROBES} probes. It sees leaves only, the exact one every "
