@@ -6,7 +6,8 @@ For each model, for one image and translation along x, in float32, in one proces
 - (b) `lee.layerwise`, which finds out how every tensor transforms and measures every module call, leaf or container: of
   that image alone, and of a batch (4 images at 224 pixels, 64 at 32), per image;
 - (c) the paper's estimator (`benchmarks/paper_layerwise.py`), which knows no batches: a local derivative by double backward
-  for every leaf and 100 random probes at the output, given beforehand how every tensor transforms.
+  for every leaf and 100 random probes at the output, given beforehand how every tensor transforms. With plain backward
+  passes, and (lean) with ones that leave out the gradients of the weights, which nobody needs.
 
 The estimator's error is the median over leaves of its relative standard error over probes, and of its relative deviation
 from the exact value of the same derivative (`kernel="authors"`, `align_corners=True`). Peak memory is that of a fresh
@@ -78,9 +79,9 @@ def exact(model: nn.Module, x: Tensor) -> object:
     return layerwise(model, x, GENERATOR)
 
 
-def paper(model: nn.Module, x: Tensor, known: Readings) -> list[Leaf]:
+def paper(model: nn.Module, x: Tensor, known: Readings, *, lean: bool = False) -> list[Leaf]:
     """Every leaf, by random probes."""
-    return estimate(model, x, GENERATOR, known, probes=PROBES)
+    return estimate(model, x, GENERATOR, known, probes=PROBES, weight_gradients=not lean)
 
 
 def plain(model: nn.Module, x: Tensor) -> Callable[[], None]:
@@ -113,7 +114,7 @@ def errors(model: nn.Module, x: Tensor, known: Readings) -> dict[str, object]:
 def alone(name: str, method: str) -> float:
     """Peak resident memory above the loaded model in GB, of one method in a process of its own."""
     command = [sys.executable, __file__, "--alone", name, method]
-    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return float(result.stdout.split()[-1])
 
 
@@ -142,6 +143,7 @@ def row(name: str, rounds: int) -> dict[str, object]:
             "exact": lambda: exact(model, x),
             "exact, batch": lambda: exact(model, images),
             "paper": lambda: paper(model, x, known),
+            "paper, lean": lambda: paper(model, x, known, lean=True),
         },
         rounds,
     )
@@ -159,11 +161,15 @@ def row(name: str, rounds: int) -> dict[str, object]:
         "ms per image: exact, alone": round(1e3 * best["exact"], 1),
         "ms per image: exact, batch": round(1e3 * each, 1),
         "ms per image: paper": round(1e3 * best["paper"], 1),
+        "ms per image: paper, lean": round(1e3 * best["paper, lean"], 1),
         "forward passes: exact, alone": round(best["exact"] / best["forward"], 1),
         "forward passes: exact, batch": round(each / best["forward"], 1),
         "forward passes: paper": round(best["paper"] / best["forward"], 1),
+        "forward passes: paper, lean": round(best["paper, lean"] / best["forward"], 1),
         "paper / exact, alone": round(best["paper"] / best["exact"], 1),
         "paper / exact, batch": round(best["paper"] / each, 1),
+        "paper, lean / exact, alone": round(best["paper, lean"] / best["exact"], 1),
+        "paper, lean / exact, batch": round(best["paper, lean"] / each, 1),
         **errors(model, x, known),
         "peak GB: exact, alone": round(alone(name, "exact"), 2),
         "peak GB: exact, batch": round(alone(name, "exact, batch"), 2),

@@ -210,6 +210,7 @@ def estimate(
     probes: int = 100,
     output: Callable[[Tensor], Tensor] = lambda z: z.softmax(-1),
     seed: int = 0,
+    weight_gradients: bool = False,
 ) -> list[Leaf]:
     """The paper's estimate of `‖v‖² / dim` for every call of a leaf module, for one image (1, C, H, W).
 
@@ -222,6 +223,8 @@ def estimate(
         probes: Gaussian vectors at the output; one backward pass each.
         output: What is measured, of the model's output.
         seed: Of the probes.
+        weight_gradients: Whether each backward pass computes the gradients of the parameters too, which nobody needs, as a
+            plain `.backward()` does.
 
     Returns:
         The calls in the order in which they ended.
@@ -230,10 +233,11 @@ def estimate(
     with recorded(model, readings, generator, sampler) as leaves, torch.enable_grad():
         result = output(model(x.detach().clone().requires_grad_()))
     tensors = [z for leaf in leaves for z in leaf.outputs if z.requires_grad]
+    wanted = [*tensors, *(p for p in model.parameters() if weight_gradients and p.requires_grad)]
     random, rows = torch.Generator().manual_seed(seed), []
     for _ in range(probes):
         u = torch.randn(result.shape, dtype=result.dtype, generator=random)
-        back = iter(torch.autograd.grad(result, tensors, u, retain_graph=True, allow_unused=True))
+        back = iter(torch.autograd.grad(result, wanted, u, retain_graph=True, allow_unused=True))
         rows.append([_inner(leaf, [next(back) if z.requires_grad else None for z in leaf.outputs]) for leaf in leaves])
     samples = torch.tensor(rows, dtype=torch.float64) ** 2 / prod(result.shape[1:])
     for leaf, column in zip(leaves, samples.T, strict=True):

@@ -175,7 +175,10 @@ def test_calls_without_a_representation_have_no_estimate() -> None:
 
 def test_hooks_and_gradients_are_gone_afterwards() -> None:
     model = network()
-    estimate(model, torch.rand(1, 3, SIDE, SIDE).double(), lee.TRANSLATION_X, READINGS, probes=2)
+    x = torch.rand(1, 3, SIDE, SIDE).double()
+    lean = estimate(model, x, lee.TRANSLATION_X, READINGS, probes=2)
+    full = estimate(model, x, lee.TRANSLATION_X, READINGS, probes=2, weight_gradients=True)
+    assert [leaf.norm2 for leaf in lean] == [leaf.norm2 for leaf in full]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert all(p.grad is None for p in model.parameters())
 
