@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, family
+from timm.models.mlp_mixer import MlpMixer
 from torch import Tensor, nn
 
 import lee
@@ -167,6 +168,18 @@ def test_calls_without_a_representation_are_counted_in_the_module_around() -> No
     assert frame.self_norm2["blocks.0.mlp_tokens"] == pytest.approx(frame.norm2["blocks.0.mlp_tokens"], rel=1e-9)
     assert any("mlp_tokens.fc1" in note for note in found.notes)
     assert "counted in the module around" in str(found)
+
+
+def test_hidden_units_that_are_as_many_as_the_tokens_are_no_grid() -> None:
+    """A token-mixing layer's output has its places back where it meets the tokens again, its hidden units never."""
+    model = MlpMixer(
+        img_size=32, patch_size=8, embed_dim=32, num_blocks=1, num_classes=4, mlp_ratio=(0.5, 4.0)
+    ).double()
+    frame = lee.explain_representations(model, _images(side=32)).frame.set_index("path")
+    assert frame.inputs["blocks.0.mlp_tokens.act"] == "?"
+    assert frame.outputs["blocks.0.mlp_tokens.fc1"] == "?"
+    assert frame.measured["blocks.0.mlp_tokens"]
+    assert "later combined with that" in frame.why["blocks.0.mlp_tokens"]
 
 
 def test_an_override_changes_the_parts_but_not_the_sum() -> None:

@@ -1,7 +1,7 @@
 """Which module calls a model makes, and how the tensors that go in and out of each transform."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -16,11 +16,13 @@ from lee.layerwise.calls import Call, Watch, check_modules
 from lee.measuring import check_input, plain, untouched
 from lee.places import (
     Given,
+    Guess,
     Reading,
     Unknown,
     follow,
     follow_nothing,
     given_of,
+    guesses_of,
     label,
     of_representation,
     placed_image,
@@ -109,6 +111,9 @@ class Overrides:
                 )
 
 
+_BACK = ", as it is later combined with that entry by entry"
+
+
 class Readings:
     """How labelled tensors transform; the same places are read once, for they come back from layer to layer."""
 
@@ -132,19 +137,24 @@ class Readings:
         if key not in self._read:
             with follow_nothing():
                 self._read[key] = (places, read(places))  # kept, so that its address is not given away
-        return self._read[key][1]
+        reading, guesses = self._read[key][1], guesses_of(value)
+        return replace(reading, why=f"{reading.why}{_BACK}", guesses=guesses) if guesses else reading
 
 
 def _copied_label(value: Tensor) -> Tensor:
     """The tensor as it is now, for a module may write into it: only its shape and places count."""
     with follow_nothing():
-        return label(value.detach(), given_of(value) or places_of(value))
+        return label(value.detach(), given_of(value) or places_of(value), guesses_of(value))
 
 
 def _mark_output(
     value: Tensor, traced: Traced, given: Mapping[str, Tensor], overrides: Overrides, readings: Readings
 ) -> Reading:
-    """The reading of a call's output, after the user's overrides and the rule for modules that keep their input's shape."""
+    """The reading of a call's output, after the user's overrides.
+
+    What mixes all places and has its input's shape may have them back, as behind a token-mixing layer: that is a guess until
+    the two are combined.
+    """
     chosen = overrides.of(traced.call.path)
     if chosen is not None:
         pattern, representation = chosen
@@ -164,8 +174,9 @@ def _mark_output(
                 and inner.representation is not None
                 and not isinstance(inner.representation, Trivial)
             ):
-                label(value, given_of(source) or places_of(source))
-                return Reading(inner.representation, f"of its input's shape, so {inner.why}")
+                guesses = (Guess(),)
+                label(value, given_of(source) or places_of(source), guesses)
+                return Reading(inner.representation, f"{inner.why}{_BACK}", guesses)
     return reading
 
 
@@ -223,6 +234,8 @@ def trace(model: nn.Module, x: Tensor, overrides: Overrides) -> list[Traced]:
 
     with Watch(model, before, after), sdpa_kernel(SDPBackend.MATH), follow():
         model(image)
+    for traced in found.values():
+        traced.inputs, traced.outputs = ([r.settled() for r in rs] for rs in (traced.inputs, traced.outputs))
     return [found[i] for i in sorted(found)]
 
 

@@ -5,10 +5,10 @@ class token?), so it is not guessed from the shape: the places of the image's pi
 partitions, convolutions, products and pools, and the representation is read off where they arrive.
 """
 
-from lee.places.labels import MIXED, NONE, Given, Reading, Unknown, grid, of_representation, read
-from lee.places.tracker import follow, follow_nothing, given_of, label, placed_image, places_of
+from lee.places.labels import MIXED, NONE, Given, Guess, Reading, Unknown, grid, of_representation, read
+from lee.places.tracker import follow, follow_nothing, given_of, guesses_of, label, placed_image, places_of
 
 __all__ = [
-    "MIXED", "NONE", "Given", "Reading", "Unknown", "follow", "follow_nothing", "given_of", "grid", "label", "of_representation",
-    "placed_image", "places_of", "read",
+    "MIXED", "NONE", "Given", "Guess", "Reading", "Unknown", "follow", "follow_nothing", "given_of", "grid", "guesses_of", "label",
+    "of_representation", "placed_image", "places_of", "read",
 ]  # fmt: skip

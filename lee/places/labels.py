@@ -28,12 +28,35 @@ class Unknown:
 Places = Tensor | Unknown | None  # None: the tensor does not depend on the image
 
 
+@dataclass(eq=False)
+class Guess:
+    """Places that a tensor may have got back behind a layer that mixes all of them.
+
+    Confirmed as soon as it is combined, entry by entry, with a tensor of the same places: as a rule a residual addition.
+    """
+
+    confirmed: bool = False
+
+
 @dataclass(frozen=True)
 class Reading:
-    """The representation of a tensor; None where it has none that is known, and why."""
+    """The representation of a tensor; None where it has none that is known.
+
+    Args:
+        representation: The representation.
+        why: How it was found, or why not.
+        guesses: What it rests on.
+    """
 
     representation: Representation | None
     why: str
+    guesses: tuple[Guess, ...] = ()
+
+    def settled(self) -> "Reading":
+        """Itself if its guesses have been confirmed, else none."""
+        if all(g.confirmed for g in self.guesses):
+            return self
+        return Reading(None, "each entry mixes all places")
 
 
 @dataclass(frozen=True)

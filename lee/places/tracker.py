@@ -1,5 +1,6 @@
 """Follow the places of entries through a forward pass, operator by operator."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -7,10 +8,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from lee.places.labels import Given, Places, Unknown, grid
-from lee.places.rules import RULES, bind, pointwise, written
+from lee.places.labels import Given, Guess, Places, Unknown, finite, grid
+from lee.places.rules import RULES, Rule, bind, pointwise, written
 
 _ATTRIBUTE = "_lee_places"  # on the tensor itself, so it lives exactly as long
+_GUESSES = "_lee_guesses"
 
 
 def places_of(value: Any) -> Places:
@@ -25,9 +27,16 @@ def given_of(value: Tensor) -> Given | None:
     return found if isinstance(found, Given) else None
 
 
-def label(value: Tensor, places: Places | Given) -> Tensor:
-    """Set the places of a tensor's entries."""
+def guesses_of(value: Any) -> tuple[Guess, ...]:
+    """The guesses that the places of a tensor rest on."""
+    return getattr(value, _GUESSES, ())
+
+
+def label(value: Tensor, places: Places | Given, guesses: tuple[Guess, ...] = ()) -> Tensor:
+    """Set the places of a tensor's entries, and the guesses that they rest on."""
     setattr(value, _ATTRIBUTE, places)
+    if guesses or hasattr(value, _GUESSES):
+        setattr(value, _GUESSES, guesses)
     return value
 
 
@@ -43,34 +52,55 @@ class Follow(TorchDispatchMode):
         """Run the operator, then work out its places."""
         kwargs = kwargs or {}
         leaves = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
-        labelled = any(places_of(v) is not None for v in leaves)
+        labelled = [v for v in leaves if places_of(v) is not None]
         before = places_of(leaves[0]) if leaves else None
         out = func(*args, **kwargs)
-        if not labelled:
-            return out
-        named = bind(func, args, kwargs)
-        rule = RULES.get(func.overloadpacket.__name__.removesuffix("_"), pointwise)
         outputs = [v for v in pytree.tree_leaves(out) if isinstance(v, Tensor)]
-        try:
-            found = rule(func, named, places_of, outputs[0] if outputs else out)
-        except Exception as error:  # a label is never worth a failed pass; the module is then counted in its parent
-            found = Unknown(f"{func}: {type(error).__name__}")
-        if rule in (RULES["view"],) and isinstance(found, list | tuple):
+        if labelled and outputs:
+            found = _found(func, bind(func, args, kwargs), outputs)
+            guesses = _open_guesses(func, labelled, found[0], outputs[0])
             for value, places in zip(outputs, found, strict=True):
-                label(value, places)
-            return out
-        for value in outputs[:1]:
-            label(value, found if _fits(found, value) else Unknown(f"{func} gave places of another shape"))
-        for value in outputs[1:]:
-            label(value, Unknown(f"a further output of {func}"))
-        if func._schema.is_mutable and leaves and leaves[0]._base is not None and found is not before:
-            base = leaves[0]._base
-            label(base, written(base, places_of(base), leaves[0], places_of(leaves[0])))
+                label(value, places, guesses)
+            if func._schema.is_mutable and leaves[0]._base is not None and found[0] is not before:
+                base = leaves[0]._base
+                label(base, written(base, places_of(base), leaves[0], found[0]))
         return out
 
 
-def _fits(places: Places, value: Tensor) -> bool:
-    return not isinstance(places, Tensor) or places.shape == value.shape
+def _rule(func: Any) -> Rule:
+    return RULES.get(func.overloadpacket.__name__.removesuffix("_"), pointwise)
+
+
+def _found(func: Any, named: Mapping[str, Any], outputs: list[Tensor]) -> list[Places]:
+    """The places of each output; those of a second output are known only where the operator moves data."""
+    try:
+        places: Any = _rule(func)(func, named, places_of, outputs[0])
+    except Exception as error:  # a label is never worth a failed pass; the module is then counted in its parent
+        places = Unknown(f"{func}: {type(error).__name__}")
+    if not isinstance(places, list | tuple):
+        places = [places, *(Unknown(f"a further output of {func}") for _ in outputs[1:])]
+    other = Unknown(f"{func} gave places of another shape")
+    return [
+        p if not isinstance(p, Tensor) or p.shape == v.shape else other for p, v in zip(places, outputs, strict=True)
+    ]
+
+
+def _open_guesses(func: Any, labelled: list[Tensor], found: Places, out: Tensor) -> tuple[Guess, ...]:
+    """The guesses that a result rests on; combining it entry by entry with a tensor that rests on none confirms them."""
+    guesses = tuple(dict.fromkeys(g for v in labelled for g in guesses_of(v)))
+    if not guesses or not isinstance(found, Tensor) or not bool(finite(found).any()):
+        return ()
+    sure = [v for v in labelled if not guesses_of(v) and v.shape == out.shape and _has_places(v)]
+    if not sure or _rule(func) is not pointwise:
+        return guesses
+    for guess in guesses:
+        guess.confirmed = True
+    return ()
+
+
+def _has_places(value: Tensor) -> bool:
+    places = places_of(value)
+    return isinstance(places, Tensor) and bool(finite(places).any())
 
 
 def follow_nothing() -> AbstractContextManager[Any]:
