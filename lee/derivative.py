@@ -24,7 +24,7 @@ from lee.generators import AFFINE, PHOTOMETRIC, Action, AnyGenerator, Generator,
 from lee.measuring import Output, check_input, check_output_name, plain, select, untouched
 from lee.representations import Image, Representations, Trivial, of_output
 from lee.sampling import Sampler
-from lee.stacked import pushforward, workspace
+from lee.stacked import load_formulas, pushforward, workspace
 from lee.statistics import EquivarianceGram, Estimate, concatenate
 
 Model = Callable[[Tensor], Any]
@@ -42,6 +42,7 @@ def sampler_of(x: Tensor, kernel: str, boundary: str, align_corners: bool) -> Sa
 
 def _velocity(action: Callable[[Tensor, Tensor], Tensor], z: Tensor) -> Tensor:
     """`d/dt|₀ action(z, t)`, same shape as `z`."""
+    load_formulas()
     zero = torch.zeros((), dtype=z.dtype, device=z.device)
     value, velocity = torch.func.jvp(lambda t: action(z, t), (zero,), (torch.ones_like(zero),))[:2]
     if value.shape != z.shape:

@@ -65,7 +65,7 @@ def _forward_group(model: nn.Module, run: Run, x: Tensor, group: dict[int, tuple
         watch = Watch(model, _stacking(start, len(group)), _injecting(group))
         try:
             with watch, sdpa_kernel(SDPBackend.MATH):
-                y = run(x)
+                y = run(x.clone())  # the model may write into it
             return y.buffer[1:].clone() if isinstance(y, Stacked) else y.new_zeros(len(group), *y.shape)
         except NoRuleError as error:
             if watch.current is None or watch.current.index == start:

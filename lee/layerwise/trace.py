@@ -189,7 +189,9 @@ def _acts_on_channels(module: nn.Module, traced: Traced) -> bool:
     ):
         return False  # a hook of the user's may do anything; two are ours
     before, after = traced.inputs[0].representation, traced.outputs[0].representation
-    if type(module) is nn.BatchNorm2d or (
+    if "forward" in module.__dict__:
+        return False
+    if (type(module) is nn.BatchNorm2d and module.running_mean is not None) or (
         type(module) is nn.Conv2d and (module.kernel_size, module.stride, module.padding) == ((1, 1), (1, 1), (0, 0))
     ):
         return before == after == Map()

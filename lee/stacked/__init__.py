@@ -8,6 +8,6 @@ chapter 2 of the book, the measured ratios in `benchmarks/`.
 from lee.stacked import contraction, convolution, layout, normalisation, pointwise  # noqa: F401  (register the rules)
 from lee.stacked.convolution import workspace
 from lee.stacked.pushforward import by_dual_numbers, push_leaves, pushforward
-from lee.stacked.tensor import Stacked, record_fallbacks
+from lee.stacked.tensor import Stacked, load_formulas, record_fallbacks
 
-__all__ = ["Stacked", "by_dual_numbers", "push_leaves", "pushforward", "record_fallbacks", "workspace"]
+__all__ = ["Stacked", "by_dual_numbers", "load_formulas", "push_leaves", "pushforward", "record_fallbacks", "workspace"]

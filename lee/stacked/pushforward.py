@@ -10,11 +10,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lee.errors import LeeError
 from lee.stacked.convolution import workspace
-from lee.stacked.tensor import Stacked, note_fallback
+from lee.stacked.tensor import Stacked, load_formulas, note_fallback
 
 
 def by_dual_numbers(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> tuple[Any, Tensor | None]:
     """One tangent after the other with torch's dual numbers: slow, but takes everything that torch can differentiate."""
+    load_formulas()
     lanes, value = [], None
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it has no forward-mode derivative
@@ -103,6 +104,7 @@ def push_leaves(
 def _dual_leaves(
     function: Callable[[list[Tensor]], list[Tensor]], primals: list[Tensor], tangents: list[Tensor]
 ) -> tuple[list[Tensor], list[Tensor | None]]:
+    load_formulas()
     with sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
         results = function(
             [forward_ad.make_dual(p.clone(), t.contiguous()) for p, t in zip(primals, tangents, strict=True)]

@@ -10,9 +10,12 @@ Whatever has no rule is differentiated by `torch.func.vmap(torch.func.jvp)` of t
 above the dispatcher, in `__torch_function__`, because functorch's transforms can't be entered from inside it.
 """
 
+import importlib
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import torch
@@ -98,9 +101,18 @@ def _name(func: Any) -> str:
     return getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or str(func)
 
 
+@cache
+def load_formulas() -> None:
+    """Import torch's formulas for forward mode, which torch itself still scripts, without a warning to the user."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
+
+
 def _by_functorch(func: Any, args: Any, kwargs: Any) -> Any:
     """Differentiate one function by `vmap(jvp)`: the rule of everything without a rule."""
     note_fallback(_name(func))
+    load_formulas()
     leaves, tree = pytree.tree_flatten((args, kwargs))
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Stacked)]
     stacks = [leaves[i].buffer for i in places]
