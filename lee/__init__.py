@@ -8,6 +8,7 @@
 
 from typing import Any
 
+from lee import metrics
 from lee.derivative import ConstantOutputWarning, equivariance_gram, lie_derivative, local_equivariance_error
 from lee.errors import InputError, LeeError
 from lee.generators import (
@@ -39,7 +40,7 @@ __all__ = [
     "HYPERBOLIC", "Image", "InputError", "LeeError", "LocalEquivarianceError", "Map", "ROTATION",
     "Representation", "SATURATION", "SCALE", "SHEAR_X", "SHEAR_Y", "SQUEEZE", "STRETCH_X", "STRETCH_Y", "Sampler",
     "TRANSLATION_X", "TRANSLATION_Y", "Tokens", "Trivial", "VectorField", "bracket", "equivariance_gram",
-    "explain_representations", "layerwise", "lie_derivative", "local_equivariance_error", "spatial_gradient", "warp",
+    "explain_representations", "layerwise", "lie_derivative", "local_equivariance_error", "metrics", "spatial_gradient", "warp",
 ]  # fmt: skip
 
 

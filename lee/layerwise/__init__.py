@@ -2,11 +2,11 @@
 
 `calls` sees the module calls of a pass, `trace` reads how their tensors transform, `local` computes each call's own Lie
 derivative and `forward` carries it to the output, `reverse` does both from the output's side, `passes` chooses between
-them, `decomposition` sums up; `measure` is the entry.
+them, `decomposition` sums up; `measure` is the entry. `explanation` and `features` show what `trace` found.
 """
 
 from lee.layerwise.decomposition import Decomposition
+from lee.layerwise.explanation import Explanation, explain_representations
 from lee.layerwise.measure import layerwise
-from lee.layerwise.trace import Explanation, explain_representations
 
 __all__ = ["Decomposition", "Explanation", "explain_representations", "layerwise"]

@@ -5,15 +5,13 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from lee.errors import InputError
-from lee.layerwise.calls import Call, Watch, check_modules
-from lee.measuring import check_input, plain, untouched
+from lee.layerwise.calls import Call, Watch
 from lee.places import (
     Given,
     Guess,
@@ -241,63 +239,6 @@ def trace(model: nn.Module, x: Tensor, overrides: Overrides) -> list[Traced]:
     return [found[i] for i in sorted(found)]
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What was inferred about the tensors of every module call.
-
-    Args:
-        frame: Columns `path`, `call`, `type`, `inputs`, `outputs` (representations, or `?`), `measured`, `why`.
-    """
-
-    frame: pd.DataFrame
-
-    def __str__(self) -> str:
-        rows = []
-        for row in self.frame.to_dict("records"):
-            indent = "  " * row["depth"]
-            call = f"#{row['call'] + 1}" if row["call"] else ""
-            rows.append(f"{indent}{row['path'] or '(model)'}{call} {row['type']}: {row['inputs']} → {row['outputs']}")
-            rows.append(f"{indent}    {row['why']}")
-        return "\n".join(rows)
-
-    def _repr_html_(self) -> str:
-        return str(self.frame.drop(columns="depth").to_html(index=False))
-
-
-def explain_representations(model: nn.Module, x: Tensor, representations: Representations = None) -> Explanation:
-    """Say how the tensors of every module call transform, and why.
-
-    Args:
-        model: Any module.
-        x: Images (N, C, H, W); the first is used.
-        representations: Overrides by pattern of module path, as for :func:`lee.layerwise`.
-
-    Returns:
-        A table that prints readably.
-
-    Raises:
-        InputError: As :func:`lee.layerwise`.
-    """
-    inner = plain(model)
-    check_modules(inner)
-    check_input(inner, x, image=True)
-    with untouched(inner), torch.no_grad(), eager():
-        found = trace(inner, x[:1], Overrides(representations))  # type: ignore[arg-type]
-    rows = [
-        {
-            "path": t.call.path, "call": t.call.call, "type": t.call.type, "depth": t.call.depth,
-            "inputs": ", ".join(map(_short, t.inputs)), "outputs": ", ".join(map(_short, t.outputs)),
-            "measured": t.placed, "why": t.why,
-        }
-        for t in found
-    ]  # fmt: skip
-    return Explanation(pd.DataFrame(rows))
-
-
 def eager() -> Any:
     """Run what `torch.compile` wraps as plain Python, so that its modules are seen."""
     return torch.compiler.set_stance("force_eager")
-
-
-def _short(reading: Reading) -> str:
-    return "?" if reading.representation is None else str(reading.representation)
