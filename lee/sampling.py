@@ -197,7 +197,7 @@ class Sampler:
             else torch.zeros(1, 1, dtype=work, device=z.device)  # one sample stands for a constant
             for n, d in ((width, dx), (height, dy))
         ]
-        wide = z.to(work)
+        wide = z.to(work).contiguous()  # products of many small strided matrices would copy each of them
         return (wide @ along[0].T).to(z.dtype), (along[1] @ wide).to(z.dtype)
 
     def fields(self, generators: Sequence[Generator], height: int, width: int) -> Tensor:

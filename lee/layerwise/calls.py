@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -44,6 +44,21 @@ Before = Callable[[Call, nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 After = Callable[[Call, nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
 
 
+class _Replay:
+    """Counts the calls of a part of a pass that is run again."""
+
+    def __init__(self, first: int, change: Callable[[int, Any], Any]) -> None:
+        self._next, self._change = first, change
+        self._open: list[int] = []
+
+    def start(self) -> None:
+        self._open.append(self._next)
+        self._next += 1
+
+    def end(self, output: Any) -> Any:
+        return self._change(self._open.pop(), output)
+
+
 class Watch:
     """Report the module calls of the passes run inside this context, in this thread only.
 
@@ -62,7 +77,7 @@ class Watch:
         self._seen: Counter[str] = Counter()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._thread = threading.get_ident()
-        self._paused = False
+        self._replayed: _Replay | None = None
 
     def __enter__(self) -> Self:
         for path, module in self.model.named_modules():
@@ -87,21 +102,30 @@ class Watch:
         """The innermost call that has not ended; after an exception the one that raised it."""
         return self._stack[-1] if self._stack else None
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self) -> AbstractContextManager[None]:
         """Ignore the calls in this block."""
-        self._paused = True
+        return self.replay(0, lambda index, output: None)
+
+    @contextmanager
+    def replay(self, first: int, change: Callable[[int, Any], Any]) -> Iterator[None]:
+        """Run a call again in this block: calls are not recorded, but known by their index.
+
+        Args:
+            first: Index of the call that is run again; those in it follow.
+            change: Called with an index and an output; what it returns replaces the output, None leaves it.
+        """
+        self._replayed = _Replay(first, change)
         try:
             yield
         finally:
-            self._paused = False
-
-    def _ignores(self) -> bool:
-        return self._paused or threading.get_ident() != self._thread
+            self._replayed = None
 
     def _starts(self, path: str) -> Callable[..., Any]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if self._ignores():
+            if threading.get_ident() != self._thread:
+                return None
+            if self._replayed is not None:
+                self._replayed.start()
                 return None
             parent = self._stack[-1].index if self._stack else -1
             call = Call(len(self.calls), path, type(module).__name__, self._seen[path], len(self._stack), parent)
@@ -113,8 +137,10 @@ class Watch:
         return hook
 
     def _ends(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        if self._ignores():
+        if threading.get_ident() != self._thread:
             return None
+        if self._replayed is not None:
+            return self._replayed.end(output)
         call = self._stack[-1]
         result = None if self._after is None else self._after(call, module, args, kwargs, output)
         self._stack.pop()

@@ -103,21 +103,18 @@ class Moments:
     total: Tensor
 
     @classmethod
-    def of(cls, terms: dict[int, Tensor], total: Tensor, whole: Tensor, parents: list[int], probes: bool) -> "Moments":
+    def of(cls, terms: dict[int, Tensor], own: dict[int, Tensor], whole: Tensor, calls: int, probes: bool) -> "Moments":
         """The moments of pushed terms.
 
         Args:
             terms: Coordinates of `v` by call, (n, C) each: the output's own, or inner products with C probes. Others are zero.
-            total: Coordinates of `L`, (n, C).
+            own: The same of the self terms.
             whole: `‖L‖²/dim`, (n,).
-            parents: Nearest measured call around each, -1 for the model; -2 for calls that are not measured.
+            calls: Number of calls.
             probes: Whether the coordinates are inner products with random directions of unit variance.
         """
-        own = {m: v.clone() for m, v in terms.items()}
-        for m, v in terms.items():
-            if parents[m] >= 0:
-                own[parents[m]] = own.get(parents[m], torch.zeros_like(v)) - v
-        shape = (len(total), len(parents))
+        total = terms[0]
+        shape = (len(total), calls)
         out = {
             name: torch.zeros(shape, dtype=torch.float64)
             for name in ("norm2", "self_norm2", "dot", "self_dot", "noise")
@@ -136,6 +133,24 @@ class Moments:
         """Several batches as one."""
         names = ("norm2", "self_norm2", "dot", "self_dot", "noise", "total")
         return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in names))
+
+
+def taken_apart(terms: dict[int, Tensor], parents: list[int]) -> dict[int, Tensor]:
+    """Self terms: what each call's children leave of its term."""
+    own = {m: v.clone() for m, v in terms.items()}
+    for m, v in terms.items():
+        if parents[m] >= 0:
+            own[parents[m]] = own.get(parents[m], torch.zeros_like(v)) - v
+    return own
+
+
+def summed_up(own: dict[int, Tensor], parents: list[int]) -> dict[int, Tensor]:
+    """Terms of calls from self terms: those of the calls inside are added."""
+    terms = {m: v.clone() for m, v in own.items()}
+    for m in range(len(parents) - 1, 0, -1):  # a call comes before those inside
+        if m in terms and parents[m] >= 0:
+            terms[parents[m]] = terms.get(parents[m], torch.zeros_like(terms[m])) + terms[m]
+    return terms
 
 
 def mean_and_error(samples: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
-r"""The local Lie derivative :math:`\Lambda_m = J_m\,(X \cdot h_m) - X \cdot m(h_m)` of every module call.
+r"""The local Lie derivative :math:`\Lambda_m = J_m\,(X \cdot h_m) - X \cdot m(h_m)` of every module call, and its own part of it.
 
-Each call is run again on its own input, with the input's infinitesimal action as tangent. A call whose derivative is
-zero up to rounding (a 1×1 convolution, batch normalisation in eval mode, a linear layer over channels) is dropped here:
-nothing of it would reach the output.
+Each call is run again on its own input, with the input's infinitesimal action as tangent. In a second lane those of its
+children are carried to its output; what they leave of it is the call's own local term :math:`\lambda_m`, which for most
+containers is zero. A term that is zero up to rounding is dropped: nothing of it would reach the output.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,22 +11,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lee.errors import InputError
+from lee.errors import InputError, LeeError
 from lee.generators import Generator
 from lee.layerwise.calls import Call, Watch
+from lee.layerwise.lanes import added, with_tensors
 from lee.layerwise.trace import Traced, tensors
-from lee.representations import Representation, Trivial
+from lee.representations import Image, Representation, Trivial
 from lee.sampling import Sampler
-from lee.stacked import push_leaves
+from lee.stacked import Stacked, push_leaves
 
 ROUNDING = 200.0  # in units of the dtype's eps, relative to the two terms that cancel
 
 
+class ForwardError(Exception):
+    """A stacked pass fails where a plain one does not."""
+
+
 @dataclass(frozen=True)
 class Local:
-    """The local derivative of one call.
+    """The own local term of one call.
 
     Args:
         index: The call.
@@ -39,46 +44,157 @@ class Local:
     parts: list[Tensor]
 
 
-def with_tensors(nested: Any, values: list[Tensor]) -> Any:
-    """`nested` with its floating-point tensors replaced in order."""
-    fresh = iter(values)
-    return pytree.tree_map(lambda v: next(fresh) if isinstance(v, Tensor) and v.is_floating_point() else v, nested)
+@dataclass(frozen=True)
+class Locals:
+    """What a pass gave.
+
+    Args:
+        own: The non-zero own terms, in the order in which their calls end.
+        finished: All calls in that order.
+        moving: `J·(X·x)` of the whole model, (n, ...).
+        explained: What the model's direct children explain of it, (n, ...).
+    """
+
+    own: list[Local]
+    finished: list[int]
+    moving: Tensor
+    explained: Tensor
+
+
+def around(call: int, parents: list[int], found: list[Traced]) -> int:
+    """The nearest measured call around one that does something itself; -1 for the model."""
+    above = parents[call]
+    while above > 0 and found[above].transparent:
+        above = parents[above]
+    return above
+
+
+class _Collector:
+    """Hooks that compute the local derivative of every call as soon as it has ended."""
+
+    def __init__(
+        self, model: nn.Module, found: list[Traced], parents: list[int], generator: Generator, sampler: Sampler, n: int
+    ) -> None:
+        # What a Sequential passes through is explained, and carried on, by the call around it.
+        self.around = [around(i, parents, found) for i in range(len(found))]
+        self.found, self.generator, self.sampler, self.n = found, generator, sampler, n
+        self.kept: dict[int, tuple[Any, list[Tensor]]] = {}
+        self.whole: dict[int, list[Tensor]] = {}  # Λ, children included, until the call around has ended
+        self.own: list[Local] = []
+        self.finished: list[int] = []
+        self.watch = Watch(model, self._before, self._after)
+
+    def _before(self, call: Call, module: nn.Module, args: Any, kwargs: Any) -> None:
+        check_call(call, self.found)
+        traced = self.found[call.index]
+        if (
+            call.index and traced.placed and not traced.vanishes and not traced.transparent
+        ):  # cloned, for a module may write into its input
+            self.kept[call.index] = ((args, kwargs), [v.clone() for v in tensors((args, kwargs))])
+
+    def _after(self, call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        self.finished.append(call.index)
+        if call.index not in self.kept:
+            return
+        traced, outputs = self.found[call.index], tensors(output)
+        check_fold(traced, outputs, self.n)
+        nested, inputs = self.kept.pop(call.index)
+        try:
+            tangents, moved = (
+                [
+                    action(r.representation, v, self.generator, self.sampler)
+                    for r, v in zip(readings, values, strict=True)
+                ]
+                for readings, values in ((traced.inputs, inputs), (traced.outputs, outputs))
+            )
+        except InputError as error:
+            raise InputError(f"Module {call.name!r} ({call.type}): {error}") from error
+
+        def again(values: list[Tensor]) -> list[Tensor]:
+            positional, named = with_tensors(nested, values)
+            return tensors(module(*positional, **named))
+
+        lanes = self.run_again(call.index, again, inputs, tangents)
+        self._keep(call.index, lanes, moved, outputs)
+
+    def run_again(
+        self,
+        index: int,
+        function: Callable[[list[Tensor]], list[Tensor]],
+        inputs: list[Tensor],
+        tangents: list[Tensor | None],
+    ) -> list[tuple[Tensor | None, Tensor | None]]:
+        """`J·v` and what the children explain of it, for each output."""
+        inside = {c: self.whole.pop(c) for c in [c for c in self.whole if self.around[c] == index]}
+        if not inside and all(t is None for t in tangents):
+            return [(None, None)] * len(self.found[index].outputs)
+        lanes = 2 if inside else 1
+
+        def change(called: int, output: Any) -> Any:
+            return added(output, inside[called], 1, lanes) if called in inside else None
+
+        def replayed(values: list[Tensor]) -> list[Tensor]:
+            with self.watch.replay(index, change):
+                return function(values)
+
+        zeros = [torch.zeros(lanes, *v.shape, dtype=v.dtype, device=v.device) for v in inputs]
+        for lane, tangent in zip(zeros, tangents, strict=True):
+            if tangent is not None:
+                lane[0] = tangent[0]
+        try:
+            with sdpa_kernel(SDPBackend.MATH):
+                results = replayed([Stacked(torch.cat([v[None], t])) for v, t in zip(inputs, zeros, strict=True)])
+        except (torch.OutOfMemoryError, LeeError):
+            raise
+        except Exception as error:
+            if inside:
+                raise ForwardError(f"{type(error).__name__}: {error}.") from error
+            return [(None if t is None else t[0], None) for t in push_leaves(replayed, inputs, zeros)[1]]
+        return [
+            (r.buffer[1], r.buffer[2] if inside else None) if isinstance(r, Stacked) else (None, None) for r in results
+        ]
+
+    def _keep(
+        self,
+        index: int,
+        lanes: list[tuple[Tensor | None, Tensor | None]],
+        moved: list[Tensor | None],
+        outputs: list[Tensor],
+    ) -> None:
+        zero = [torch.zeros_like(v) for v in outputs]
+        terms = [
+            (z if a is None else a, z if m is None else m[0], z if b is None else b)
+            for (a, b), m, z in zip(lanes, moved, zero, strict=True)
+        ]
+        whole = [a - m for a, m, _ in terms]
+        if any(_is_more_than_rounding(w, [a, m], v) for w, (a, m, _), v in zip(whole, terms, outputs, strict=True)):
+            self.whole[index] = whole
+        own = [w - b for w, (_, _, b) in zip(whole, terms, strict=True)]
+        if any(_is_more_than_rounding(o, t, v) for o, t, v in zip(own, terms, outputs, strict=True)):
+            self.own.append(Local(index, len(self.finished), own))
 
 
 def locals_of(
-    model: nn.Module, run: Callable[[], Any], found: list[Traced], generator: Generator, sampler: Sampler, n: int
-) -> tuple[list[Local], list[int]]:
-    """The calls with a non-zero local derivative in one pass of `n` images, and all calls in the order in which they end.
+    model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor, found: list[Traced], parents: list[int],
+    generator: Generator, sampler: Sampler,
+) -> Locals:  # fmt: skip
+    """The own local terms of all calls in one pass of images `x` (n, C, H, W).
 
     Raises:
         InputError: If the pass makes other calls than the traced ones, or folds the images in a way that can't be followed.
+        ForwardError: If a stacked pass fails.
     """
-    kept: dict[int, tuple[Any, list[Tensor]]] = {}
-    results: list[Local] = []
-    finished: list[int] = []
-
-    def before(call: Call, module: nn.Module, args: Any, kwargs: Any) -> None:
-        check_call(call, found)
-        if found[call.index].placed and not found[call.index].vanishes:  # cloned, for a module may write into its input
-            kept[call.index] = ((args, kwargs), [v.clone() for v in tensors((args, kwargs))])
-
-    def after(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        finished.append(call.index)
-        if call.index not in kept or call.parent < 0:
-            return
-        nested, inputs = kept.pop(call.index)
-        traced = found[call.index]
-        check_fold(traced, tensors(output), n)
-        with watch.paused():
-            parts = _local(module, nested, inputs, tensors(output), traced, generator, sampler)
-        if parts is not None:
-            results.append(Local(call.index, len(finished), parts))
-
-    watch = Watch(model, before, after)
-    with watch:
-        run()
-    check_calls(watch.calls, found)
-    return results, finished
+    collector = _Collector(model, found, parents, generator, sampler, len(x))
+    with collector.watch:
+        run(x.clone())
+        check_calls(collector.watch.calls, found)
+        tangent = Image().infinitesimal([generator], x, sampler)
+        ((moving, explained),) = collector.run_again(0, lambda values: [run(values[0])], [x], [tangent])
+    if moving is None:
+        raise ForwardError("the output carries no tangent.")
+    return Locals(
+        collector.own, collector.finished, moving, torch.zeros_like(moving) if explained is None else explained
+    )
 
 
 CHANGED = (
@@ -120,39 +236,6 @@ class FoldError(Exception):
     """A batch can't be told apart inside a module; images are then measured one by one."""
 
 
-def _local(
-    module: nn.Module,
-    nested: Any,
-    inputs: list[Tensor],
-    outputs: list[Tensor],
-    traced: Traced,
-    generator: Generator,
-    sampler: Sampler,
-) -> list[Tensor] | None:
-    """`Λ` of one call, a tensor per output; None where it is zero."""
-    try:
-        tangents = [action(r.representation, v, generator, sampler) for r, v in zip(traced.inputs, inputs, strict=True)]
-        moved = [action(r.representation, v, generator, sampler) for r, v in zip(traced.outputs, outputs, strict=True)]
-    except InputError as error:
-        raise InputError(f"Module {traced.call.name!r} ({traced.call.type}): {error}") from error
-    moving = [i for i, t in enumerate(tangents) if t is not None]
-
-    def function(values: list[Tensor]) -> list[Tensor]:
-        filled = [v.clone() for v in inputs]
-        for place, value in zip(moving, values, strict=True):
-            filled[place] = value
-        args, kwargs = with_tensors(nested, filled)
-        return tensors(module(*args, **kwargs))
-
-    lanes: list[Tensor | None] = [None] * len(outputs)
-    if moving:
-        lanes = push_leaves(function, [inputs[i] for i in moving], [tangents[i] for i in moving])[1]  # type: ignore[misc]
-    parts = [_difference(lane, moved_, out) for lane, moved_, out in zip(lanes, moved, outputs, strict=True)]
-    if all(p is None for p in parts):
-        return None
-    return [torch.zeros_like(out) if p is None else p for p, out in zip(parts, outputs, strict=True)]
-
-
 def action(representation: Representation | None, z: Tensor, generator: Generator, sampler: Sampler) -> Tensor | None:
     """`X·z`, shape (1, *z.shape); None where it is zero for certain."""
     if representation is None or isinstance(representation, Trivial):
@@ -160,11 +243,6 @@ def action(representation: Representation | None, z: Tensor, generator: Generato
     return representation.infinitesimal([generator], z, sampler)
 
 
-def _difference(lane: Tensor | None, moved: Tensor | None, out: Tensor) -> Tensor | None:
-    """`lane - moved` without the stack's axis, or None where only rounding is left."""
-    terms = [t[0] for t in (lane, moved) if t is not None]
-    if not terms:
-        return None
+def _is_more_than_rounding(value: Tensor, terms: Sequence[Tensor], out: Tensor) -> bool:
     scale = sum(float(t.norm()) for t in terms) + float(out.norm())
-    value = terms[0] if moved is None else -terms[0] if lane is None else terms[0] - terms[1]
-    return value if float(value.norm()) > ROUNDING * torch.finfo(out.dtype).eps * scale else None
+    return float(value.norm()) > ROUNDING * torch.finfo(out.dtype).eps * scale

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from lee.derivative import infinitesimal_actions, terms_of
 from lee.errors import InputError
 from lee.generators import Generator
-from lee.layerwise.decomposition import Moments
-from lee.layerwise.forward import ForwardError, Run, push
-from lee.layerwise.local import locals_of
+from lee.layerwise.decomposition import Moments, summed_up, taken_apart
+from lee.layerwise.forward import Run, push
+from lee.layerwise.local import ForwardError, locals_of
 from lee.layerwise.reverse import BackwardError, Bumps
 from lee.layerwise.trace import Traced
 from lee.measuring import Output, select
@@ -87,10 +87,10 @@ def measure_pass(setting: Setting, x: Tensor, lanes: int) -> Pass:
     )
     terms = _terms(setting, run, x, total, lanes)
     estimated = terms.mode == "probes"
-    whole = (total.moving - total.moved) if estimated else terms.pushed[0]
+    found = terms.whole[0]
+    whole = total.moving - total.moved if estimated else found
     other = whole if total.by_torch is None else total.by_torch - total.moved
-    size = whole.square().mean(-1)
-    moments = Moments.of(terms.pushed, terms.pushed[0], size, setting.parents, estimated)
+    moments = Moments.of(terms.whole, terms.own, whole.square().mean(-1), len(setting.found), estimated)
     return Pass(moments, terms.finished, (whole - other).square().mean(-1), terms.mode)
 
 
@@ -106,9 +106,10 @@ class _Total:
 
 @dataclass(frozen=True)
 class _Terms:
-    """Coordinates (n, C) of what each call contributes, the model first; calls that contribute nothing may be missing."""
+    """Coordinates (n, C) of what each call contributes, as a whole and by itself; calls that contribute nothing may be missing."""
 
-    pushed: dict[int, Tensor]
+    whole: dict[int, Tensor]
+    own: dict[int, Tensor]
     finished: list[int]
     mode: str
 
@@ -138,16 +139,19 @@ def _is_reverse_cheaper(found: list[Traced], dim: int) -> bool:
 
 
 def _forward(setting: Setting, run: Run, x: Tensor, total: _Total, lanes: int) -> _Terms:
-    local, finished = locals_of(
-        setting.model, lambda: run(x.clone()), setting.found, setting.generator, setting.sampler, len(x)
-    )
-    # Within a group of lanes, those of the first calls are the long ones: groups follow the order in which calls end.
-    local.sort(key=lambda part: part.finished)
-    pushed = {0: total.moving - total.moved}
-    if local:
-        values = push(setting.model, run, x, local, lanes).reshape(len(local), len(x), -1).double().cpu()
-        pushed.update({part.index: v for part, v in zip(local, values, strict=True)})
-    return _Terms(pushed, finished, "forward")
+    """Own terms pushed one by one; those of containers are their sums.
+
+    Raises:
+        ForwardError: If a stacked pass fails.
+    """
+    found, parents = setting.found, setting.parents
+    local = locals_of(setting.model, run, x, found, parents, setting.generator, setting.sampler)
+    own = {0: _flat(local.moving - local.explained) - total.moved}
+    if local.own:
+        leaves = {t.call.index for t in found if t.leaf}
+        values = push(setting.model, run, x, local.own, leaves, lanes).reshape(len(local.own), len(x), -1)
+        own.update({part.index: v for part, v in zip(local.own, values.double().cpu(), strict=True)})
+    return _Terms(summed_up(own, parents), own, local.finished, "forward")
 
 
 def _reverse(setting: Setting, run: Run, x: Tensor, total: _Total, mode: str) -> _Terms:
@@ -167,7 +171,8 @@ def _reverse(setting: Setting, run: Run, x: Tensor, total: _Total, mode: str) ->
     else:
         values, moved = graph.pulled_back(graph.every_output()).double().cpu(), total.moved
     # The total of the same graph: where rounding puts an entry on the other side of a kink, it does so in every term.
-    return _Terms({0: values[-1] - moved, **dict(zip(graph.calls, values, strict=False))}, graph.finished, mode)
+    whole = {0: values[-1] - moved, **dict(zip(graph.calls, values, strict=False))}
+    return _Terms(whole, taken_apart(whole, setting.parents), graph.finished, mode)
 
 
 def _check(graph: Bumps, total: _Total) -> None:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from lee.generators import Generator
 from lee.layerwise.calls import Call, Watch
-from lee.layerwise.local import ROUNDING, action, check_calls, check_fold, with_tensors
+from lee.layerwise.lanes import with_tensors
+from lee.layerwise.local import ROUNDING, action, check_calls, check_fold
 from lee.layerwise.trace import Traced, tensors
 from lee.places import Reading
 from lee.representations import Image, Representation

@@ -46,6 +46,7 @@ class Traced:
         inputs: One reading per floating-point tensor among the arguments.
         outputs: One reading per floating-point tensor in the output.
         leaf: Whether it called no other module.
+        transparent: Whether it does nothing but call measured children one after the other, as `nn.Sequential` does.
         vanishes: Whether its local derivative is zero whatever the values: nothing happens, or a linear map of the channels.
         prints: Shape and mean magnitude of each output, by which one image is found again in a batch.
     """
@@ -54,6 +55,7 @@ class Traced:
     inputs: list[Reading]
     outputs: list[Reading] = field(default_factory=list)
     leaf: bool = True
+    transparent: bool = False
     vanishes: bool = False
     prints: list[tuple[tuple[int, ...], float]] = field(default_factory=list)
 
@@ -178,17 +180,16 @@ def _mark_output(
     return reading
 
 
+def _is_as_made(module: nn.Module) -> bool:
+    """Whether a module does what its class does: no hooks but our two, no `forward` of its own."""
+    return len(module._forward_hooks) + len(module._forward_pre_hooks) <= 2 and "forward" not in module.__dict__
+
+
 def _acts_on_channels(module: nn.Module, traced: Traced) -> bool:
     """Whether a module is a fixed linear map of the channels at each place: a 1×1 convolution, batch normalisation, `Linear`."""
-    if (
-        len(module._forward_hooks) + len(module._forward_pre_hooks) > 2
-        or len(traced.inputs) != 1
-        or len(traced.outputs) != 1
-    ):
-        return False  # a hook of the user's may do anything; two are ours
-    before, after = traced.inputs[0].representation, traced.outputs[0].representation
-    if "forward" in module.__dict__:
+    if not _is_as_made(module) or len(traced.inputs) != 1 or len(traced.outputs) != 1:
         return False
+    before, after = traced.inputs[0].representation, traced.outputs[0].representation
     if (type(module) is nn.BatchNorm2d and module.running_mean is not None) or (
         type(module) is nn.Conv2d and (module.kernel_size, module.stride, module.padding) == ((1, 1), (1, 1), (0, 0))
     ):
@@ -231,11 +232,15 @@ def trace(model: nn.Module, x: Tensor, overrides: Overrides) -> list[Traced]:
         nothing = len(outputs) == 1 and any(outputs[0] is v and v._version == version for v, version in passed)
         same = nothing and overrides.of(call.path) is None
         traced.vanishes = same or _acts_on_channels(module, traced)
+        traced.transparent = type(module) is nn.Sequential and _is_as_made(module) and not traced.leaf
 
     with Watch(model, before, after), sdpa_kernel(SDPBackend.MATH), follow():
         model(image)
     for traced in found.values():
         traced.inputs, traced.outputs = ([r.settled() for r in rs] for rs in (traced.inputs, traced.outputs))
+    for traced in found.values():  # what a child leaves to be counted around it is the parent's own
+        if not traced.placed and traced.call.parent >= 0:
+            found[traced.call.parent].transparent = False
     return [found[i] for i in sorted(found)]
 
 

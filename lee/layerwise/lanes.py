@@ -1,0 +1,58 @@
+"""Tangents that are added to the outputs of module calls inside a stacked pass."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from lee.layerwise.trace import tensors
+from lee.stacked import Stacked
+
+
+def changed(nested: Any, change: Callable[[Tensor, int], Tensor]) -> Any:
+    """`nested` with `change(tensor, i)` in place of its floating-point tensors."""
+    place = iter(range(10**9))
+    return pytree.tree_map(
+        lambda v: change(v, next(place)) if isinstance(v, Tensor) and v.is_floating_point() else v, nested
+    )
+
+
+def with_tensors(nested: Any, values: list[Tensor]) -> Any:
+    """`nested` with its floating-point tensors replaced in order."""
+    return changed(nested, lambda _, i: values[i])
+
+
+def widened(value: Tensor, lanes: int) -> Stacked:
+    """A stack of `value` with zero tangents; one that is a stack already stays."""
+    if isinstance(value, Stacked):
+        return value
+    buffer = value.new_zeros(1 + lanes, *value.shape)
+    buffer[0] = value
+    return Stacked(buffer)
+
+
+def added(output: Any, parts: list[Tensor], lane: int, lanes: int, held: Any = None) -> Any:
+    """`output` with `parts` added to one of its tangents.
+
+    Args:
+        output: What a module returned.
+        parts: One tensor per floating-point output.
+        lane: Which tangent.
+        lanes: How many there are, where the output has none yet.
+        held: Everything that may share the output's memory and must not change, such as the module's inputs; None stands
+            for anything, so that the output is copied first.
+    """
+    taken = {_memory(v) for v in tensors(held)} if held is not None else set()
+
+    def add(value: Tensor, i: int) -> Tensor:
+        fresh = not isinstance(value, Stacked) or (held is not None and _memory(value) not in taken)
+        stack = widened(value, lanes) if fresh else Stacked(widened(value, lanes).buffer.clone())
+        stack.buffer[1 + lane] += parts[i]
+        return stack
+
+    return changed(output, add)
+
+
+def _memory(value: Tensor) -> int:
+    return (value.buffer if isinstance(value, Stacked) else value).untyped_storage().data_ptr()
