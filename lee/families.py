@@ -71,10 +71,13 @@ def families(frame: pd.DataFrame, model: nn.Module | None = None) -> pd.Series:
         Names from :data:`FAMILIES`, with the frame's index.
     """
     strided = _strided(model) if model is not None else set()
-    measured = set(frame.loc[frame["kind"] != "merged", "parent"])
+    told = frame["kind"] != "merged"
+    if "norm2" in frame:
+        told &= frame["norm2"] > 0
+    measured = set(frame.loc[told, "parent"])
     rows = zip(range(len(frame)), frame["path"], frame["type"], frame["kind"], strict=True)
     names = [
-        # A container none of whose calls could be measured stands for all of them.
+        # A container stands for all of its calls where none of them is known to contribute anything.
         family(kind, leaf=part != "container" or row not in measured, reduces=path in strided)
         for row, path, kind, part in rows
     ]
