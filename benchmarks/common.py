@@ -1,10 +1,13 @@
 """What the benchmarks share: interleaved timing, peak memory, the machine, files written whole."""
 
+import argparse
+import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -59,3 +62,41 @@ def write(path: Path, text: str) -> None:
     temporary = path.with_suffix(path.suffix + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def main(
+    name: str,
+    about: str,
+    models: Sequence[str],
+    row: Callable[[str, int], dict[str, Any]],
+    table: Callable[[list[dict[str, Any]], dict[str, object]], str],
+    report_alone: Callable[[str, str], None],
+) -> None:
+    """The command line of a benchmark: measure, print, and write `name.json` and `name.md`.
+
+    Args:
+        name: Name of the files.
+        about: First line of the help.
+        models: The models by default, in the order of the table.
+        row: Measures one model in so many rounds.
+        table: Renders rows and the machine.
+        report_alone: Measures one method of one model in this process, and prints it.
+    """
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--models", nargs="+", default=list(models))
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--alone", nargs=2, metavar=("MODEL", "METHOD"))
+    arguments = parser.parse_args()
+    if arguments.alone:
+        report_alone(*arguments.alone)
+        return
+    facts, path = machine(), arguments.out / f"{name}.json"
+    known = {r["model"]: r for r in json.loads(path.read_text())["rows"]} if path.exists() else {}
+    for model in arguments.models:  # every finished model is written at once; others keep their row
+        known[model] = row(model, arguments.rounds)
+        print(json.dumps(known[model]), flush=True)
+        rows = [known[m] for m in [*models, *sorted(set(known) - set(models))] if m in known]
+        write(path, json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
+        write(arguments.out / f"{name}.md", table(rows, facts))
+    print(table(rows, facts))

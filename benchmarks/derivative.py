@@ -16,16 +16,13 @@ Peak memory is that of a fresh process per method, above the loaded model.
 Times on a shared machine vary: only ratios of minima from one run mean anything.
 """
 
-import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import timm
 import torch
-from common import machine, seconds, seconds_and_peak, write
+from common import main, seconds, seconds_and_peak
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -170,27 +167,5 @@ def table(rows: list[dict[str, object]], about: dict[str, object]) -> str:
     )
 
 
-def main() -> None:
-    """Measure, print and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--alone", nargs=2, metavar=("MODEL", "METHOD"))
-    arguments = parser.parse_args()
-    if arguments.alone:
-        report_alone(*arguments.alone)
-        return
-    about, path = machine(), arguments.out / "derivative.json"
-    known = {r["model"]: r for r in json.loads(path.read_text())["rows"]} if path.exists() else {}
-    for name in arguments.models:  # every finished model is written at once; others keep their row
-        known[name] = row(name, arguments.rounds)
-        print(json.dumps(known[name]), flush=True)
-        rows = [known[m] for m in [*MODELS, *sorted(set(known) - set(MODELS))] if m in known]
-        write(path, json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
-        write(arguments.out / "derivative.md", table(rows, about))
-    print(table(rows, about))
-
-
 if __name__ == "__main__":
-    main()
+    main("derivative", __doc__.splitlines()[0], MODELS, row, table, report_alone)

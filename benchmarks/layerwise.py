@@ -18,16 +18,13 @@ process per method, above the loaded model.
 Times on a shared machine vary: only ratios of minima from one run mean anything.
 """
 
-import argparse
-import json
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from common import machine, seconds, seconds_and_peak, write
+from common import main, seconds, seconds_and_peak
 from paper_layerwise import Leaf, Readings, estimate
 from torch import Tensor, nn
 
@@ -195,27 +192,5 @@ def table(rows: list[dict[str, object]], about: dict[str, object]) -> str:
     return "\n".join([title, "", *lines, "", notes, "", f"Machine: {facts}.", "", made, ""])
 
 
-def main() -> None:
-    """Measure, print and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--alone", nargs=2, metavar=("MODEL", "METHOD"))
-    arguments = parser.parse_args()
-    if arguments.alone:
-        report_alone(*arguments.alone)
-        return
-    about, path = machine(), arguments.out / "layerwise.json"
-    known = {r["model"]: r for r in json.loads(path.read_text())["rows"]} if path.exists() else {}
-    for name in arguments.models:  # every finished model is written at once; others keep their row
-        known[name] = row(name, arguments.rounds)
-        print(json.dumps(known[name]), flush=True)
-        rows = [known[m] for m in [*MODELS, *sorted(set(known) - set(MODELS))] if m in known]
-        write(path, json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
-        write(arguments.out / "layerwise.md", table(rows, about))
-    print(table(rows, about))
-
-
 if __name__ == "__main__":
-    main()
+    main("layerwise", __doc__.splitlines()[0], MODELS, row, table, report_alone)

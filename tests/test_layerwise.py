@@ -14,8 +14,7 @@ from torch import Tensor, nn
 import lee
 from lee.errors import InputError
 from lee.layerwise import Decomposition
-from lee.layerwise import passes as _passes  # noqa: F401  (patched by name below)
-from lee.layerwise.features import features
+from lee.layerwise.trace import Overrides, trace
 from lee.representations import Map, Scattered, Tokens, Trivial
 from lee.stacked import record_fallbacks
 
@@ -78,7 +77,7 @@ class Pointwise(nn.Module):
 
 
 class Residual(nn.Module):
-    """An addition of equal grids around a strided detour."""
+    """An addition of equal grids."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,9 +153,9 @@ def test_an_explanation_names_what_was_inferred_and_why() -> None:
 )
 def test_representations_are_followed_through_every_kind_of_layer(name: str, path: str, kind: type) -> None:
     model, x = family(name, torch.float32)
-    found = {f.path: f for f in features(model, x)}
-    assert isinstance(found[path].representation, kind)
-    assert len(found[path].value) % len(x) == 0
+    with torch.no_grad():
+        found = {t.call.path: t for t in trace(model, x[:1], Overrides(None))}
+    assert isinstance(found[path].outputs[0].representation, kind)
 
 
 def test_calls_without_a_representation_are_counted_in_the_module_around() -> None:
@@ -222,8 +221,8 @@ def test_batches_chunks_and_single_images_give_the_same_numbers() -> None:
     assert float((whole[numbers] - batches[numbers]).abs().max().max()) < 1e-9 * float(whole.norm2.max())
 
 
-def test_a_kink_of_an_untrained_scale_of_one_channel() -> None:
-    """Grey images, one channel: everything that is spatial works; saturation does not exist."""
+def test_grey_images_have_no_saturation() -> None:
+    """On one channel brightness is measured, and saturation, which does not exist there, is refused."""
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 3)).double()
     x = _images(channels=1)
     assert lee.layerwise(net, x, "brightness").residual < 1e-10

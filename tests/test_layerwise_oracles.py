@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from layer_oracle import CASES, FIXED, LOST, Grid, Place, Row, build, decompose, images, maps_only, softmax
+from layer_cases import CASES, build, images, maps_only, softmax
+from layer_oracle import FIXED, LOST, Grid, Place, Row, decompose
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 

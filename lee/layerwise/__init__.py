@@ -2,7 +2,7 @@
 
 `calls` sees the module calls of a pass, `trace` reads how their tensors transform, `local` computes each call's own Lie
 derivative and `forward` carries it to the output, `reverse` does both from the output's side, `passes` chooses between
-them, `decomposition` sums up; `measure` is the entry. `explanation` and `features` show what `trace` found.
+them, `decomposition` sums up; `measure` is the entry. `explanation` says what `trace` found.
 """
 
 from lee.layerwise.decomposition import Decomposition

@@ -24,9 +24,10 @@ class Decomposition:
         total: The model's local equivariance error.
         residual: What is left of two identities, relative to the total (or to the largest term, if that is larger): the sum
             of the self terms against torch's own forward mode, on the median image; and the self terms of
-            `nn.Sequential`, which has no operation of its own. In double precision it is rounding. In single precision
-            networks with many kinks (ReLU, max-pooling of flat areas) may leave a few per cent at 224 pixels, because two
-            passes then take different sides of some of them: measure in double precision where that matters.
+            `nn.Sequential`, which has no operation of its own (forward mode takes that for granted). In double precision
+            it is rounding. In single precision networks with many kinks (ReLU, max-pooling of flat areas) may leave a few
+            per cent at 224 pixels, because two passes then take different sides of some of them: measure in double
+            precision where that matters.
         generator: Name of the generator.
         output: Which output was differentiated.
         kernel: Interpolation kernel.
