@@ -5,12 +5,18 @@ from typing import cast
 
 from torch import nn
 
+from lee.errors import InputError, nearest
+
+_ACTIVATIONS = ("relu", "gelu", "silu")
+
 
 def resnet(
     channels: Sequence[int] = (32, 64, 128, 256),
     layers: Sequence[int] = (1, 1, 1, 1),
     num_classes: int = 10,
     in_chans: int = 3,
+    activation: str = "relu",
+    blur: bool = False,
 ) -> nn.Module:
     """Build timm's ResNet for small images: a stem of stride 1 and no max-pool.
 
@@ -22,12 +28,21 @@ def resnet(
         layers: basic blocks in each stage.
         num_classes: number of outputs.
         in_chans: channels of the input images.
+        activation: `relu`, `gelu` or `silu`.
+        blur: replace the stride of each block's 3x3 convolution by a BlurPool (R. Zhang, ICML 2019), as
+            timm's resnetblur models do; the 1x1 shortcuts keep their stride.
 
     Returns:
         A module from (N, in_chans, H, W) to (N, num_classes).
+
+    Raises:
+        InputError: an unknown activation.
     """
+    from timm.layers import BlurPool2d
     from timm.models.resnet import BasicBlock, ResNet
 
+    if activation not in _ACTIVATIONS:
+        raise InputError(f"There is no activation {activation!r}.{nearest(activation, _ACTIVATIONS)}")
     net = ResNet(
         BasicBlock,  # type: ignore[arg-type]  # timm annotates an instance
         tuple(layers),
@@ -36,7 +51,73 @@ def resnet(
         stem_type="deep",
         stem_width=channels[0] // 2,
         channels=tuple(channels),
+        act_layer=activation,
+        aa_layer=BlurPool2d if blur else None,
     )
     cast(nn.Conv2d, net.conv1[0]).stride = (1, 1)
     net.maxpool = nn.Identity()  # type: ignore[assignment]  # timm declares one of its own classes
     return net
+
+
+def resmlp(
+    img_size: int = 32, patch_size: int = 4, embed_dim: int = 64, num_blocks: int = 4, num_classes: int = 10
+) -> nn.Module:
+    """Build timm's ResMLP (H. Touvron et al., 2021): one linear layer over tokens, affine layers for norms.
+
+    Args:
+        img_size: side of the images in pixels.
+        patch_size: side of a patch in pixels.
+        embed_dim: channels of a token.
+        num_blocks: number of blocks.
+        num_classes: number of outputs.
+
+    Returns:
+        A module from (N, 3, img_size, img_size) to (N, num_classes).
+    """
+    from timm.models.mlp_mixer import Affine, MlpMixer, ResBlock
+
+    return MlpMixer(
+        img_size=img_size,
+        patch_size=patch_size,
+        num_classes=num_classes,
+        embed_dim=embed_dim,
+        num_blocks=num_blocks,
+        mlp_ratio=4,
+        block_layer=ResBlock,
+        norm_layer=Affine,
+    )
+
+
+def poolformer(
+    dims: Sequence[int] = (48, 96), depths: Sequence[int] = (2, 2), num_classes: int = 10, in_chans: int = 3
+) -> nn.Module:
+    """Build timm's PoolFormer (W. Yu et al., CVPR 2022): average pools instead of attention.
+
+    timm's stem has a stride of 4, so that a 32x32 image reaches two stages as 8x8 and 4x4 maps. Layer scale
+    starts at 1, not at 1e-5: a short training can't grow it.
+
+    Args:
+        dims: channels of each stage.
+        depths: blocks in each stage.
+        num_classes: number of outputs.
+        in_chans: channels of the input images.
+
+    Returns:
+        A module from (N, in_chans, H, W) to (N, num_classes).
+    """
+    from timm.models.metaformer import GroupNorm1, MetaFormer
+
+    stages = len(dims)
+    return MetaFormer(
+        in_chans=in_chans,
+        num_classes=num_classes,
+        depths=tuple(depths),
+        dims=tuple(dims),
+        downsample_norm=None,
+        mlp_act=nn.GELU,
+        mlp_bias=True,
+        norm_layers=GroupNorm1,
+        layer_scale_init_values=(1.0,) * stages,
+        res_scale_init_values=(None,) * stages,
+        use_mlp_head=False,
+    )

@@ -15,7 +15,7 @@ from lee.paths import zoo_dir
 #: Allowed values of the fields that are names.
 CHOICES = {
     "optimizer": ("adamw", "sgd"),
-    "augmentation": ("none", "flip-crop"),
+    "augmentation": ("none", "flip-crop", "strong", "rotate"),
     "precision": ("float32", "bfloat16"),
 }
 
@@ -34,12 +34,18 @@ class Recipe:
         warmup_epochs: length of the warm-up.
         label_smoothing: in [0, 1).
         clip_norm: largest norm of the gradient; 0 turns clipping off.
-        augmentation: `none`, or `flip-crop` (mirror half of the images, shift by up to 4 pixels).
+        augmentation: `none`; `flip-crop` (mirror half of the images, shift by up to 4 pixels); `strong`
+            (the same, then RandAugment, and mixup or CutMix on half of the batches); or `rotate` (by any
+            angle).
         fraction: part of the training images that is used, in (0, 1], drawn by the seed.
         seed: initial weights, order of the data and augmentation.
         precision: `float32`, or `bfloat16` autocast (weights stay in float32).
         channels_last: memory format; changes speed and rounding, not the mathematics.
         fused_attention: whether attention runs as one fused kernel; likewise.
+        score_every: epochs between two scorings of the test set; the last epoch is always scored.
+        pretrain_epochs: passes over all training images as a masked autoencoder before; 0 for none.
+        pretrain_lr: peak learning rate of these.
+        mask_ratio: share of the patches hidden from the masked autoencoder, in (0, 1).
     """
 
     dataset: str
@@ -57,6 +63,10 @@ class Recipe:
     precision: str = "float32"
     channels_last: bool = False
     fused_attention: bool = True
+    score_every: int = 1
+    pretrain_epochs: int = 0
+    pretrain_lr: float = 1e-3
+    mask_ratio: float = 0.75
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -79,6 +89,10 @@ class Recipe:
             "warmup_epochs": 0 <= self.warmup_epochs < self.epochs,
             "weight_decay": self.weight_decay >= 0,
             "clip_norm": self.clip_norm >= 0,
+            "score_every": self.score_every >= 1,
+            "pretrain_epochs": self.pretrain_epochs >= 0,
+            "pretrain_lr": self.pretrain_lr > 0,
+            "mask_ratio": 0 < self.mask_ratio < 1,
         }
         for name, valid in ranges.items():
             if not valid:
@@ -95,6 +109,7 @@ class ZooSpec:
         arguments: keyword arguments of the factory.
         recipe: how it is trained.
         title: one line for people.
+        family: which family of architectures it belongs to: a name under the file's `families:`.
         input_size: (C, H, W) of the images.
         mean, std: per-channel normalisation of images in [0, 1].
     """
@@ -104,6 +119,7 @@ class ZooSpec:
     recipe: Recipe
     arguments: dict[str, Any] = field(default_factory=dict)
     title: str = ""
+    family: str = ""
     input_size: tuple[int, int, int] = (3, 32, 32)
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
@@ -111,17 +127,48 @@ class ZooSpec:
     def digest(self) -> str:
         """Return a SHA-256 digest of all that determines the training; a checkpoint carries it."""
         content = asdict(self)
-        content.pop("title")
+        for described in ("title", "family"):
+            content.pop(described)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def load_specs(path: Path | None = None) -> dict[str, ZooSpec]:
-    """Read a file of specifications; by default the zoo's own.
+def load_specs(path: Path | None = None, *, budget: str | None = None) -> dict[str, ZooSpec]:
+    """Read a file of specifications; by default the zoo's own, which are all files `*.yaml` of its folder.
+
+    An entry starts from the file's `defaults`, then takes what it does not name itself from the entry that
+    its `like:` names.
+
+    Args:
+        path: a file like `data/zoo/zoo.yaml`.
+        budget: a name under `budgets:`; what it says of the recipe replaces what the entry says.
 
     Raises:
-        InputError: the file is missing, is not YAML of the expected shape, or has an unknown field.
+        InputError: the file is missing, is not YAML of the expected shape, or has an unknown field, family,
+            budget or `like:`.
     """
-    path = zoo_dir() / "zoo.yaml" if path is None else Path(path)
+    if path is not None:
+        return _read(Path(path), budget)
+    specs: dict[str, ZooSpec] = {}
+    for file in sorted(zoo_dir().glob("*.yaml"), key=lambda file: (file.name != "zoo.yaml", file.name)):
+        specs.update(_read(file, budget))
+    return specs
+
+
+def load_spec(name: str, path: Path | None = None, *, budget: str | None = None) -> ZooSpec:
+    """Return one specification by its name, with or without the `zoo/` prefix.
+
+    Raises:
+        InputError: there is no such name (the nearest is suggested), or the file is wrong.
+    """
+    specs = load_specs(path, budget=budget)
+    bare = name.removeprefix("zoo/")
+    if bare not in specs:
+        raise InputError(f"There is no zoo model {name!r}.{nearest(bare, specs)}")
+    return specs[bare]
+
+
+def _read(path: Path, budget: str | None) -> dict[str, ZooSpec]:
+    """Read one file of specifications."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -130,30 +177,44 @@ def load_specs(path: Path | None = None) -> dict[str, ZooSpec]:
         raise InputError(f"The recipe file {path} is not valid YAML: {error}.") from error
     if not isinstance(content, Mapping) or not isinstance(content.get("models"), Mapping):
         raise InputError(f"The recipe file {path} needs a mapping `models:` from names to specifications.")
-    defaults = dict(content.get("defaults") or {})
-    return {name: _spec(name, entry, defaults, path) for name, entry in content["models"].items()}
+    models = {name: _like(name, content["models"], path) for name in content["models"]}
+    return {name: _spec(name, entry, content, path, budget) for name, entry in models.items()}
 
 
-def load_spec(name: str, path: Path | None = None) -> ZooSpec:
-    """Return one specification by its name, with or without the `zoo/` prefix.
-
-    Raises:
-        InputError: there is no such name (the nearest is suggested), or the file is wrong.
-    """
-    specs = load_specs(path)
-    bare = name.removeprefix("zoo/")
-    if bare not in specs:
-        raise InputError(f"There is no zoo model {name!r}.{nearest(bare, specs)}")
-    return specs[bare]
-
-
-def _spec(name: str, entry: Any, defaults: dict[str, Any], path: Path) -> ZooSpec:
-    """Merge one entry of the file with the file's defaults."""
-    where = f"{path.name}, model {name!r}"
+def _like(name: str, models: Mapping[str, Any], path: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return an entry merged over the one that its `like:` names."""
+    where, entry = f"{path.name}, model {name!r}", models[name]
     if not isinstance(entry, Mapping):
         raise InputError(f"{where}: expected a mapping with `factory` and `recipe`.")
-    merged = {**defaults, **entry}
-    recipe = {**(defaults.get("recipe") or {}), **(entry.get("recipe") or {})}
+    base = entry.get("like")
+    if base is None:
+        return dict(entry)
+    if base not in models:
+        raise InputError(f"{where}: there is no model {base!r} to be like.{nearest(str(base), models)}")
+    if base in seen:
+        raise InputError(f"{where}: `like:` leads in a circle: {', '.join((*seen, base))}.")
+    return _merged(_like(base, models, path, (*seen, name)), {k: v for k, v in entry.items() if k != "like"})
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested mappings; what `over` names wins."""
+    both = {key: _merged(base[key], over[key]) for key in over.keys() & base.keys() if isinstance(over[key], Mapping)}
+    return {**base, **over, **both}
+
+
+def _spec(name: str, entry: dict[str, Any], content: Mapping[str, Any], path: Path, budget: str | None) -> ZooSpec:
+    """Merge one entry of the file with the file's defaults, and with a budget."""
+    where = f"{path.name}, model {name!r}"
+    merged = _merged(content.get("defaults") or {}, entry)
+    budgets = merged.pop("budgets", {})
+    recipe = merged.get("recipe") or {}
+    if budget is not None:
+        if budget not in budgets:
+            raise InputError(f"{where}: there is no budget {budget!r}.{nearest(budget, budgets)}")
+        recipe = _merged(recipe, budgets[budget])
+    families = content.get("families") or {}
+    if merged.get("family") is not None and merged["family"] not in families:
+        raise InputError(f"{where}: unknown family {merged['family']!r}.{nearest(str(merged['family']), families)}")
     merged["recipe"] = _checked(Recipe, recipe, f"{where}, recipe")
     for key in ("input_size", "mean", "std"):
         if key in merged:

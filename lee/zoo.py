@@ -76,6 +76,7 @@ def publish(
     card = {
         "name": spec.name,
         "title": spec.title,
+        "family": spec.family,
         "test_accuracy": accuracy,
         "test_accuracy_before_rounding": exact,
         "weights_dtype": str(dtype).removeprefix("torch."),
@@ -155,13 +156,11 @@ def _device_name(device: str) -> str:
 
 def _text(spec: ZooSpec, card: dict[str, Any], history: tuple[EpochRecord, ...], test_set: ImageSet) -> str:
     """The part of the card for people."""
-    rows = "\n".join(
-        f"| {record.epoch + 1} | {record.loss:.3f} | {100 * record.accuracy:.2f} % | {record.seconds:.0f} |"
-        for record in history
-    )
-    recipe = spec.recipe
-    training = f"""{recipe.epochs} epochs of {recipe.optimizer} in {recipe.precision}, seed {recipe.seed}, augmentation
-        {recipe.augmentation}, {card["data"]["train_images"]:,} images: {card["minutes"]} minutes of wall time with
+    recipe, rows = spec.recipe, "\n".join(_row(record) for record in history if _shown(record, history))
+    before = f"""{recipe.pretrain_epochs} epochs as a masked autoencoder ({recipe.mask_ratio:.0%} of the patches hidden),
+        then """
+    training = f"""{before if recipe.pretrain_epochs else ""}{recipe.epochs} epochs of {recipe.optimizer} in
+        {recipe.precision}, seed {recipe.seed}, augmentation {recipe.augmentation}, {card["data"]["train_images"]:,} images: {card["minutes"]} minutes of wall time with
         {card["threads"]} thread(s) of {card["device"]}, waiting for other work on the same machine included. The front
         matter has the whole recipe. `{card["command"]}` trains the model again, to the same weights bit for bit on the
         same machine with the same versions and number of threads."""
@@ -193,8 +192,20 @@ model = lee.models.load("zoo/{spec.name}")  # takes images in [0, 1]; the normal
 ## Use
 
 Made to study equivariance at a small scale; it is no classifier to rely on. The test images were scored
-after every epoch, but nothing was chosen by the scores.
+on the way, but nothing was chosen by the scores.
 """
+
+
+def _shown(record: EpochRecord, history: tuple[EpochRecord, ...]) -> bool:
+    """Whether an epoch has a row: all of them in a short training, the scored ones in a long one."""
+    return len(history) <= 20 or record.accuracy is not None
+
+
+def _row(record: EpochRecord) -> str:
+    """One epoch of the card's table."""
+    scored = "–" if record.accuracy is None else f"{100 * record.accuracy:.2f} %"
+    phase = "" if record.phase == "supervised" else f" ({record.phase})"
+    return f"| {record.epoch + 1}{phase} | {record.loss:.3f} | {scored} | {record.seconds:.0f} |"
 
 
 def _wrapped(text: str) -> str:

@@ -51,15 +51,13 @@ def quiet(spec: ZooSpec, sets: tuple[ImageSet, ImageSet], **options: Any) -> Tra
 
 
 def test_learning_rate_warms_up_linearly_and_ends_at_zero() -> None:
-    recipe = Recipe("digits", epochs=4, lr=0.1, warmup_epochs=1.0)
-    steps = 10
-    rates = [learning_rate(recipe, step, steps) for step in range(41)]
+    rates = [learning_rate(0.1, step, 40, 10.0) for step in range(41)]
     assert rates[:10] == pytest.approx([0.1 * (step + 1) / 11 for step in range(10)])
     assert rates[10] == max(rates) == 0.1
     assert rates[25] == pytest.approx(0.05)  # half a cosine is half-way at its middle
     assert rates[40] == pytest.approx(0.0, abs=1e-17)
     assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert learning_rate(replace(recipe, warmup_epochs=0.0), 0, steps) == 0.1
+    assert learning_rate(0.1, 0, 40, 0.0) == 0.1
 
 
 @pytest.mark.parametrize("shape", [(9, 3, 8, 8), (5, 1, 7, 11)])
@@ -94,7 +92,7 @@ def test_training_learns_and_repeats_bit_for_bit(sets: tuple[ImageSet, ImageSet]
     second = quiet(spec, sets)
     assert states_equal(first.model, second.model)
     assert [record.loss for record in first.history] == [record.loss for record in second.history]
-    assert first.history[-1].accuracy > 0.8
+    assert (first.history[-1].accuracy or 0) > 0.8
     assert first.history[-1].loss < first.history[0].loss
     assert not first.model.training
     other = quiet(replace(spec, recipe=replace(spec.recipe, seed=1)), sets)
@@ -167,7 +165,7 @@ def test_fraction_draws_the_same_part_each_time(sets: tuple[ImageSet, ImageSet])
 
 
 def test_only_matrices_and_kernels_are_decayed() -> None:
-    optimizer = training._optimizer(small_net(), RECIPE)
+    optimizer = training._optimizer(small_net(), RECIPE, RECIPE.lr)
     decayed, spared = optimizer.param_groups
     assert {parameter.ndim for parameter in decayed["params"]} == {2, 4}
     assert {parameter.ndim for parameter in spared["params"]} == {1}
@@ -283,8 +281,8 @@ def test_recipe_files_are_checked(tmp_path: Path, content: str, message: str) ->
 
 
 def test_unknown_zoo_models_suggest_the_nearest() -> None:
-    with pytest.raises(InputError, match="Did you mean 'mixer-s'"):
-        load_spec("zoo/mixer")
+    with pytest.raises(InputError, match="Did you mean 'mixer-"):
+        load_spec("zoo/mixer-m")
 
 
 def test_the_digest_of_a_recipe_ignores_only_its_title() -> None:

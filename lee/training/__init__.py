@@ -1,0 +1,264 @@
+"""Deterministic training: order, augmentation and schedule follow from the recipe alone.
+
+Everything random in epoch e is drawn from generators seeded by (seed, e), and the learning rate is a
+function of the step, so a training that was killed resumes from its last epoch and ends with exactly
+the weights it would have had. (Bit for bit on the same kind of device, versions and number of threads.)
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lee.augmentation import seeded
+from lee.datasets import ImageSet
+from lee.errors import InputError
+from lee.models import Normalized, build
+from lee.recipes import Recipe, ZooSpec
+from lee.training.batches import batches, fraction
+from lee.training.checkpoints import EpochRecord, read, save
+from lee.training.masked import MaskedAutoencoder
+
+__all__ = ["EpochRecord", "MaskedAutoencoder", "TrainResult", "evaluate", "learning_rate", "train"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained model, in eval mode, and how it got there."""
+
+    model: Normalized
+    history: tuple[EpochRecord, ...]
+    train_size: int
+    data_sha256: dict[str, str]
+
+    @property
+    def minutes(self) -> float:
+        """Wall time of all epochs, interrupted sittings included."""
+        return sum(record.seconds for record in self.history) / 60
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """One stretch of a training with an optimiser and a schedule of its own."""
+
+    name: str
+    module: nn.Module
+    loss: Callable[[Tensor, Tensor], Tensor]
+    start: int
+    epochs: int
+    lr: float
+    warmup: float
+    augmentation: str
+
+
+def learning_rate(peak: float, step: int, steps: int, warmup: float) -> float:
+    """Linear warm-up to `peak` over `warmup` of `steps` steps, then half a cosine that reaches 0 after the last."""
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / (steps - warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def evaluate(model: nn.Module, data: ImageSet, *, batch_size: int = 500, precision: str = "float32") -> float:
+    """Return the share of `data` whose largest output is the label; the model's mode is restored.
+
+    Args:
+        model: takes images in [0, 1], returns (N, classes).
+        data: labelled images.
+        batch_size: images per forward pass.
+        precision: `float32`, or `bfloat16` autocast for a quicker, slightly rounded score.
+
+    Raises:
+        InputError: the data set has no labels.
+    """
+    if data.labels is None:
+        raise InputError(f"The data set {data.name!r} has no labels, so accuracy is undefined.")
+    device = next(model.parameters()).device
+    was_training, correct = model.training, 0
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            for images, labels in data.batches(batch_size):
+                assert labels is not None
+                correct += int((model(images.to(device)).argmax(1).cpu() == labels).sum())
+    finally:
+        model.train(was_training)
+    return correct / len(data)
+
+
+def train(
+    spec: ZooSpec,
+    train_set: ImageSet,
+    test_set: ImageSet,
+    *,
+    checkpoint: Path | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> TrainResult:
+    """Train `spec` on `train_set`, scoring `test_set` as often as the recipe says.
+
+    A recipe with `pretrain_epochs` first learns to fill in masked patches (`MaskedAutoencoder`), without
+    labels and on all training images, and then to classify the recipe's fraction of them.
+
+    Args:
+        spec: architecture and recipe.
+        train_set: labelled images; the recipe's `fraction` of them is used.
+        test_set: labelled images.
+        checkpoint: written after each epoch; if it exists, the training resumes from it.
+        device: where to compute.
+        progress: show a bar per epoch.
+        on_epoch: called after each epoch, once its checkpoint is safe.
+
+    Returns:
+        The model in eval mode with its history.
+
+    Raises:
+        InputError: no labels, fewer images than a batch, a checkpoint of another recipe, or a full disk.
+    """
+    recipe = spec.recipe
+    images, labels = fraction(train_set, recipe)
+    content, history = read(checkpoint, spec)
+    model = _prepare(build(spec), recipe)
+    with _repeatable(device):
+        for phase in _phases(model, recipe):
+            module = phase.module.to(device)
+            optimizer = _optimizer(module, recipe, phase.lr)
+            if content is not None and phase.start < len(history) <= phase.start + phase.epochs:
+                module.load_state_dict(content["model"])
+                optimizer.load_state_dict(content["optimizer"])
+            chosen = (train_set.images, labels) if phase.name == "masked" else (images, labels)
+            for epoch in range(max(len(history), phase.start), phase.start + phase.epochs):
+                record = _epoch(phase, optimizer, recipe, chosen, epoch, device, progress, model, test_set)
+                history.append(record)
+                if checkpoint is not None:
+                    save(checkpoint, spec, module, optimizer, history)
+                if on_epoch is not None:
+                    on_epoch(record)
+    digests = {"train": train_set.sha256, "test": test_set.sha256}
+    return TrainResult(model.to(device).eval(), tuple(history), len(images), digests)
+
+
+def _phases(model: Normalized, recipe: Recipe) -> list[_Phase]:
+    """The stretches of a training; each optimiser is made when its phase begins."""
+
+    def supervised(batch: Tensor, target: Tensor) -> Tensor:
+        with torch.autocast(batch.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            output = model(batch)
+        return nn.functional.cross_entropy(output.float(), target, label_smoothing=recipe.label_smoothing)
+
+    first, phases = recipe.pretrain_epochs, []
+    if first:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeded(recipe.seed, "decoder").initial_seed())
+            autoencoder = MaskedAutoencoder(model.net, model.normalize, mask_ratio=recipe.mask_ratio)
+
+        def masked(batch: Tensor, target: Tensor) -> Tensor:
+            with torch.autocast(batch.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+                loss: Tensor = autoencoder(batch)
+            return loss
+
+        changes = "none" if recipe.augmentation == "none" else "flip-crop"
+        warmup = min(recipe.warmup_epochs, first / 4)
+        phases.append(_Phase("masked", autoencoder, masked, 0, first, recipe.pretrain_lr, warmup, changes))
+    tuned = _Phase(
+        "supervised", model, supervised, first, recipe.epochs, recipe.lr, recipe.warmup_epochs, recipe.augmentation
+    )
+    return [*phases, tuned]
+
+
+def _epoch(
+    phase: _Phase,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    chosen: tuple[Tensor, Tensor],
+    epoch: int,
+    device: str,
+    progress: bool,
+    model: Normalized,
+    test_set: ImageSet,
+) -> EpochRecord:
+    """Take one pass over the images and, where it is due, score the test set."""
+    start = time.perf_counter()
+    with torch.random.fork_rng(devices=[] if device == "cpu" else None):
+        torch.manual_seed(seeded(recipe.seed, epoch, "model").initial_seed())
+        loss = _pass(phase, optimizer, recipe, *chosen, epoch, device, progress)
+    done = epoch + 1 - phase.start
+    due = phase.name == "supervised" and (done % recipe.score_every == 0 or done == phase.epochs)
+    accuracy = evaluate(model, test_set, precision=recipe.precision) if due else None
+    return EpochRecord(epoch, loss, accuracy, time.perf_counter() - start, phase.name)
+
+
+def _pass(
+    phase: _Phase,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    images: Tensor,
+    labels: Tensor,
+    epoch: int,
+    device: str,
+    progress: bool,
+) -> float:
+    """Take one pass over the images; return the mean loss."""
+    phase.module.train()
+    steps, classes = len(images) // recipe.batch_size, int(labels.max()) + 1
+    done = (epoch - phase.start) * steps
+    total = torch.zeros((), device=device)
+    stream = batches(recipe, images, labels, epoch, augmentation=phase.augmentation, classes=classes, device=device)
+    bar = tqdm(stream, total=steps, disable=not progress, mininterval=5.0)
+    bar.set_description(f"{phase.name} epoch {epoch - phase.start + 1}/{phase.epochs}")
+    for step, (batch, target) in enumerate(bar):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(phase.lr, done + step, phase.epochs * steps, phase.warmup * steps)
+        loss = phase.loss(batch, target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if recipe.clip_norm > 0:
+            nn.utils.clip_grad_norm_(phase.module.parameters(), recipe.clip_norm)
+        optimizer.step()
+        total += loss.detach()
+    return float(total) / steps
+
+
+def _prepare(model: Normalized, recipe: Recipe) -> Normalized:
+    """Set memory format and attention kernel; both only change speed and rounding."""
+    if recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    for module in model.modules():
+        if not recipe.fused_attention and hasattr(module, "fused_attn"):
+            module.fused_attn = False  # type: ignore[assignment]
+    return model
+
+
+def _optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
+    """Build the optimiser; biases, norms and other vectors are not decayed."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=lr)
+
+
+@contextmanager
+def _repeatable(device: str) -> Iterator[None]:
+    """Choose deterministic kernels on an accelerator, where torch has them; the CPU's are."""
+    if device == "cpu":
+        yield
+        return
+    before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = benchmark

@@ -1,0 +1,73 @@
+"""Checkpoints of a training: written whole or not at all, and refused where they belong to another recipe."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lee.errors import InputError
+from lee.paths import atomic_path
+from lee.recipes import ZooSpec
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch reports.
+
+    Attributes:
+        epoch: its number, from 0, pretraining included.
+        loss: mean training loss.
+        accuracy: on the test set, in [0, 1], in the recipe's precision; None where it was not scored.
+        seconds: wall time.
+        phase: `masked` (pretraining) or `supervised`.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float | None
+    seconds: float
+    phase: str = "supervised"
+
+
+def save(
+    path: Path, spec: ZooSpec, module: nn.Module, optimizer: torch.optim.Optimizer, history: list[EpochRecord]
+) -> None:
+    """Write a checkpoint; a kill while writing leaves the one before.
+
+    Raises:
+        InputError: it can't be written, because the disk is full, say.
+    """
+    content = {
+        "spec": spec.digest(),
+        "model": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "history": [asdict(record) for record in history],
+    }
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+        raise InputError(
+            f"The checkpoint {path} can't be written ({error}). Make room and start again: "
+            f"the training goes on from the epoch before."
+        ) from error
+
+
+def read(path: Path | None, spec: ZooSpec) -> tuple[dict[str, Any] | None, list[EpochRecord]]:
+    """Return a checkpoint's content (None where there is none) and the history so far.
+
+    Raises:
+        InputError: the file is damaged, or belongs to another recipe.
+    """
+    if path is None or not path.exists():
+        return None, []
+    try:
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        known, history = content["spec"], [EpochRecord(**record) for record in content["history"]]
+    except Exception as error:  # torch.load raises half a dozen unrelated types on a damaged file
+        raise InputError(f"The checkpoint {path} can't be read. Delete it to start again.") from error
+    if known != spec.digest():
+        raise InputError(f"The checkpoint {path} belongs to another recipe. Delete it to start again.")
+    return content, history
