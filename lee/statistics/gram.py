@@ -1,0 +1,122 @@
+"""The equivariance Gram matrix, from which the local equivariance error of any generator is read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lee.errors import InputError
+from lee.generators import Action, AnyGenerator, Generator, coordinates, get
+from lee.statistics.estimates import Estimate
+
+
+def unit_of(generator: Generator | Action) -> str:
+    """Unit of the LEE of a generator: outputs squared per squared unit of its parameter."""
+    return f"per {generator.unit}²"
+
+
+@dataclass(frozen=True)
+class EquivarianceGram:
+    r"""Inner products of the Lie derivatives of a model along several generators, image by image.
+
+    :math:`G_{ab} = \langle L_a f(x), L_b f(x) \rangle / \dim V_{out}`. As `X ↦ L_X f` is linear, the LEE of the generator
+    with coefficients `c` is :math:`c^\top G c`, and comparisons of models on the same images are paired.
+
+    Args:
+        per_image: Shape (n, K, K), float64.
+        generators: The K generators.
+        kernel: Interpolation kernel.
+        boundary: Boundary extension.
+        align_corners: Pixel convention.
+        output: Which output was differentiated.
+    """
+
+    per_image: Tensor
+    generators: tuple[Generator | Action, ...]
+    kernel: str
+    boundary: str = "reflect"
+    align_corners: bool = False
+    output: str = "probabilities"
+    dim: int = field(default=1, compare=False)
+
+    @property
+    def basis(self) -> tuple[str, ...]:
+        """Names of the K generators."""
+        return tuple(g.name for g in self.generators)
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return len(self.per_image)
+
+    @property
+    def matrix(self) -> Tensor:
+        """The mean over images, (K, K), float64."""
+        return self.per_image.mean(0)
+
+    def coefficients(self, generator: AnyGenerator) -> Tensor:
+        """Coefficients of a generator over :attr:`basis`, (K,), float64.
+
+        Raises:
+            InputError: If it is not in their span.
+        """
+        names = self.basis
+        wanted = get(generator) if not isinstance(generator, str) or generator not in names else None
+        if wanted is None or wanted in self.generators:
+            index = names.index(str(generator)) if wanted is None else self.generators.index(wanted)
+            return torch.eye(len(names), dtype=torch.float64)[index]
+        if isinstance(wanted, Action):
+            raise InputError(f"The action {wanted.name!r} is not among the measured generators: {', '.join(names)}.")
+        return coordinates(wanted, self.generators)
+
+    def lee_per_image(self, generator: AnyGenerator) -> Tensor:
+        """`‖L_X f(x)‖² / dim` of every image, (n,), float64."""
+        c = self.coefficients(generator)
+        return torch.einsum("a,nab,b->n", c, self.per_image, c)
+
+    def lee(self, generator: AnyGenerator) -> Estimate:
+        """Local equivariance error of a generator in the span of the basis, with its standard error over images."""
+        known = get(generator) if not isinstance(generator, str) or generator not in self.basis else None
+        named = self.generators[self.basis.index(str(generator))] if known is None else known
+        samples = self.lee_per_image(generator)
+        return Estimate.of(samples, unit=unit_of(named), kernel=self.kernel, name=named.name)
+
+    def minus(self, other: "EquivarianceGram", generator: AnyGenerator) -> Estimate:
+        """LEE of this model minus that of another on the same images, with the paired standard error.
+
+        Raises:
+            InputError: If the two were not measured on the same number of images or in the same way.
+        """
+        for what in ("n", "kernel", "boundary", "align_corners", "output"):
+            mine, its = getattr(self, what), getattr(other, what)
+            if mine != its:
+                raise InputError(f"A paired comparison needs the same {what}: {mine!r} against {its!r}.")
+        estimate = self.lee(generator)
+        gap = self.lee_per_image(generator) - other.lee_per_image(generator)
+        return Estimate.of(gap, unit=estimate.unit, kernel=self.kernel, name=estimate.name)
+
+    def __str__(self) -> str:
+        return "\n".join(str(self.lee(name)) for name in self.basis)
+
+
+def concatenate(grams: Sequence[EquivarianceGram]) -> EquivarianceGram:
+    """Join Gram matrices of several batches of images.
+
+    Raises:
+        InputError: If there is none, or if they were measured in different ways.
+    """
+    if not grams:
+        raise InputError("There are no Gram matrices to join.")
+    first = grams[0]
+    for other in grams[1:]:
+        if (other.generators, other.kernel, other.boundary, other.align_corners, other.output) != (
+            first.generators, first.kernel, first.boundary, first.align_corners, first.output,
+        ):  # fmt: skip
+            raise InputError(
+                "Gram matrices can be joined only if generators, kernel, boundary and output are the same."
+            )
+    joined = torch.cat([g.per_image for g in grams])
+    return EquivarianceGram(
+        joined, first.generators, first.kernel, first.boundary, first.align_corners, first.output, first.dim
+    )

@@ -1,0 +1,119 @@
+"""Paired comparisons over images: other implementations, intervals that cover, and bad input."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from lee.errors import InputError
+from lee.statistics import Comparison, paired_difference, paired_ratio
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def images(rng: np.random.Generator, n: int = 100, ratio: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of two models: skewed, alike on the same images, with means `ratio` and 1."""
+    common, own = 0.8 * rng.standard_normal(n), 0.3 * rng.standard_normal((2, n))
+    first, second = np.exp(common + own - (0.8**2 + 0.3**2) / 2)
+    return ratio * first, second
+
+
+def test_value_and_p_value_of_a_difference(rng: np.random.Generator) -> None:
+    a, b = images(rng)
+    found = paired_difference(torch.as_tensor(a), b)
+    assert found.value == pytest.approx(a.mean() - b.mean())
+    assert found.p == pytest.approx(scipy.stats.ttest_rel(a, b).pvalue)
+    assert (found.n, found.quantity) == (100, "difference")
+    assert paired_ratio(a, b).value == pytest.approx(a.mean() / b.mean())
+    assert paired_ratio(a, b).p == found.p
+
+
+def test_the_interval_is_that_of_resampled_images(rng: np.random.Generator) -> None:
+    """Percentiles of means over indices drawn with replacement, by a loop."""
+    a, b = images(rng)
+    draws = [rng.integers(100, size=100) for _ in range(4000)]
+    for compare, of in ((paired_difference, np.subtract), (paired_ratio, np.divide)):
+        expected = np.quantile([of(a[i].mean(), b[i].mean()) for i in draws], [0.05, 0.95])
+        found = compare(a, b, 0.9, method="percentile")
+        assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.1 * np.ptp(expected))
+
+
+def test_many_images_give_the_normal_interval(rng: np.random.Generator) -> None:
+    a, b = images(rng, 2000)
+    found, half = paired_difference(a, b), 1.96 * (a - b).std(ddof=1) / math.sqrt(2000)
+    assert found.low == pytest.approx(found.value - half, abs=0.15 * half)
+    assert found.high == pytest.approx(found.value + half, abs=0.15 * half)
+
+
+@pytest.mark.parametrize("method", ["BCa", "percentile"])
+def test_intervals_cover_the_difference_and_the_ratio(rng: np.random.Generator, method: str) -> None:
+    covered, runs = {"difference": 0, "ratio": 0}, 250
+    for seed in range(runs):
+        a, b = images(rng)
+        for compare, truth in ((paired_difference, -0.2), (paired_ratio, 0.8)):
+            found = compare(a, b, method=method, resamples=400, seed=seed)
+            covered[found.quantity] += found.low <= truth <= found.high
+    low, high = scipy.stats.binom.interval(1 - 1e-4, runs, 0.935)  # skewed numbers: a little short of 0.95
+    assert all(low <= hits <= high for hits in covered.values()), covered
+
+
+def test_the_size_of_the_test(rng: np.random.Generator) -> None:
+    runs = 600
+    rejected = sum(paired_ratio(*images(rng, 50, ratio=1), resamples=100).p < 0.05 for _ in range(runs))
+    low, high = scipy.stats.binom.interval(1 - 1e-4, runs, 0.05)
+    assert low <= rejected <= high
+
+
+def test_pairing_sharpens(rng: np.random.Generator) -> None:
+    a, b = images(rng, 400)
+    paired, shuffled = paired_ratio(a, b), paired_ratio(a, rng.permutation(b))
+    assert paired.high - paired.low < 0.6 * (shuffled.high - shuffled.low)
+
+
+def test_the_same_seed_gives_the_same_interval(rng: np.random.Generator) -> None:
+    a, b = images(rng)
+    assert paired_ratio(a, b) == paired_ratio(a, b)
+    assert paired_ratio(a, b).low != paired_ratio(a, b, seed=1).low
+
+
+def test_where_nothing_varies() -> None:
+    assert paired_difference([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])[:5] == (0, 0, 0, 3, 1)
+    assert paired_difference([2.0, 3.0, 4.0], [1.0, 2.0, 3.0])[:5] == (1, 1, 1, 3, 0)
+    assert paired_ratio([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])[:3] == (2, 2, 2)
+    assert math.isnan(paired_difference([1.0, 2.0], [2.0, 2.5]).low)
+
+
+def test_zeros_on_some_images_are_no_obstacle(rng: np.random.Generator) -> None:
+    a, b = images(rng)
+    a[:50] = b[:50] = 0
+    found = paired_ratio(a, b)
+    assert found.low < 0.8 < found.high
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "options", "message"),
+    [([1.0], [2.0], {}, "two images or more"), ([1.0, 2.0], [1.0], {}, "got 2 and 1"),
+     ([1.0, math.inf], [1.0, 2.0], {}, "finite"), ([1.0, 2.0], [1.0, 3.0], {"level": 95}, "`level`"),
+     ([1.0, 2.0], [1.0, 3.0], {"resamples": 3}, "`resamples`"),
+     ([1.0, 2.0], [1.0, 3.0], {"method": "percentil"}, "mean 'percentile'"),
+     ([1.0, 2.0], [-1.0, 3.0], {}, "≥ 0"), ([1.0, 2.0], [0.0, 0.0], {}, "not all zero")],
+)  # fmt: skip
+def test_bad_input(first: list[float], second: list[float], options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        paired_ratio(first, second, **options)
+
+
+@pytest.mark.parametrize(
+    ("comparison", "expected"),
+    [(Comparison(-0.1234, -0.2345, -0.0123, 50, 0.01), "-0.12 [-0.23, -0.01] (n = 50)"),
+     (Comparison(1.2e-7, 1e-7, 1.5e-7, 50, 0.01), "1.2e-07 [1e-07, 1.5e-07] (n = 50)"),
+     (Comparison(0.5, 0.5, 0.5, 3, 0.0, "ratio"), "0.50000 [0.50000, 0.50000] (n = 3)"),
+     (Comparison(0.5, math.nan, math.nan, 2, 0.1), "0.500 [nan, nan] (n = 2)")],
+)  # fmt: skip
+def test_printing(comparison: Comparison, expected: str) -> None:
+    assert str(comparison) == expected
