@@ -160,10 +160,11 @@ def _text(spec: ZooSpec, card: dict[str, Any], history: tuple[EpochRecord, ...],
     before = f"""{recipe.pretrain_epochs} epochs as a masked autoencoder ({recipe.mask_ratio:.0%} of the patches hidden),
         then """
     training = f"""{before if recipe.pretrain_epochs else ""}{recipe.epochs} epochs of {recipe.optimizer} in
-        {recipe.precision}, seed {recipe.seed}, augmentation {recipe.augmentation}, {card["data"]["train_images"]:,} images: {card["minutes"]} minutes of wall time with
-        {card["threads"]} thread(s) of {card["device"]}, waiting for other work on the same machine included. The front
-        matter has the whole recipe. `{card["command"]}` trains the model again, to the same weights bit for bit on the
-        same machine with the same versions and number of threads."""
+        {recipe.precision}, seed {recipe.seed}, augmentation {recipe.augmentation},
+        {card["data"]["train_images"]:,} images: {card["minutes"]} minutes of wall time with {card["threads"]} thread(s)
+        of {card["device"]}, waiting for other work on the same machine included. The front matter has the whole
+        recipe. `{card["command"]}` trains the model again, to the same weights bit for bit on the same machine with
+        the same versions and number of threads."""
     rounded = f"""**Test accuracy {100 * card["test_accuracy"]:.2f} %** on the {len(test_set):,} test images of
         {test_set.name}; {100 * card["test_accuracy_before_rounding"]:.2f} % before the weights were rounded to
         {card["weights_dtype"]}."""
