@@ -1,7 +1,7 @@
 """Images by name: float tensors in [0, 1] with their licence, source and checksum.
 
-Embedded sets (`photos`, `patches`, `digits`, ...) ship in installed packages. `cifar10`, `mnist` and
-`imagefolder:PATH` are read from the user's own folder, named by the environment variable `LEE_DATA`.
+Embedded sets (`photos`, `patches`, `digits`, ...) ship in installed packages. `cifar10`, `mnist`,
+`rotmnist` and `imagefolder:PATH` are read from the user's own folder, named by the environment variable `LEE_DATA`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,7 @@ from lee.embedded import FILES, MEMBERS, digest, load_embedded, resize
 from lee.errors import InputError, nearest
 from lee.local_data import Decoded, cifar10, imagefolder, mnist
 from lee.paths import file_sha256
+from lee.rotated import rotmnist
 
 #: Licence and source of the sets that are no part of an installed package.
 LOCAL = {
@@ -23,6 +24,10 @@ LOCAL = {
         "CIFAR-10, University of Toronto",
     ),
     "mnist": ("CC BY-SA 3.0", "MNIST, Y. LeCun, C. Cortes and C. Burges"),
+    "rotmnist": (
+        "CC BY-SA 3.0",
+        "MNIST, Y. LeCun, C. Cortes and C. Burges, each digit turned as in H. Larochelle et al., ICML 2007",
+    ),
     "imagefolder:PATH": ("the folder's own", "a folder of images"),
 }
 _FOLDER = "imagefolder:"
@@ -89,9 +94,9 @@ def load(
             them, in their own order, when None (256 for the sets of patches).
         size: side in pixels. `photos` and folders are cropped to a square and resized (224 when None),
             patches are cut at this size (32), other sets are resized if it is given.
-        split: `train` or `test`; only `cifar10`, `mnist` and the digits have `train`.
+        split: `train` or `test`; only `cifar10`, `mnist`, `rotmnist` and the digits have `train`.
         seed: which images, and where patches are cut and by what angle digits are turned.
-        download: fetch `cifar10` or `mnist` into `LEE_DATA` if they aren't there.
+        download: fetch `cifar10` or `mnist` (also for `rotmnist`) into `LEE_DATA` if they aren't there.
 
     Returns:
         The images as float32 in [0, 1], with labels and provenance.
@@ -124,6 +129,8 @@ def _decode(name: str, n: int | None, size: int | None, split: str, seed: int, d
         return cifar10(split, n, seed, download=download)
     if name == "mnist":
         return mnist(split, n, seed, download=download)
+    if name == "rotmnist":
+        return rotmnist(split, n, seed, download=download)
     if name.startswith(_FOLDER):
         return imagefolder(name.removeprefix(_FOLDER), n, size, seed)
     raise InputError(f"There is no data set {name!r}.{nearest(name, names())}")
