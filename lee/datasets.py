@@ -1,19 +1,22 @@
 """Images by name: float tensors in [0, 1] with their licence, source and checksum.
 
-Embedded sets (`photos`, `patches`, `digits`, ...) ship in installed packages. `cifar10`, `mnist`,
+Embedded sets (`photos`, `patches`, `digits`, ...) ship in installed packages. `cifar10`, `cifar100`, `mnist`,
 `rotmnist` and `imagefolder:PATH` are read from the user's own folder, named by the environment variable `LEE_DATA`.
+`rgb:BASE` and `corrupt:BASE/KIND/STRENGTH` are made from another set.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lee.cards import verify_zoo
+from lee.corruptions import CIFAR10_C, CORRUPT, parse
 from lee.embedded import FILES, MEMBERS, digest, load_embedded, resize
 from lee.errors import InputError, nearest
-from lee.local_data import Decoded, cifar10, imagefolder, mnist
+from lee.local_data import Decoded, cifar10, cifar100, imagefolder, mnist
 from lee.paths import file_sha256
 from lee.rotated import rotmnist
 
@@ -23,6 +26,10 @@ LOCAL = {
         "no licence stated; for research, cite A. Krizhevsky, Learning Multiple Layers of Features, 2009",
         "CIFAR-10, University of Toronto",
     ),
+    "cifar100": (
+        "no licence stated; for research, cite A. Krizhevsky, Learning Multiple Layers of Features, 2009",
+        "CIFAR-100, University of Toronto",
+    ),
     "mnist": ("CC BY-SA 3.0", "MNIST, Y. LeCun, C. Cortes and C. Burges"),
     "rotmnist": (
         "CC BY-SA 3.0",
@@ -30,7 +37,13 @@ LOCAL = {
     ),
     "imagefolder:PATH": ("the folder's own", "a folder of images"),
 }
-_FOLDER = "imagefolder:"
+#: Sets made from another one, whose licence they keep: what is done to its images.
+DERIVED = {
+    "rgb:BASE": ("that of BASE", "grey images repeated over three channels, 32 pixels wide if no size is given"),
+    "corrupt:BASE/KIND/STRENGTH": ("that of BASE", "corrupted as in Hendrycks and Dietterich 2019 (lee.corruptions)"),
+    "cifar10-c/KIND/STRENGTH": ("that of cifar10", "short for corrupt:cifar10/KIND/STRENGTH"),
+}
+_FOLDER, _COLOUR = "imagefolder:", "rgb:"
 
 
 @dataclass(frozen=True)
@@ -73,8 +86,8 @@ class ImageSet:
 
 
 def names() -> tuple[str, ...]:
-    """Return the names that `load` knows: embedded sets first, then the ones in `LEE_DATA`."""
-    return (*MEMBERS, *LOCAL)
+    """Return the names that `load` knows: embedded sets, then the ones in `LEE_DATA`, then those made from others."""
+    return (*MEMBERS, *LOCAL, *DERIVED)
 
 
 def load(
@@ -89,14 +102,15 @@ def load(
     """Load images by name.
 
     Args:
-        name: one of `names()`; `imagefolder:` is followed by a path.
+        name: one of `names()`; `imagefolder:` is followed by a path, and in the last three BASE stands for another
+            name, KIND and STRENGTH for a corruption of `lee.corruptions` and a number from 1 to 5.
         n: how many images. Chosen by `seed`, so that a larger `n` contains every smaller one; all of
             them, in their own order, when None (256 for the sets of patches).
         size: side in pixels. `photos` and folders are cropped to a square and resized (224 when None),
             patches are cut at this size (32), other sets are resized if it is given.
-        split: `train` or `test`; only `cifar10`, `mnist`, `rotmnist` and the digits have `train`.
-        seed: which images, and where patches are cut and by what angle digits are turned.
-        download: fetch `cifar10` or `mnist` (also for `rotmnist`) into `LEE_DATA` if they aren't there.
+        split: `train` or `test`; only CIFAR, `mnist`, `rotmnist` and the digits have `train`.
+        seed: which images, where patches are cut, by what angle digits are turned, and the noise.
+        download: fetch `cifar10`, `cifar100` or `mnist` (also for `rotmnist`) into `LEE_DATA` if they aren't there.
 
     Returns:
         The images as float32 in [0, 1], with labels and provenance.
@@ -110,6 +124,8 @@ def load(
     """
     if size is not None and size < 1:
         raise InputError(f"size = {size} pixels was asked for. Choose 1 or more.")
+    if name.startswith((_COLOUR, CORRUPT, CIFAR10_C)):
+        return _derive(name, n=n, size=size, split=split, seed=seed, download=download)
     decoded = _decode(name, n, size, split, seed, download)
     images = decoded.images
     if images.dtype == torch.uint8:
@@ -121,12 +137,25 @@ def load(
     return ImageSet(name, images, decoded.labels, decoded.class_names, licence, source, decoded.sha256)
 
 
+def _derive(name: str, *, size: int | None, seed: int, **how: Any) -> ImageSet:
+    """Load the base of a derived set, and make it from that."""
+    corrupted = parse(name)
+    if corrupted is None:
+        base = load(name.removeprefix(_COLOUR), size=size or 32, seed=seed, **how)
+        return replace(base, name=name, images=base.images.expand(-1, 3, -1, -1).contiguous())
+    base = load(corrupted[0], size=size, seed=seed, **how)
+    images = corrupted[1](base.images, seed)
+    return replace(base, name=name, images=images, source=f"{base.source}; {corrupted[1]}")
+
+
 def _decode(name: str, n: int | None, size: int | None, split: str, seed: int, download: bool) -> Decoded:
     """Send a name to its reader."""
     if name in MEMBERS:
         return load_embedded(name, n, size, split, seed)
     if name == "cifar10":
         return cifar10(split, n, seed, download=download)
+    if name == "cifar100":
+        return cifar100(split, n, seed, download=download)
     if name == "mnist":
         return mnist(split, n, seed, download=download)
     if name == "rotmnist":
@@ -144,6 +173,13 @@ def describe(name: str) -> tuple[str, str]:
         package = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
         origins = (f"{file.origin} (in {package[file.package]})" for file in files)
         return "; ".join(licences), "; ".join(origins)
+    if name in DERIVED:
+        return DERIVED[name]
+    if name.startswith(_COLOUR):
+        return describe(name.removeprefix(_COLOUR))
+    if (corrupted := parse(name)) is not None:
+        licence, source = describe(corrupted[0])
+        return licence, f"{source}; {corrupted[1]}"
     return LOCAL["imagefolder:PATH" if name.startswith(_FOLDER) else name]
 
 
@@ -170,7 +206,7 @@ def verify(chosen: Sequence[str] | None = None) -> list[tuple[str, bool, str]]:
             rows.append(zoo[name])
         elif name in MEMBERS:
             rows.append(_verify_embedded(name))
-        elif name in LOCAL or name.startswith(_FOLDER):
+        elif name in LOCAL or name.startswith((_FOLDER, _COLOUR, CORRUPT, CIFAR10_C)):
             rows.append(_verify_local(name))
         else:
             hint = nearest(name, [*names(), "zoo", *zoo])

@@ -161,9 +161,9 @@ MEMBERS: dict[str, tuple[str, ...]] = {
 
 #: Patches per data set when `n` is not given, and the most that can be asked for.
 DEFAULT_PATCHES, MOST_PATCHES = 256, 4096
-#: A patch is empty, and another is drawn, when its grey values (of 255) deviate by less than the first
-#: number, or when more than the second of it is black. (A retina is smooth, its disc lies on black.)
-CONTENT, CONTENT_RETINA = (13.0, 1.0), (8.0, 0.1)
+#: A patch is empty, and another is drawn, when its grey values (of 255) deviate by less than the first number, or
+#: when one lies below the second. (A retina is smooth. Its disc lies on black: it is nowhere darker than 70 inside.)
+CONTENT, CONTENT_RETINA = (13.0, 0.0), (8.0, 60.0)
 #: The short side of the picture from which a patch is cut, in multiples of the patch's side; the second
 #: choice is for patches so large that no picture allows the first.
 ZOOMS = ((3.0, 4.0, 6.0, 8.0), (1.0, 1.5, 2.0))
@@ -250,7 +250,7 @@ def _draw(
         left = _randint(level.shape[1] - size + 1, generator)
         patch = level[top : top + size, left : left + size]
         grey = patch.mean(axis=2)
-        if grey.std() >= content[0] and (grey < 8).mean() <= content[1]:
+        if grey.std() >= content[0] and grey.min() >= content[1]:
             return patch
     raise LeeError(f"No patch of {size} pixels with any content was found.")  # no picture here is so empty
 

@@ -1,7 +1,7 @@
-"""Data sets in the user's own folder, named by the variable `LEE_DATA`: CIFAR-10, MNIST, folders of images.
+"""Data sets in the user's own folder, named by `LEE_DATA`: CIFAR-10, CIFAR-100, MNIST, folders of images.
 
-Nothing here unpickles. torchvision's CIFAR-10 reader does (the archive it downloads holds Python
-pickles), so CIFAR-10 is read from Parquet or from the *binary* version of the same archive, whose
+Nothing here unpickles. torchvision's CIFAR readers do (the archives they download hold Python
+pickles), so CIFAR is read from Parquet or from the *binary* version of the same archive, whose
 records are plain bytes and whose download is checked against its published MD5.
 """
 
@@ -32,8 +32,10 @@ CIFAR10_CLASSES = (
 )
 CIFAR10_BINARY_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_BINARY_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
-_CIFAR10_FOLDER = "cifar-10-batches-bin"
-_CIFAR10_RECORD = 1 + 3 * 32 * 32  # a label byte, then the red, green and blue planes
+CIFAR100_BINARY_URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
+CIFAR100_BINARY_MD5 = "03b5dce01913d631647c71ecec9e9cb8"
+_CIFAR10_FOLDER, _CIFAR100_FOLDER = "cifar-10-batches-bin", "cifar-100-binary"
+_CIFAR_PIXELS = 3 * 32 * 32  # the red, green and blue planes; before them a label byte or two
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def cifar10(split: str, n: int | None, seed: int, *, download: bool = False) -> 
         return _cifar10_parquet(parquet, n, seed)
     folder = root / _CIFAR10_FOLDER
     if not folder.is_dir() and download:
-        _download_cifar10(root)
+        _download(CIFAR10_BINARY_URL, CIFAR10_BINARY_MD5, root, "CIFAR-10")
     if folder.is_dir():
         return _cifar10_binary(folder, split, n, seed)
     raise InputError(
@@ -126,14 +128,36 @@ def cifar10(split: str, n: int | None, seed: int, *, download: bool = False) -> 
     )
 
 
-def _download_cifar10(root: Path) -> None:
-    """Fetch and unpack the binary archive; one with another MD5 is refused before it is read."""
+def cifar100(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:
+    """Read CIFAR-100 with its 100 fine labels, from the folder of the binary archive.
+
+    Raises:
+        InputError: the folder is not in `LEE_DATA` and `download` is false, or a file is damaged.
+    """
+    check_split(split)
+    root = data_root()
+    folder = root / _CIFAR100_FOLDER
+    if not folder.is_dir() and download:
+        _download(CIFAR100_BINARY_URL, CIFAR100_BINARY_MD5, root, "CIFAR-100")
+    if not folder.is_dir():
+        raise InputError(
+            f"CIFAR-100 is not in {DATA_VARIABLE}: {_CIFAR100_FOLDER}/ is missing. "
+            f"lee.datasets.load('cifar100', download=True) fetches it (170 MB)."
+        )
+    images, labels, digest = _cifar_binary(folder, [f"{split}.bin"], n, seed, label_bytes=2)
+    listed = folder / "fine_label_names.txt"
+    names = tuple(listed.read_text(encoding="utf-8").split()) if listed.is_file() else ()
+    return Decoded(images, labels, names or tuple(map(str, range(100))), digest)
+
+
+def _download(url: str, md5: str, root: Path, name: str) -> None:
+    """Fetch and unpack a binary archive; one with another MD5 is refused before it is read."""
     from torchvision.datasets.utils import download_and_extract_archive
 
     try:
-        download_and_extract_archive(CIFAR10_BINARY_URL, str(root), md5=CIFAR10_BINARY_MD5)
+        download_and_extract_archive(url, str(root), md5=md5)
     except (RuntimeError, OSError) as error:
-        raise InputError(f"The download of CIFAR-10 from {CIFAR10_BINARY_URL} failed: {error}") from error
+        raise InputError(f"The download of {name} from {url} failed: {error}") from error
 
 
 def _cifar10_parquet(path: Path, n: int | None, seed: int) -> Decoded:
@@ -155,22 +179,30 @@ def _cifar10_parquet(path: Path, n: int | None, seed: int) -> Decoded:
 
 
 def _cifar10_binary(folder: Path, split: str, n: int | None, seed: int) -> Decoded:
-    """Records of 3073 bytes in `data_batch_1.bin` ... `data_batch_5.bin`, or in `test_batch.bin`."""
+    """The records in `data_batch_1.bin` ... `data_batch_5.bin`, or in `test_batch.bin`."""
     names = ["test_batch.bin"] if split == "test" else [f"data_batch_{part}.bin" for part in range(1, 6)]
-    parts = []
+    images, labels, digest = _cifar_binary(folder, names, n, seed, label_bytes=1)
+    return Decoded(images, labels, CIFAR10_CLASSES, digest)
+
+
+def _cifar_binary(
+    folder: Path, names: list[str], n: int | None, seed: int, *, label_bytes: int
+) -> tuple[Tensor, Tensor, str]:
+    """Images (n, 3, 32, 32), the last label byte of each, and the files' digests, from records of bytes."""
+    length, parts = label_bytes + _CIFAR_PIXELS, []
     for name in names:
         try:
             content = np.fromfile(folder / name, dtype=np.uint8)
         except OSError as error:
             raise InputError(f"{folder / name} can't be read: {error.strerror}.") from error
-        if content.size == 0 or content.size % _CIFAR10_RECORD:
+        if content.size == 0 or content.size % length:
             raise InputError(f"{folder / name} is truncated ({content.size} bytes). Download it again.")
-        parts.append(content.reshape(-1, _CIFAR10_RECORD))
+        parts.append(content.reshape(-1, length))
     records = torch.from_numpy(np.concatenate(parts))
     records = records[choose(len(records), n, seed)]
-    images = records[:, 1:].reshape(-1, 3, 32, 32).contiguous()
+    images = records[:, label_bytes:].reshape(-1, 3, 32, 32).contiguous()
     digest = "+".join(file_sha256(folder / name) for name in names)
-    return Decoded(images, records[:, 0].long(), CIFAR10_CLASSES, digest)
+    return images, records[:, label_bytes - 1].long(), digest
 
 
 def mnist(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:

@@ -76,6 +76,16 @@ def test_patches_are_not_empty_and_take_their_pictures_in_turn(name: str) -> Non
     assert counts.max() - counts.min() <= 1
 
 
+def test_retina_patches_lie_inside_the_disc() -> None:
+    """The back of the eye is red: inside the disc red is never below 0.6 (a single pixel may ring), in the surround it is 0."""
+    data = datasets.load("retina", n=400, seed=1)
+    assert data.labels is not None
+    fundus = data.images[data.labels == data.class_names.index("retina")]
+    assert len(fundus) == 200
+    assert float(fundus[:, 0].min()) > 0.45
+    assert float(data.images.mean(1).min()) > 0.2
+
+
 def test_patches_larger_than_a_third_of_any_picture_are_still_cut() -> None:
     assert datasets.load("textures", n=3, size=400).images.shape == (3, 3, 400, 400)
     with pytest.raises(InputError, match="512 pixels wide at most, not 513"):
@@ -185,6 +195,28 @@ def test_cifar10_binary_records(root: Path) -> None:
     (folder / "test_batch.bin").write_bytes(batches[5].tobytes()[:-1])
     with pytest.raises(InputError, match="truncated"):
         datasets.load("cifar10")
+
+
+def test_cifar100_binary_records(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"cifar-100-binary/ is missing.*load\('cifar100', download=True\)"):
+        datasets.load("cifar100")
+    folder = root / "cifar-100-binary"
+    folder.mkdir()
+    numbers = np.random.default_rng(7)
+    coarse, fine = numbers.integers(0, 20, (5, 1)), numbers.integers(0, 100, (5, 1))
+    records = np.concatenate([coarse, fine, numbers.integers(0, 256, (5, 3072))], axis=1).astype(np.uint8)
+    records.tofile(folder / "test.bin")
+    (folder / "fine_label_names.txt").write_text("\n".join(f"class {k}".replace(" ", "_") for k in range(100)) + "\n")
+    test = datasets.load("cifar100")
+    assert test.labels is not None
+    assert test.labels.tolist() == fine.ravel().tolist()
+    assert test.class_names[7] == "class_7"
+    assert torch.equal(test.images.mul(255).round().byte().flatten(1), torch.from_numpy(records[:, 2:].copy()))
+    with pytest.raises(InputError, match=r"train.bin can't be read"):
+        datasets.load("cifar100", split="train")
+    (folder / "test.bin").write_bytes(records.tobytes()[:-1])
+    with pytest.raises(InputError, match="truncated"):
+        datasets.load("cifar100")
 
 
 def test_cifar10_download_checks_the_archive(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

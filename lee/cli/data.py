@@ -15,10 +15,8 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
     from lee import datasets
 
     keys = ("name", "kept", "licence", "source")
-    rows = [
-        (name, "LEE_DATA" if name in datasets.LOCAL else "installed", *datasets.describe(name))
-        for name in datasets.names()
-    ]
+    kept = dict.fromkeys(datasets.LOCAL, "LEE_DATA") | dict.fromkeys(datasets.DERIVED, "made")
+    rows = [(name, kept.get(name, "installed"), *datasets.describe(name)) for name in datasets.names()]
     if as_json:
         print_json([dict(zip(keys, row, strict=True)) for row in rows])
     else:
