@@ -194,15 +194,17 @@ def test_the_spread_finds_the_components_and_its_intervals_cover(rng: RNG) -> No
     assert all(between(hits, runs, 0.95) for hits in covered.values()), covered
 
 
-def test_the_reach_is_that_of_two_single_trainings(rng: RNG) -> None:
-    """Two equal recipes with one training each differ by more than the reach in 5 % of cases; groups may be unequal."""
+@pytest.mark.parametrize("trainings", [(1, 1), (3, 1)])
+def test_the_reach_is_that_of_two_recipes(rng: RNG, trainings: tuple[int, int]) -> None:
+    """Two equal recipes differ by more than the reach in 5 % of cases, however many trainings; groups may be unequal."""
     groups = np.repeat(np.arange(4), [3, 2, 3, 1])
     runs, beyond, rejected = 400, 0, 0
     for _ in range(runs):
         found = seed_spread(5 * rng.standard_normal(4)[groups] + rng.standard_normal(9), groups)
-        difference = float(np.diff(rng.standard_normal(2))[0]) + 0.3 * rng.standard_normal()
-        beyond += abs(difference) > found.reach(0.95, stderr=0.3)
-        rejected += found.p(difference, stderr=0.3) < 0.05
+        first, second = (rng.standard_normal(m).mean() for m in trainings)
+        difference = float(first - second) + 0.3 * rng.standard_normal()
+        beyond += abs(difference) > found.reach(0.95, trainings, 0.3)
+        rejected += found.p(difference, trainings, 0.3) < 0.05
     assert between(beyond, runs, 0.05)
     assert beyond == rejected
 

@@ -30,7 +30,27 @@ def test_value_and_p_value_of_a_difference(rng: np.random.Generator) -> None:
     assert found.p == pytest.approx(scipy.stats.ttest_rel(a, b).pvalue)
     assert (found.n, found.quantity) == (100, "difference")
     assert paired_ratio(a, b).value == pytest.approx(a.mean() / b.mean())
-    assert paired_ratio(a, b).p == found.p
+    assert found.stderr == pytest.approx((a - b).std(ddof=1) / 10)
+
+
+def test_a_ratio_of_recipes_takes_the_geometric_mean_of_their_trainings(rng: np.random.Generator) -> None:
+    trainings, other = np.stack([images(rng)[0] for _ in range(3)]), images(rng)[1]
+    found = paired_ratio(trainings, other)
+    assert found.value == pytest.approx(scipy.stats.gmean(trainings.mean(1)) / other.mean())
+    assert found.value == pytest.approx(1 / paired_ratio(other, trainings).value)
+    assert paired_ratio(trainings, other) != paired_ratio(trainings[:1], other)
+    assert paired_ratio(trainings[:1], other) == paired_ratio(trainings[0], other)
+    with pytest.raises(InputError, match="ratios only"):
+        paired_difference(trainings, other)
+
+
+def test_the_standard_error_of_the_logarithm_is_the_spread_of_its_resamples(rng: np.random.Generator) -> None:
+    trainings, other = np.stack([images(rng)[0] for _ in range(2)]), images(rng)[1]
+    draws = [rng.integers(100, size=100) for _ in range(3000)]
+    logs = [np.log(trainings[:, i].mean(1)).mean() - np.log(other[i].mean()) for i in draws]
+    found = paired_ratio(trainings, other)
+    assert found.stderr == pytest.approx(np.std(logs), rel=0.1)
+    assert found.p == pytest.approx(2 * scipy.stats.t.sf(abs(math.log(found.value)) / found.stderr, 99))
 
 
 def test_the_interval_is_that_of_resampled_images(rng: np.random.Generator) -> None:
@@ -97,11 +117,12 @@ def test_zeros_on_some_images_are_no_obstacle(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize(
     ("first", "second", "options", "message"),
-    [([1.0], [2.0], {}, "two images or more"), ([1.0, 2.0], [1.0], {}, "got 2 and 1"),
+    [([1.0], [2.0], {}, "two images or more"), ([1.0, 2.0], [1.0, 2.0, 3.0], {}, "got 2 and 3"),
      ([1.0, math.inf], [1.0, 2.0], {}, "finite"), ([1.0, 2.0], [1.0, 3.0], {"level": 95}, "`level`"),
      ([1.0, 2.0], [1.0, 3.0], {"resamples": 3}, "`resamples`"),
      ([1.0, 2.0], [1.0, 3.0], {"method": "percentil"}, "mean 'percentile'"),
-     ([1.0, 2.0], [-1.0, 3.0], {}, "≥ 0"), ([1.0, 2.0], [0.0, 0.0], {}, "not all zero")],
+     ([1.0, 2.0], [-1.0, 3.0], {}, "≥ 0"), ([1.0, 2.0], [0.0, 0.0], {}, "not all zero"),
+     ([[1.0, 2.0], [0.0, 0.0]], [1.0, 2.0], {}, "not all zero"), ([[[1.0, 2.0]]], [1.0, 2.0], {}, r"\(1, 1, 2\)")],
 )  # fmt: skip
 def test_bad_input(first: list[float], second: list[float], options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):

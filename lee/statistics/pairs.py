@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,11 +11,13 @@ from torch import Tensor
 
 from lee.errors import InputError, nearest
 
-Numbers = Tensor | Sequence[float] | npt.NDArray[Any]
+Array = npt.NDArray[np.float64]
+Numbers = Tensor | Sequence[Any] | npt.NDArray[Any]
 
 RESAMPLES = 2000
 METHODS = ("BCa", "percentile")
 _BATCH = 2_000_000  # numbers resampled at a time
+_ROUNDING = 1e-12
 
 
 class Comparison(NamedTuple):
@@ -25,8 +28,9 @@ class Comparison(NamedTuple):
         low: Lower end of the interval; NaN for fewer than three images.
         high: Upper end.
         n: Number of images.
-        p: p-value, two-sided, of no difference between the means: that of the paired t-test.
+        p: p-value, two-sided, of no difference between the means, by a paired t-test.
         quantity: `"difference"` or `"ratio"`.
+        stderr: Standard error over images of the difference, or of the logarithm of the ratio.
 
     Examples:
         >>> print(Comparison(0.81, 0.74, 0.89, 1000, 1e-5, "ratio"))
@@ -39,6 +43,7 @@ class Comparison(NamedTuple):
     n: int
     p: float
     quantity: str = "difference"
+    stderr: float = math.nan
 
     def __str__(self) -> str:
         width = max(self.high - self.low, 1e-3 * abs(self.value)) if math.isfinite(self.high - self.low) else 0.0
@@ -77,9 +82,15 @@ def paired_difference(
         >>> round(paired_difference([1.0, 2.0, 4.0, 3.0], [1.5, 2.0, 5.0, 4.0]).value, 3)
         -0.625
     """
-    a, b = _checked(first, second, level, method, resamples)
-    low, high = _bootstrap(_gap, (a - b,), level, method, resamples, seed)
-    return Comparison(float((a - b).mean()), low, high, len(a), _p(a - b))
+    _check_settings(level, method, resamples)
+    a, b = _per_image(first), _per_image(second)
+    if len(a) > 1 or len(b) > 1:
+        raise InputError("A paired difference needs one number for each image; several trainings have ratios only.")
+    gap = _same_images(a, b)[0][0] - b[0]
+    n, constant = len(gap), np.ptp(gap) <= _ROUNDING * np.abs(gap).max()
+    low, high = _bootstrap(_mean, [gap], constant, level, method, resamples, seed)
+    stderr = 0.0 if constant else float(gap.std(ddof=1) / math.sqrt(n))
+    return Comparison(float(gap.mean()), low, high, n, _p(float(gap.mean()), stderr, n), stderr=stderr)
 
 
 def paired_ratio(
@@ -91,52 +102,71 @@ def paired_ratio(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
-    """Mean of `first` over mean of `second`, both over the same images, with a bootstrap interval over images.
+    r"""Mean of `first` over mean of `second`, both over the same images, with a bootstrap interval over images.
+
+    Of a recipe with several trainings the geometric mean of their means is taken. The p-value and the standard error are
+    those of the logarithm :math:`\log \bar a - \log \bar b`, by the part of every image, :math:`a_i / \bar a - b_i / \bar b`.
 
     Args:
-        first: (n,) numbers, one for each image.
-        second: (n,) numbers for the same images in the same order, none negative and not all zero.
+        first: (n,) numbers ≥ 0, one for each image, or (m, n) for `m` trainings of one recipe.
+        second: Likewise for the same images in the same order, with as many trainings or others.
         level: Coverage of the interval.
         method: `"BCa"` or `"percentile"`, as for :func:`paired_difference`.
         resamples: Number of resamples.
         seed: Seed of the resamples.
 
     Raises:
-        InputError: As for :func:`paired_difference`, and if a number of `second` is negative or all are zero.
+        InputError: As for :func:`paired_difference`, and if a number is negative or all numbers of a training are zero.
 
     Examples:
         >>> paired_ratio([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])[:3]
         (0.5, 0.5, 0.5)
     """
-    a, b = _checked(first, second, level, method, resamples)
-    if not (b >= 0).all() or not b.any():
-        raise InputError("A ratio of means needs a second list of numbers ≥ 0 that are not all zero.")
-    low, high = _bootstrap(_over, (a, b), level, method, resamples, seed)
-    return Comparison(float(a.mean() / b.mean()), low, high, len(a), _p(a - b), "ratio")
+    _check_settings(level, method, resamples)
+    a, b = _same_images(_per_image(first), _per_image(second))
+    if any((v < 0).any() or not v.any(-1).all() for v in (a, b)):
+        raise InputError("A ratio of means needs numbers ≥ 0 that are not all zero.")
+    linear = (a / a.mean(-1, keepdims=True)).mean(0) - (b / b.mean(-1, keepdims=True)).mean(0)
+    n, constant = len(linear), np.ptp(linear) <= _ROUNDING
+    whole = partial(_ratio, m=len(a))
+    low, high = _bootstrap(whole, [*a, *b], constant, level, method, resamples, seed)
+    stderr = 0.0 if constant else float(linear.std(ddof=1) / math.sqrt(n))
+    value = float(whole(*a, *b))
+    return Comparison(value, low, high, n, _p(math.log(value), stderr, n), "ratio", stderr)
 
 
-def _gap(gap: Any, axis: int = -1) -> Any:
+def _mean(gap: Any, axis: int = -1) -> Any:
     return np.mean(gap, axis=axis)
 
 
-def _over(a: Any, b: Any, axis: int = -1) -> Any:
+def _ratio(*rows: Any, m: int, axis: int = -1) -> Any:
+    """Geometric mean of the means of the first `m` rows over that of the others."""
     with np.errstate(divide="ignore", invalid="ignore"):  # a resample of zeros only
-        return np.mean(a, axis=axis) / np.mean(b, axis=axis)
+        logs = [np.log(np.mean(row, axis=axis)) for row in rows]
+        return np.exp(sum(logs[:m]) / m - sum(logs[m:]) / (len(rows) - m))
 
 
-def _checked(
-    first: Numbers, second: Numbers, level: float, method: str, resamples: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    a, b = (np.asarray(v, dtype=float).ravel() for v in (first, second))
-    if len(a) != len(b) or len(a) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
+def _per_image(given: Numbers) -> Array:
+    """Trainings × images, (m, n)."""
+    values = np.asarray(given, dtype=float)
+    if values.ndim not in (1, 2) or values.shape[-1] < 2 or not values.size or not np.isfinite(values).all():
         raise InputError(
             "A paired comparison needs one finite number per image from both, for two images or more; "
-            f"got {len(a)} and {len(b)}."
+            f"got an array of shape {values.shape}."
         )
+    return np.atleast_2d(values)
+
+
+def _same_images(a: Array, b: Array) -> tuple[Array, Array]:
+    if a.shape[1] != b.shape[1]:
+        raise InputError(f"A paired comparison needs the same images from both; got {a.shape[1]} and {b.shape[1]}.")
+    return a, b
+
+
+def _check_settings(level: float, method: str, resamples: int) -> None:
     check_settings(level, resamples)
     if method not in METHODS:
         raise InputError(f"Unknown method {method!r}.{nearest(method, METHODS)}")
-    return a, b
 
 
 def check_settings(level: float, resamples: int) -> None:
@@ -151,29 +181,28 @@ def check_settings(level: float, resamples: int) -> None:
         raise InputError(f"`resamples` must be 100 or more, not {resamples!r}.")
 
 
-def _p(gap: npt.NDArray[np.float64]) -> float:
+def _p(value: float, stderr: float, n: int) -> float:
     """Two-sided p-value of a mean of zero; equal numbers leave no doubt."""
-    if np.ptp(gap) <= 1e-12 * np.abs(gap).max():
-        return 0.0 if gap.any() else 1.0
-    from scipy.stats import ttest_1samp
+    from scipy.stats import t
 
-    return float(ttest_1samp(gap, 0.0).pvalue)
+    if stderr == 0:
+        return 0.0 if abs(value) > _ROUNDING else 1.0
+    return float(2 * t.sf(abs(value) / stderr, n - 1))
 
 
 def _bootstrap(
-    statistic: Any, data: tuple[Any, ...], level: float, method: str, resamples: int, seed: int
+    statistic: Any, rows: Sequence[Array], constant: bool, level: float, method: str, resamples: int, seed: int
 ) -> tuple[float, float]:
-    """Ends of the interval; the statistic itself where the resamples don't differ, NaN for fewer than three images."""
+    """Ends of the interval; the statistic itself where resamples can't differ, NaN for fewer than three images."""
     from scipy.stats import bootstrap
 
-    n, whole = len(data[0]), float(statistic(*data))
+    n = len(rows[0])
     if n < 3:
         return math.nan, math.nan
-    parts = data[0] / data[1] if len(data) == 2 and data[1].all() else data[0]
-    if np.ptp(parts) <= 1e-12 * np.abs(parts).max():
-        return whole, whole
+    if constant:
+        return (float(statistic(*rows)),) * 2
     found = bootstrap(
-        data, statistic, paired=True, vectorized=True, confidence_level=level, method=method, n_resamples=resamples,
-        batch=max(1, _BATCH // n), rng=np.random.default_rng(seed),
+        rows, statistic, paired=True, vectorized=True, confidence_level=level, method=method, n_resamples=resamples,
+        batch=max(1, _BATCH // (n * len(rows))), rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return float(found.low), float(found.high)

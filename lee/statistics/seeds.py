@@ -49,20 +49,24 @@ class Spread:
     n: int
     level: float = 0.95
 
-    def reach(self, level: float = 0.95, stderr: float = 0.0) -> float:
-        r"""Half width of an interval for the difference of two recipes, of each of which *one* training is known.
+    def stderr(self, trainings: tuple[int, int] = (1, 1), over_images: float = 0.0) -> float:
+        r"""Standard error of the difference of two recipes of which :math:`m_1` and :math:`m_2` trainings are known.
 
-        :math:`t_{df} \sqrt{2 \sigma_e^2 + s^2}`, with `stderr` the standard error `s` of the difference over images.
+        :math:`\sqrt{\sigma_e^2 (1 / m_1 + 1 / m_2) + s^2}`, with the standard error `s` over images.
         """
+        return math.hypot(self.within * math.sqrt(sum(1 / m for m in trainings)), over_images)
+
+    def reach(self, level: float = 0.95, trainings: tuple[int, int] = (1, 1), over_images: float = 0.0) -> float:
+        """Half width of the interval for that difference, with the quantile of Student's t for `df`; see :meth:`stderr`."""
         from scipy.stats import t
 
-        return float(t.ppf((1 + level) / 2, self.df)) * math.hypot(math.sqrt(2) * self.within, stderr)
+        return float(t.ppf((1 + level) / 2, self.df)) * self.stderr(trainings, over_images)
 
-    def p(self, difference: float, stderr: float = 0.0) -> float:
-        """Two-sided p-value of a difference of two recipes, of each of which one training is known; see :meth:`reach`."""
+    def p(self, difference: float, trainings: tuple[int, int] = (1, 1), over_images: float = 0.0) -> float:
+        """Two-sided p-value of no difference between two recipes; see :meth:`reach`."""
         from scipy.stats import t
 
-        scale = math.hypot(math.sqrt(2) * self.within, stderr)
+        scale = self.stderr(trainings, over_images)
         if scale == 0:
             return 1.0 if difference == 0 else 0.0
         return float(2 * t.sf(abs(difference) / scale, self.df))
