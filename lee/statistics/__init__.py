@@ -1,9 +1,9 @@
 """Estimates with standard errors, Gram matrices, and what can be said about differences between models.
 
 Two kinds of chance enter a comparison. The *images* are a sample: :func:`paired_difference` and :func:`paired_ratio`
-resample them, the same ones for both models. The *models* are a sample too: :func:`rank_correlation` resamples models, and
-:class:`Spread` says how far two trainings of one recipe lie apart. Where many comparisons are read together,
-:func:`holm` keeps the probability of even one false alarm small.
+resample them, the same ones for both models; :func:`set_ratio` compares two sets of images. The *models* are a sample too:
+:func:`rank_correlation` resamples models, and :class:`Spread` says how far two trainings of one recipe lie apart. Where
+many comparisons are read together, :func:`holm` keeps the probability of even one false alarm small.
 """
 
 from lee.statistics.correlation import RankCorrelation, rank_correlation
@@ -12,10 +12,12 @@ from lee.statistics.gram import EquivarianceGram, concatenate, unit_of
 from lee.statistics.multiple import holm
 from lee.statistics.pairs import Comparison, paired_difference, paired_ratio
 from lee.statistics.seeds import Spread, seed_spread
+from lee.statistics.unpaired import SetRatio, set_ratio
 
 __all__ = [
     # over images
     "Estimate", "EquivarianceGram", "concatenate", "unit_of", "Comparison", "paired_difference", "paired_ratio",
+    "SetRatio", "set_ratio",
     # over models
     "RankCorrelation", "rank_correlation", "Spread", "seed_spread",
     # over comparisons

@@ -1,0 +1,126 @@
+"""The same models on two different sets of images: the ratio of their means, with an interval over images and models."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from lee.errors import InputError
+
+Numbers = Tensor | Sequence[float] | Sequence[Sequence[float]] | npt.NDArray[Any]
+
+
+class SetRatio(NamedTuple):
+    """How many times larger a mean over one set of images is than over another, for one model or on average over models.
+
+    Args:
+        value: Mean over the first set divided by that over the second; over several models the geometric mean of these.
+        low: Lower end of the interval.
+        high: Upper end.
+        models: Number of models.
+        n: Number of images in the smaller set.
+        p: p-value, two-sided, of a ratio of 1.
+        stderr: Standard error of the ratio's natural logarithm.
+
+    Examples:
+        >>> print(SetRatio(1.32, 1.11, 1.57, 12, 500, 0.004, 0.08))
+        1.32 [1.11, 1.57] (12 models, n = 500)
+    """
+
+    value: float
+    low: float
+    high: float
+    models: int
+    n: int
+    p: float
+    stderr: float
+
+    def __str__(self) -> str:
+        models = f"{self.models} models, " if self.models > 1 else ""
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}] ({models}n = {self.n})"
+
+
+def set_ratio(
+    first: Numbers,
+    second: Numbers,
+    *,
+    first_scale: Numbers | None = None,
+    second_scale: Numbers | None = None,
+    level: float = 0.95,
+) -> SetRatio:
+    r"""Means of one number per image over two sets of images, compared as a ratio; paired over models, not over images.
+
+    With :math:`r_m = \log(\bar a_m / \bar b_m)` of model `m`, the standard error `s` of the mean :math:`\bar r` has three
+    parts: the models are a sample, and so are the images of either set, which all models share:
+
+    .. math::
+        s^2 = \frac{\operatorname{var} r_m}{M} + \frac{\operatorname{var}_i u_i}{n_a} + \frac{\operatorname{var}_j w_j}{n_b},
+        \qquad u_i = \frac1M \sum_m \frac{a_{mi}}{\bar a_m}, \quad w_j = \frac1M \sum_m \frac{b_{mj}}{\bar b_m}
+
+    (the delta method; on the safe side, as what is by chance between one model and one image is in both). The interval is
+    :math:`\exp(\bar r \pm q s)` with the quantile `q` of Student's t with M − 1 degrees of freedom. For a single model the
+    first part is absent, the interval is one over images only, and `q` that of min(n) − 1.
+
+    Args:
+        first: (M, n) numbers ≥ 0, one for each model and image; or (n,) for one model.
+        second: (M, n') or (n',), the same models on the other set.
+        first_scale: Like `first`, or (n,) for all models: compare mean(first) / mean(first_scale) in place of the means.
+        second_scale: The same for `second`.
+        level: Coverage of the interval.
+
+    Raises:
+        InputError: If the models don't match, there are fewer than two images, a number is negative or not finite, a mean
+            is zero, or only one scale is given.
+
+    Examples:
+        >>> set_ratio([2.0, 4.0], [1.0, 2.0]).value
+        2.0
+    """
+    if (first_scale is None) != (second_scale is None):
+        raise InputError("Give a scale for both sets of images, or for neither.")
+    if not 0 < level < 1:
+        raise InputError(f"`level` must be between 0 and 1, not {level!r}.")
+    (log_a, u), (log_b, w) = _log_mean(first, first_scale), _log_mean(second, second_scale)
+    if len(log_a) != len(log_b):
+        raise InputError(f"Both sets need the same models; got {len(log_a)} and {len(log_b)}.")
+    r, models, n = log_a - log_b, len(log_a), min(len(u), len(w))
+    variance = float(u.var(ddof=1) / len(u) + w.var(ddof=1) / len(w))
+    if models > 1:
+        variance += float(r.var(ddof=1) / models)
+    return _interval(float(r.mean()), math.sqrt(variance), models, n, level)
+
+
+def _interval(log_ratio: float, stderr: float, models: int, n: int, level: float) -> SetRatio:
+    from scipy.stats import t
+
+    df = models - 1 if models > 1 else n - 1
+    reach = float(t.ppf((1 + level) / 2, df)) * stderr
+    p = float(2 * t.sf(abs(log_ratio) / stderr, df)) if stderr > 0 else float(log_ratio == 0)
+    low, high = math.exp(log_ratio - reach), math.exp(log_ratio + reach)
+    return SetRatio(math.exp(log_ratio), low, high, models, n, p, stderr)
+
+
+def _log_mean(numbers: Numbers, scale: Numbers | None) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Logarithm of each model's mean (or of its ratio to the scale's), and each image's influence on their average."""
+    values = _table(numbers)
+    means = values.mean(1, keepdims=True)
+    logs, influence = np.log(means[:, 0]), values / means
+    if scale is not None:
+        below = np.broadcast_to(_table(scale), values.shape)
+        under = below.mean(1, keepdims=True)
+        logs, influence = logs - np.log(under[:, 0]), influence - below / under
+    return logs, influence.mean(0)
+
+
+def _table(numbers: Numbers) -> npt.NDArray[np.float64]:
+    table = np.atleast_2d(np.asarray(numbers, dtype=float))
+    if table.ndim != 2 or table.shape[1] < 2 or not np.isfinite(table).all() or (table < 0).any():
+        raise InputError(
+            f"Expected finite numbers ≥ 0 (models, images) of two images or more; got shape {table.shape}."
+        )
+    if not table.any(axis=1).all():
+        raise InputError("A ratio of means needs means that are not zero.")
+    return table

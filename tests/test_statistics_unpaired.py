@@ -1,0 +1,110 @@
+"""Ratios between sets of images: closed cases, a bootstrap written apart, and how often the interval covers the truth."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lee.errors import InputError
+from lee.statistics import SetRatio, set_ratio
+
+
+def _world(seed: int, models: int, n: int, truth: float, *, shared: float, own: float) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers ≥ 0: images that are hard for all models (`shared`), models whose own ratio varies (`own`), and chance."""
+    random = np.random.default_rng(seed)
+    sets = []
+    for k in (0, 1):
+        image = np.exp(shared * random.standard_normal(n) - shared**2 / 2)
+        noise = random.exponential(size=(models, n))
+        sets.append(image * noise * (truth if k == 0 else 1))
+    return sets[0] * np.exp(own * random.standard_normal((models, 1))), sets[1]
+
+
+def test_one_model_is_the_ratio_of_means_with_the_delta_methods_error() -> None:
+    a, b = np.array([1.0, 2.0, 3.0, 6.0]), np.array([1.0, 1.0, 4.0])
+    found = set_ratio(a, b)
+    assert found.value == pytest.approx(3 / 2)
+    relative = a.std(ddof=1) / math.sqrt(4) / 3, b.std(ddof=1) / math.sqrt(3) / 2
+    assert found.stderr == pytest.approx(math.hypot(*relative))
+    assert (found.models, found.n) == (1, 3)
+
+
+def test_over_models_it_is_the_geometric_mean() -> None:
+    a = np.array([[2.0, 2.0], [8.0, 8.0]])
+    found = set_ratio(a, np.ones((2, 5)))
+    assert found.value == pytest.approx(4)
+    assert found.stderr == pytest.approx(np.log([2, 8]).std(ddof=1) / math.sqrt(2))
+
+
+def test_the_other_way_round_it_is_the_inverse() -> None:
+    a, b = _world(1, 4, 30, 2.0, shared=0.5, own=0.2)
+    there, back = set_ratio(a, b), set_ratio(b, a)
+    assert there.value == pytest.approx(1 / back.value)
+    assert (there.low, there.high) == pytest.approx((1 / back.high, 1 / back.low))
+    assert there.p == pytest.approx(back.p)
+
+
+def test_a_scale_divides() -> None:
+    a, b = _world(2, 3, 40, 2.0, shared=0.5, own=0.2)
+    assert set_ratio(a, b, first_scale=np.full(40, 5.0), second_scale=np.full(40, 2.5)).value == pytest.approx(
+        set_ratio(a, b).value / 2
+    )
+    same = set_ratio(a, b, first_scale=3 * a, second_scale=b)  # numbers in proportion to their scale vary no more
+    assert same.value == pytest.approx(1 / 3)
+    assert same.stderr == pytest.approx(0, abs=1e-12)
+
+
+def test_the_error_over_images_agrees_with_a_bootstrap() -> None:
+    """Resampling images of both sets, the same ones for all models, with the models fixed."""
+    a, b = _world(3, 6, 200, 1.5, shared=0.7, own=0.0)
+    random = np.random.default_rng(0)
+    logs = []
+    for _ in range(2000):
+        i, j = random.integers(0, 200, 200), random.integers(0, 200, 200)
+        logs.append(np.mean(np.log(a[:, i].mean(1) / b[:, j].mean(1))))
+    r = np.log(a.mean(1) / b.mean(1))
+    over_images = math.sqrt(set_ratio(a, b).stderr ** 2 - r.var(ddof=1) / 6)
+    assert over_images == pytest.approx(np.std(logs), rel=0.08)
+
+
+@pytest.mark.parametrize(("shared", "own"), [(0.7, 0.0), (0.0, 0.3), (0.5, 0.2)])
+def test_intervals_cover_the_truth_as_often_as_they_say_or_more(shared: float, own: float) -> None:
+    rounds = 300
+    found = [set_ratio(*_world(seed, 8, 100, 1.5, shared=shared, own=own)) for seed in range(rounds)]
+    covered = np.mean([f.low <= 1.5 <= f.high for f in found])
+    assert covered > 0.95 - 3 * math.sqrt(0.95 * 0.05 / rounds)
+
+
+def test_pairing_over_images_would_be_wrong_here() -> None:
+    """The same images for all models are hard or easy together: averaging over models does not average that away."""
+    a, b = _world(4, 50, 60, 1.0, shared=1.0, own=0.0)
+    naive = np.log(a.mean(1) / b.mean(1)).std(ddof=1) / math.sqrt(50)
+    assert set_ratio(a, b).stderr > 3 * naive
+
+
+def test_the_p_value_belongs_to_the_interval() -> None:
+    a, b = _world(5, 6, 80, 1.4, shared=0.5, own=0.1)
+    p = set_ratio(a, b).p
+    touching = set_ratio(a, b, level=1 - p)
+    assert min(abs(touching.low - 1), abs(touching.high - 1)) < 1e-9
+
+
+def test_it_prints() -> None:
+    assert str(SetRatio(1.25, 1.0, 1.5, 1, 30, 0.04, 0.1)) == "1.25 [1, 1.5] (n = 30)"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: set_ratio(np.ones((2, 3)), np.ones((3, 3))), "same models; got 2 and 3"),
+        (lambda: set_ratio([1.0], [1.0, 2.0]), "two images or more"),
+        (lambda: set_ratio([1.0, -1.0], [1.0, 2.0]), "numbers ≥ 0"),
+        (lambda: set_ratio([1.0, math.nan], [1.0, 2.0]), "finite"),
+        (lambda: set_ratio([0.0, 0.0], [1.0, 2.0]), "not zero"),
+        (lambda: set_ratio([1.0, 2.0], [1.0, 2.0], first_scale=[1.0, 1.0]), "both sets"),
+        (lambda: set_ratio([1.0, 2.0], [1.0, 2.0], level=95), "between 0 and 1"),
+    ],
+)
+def test_bad_input_is_named(call, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match=message):
+        call()
