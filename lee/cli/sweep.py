@@ -1,0 +1,49 @@
+"""`lee sweep`: measure many models, and keep the numbers of every image in one table."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lee.cli.output import table
+from lee.cli.subject import Device, Quiet
+from lee.errors import InputError
+
+
+def sweep(
+    spec: Annotated[
+        Path | None, typer.Argument(help="What to measure, in YAML (default: the zoo's, data/results/zoo.yaml)")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The table (default: beside SPEC, as .parquet)")] = None,
+    limit: Annotated[str | None, typer.Option(help="Only models that match, such as 'vit-*'.")] = None,
+    device: Device = "cpu",
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 for none.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="torch's threads per process.")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Measure again what failed before.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure all models of SPEC and write their table (Parquet); exit code 1 if a model failed.
+
+    Started again, it measures only what the table lacks: after an interruption, what was in flight; after a model was
+    trained again, that model.
+    """
+    from lee import results, sweep
+
+    path = results.folder() / "zoo.yaml" if spec is None else spec
+    destination = sweep.destination(path) if out is None else out
+    if destination.suffix != ".parquet":
+        raise InputError(f"--out {destination} has no known ending; use .parquet.")
+    report = sweep.run(
+        sweep.load(path), destination, sweep.executor(workers, device=device, threads=threads), limit=limit, retry=retry,
+        progress=not quiet and sys.stderr.isatty(),
+    )  # fmt: skip
+    if report.failures:
+        table("Failed", ("model", "measurement", "error"), report.failures, "The option --retry measures these again.")
+    size = f"{destination.stat().st_size / 1e6:.1f} MB"
+    typer.echo(
+        f"{destination}: {report.measured} tasks measured in {report.seconds:.0f} s, {report.kept} there already, "
+        f"{len(report.failures)} failed; {size}."
+    )
+    if report.failures:
+        raise typer.Exit(1)

@@ -1,0 +1,36 @@
+"""Sweeps: many models measured on the same images, resumable task by task, into one Parquet table.
+
+`load` reads a specification (YAML), `run` measures what its table lacks; :mod:`lee.results` reads the table. A task is a
+model, its weights and one way of measuring it; one Gram matrix per image gives every generator at once.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from lee.sweep.execution import Executor, Lost, here, perform, processes
+from lee.sweep.measure import measure
+from lee.sweep.run import Report, run
+from lee.sweep.spec import DISCRETE, Measurement, SweepSpec, expand, family_of, load, parse
+from lee.sweep.table import SCHEMA, Part
+from lee.sweep.tasks import Task, plan
+
+__all__ = [
+    # what to measure
+    "SweepSpec", "Measurement", "DISCRETE", "load", "parse", "expand", "family_of",
+    # the tasks and their numbers
+    "Task", "plan", "measure", "perform", "Part", "SCHEMA",
+    # running them
+    "run", "Report", "Executor", "Lost", "here", "processes", "executor", "destination",
+]  # fmt: skip
+
+
+def executor(workers: int = 0, *, device: str = "cpu", threads: int | None = None) -> Executor:
+    """The executor for a number of worker processes; 0 for none, in this process."""
+    if workers == 0:
+        return partial(here, device=device, threads=threads)
+    return partial(processes, workers=workers, device=device, threads=threads)
+
+
+def destination(spec: Path) -> Path:
+    """Where the table of a specification goes unless told otherwise: beside it, as `.parquet`."""
+    return spec.with_suffix(".parquet")

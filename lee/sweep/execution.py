@@ -1,0 +1,169 @@
+"""Where tasks run: in this process, or in worker processes that are replaced when they die.
+
+An executor is a function from tasks to an iterator of `(task, content of its file, or what went wrong)`, in any order.
+It writes nothing: whoever runs the sweep keeps each result as it comes.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+
+from lee.errors import InputError
+from lee.sweep.measure import measure
+from lee.sweep.table import encode
+from lee.sweep.tasks import Task
+
+#: How often a task is tried when the process that measures it dies.
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A task whose worker died each time."""
+
+    message: str
+
+
+Result = tuple[Task, bytes | Lost]
+Executor = Callable[[Sequence[Task]], Iterator[Result]]
+
+
+def perform(task: Task, device: str = "cpu") -> bytes:
+    """Measure a task and return the content of its file: what every executor does, wherever it runs."""
+    return encode([measure(task, device)])
+
+
+def here(tasks: Sequence[Task], *, device: str = "cpu", threads: int | None = None) -> Iterator[Result]:
+    """Measure tasks in this process, one after the other."""
+    for task in tasks:
+        with _threads(threads):
+            content = perform(task, device)
+        yield task, content
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """Let torch use so many threads, and afterwards as many as before."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(number or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def processes(
+    tasks: Sequence[Task], workers: int, *, device: str = "cpu", threads: int | None = None
+) -> Iterator[Result]:
+    """Measure tasks in worker processes.
+
+    A worker that dies (killed, or out of memory) is replaced, and its task is tried again, up to :data:`ATTEMPTS` times in
+    all. Workers end when this process does, however it ends.
+
+    Args:
+        tasks: in the order in which they are started.
+        workers: how many processes.
+        device: where they compute.
+        threads: torch's threads in each; None shares the processors among them.
+    """
+    if workers < 1:
+        raise InputError(f"`workers` must be at least 1, not {workers}.")
+    share = threads or max(1, (os.cpu_count() or 1) // workers)
+    waiting, attempts = deque(tasks), dict.fromkeys((task.key for task in tasks), 0)
+    crew = [_Worker(device, share) for _ in range(min(workers, len(tasks)))]
+    try:
+        while waiting or any(worker.task for worker in crew):
+            for worker in crew:
+                if waiting and worker.task is None:
+                    attempts[waiting[0].key] += 1
+                    worker.start(waiting.popleft())
+            for worker in _ready(crew):
+                task, content = worker.finish()
+                if content is not None:
+                    yield task, content
+                elif attempts[task.key] < ATTEMPTS:
+                    waiting.appendleft(task)
+                else:
+                    yield task, Lost(f"The worker process died {ATTEMPTS} times ({worker.death}).")
+    finally:
+        for worker in crew:
+            worker.end()
+
+
+@dataclass
+class _Worker:
+    """A process with a pipe to it, started when it gets its first task and again after its death."""
+
+    device: str
+    threads: int
+    task: Task | None = None
+    death: str = ""
+    pipe: "Connection[Any, Any] | None" = None
+    process: Any = field(default=None, repr=False)
+
+    def start(self, task: Task) -> None:
+        """Give the worker a task."""
+        self.task = task
+        if self.process is None or not self.process.is_alive():
+            self._spawn()
+        assert self.pipe is not None
+        with suppress(OSError):  # it died just now: `finish` will see it
+            self.pipe.send(task)
+
+    def finish(self) -> tuple[Task, bytes | None]:
+        """The task and its result; None if the process has died."""
+        assert self.task is not None
+        assert self.pipe is not None
+        task, self.task = self.task, None
+        try:
+            return task, self.pipe.recv_bytes()
+        except (EOFError, OSError):
+            self.process.join()
+            code = self.process.exitcode
+            self.death = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+            self.process = None
+            return task, None
+
+    def _spawn(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        if self.pipe is not None:
+            self.pipe.close()
+        self.pipe, its = context.Pipe()
+        self.process = context.Process(target=_serve, args=(its, self.device, self.threads), daemon=True)
+        self.process.start()
+        its.close()
+
+    def end(self) -> None:
+        """End the process: at once if it is at work, by itself if it waits."""
+        if self.pipe is not None:
+            self.pipe.close()
+        if self.process is None:
+            return
+        if self.task is None:
+            self.process.join(10)
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+
+
+def _ready(crew: Sequence[_Worker]) -> list[_Worker]:
+    """Wait for workers that have a result or have died."""
+    busy = {worker.pipe: worker for worker in crew if worker.task is not None and worker.pipe is not None}
+    return [busy[pipe] for pipe in wait(list(busy)) if isinstance(pipe, Connection)]
+
+
+def _serve(pipe: "Connection[Any, Any]", device: str, threads: int) -> None:
+    """What a worker does: a task in, its file's content out, until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    torch.set_num_threads(threads)
+    with suppress(EOFError, OSError):
+        while True:
+            pipe.send_bytes(perform(pipe.recv(), device))

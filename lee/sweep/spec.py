@@ -1,0 +1,271 @@
+"""A sweep's specification: which models, with which weights, on which images, and what to measure, read from YAML."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lee import datasets, models
+from lee.errors import InputError, nearest
+from lee.generators import AFFINE, NAMED, PHOTOMETRIC
+from lee.measuring import OUTPUTS as NAMED_OUTPUTS
+from lee.recipes import load_specs
+from lee.sampling import BOUNDARIES, KERNELS, WARP_KERNELS
+
+#: Weights that a model is measured with: as trained, or as first drawn.
+WEIGHTS = ("trained", "initial")
+#: What is differentiated.
+OUTPUTS = (*NAMED_OUTPUTS, "features")
+#: The discrete measures with their options and defaults; `draws` and `shifts` are forward passes per image.
+DISCRETE: dict[str, dict[str, Any]] = {
+    "consistency": {"shifts": 4, "max_shift": 4, "boundary": "reflect", "reference": "image"},
+    "eq_t": {"draws": 4, "max_shift": 0.125},
+    "eq_t_frac": {"draws": 4, "max_shift": 0.125},
+    "eq_r": {"draws": 4, "max_angle": 180.0},
+}
+_GROUPS = {"affine": AFFINE, "photometric": PHOTOMETRIC, "all": AFFINE + PHOTOMETRIC}
+_PRODUCT = ("weights", "split", "output", "kernel", "boundary")
+_PATTERN = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured, on which images: one task for every model.
+
+    Attributes:
+        name: what the rows are called by.
+        dataset, split, n, seed, size: arguments of `lee.datasets.load`; `n` None for all images, `size` None for
+            the model's own. The seed also draws the finite motions.
+        weights: `trained` or `initial`.
+        generators: names of the basis of the Gram matrix; `()` for those that `equivariance_gram` chooses.
+        output: `probabilities`, `logits`, or `features`: what the model's own classifier reads.
+        kernel, boundary, align_corners: as for `equivariance_gram`.
+        discrete: the discrete measures with all their options.
+    """
+
+    name: str
+    dataset: str
+    split: str = "test"
+    n: int | None = None
+    seed: int = 0
+    size: int | None = None
+    weights: str = "trained"
+    generators: tuple[str, ...] = ()
+    output: str = "probabilities"
+    kernel: str = "fourier"
+    boundary: str = "reflect"
+    align_corners: bool = False
+    discrete: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def passes(self) -> int:
+        """Forward passes per image, about: what progress is counted in."""
+        extra = sum(options.get("draws", options.get("shifts", 0)) + 1 for options in self.discrete.values())
+        return 2 + (len(self.generators) or len(AFFINE + PHOTOMETRIC)) + extra
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A sweep: every model is measured in every way.
+
+    Attributes:
+        models: names that `lee.models.load` knows, without patterns, in order.
+        measurements: one entry for each combination of weights, split, output, kernel and boundary.
+    """
+
+    models: tuple[str, ...]
+    measurements: tuple[Measurement, ...]
+
+
+def load(path: Path) -> SweepSpec:
+    """Read a specification.
+
+    Raises:
+        InputError: the file can't be read, or names a field, model, family, data set or measure that there isn't.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"The sweep {path} can't be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"The sweep {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    return parse(content, Path(path).name)
+
+
+def parse(content: Any, where: str = "the sweep") -> SweepSpec:
+    """Turn the content of a YAML file into a specification.
+
+    Args:
+        content: a mapping with `models` (names and patterns over the zoo), `measurements` (names to the fields of
+            :class:`Measurement` or lists of such), optionally `families` (only models of these) and `defaults` (fields
+            that all measurements share). Where weights, split, output, kernel or boundary is a list, each is measured.
+        where: what error messages call it.
+
+    Raises:
+        InputError: as for :func:`load`.
+    """
+    content = _mapping(content, where, ("models", "families", "defaults", "measurements"))
+    for key in ("models", "measurements"):
+        if not content.get(key):
+            raise InputError(f"{where}: `{key}:` is missing or empty.")
+    known = [item.name for item in fields(Measurement) if item.name != "name"]
+    defaults = _mapping(content.get("defaults") or {}, f"{where}, defaults", known)
+    entries = content["measurements"]
+    if not isinstance(entries, Mapping):
+        raise InputError(f"{where}: `measurements:` must map names to what is measured.")
+    ways: list[Measurement] = []
+    for name, entry in entries.items():
+        place = f"{where}, measurement {name!r}"
+        for one in entry if isinstance(entry, list) else [entry or {}]:
+            ways += _measurements(str(name), {**defaults, **_mapping(one, place, known)}, place)
+    chosen = expand(_listed(content["models"]), where)
+    return SweepSpec(_of_families(chosen, content.get("families"), where), tuple(ways))
+
+
+def expand(patterns: Sequence[Any], where: str = "the sweep") -> tuple[str, ...]:
+    """Names of models from names and patterns such as `zoo/vit-*`, each once.
+
+    Raises:
+        InputError: nothing matches, or there is no such model; the nearest name is given.
+    """
+    zoo, found = models.names(), []
+    for pattern in map(str, patterns):
+        if _PATTERN.search(pattern):
+            matching = [name for name in zoo if fnmatchcase(name, pattern)]
+            if not matching:
+                raise InputError(f"{where}: no model of the zoo matches {pattern!r}.{nearest(pattern, zoo)}")
+            found += matching
+            continue
+        if pattern.startswith("zoo/") and pattern not in zoo:
+            raise InputError(f"{where}: there is no model {pattern!r}.{nearest(pattern, zoo)}")
+        if ":" not in pattern and not pattern.startswith("zoo/"):
+            _check_timm(pattern, where)
+        found.append(pattern)
+    return tuple(dict.fromkeys(found))
+
+
+@cache
+def family_of(name: str) -> str:
+    """The family of architectures that a model belongs to.
+
+    The zoo's own entry for its models (the first part of the name where it has none); timm's module; the factory.
+    """
+    import timm
+
+    if name.startswith("zoo/"):
+        bare = name.removeprefix("zoo/")
+        return getattr(load_specs()[bare], "family", "") or bare.split("-")[0]
+    if ":" in name or not timm.is_model(name):
+        return name
+    return str(timm.model_entrypoint(name).__module__.rpartition(".")[2])
+
+
+def _check_timm(name: str, where: str) -> None:
+    import timm
+
+    if not timm.is_model(name):
+        known = [*models.names(), *timm.list_models()]
+        hint = nearest(name, known)
+        raise InputError(f"{where}: there is no model {name!r}.{hint if 'Did you mean' in hint else ''}")
+
+
+def _of_families(names: tuple[str, ...], wanted: Any, where: str) -> tuple[str, ...]:
+    """Those of the models that belong to the wanted families; all if none are named."""
+    if wanted is None:
+        return names
+    families = {name: family_of(name) for name in names}
+    for family in _listed(wanted):
+        if family not in families.values():
+            raise InputError(
+                f"{where}: no model is of family {family!r}.{nearest(str(family), set(families.values()))}"
+            )
+    return tuple(name for name in names if families[name] in _listed(wanted))
+
+
+def _measurements(name: str, entry: dict[str, Any], where: str) -> list[Measurement]:
+    """One entry of the file: the product over the fields that hold lists."""
+    if "dataset" not in entry:
+        raise InputError(f"{where}: which images? Give `dataset:`, one of {', '.join(datasets.names())}.")
+    shared = {key: value for key, value in entry.items() if key not in _PRODUCT}
+    shared["generators"] = _generators(entry.get("generators"), where)
+    shared["discrete"] = _discrete(entry.get("discrete") or {}, where)
+    single = Measurement(name, **shared)
+    lists = [_listed(entry.get(key, getattr(single, key))) for key in _PRODUCT]
+    found = [replace(single, **dict(zip(_PRODUCT, values, strict=True))) for values in product(*lists)]
+    for measurement in found:
+        _check(measurement, where)
+    return found
+
+
+def _check(way: Measurement, where: str) -> None:
+    choices = {
+        "weights": WEIGHTS,
+        "split": ("train", "test"),
+        "output": OUTPUTS,
+        "kernel": KERNELS,
+        "boundary": BOUNDARIES,
+    }
+    for key, allowed in choices.items():
+        value = getattr(way, key)
+        if value not in allowed:
+            raise InputError(f"{where}: unknown {key} {value!r}.{nearest(str(value), allowed)}")
+    for key, least in (("n", 1), ("size", 1), ("seed", 0)):
+        value = getattr(way, key)
+        if not (value is None and key != "seed") and (not isinstance(value, int) or value < least):
+            raise InputError(f"{where}: `{key}` must be a whole number from {least}, not {value!r}.")
+    if way.align_corners not in (True, False):
+        raise InputError(f"{where}: `align_corners` must be true or false, not {way.align_corners!r}.")
+    if way.kernel == "authors" and not (way.align_corners and way.boundary == "reflect"):
+        raise InputError(f"{where}: kernel 'authors' needs `align_corners: true` and `boundary: reflect`.")
+    if way.discrete and way.align_corners:
+        raise InputError(
+            f"{where}: the discrete measures know no `align_corners`. Give them a measurement of their own."
+        )
+    if way.discrete and way.kernel not in WARP_KERNELS:
+        raise InputError(
+            f"{where}: the discrete measures move images by {', '.join(WARP_KERNELS)}, not by kernel {way.kernel!r}. "
+            "Put them into a measurement of their own."
+        )
+
+
+def _generators(given: Any, where: str) -> tuple[str, ...]:
+    """Names of a basis: a group's, or the listed ones."""
+    if given is None:
+        return ()
+    if isinstance(given, str) and given in _GROUPS:
+        return tuple(g.name for g in _GROUPS[given])
+    names = tuple(map(str, _listed(given)))
+    for name in names:
+        if name not in NAMED:
+            raise InputError(f"{where}: unknown generator {name!r}.{nearest(name, [*NAMED, *_GROUPS])}")
+    return names
+
+
+def _discrete(given: Any, where: str) -> dict[str, dict[str, Any]]:
+    """The discrete measures with all options filled in; a list of names takes the defaults."""
+    entries = {name: {} for name in _listed(given)} if not isinstance(given, Mapping) else given
+    found = {}
+    for name in sorted(_mapping(entries, f"{where}, discrete", DISCRETE)):
+        options = _mapping(entries[name] or {}, f"{where}, discrete, {name}", DISCRETE[name])
+        found[name] = {**DISCRETE[name], **options}
+    return found
+
+
+def _mapping(given: Any, where: str, known: Sequence[str] | Mapping[str, Any]) -> Mapping[str, Any]:
+    """A mapping all of whose keys are known."""
+    if not isinstance(given, Mapping):
+        raise InputError(f"{where}: expected a mapping with {', '.join(known)}, not {type(given).__name__}.")
+    for key in given:
+        if key not in known:
+            raise InputError(f"{where}: unknown field {key!r}.{nearest(str(key), known)}")
+    return given
+
+
+def _listed(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, list | tuple) else [given]

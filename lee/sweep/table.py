@@ -1,0 +1,202 @@
+"""The table of a sweep as Parquet: a row per task and image, with where each task's numbers come from in the metadata.
+
+A file holds any number of tasks: one while a sweep runs, all of them in the end. What is the same for all rows of a task,
+such as the model's name, lies in the metadata and is written out as columns as well, so that any reader of Parquet can
+use the file.
+
+The Gram matrix of an image is stored as its upper triangle, column by column (LAPACK's packed form): `gram_0` is G_00,
+then G_01, G_11, then G_02, G_12, G_22, and so on, so that the columns of a shorter basis are the first ones of a longer.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lee.errors import InputError
+from lee.paths import atomic_path
+
+#: What a table looks like. Raised whenever columns or the meaning of a number change.
+SCHEMA = 1
+#: Columns that are the same for all rows of a task, in the order in which tasks are sorted.
+SHARED = ("model", "weights", "measurement", "dataset", "split", "output", "kernel", "boundary", "family")
+#: Columns that differ from image to image, beside `gram_0`, `gram_1`, ...
+NUMBERS = {
+    "image": pa.int32(),
+    "label": pa.int16(),
+    "prediction": pa.int16(),
+    "correct": pa.bool_(),
+    "confidence": pa.float32(),
+    "loss": pa.float32(),
+    "output_square": pa.float32(),
+    "consistency": pa.float32(),
+    "eq_t": pa.float32(),
+    "eq_t_frac": pa.float32(),
+    "eq_r": pa.float32(),
+    "error": pa.string(),
+}
+_METADATA = b"lee.sweep"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one task.
+
+    Attributes:
+        key: the task's name.
+        described: what the task was, with the basis of its Gram matrices, and the error if it failed.
+        origin: versions, commit and device.
+        rows: the columns of :data:`NUMBERS`, then those of the Gram matrix.
+    """
+
+    key: str
+    described: dict[str, Any]
+    origin: dict[str, Any]
+    rows: pa.Table
+
+    @classmethod
+    def of(cls, key: str, described: dict[str, Any], origin: dict[str, Any], columns: Mapping[str, Any]) -> "Part":
+        """Rows from arrays of one length; columns of :data:`NUMBERS` that are not given hold nulls."""
+        length = len(next(iter(columns.values())))
+        arrays = {
+            name: pa.array(columns[name], type=kind) if name in columns else pa.nulls(length, kind)
+            for name, kind in NUMBERS.items()
+        }
+        grams = {name: pa.array(values, pa.float32()) for name, values in columns.items() if name.startswith("gram_")}
+        return cls(key, described, origin, pa.table({**arrays, **grams}))
+
+    @property
+    def failed(self) -> bool:
+        """Whether the task has an error in place of numbers."""
+        return self.described["error"] is not None
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Where the task stands in a table."""
+        return (*(self.described[name] for name in SHARED), self.key)
+
+    def of_family(self, family: str) -> "Part":
+        """The same rows under another name of the family, which is no part of the key."""
+        return replace(self, described={**self.described, "family": family})
+
+
+def packed(grams: "np.ndarray[Any, Any]") -> dict[str, "np.ndarray[Any, Any]"]:
+    """Columns `gram_i` from Gram matrices (n, K, K)."""
+    columns, rows = np.tril_indices(grams.shape[-1])  # the upper triangle, column by column
+    return {f"gram_{i}": grams[:, a, b] for i, (a, b) in enumerate(zip(rows, columns, strict=True))}
+
+
+def unpacked(triangles: "np.ndarray[Any, Any]", k: int) -> "np.ndarray[Any, Any]":
+    """Gram matrices (n, K, K), float64, from the columns `gram_i` as (n, K (K + 1) / 2)."""
+    columns, rows = np.tril_indices(k)
+    grams = np.empty((len(triangles), k, k))
+    grams[:, rows, columns] = grams[:, columns, rows] = triangles
+    return grams
+
+
+def width(k: int) -> int:
+    """How many columns a Gram matrix over K generators takes."""
+    return k * (k + 1) // 2
+
+
+def encode(parts: Iterable[Part]) -> bytes:
+    """A Parquet file of these tasks; the same tasks in any order give the same bytes."""
+    ordered = sorted(parts, key=lambda part: part.order)
+    table = _joined(ordered).replace_schema_metadata({_METADATA: _metadata(ordered)})
+    floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
+    words = [field.name for field in table.schema if field.name not in floats]
+    stream = io.BytesIO()
+    pq.write_table(
+        table, stream, compression="zstd", compression_level=9, use_dictionary=words, use_byte_stream_split=floats,
+        row_group_size=2**20,
+    )  # fmt: skip
+    return stream.getvalue()
+
+
+def write(content: bytes, path: Path) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        InputError: the disk is full, or the place can't be written to.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be written: {error.strerror}. Nothing that was finished before is lost; make room or choose "
+            "another place, and start the same sweep again."
+        ) from error
+
+
+def read(path: Path) -> dict[str, Part]:
+    """The tasks of a file by their keys, in the file's order.
+
+    Raises:
+        InputError: there is no such file, it is no table of a sweep, or it has another schema than this version's.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no table {path}. Make it with `lee sweep`.")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} can't be read as Parquet: {' '.join(str(error).split())[:200]}") from error
+    content = (table.schema.metadata or {}).get(_METADATA)
+    if content is None:
+        raise InputError(f"{path} is no table of `lee sweep`: it doesn't say where its rows come from.")
+    found = json.loads(content)
+    if found["schema"] != SCHEMA:
+        raise InputError(
+            f"{path} has schema {found['schema']}, and this version of lee reads and writes schema {SCHEMA}. "
+            "Move the file away and make it again with `lee sweep`, or use the version of lee that it was made with."
+        )
+    return _parted(table, found)
+
+
+def _parted(table: pa.Table, found: dict[str, Any]) -> dict[str, Part]:
+    parts, start = {}, 0
+    for key, entry in found["tasks"].items():
+        described = {name: value for name, value in entry.items() if name not in ("rows", "origin")}
+        grams = [f"gram_{i}" for i in range(width(len(described["basis"])))]
+        rows = table.slice(start, entry["rows"]).select([*NUMBERS, *grams])
+        parts[key] = Part(key, described, found["origins"][entry["origin"]], rows.replace_schema_metadata(None))
+        start += entry["rows"]
+    return parts
+
+
+def _metadata(parts: Sequence[Part]) -> bytes:
+    """What each task was, and the distinct origins, each once."""
+    origins: list[dict[str, Any]] = []
+    tasks = {}
+    for part in parts:
+        if part.origin not in origins:
+            origins.append(part.origin)
+        tasks[part.key] = {**part.described, "rows": len(part.rows), "origin": origins.index(part.origin)}
+    return json.dumps({"schema": SCHEMA, "tasks": tasks, "origins": origins}, separators=(",", ":")).encode()
+
+
+def _joined(parts: Sequence[Part]) -> pa.Table:
+    lengths = [len(part.rows) for part in parts]
+    columns = {"task": _repeated([part.key for part in parts], lengths)}
+    for name in SHARED:
+        columns[name] = _repeated([part.described[name] for part in parts], lengths)
+    numbers = pa.concat_tables([part.rows for part in parts], promote_options="default").combine_chunks()
+    return pa.table({**columns, **{name: numbers[name] for name in _sorted(numbers.column_names)}})
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    grams = [name for name in names if name.startswith("gram_")]
+    return [*NUMBERS, *sorted(grams, key=lambda name: int(name.removeprefix("gram_")))]
+
+
+def _repeated(values: Sequence[str], lengths: Sequence[int]) -> pa.DictionaryArray:
+    """One value for all rows of each task."""
+    distinct = sorted(set(values))
+    codes = [distinct.index(value) for value in values]
+    return pa.DictionaryArray.from_arrays(pa.array(np.repeat(codes, lengths), pa.int32()), pa.array(distinct))

@@ -1,0 +1,124 @@
+"""The tasks of a sweep, and the name of each: a digest of all that its numbers follow from."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from importlib.metadata import version
+from typing import Any
+
+import lee.models
+from lee import datasets, provenance
+from lee.datasets import ImageSet
+from lee.errors import InputError
+from lee.models import Normalized
+from lee.sweep.spec import Measurement, family_of
+from lee.sweep.table import SCHEMA
+
+_DESCRIBED = ("dataset", "split", "output", "kernel", "boundary", "align_corners", "n", "seed", "size")
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model with one set of weights, measured in one way.
+
+    Attributes:
+        model: a name that `lee.models.load` knows.
+        family: of architectures; a label, and no part of the key.
+        measurement: what is measured and on which images.
+        weights_sha256: digest of the weights; empty if the model can't be loaded.
+        architecture_sha256: digest of its structure and normalisation.
+        data_sha256: digest of the data set's files.
+    """
+
+    model: str
+    family: str
+    measurement: Measurement
+    weights_sha256: str
+    architecture_sha256: str
+    data_sha256: str
+
+    @cached_property
+    def key(self) -> str:
+        """The task's name: 20 hexadecimal digits of a digest of everything above and of lee's version."""
+        content = {"schema": SCHEMA, "lee": version("lee"), **asdict(self)}
+        content.pop("family")
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+
+    @property
+    def images(self) -> int:
+        """How many images, as asked for; 1000 where all are, for want of a count."""
+        return self.measurement.n or 1000
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What the table says about the task, beside its numbers."""
+        way = self.measurement
+        return {
+            "model": self.model,
+            "family": self.family,
+            "weights": way.weights,
+            "measurement": way.name,
+            **{key: getattr(way, key) for key in _DESCRIBED},
+            "discrete": {name: dict(options) for name, options in way.discrete.items()},
+            "weights_sha256": self.weights_sha256,
+            "data_sha256": self.data_sha256,
+        }  # fmt: skip
+
+
+@lru_cache(maxsize=2)
+def model_of(name: str, weights: str, device: str = "cpu") -> Normalized:
+    """The model with its trained or initial weights; the last two are kept, as tasks come model by model.
+
+    Raises:
+        InputError: it can't be had.
+    """
+    trained = weights == "trained"
+    if name.startswith("zoo/"):
+        return lee.models.load(name, trained=trained, device=device)
+    if ":" in name:
+        if not trained:
+            raise InputError(f"{name} gives its own weights; measure it with `weights: trained`.")
+        return lee.models.load(name, device=device)
+    return lee.models.load(name, pretrained=trained, device=device)
+
+
+@lru_cache(maxsize=3)
+def images_of(dataset: str, split: str, n: int | None, seed: int, size: int | None) -> ImageSet:
+    """The images of a task; the last three sets are kept."""
+    return datasets.load(dataset, split=split, n=n, seed=seed, size=size)
+
+
+def plan(names: Iterable[str], ways: Iterable[Measurement]) -> Iterator[Task]:
+    """The tasks of each model in turn; a model that can't be loaded has tasks too, which will say why.
+
+    Raises:
+        InputError: a data set can't be read.
+    """
+    ways = list(ways)
+    digests = {place: images_of(*place).sha256 for place in dict.fromkeys(map(_of_data, ways))}
+    for name in names:
+        family = family_of(name)
+        for weights in dict.fromkeys(way.weights for way in ways):
+            of_model = _digests(name, weights)
+            yield from (
+                Task(name, family, way, *of_model, digests[_of_data(way)]) for way in ways if way.weights == weights
+            )
+
+
+def _of_data(way: Measurement) -> tuple[str, str, int | None, int, int | None]:
+    return way.dataset, way.split, way.n, way.seed, way.size
+
+
+def _digests(name: str, weights: str) -> tuple[str, str]:
+    """Digests of a model's weights, and of its structure; empty if it can't be loaded."""
+    try:
+        model = model_of(name, weights)
+    except Exception:  # whatever a factory may raise: the task meets it again, and records it
+        return "", ""
+    buffers = {key: value.tolist() for key, value in model.normalize.named_buffers()}
+    structure = f"{_ADDRESS.sub('', repr(model.net))} {buffers} {model.input_size}"
+    return provenance.weights_sha256(model), hashlib.sha256(structure.encode()).hexdigest()
