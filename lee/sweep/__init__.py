@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from lee.sweep.execution import Executor, Lost, here, perform, processes
-from lee.sweep.measure import measure
-from lee.sweep.run import Report, run
+from lee.sweep.measuring import measure
+from lee.sweep.running import Report, run
 from lee.sweep.spec import DISCRETE, Measurement, SweepSpec, expand, family_of, load, parse
 from lee.sweep.table import SCHEMA, Part
 from lee.sweep.tasks import Task, plan

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from lee.errors import InputError
-from lee.sweep.measure import measure
+from lee.sweep.measuring import measure
 from lee.sweep.table import encode
 from lee.sweep.tasks import Task
 

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from lee.errors import InputError, nearest
 from lee.sweep.execution import Executor, Lost
-from lee.sweep.measure import failed
+from lee.sweep.measuring import failed
 from lee.sweep.spec import SweepSpec
 from lee.sweep.table import Part, encode, read, write
 from lee.sweep.tasks import Task, plan
