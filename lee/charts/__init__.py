@@ -8,6 +8,8 @@ keeps its bytes.
 """
 
 from lee.charts.fields import VectorField, arrows, orbit
+from lee.charts.intervals import intervals
+from lee.charts.landscape import landscape
 from lee.charts.layers import cumulative, icicle
 from lee.charts.matrices import heatmap
 from lee.charts.mixtures import mixer
@@ -19,7 +21,7 @@ from lee.charts.theme import DIVERGING, PALETTE, VEGALITE, enable, finish, round
 
 __all__ = [
     # plots of tidy frames
-    "lines", "scatter", "dots", "bars", "tangents", "mixer",
+    "lines", "scatter", "dots", "bars", "tangents", "mixer", "landscape", "intervals",
     # matrices
     "heatmap",
     # decompositions into layers

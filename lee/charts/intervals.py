@@ -1,0 +1,72 @@
+"""Intervals around numbers that are compared with one value, such as ratios with 1."""
+
+import altair
+import pandas as pd
+
+from lee.charts import parts
+from lee.charts.theme import NEUTRAL
+from lee.errors import InputError
+
+INNER = 5  # pixels
+
+
+def intervals(
+    frame: pd.DataFrame,
+    value: str,
+    low: str,
+    high: str,
+    label: str,
+    *,
+    caption: str,
+    alt: str,
+    outer: tuple[str, str] | None = None,
+    by: str | None = None,
+    reference: float | None = 1.0,
+    log: bool = False,
+    title: str | None = None,
+    name: str | None = None,
+) -> altair.LayerChart:
+    """One row for each `label`, with a dot at `value` and a bar from `low` to `high`, in the frame's order.
+
+    Args:
+        frame: One row for each dot.
+        value: Column of numbers.
+        low: Column with the lower ends, drawn as a thick bar.
+        high: Column with the upper ends.
+        label: Column of names, one row of the chart each.
+        caption: What the reader should see.
+        alt: Alternative text.
+        outer: Columns with the ends of a wider interval, drawn as a thin line.
+        by: Column that tells groups of rows apart, by colour and shape.
+        reference: Where to draw a thin line to compare with.
+        log: Use a logarithmic axis.
+        title: Title of the axis, with the unit; the column's name by default.
+        name: Label for `{numref}`.
+
+    Raises:
+        InputError: Also if an interval doesn't hold its value.
+    """
+    wide = list(outer) if outer else []
+    parts.check(frame, [value, low, high, *wide], [label, by])
+    if ((frame[low] > frame[value]) | (frame[high] < frame[value])).any():
+        raise InputError(f"Each interval from {low!r} to {high!r} must hold the number in {value!r}.")
+    for column in (value, low, high, *wide):
+        parts.check_log(frame, "x" if log else "", column, column)
+    base = parts.chart(frame, [value, low, high, *wide, label, by]).encode(
+        y=parts.rows(frame, label), **parts.told_apart(frame, by, "color")
+    )
+    marks = []
+    if reference is not None:
+        line = altair.Chart(pd.DataFrame({"reference": [reference]}))
+        line = line.mark_rule(strokeDash=[4, 4], color=NEUTRAL)
+        marks.append(line.encode(x=altair.X(field="reference", type="quantitative")))
+    for (start, end), width in [((low, high), INNER), *([(outer, 1.5)] if outer else [])]:
+        across = parts.axis(altair.X, frame, value, title, log=log, at=start)
+        marks.append(base.mark_rule(strokeWidth=width).encode(x=across, x2=altair.X2(field=parts.field(end))))
+    dot = base.mark_point(size=90).encode(
+        x=parts.axis(altair.X, frame, value, title, log=log),
+        tooltip=parts.tooltip(frame, label, by, value, low, high, *wide),
+        **parts.told_apart(frame, by, "shape"),
+    )
+    words = {"caption": caption, "alt": alt, "name": name}
+    return parts.assemble([*marks, dot], height=30 * frame[label].nunique(), words=words)

@@ -1,0 +1,130 @@
+"""Models as points in a plane, with menus that choose what is measured and a card under the pointer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair
+import pandas as pd
+
+from lee.charts import parts
+from lee.charts.theme import finish, rounded
+from lee.errors import InputError, nearest
+
+X_LOW, X_HIGH = "_x_low", "_x_high"
+NOTE = "note"
+
+
+def landscape(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    *,
+    caption: str,
+    alt: str,
+    by: str,
+    menus: Sequence[str] = (),
+    start: Mapping[str, str] | None = None,
+    notes: pd.DataFrame | None = None,
+    facts: Sequence[str] = (),
+    error: str | None = None,
+    x_error: str | None = None,
+    size: str | None = None,
+    log: str = "",
+    x_title: str | None = None,
+    y_title: str | None = None,
+    height: int = 380,
+    name: str | None = None,
+) -> altair.LayerChart:
+    """Points at (`x`, `y`), coloured and shaped by `by`; the reader chooses by menus which rows are shown.
+
+    Args:
+        frame: One row for each point and each choice.
+        x: Column of numbers on the horizontal axis.
+        y: Column of numbers on the vertical axis.
+        caption: What the reader should see.
+        alt: Alternative text.
+        by: Column that tells families of points apart.
+        menus: Columns of words; each becomes a menu under the chart.
+        start: What the menus show at first, by column; the frame's first word by default.
+        notes: One row for each choice, with the menus' columns and `note`: a line of words written above the points.
+        facts: Further columns that the pointer shows: what the card of a model says.
+        error: Column of standard errors of `y`.
+        x_error: Column of standard errors of `x`.
+        size: Column of numbers that the area of the points grows with, on a logarithmic scale.
+        log: Axes with a logarithmic scale: `""`, `"x"`, `"y"` or `"xy"`.
+        x_title: Title of the horizontal axis, with the unit; the column's name by default.
+        y_title: Title of the vertical axis, with the unit; the column's name by default.
+        height: Height in pixels; the width is the page's.
+        name: Label for `{numref}`.
+
+    Raises:
+        InputError: Also if a menu would start with a word that it doesn't have, or a note lacks a column.
+    """
+    parts.check(frame, [c for c in (x, y, error, x_error, size) if c], [by, *menus, *facts])
+    parts.check_log(frame, log, x, y)
+    data = parts.with_span(frame, y, error, log="y" in log)
+    data = _with_x_span(data, x, x_error, log="x" in log)
+    columns = list(dict.fromkeys([x, y, by, *menus, *facts, *filter(None, (error, x_error, size))]))
+    columns += [c for c in (X_LOW, X_HIGH) if c in data]
+    base = _chosen(parts.chart(data, columns).encode(**parts.told_apart(data, by, "color")), menus)
+    across: dict[str, Any] = {"frame": data, "column": x, "title": x_title, "log": "x" in log, "padding": 12}
+    up: dict[str, Any] = {"frame": data, "column": y, "title": y_title, "log": "y" in log, "padding": 22}
+    middle = {"x": parts.axis(altair.X, **across), "y": parts.axis(altair.Y, **up)}
+    marks = []
+    if error:
+        low = parts.axis(altair.Y, **up, at=parts.LOW)
+        marks.append(base.mark_rule().encode(x=middle["x"], y=low, y2=altair.Y2(field=parts.HIGH)))
+    if x_error:
+        left = parts.axis(altair.X, **across, at=X_LOW)
+        marks.append(base.mark_rule().encode(y=middle["y"], x=left, x2=altair.X2(field=X_HIGH)))
+    shown = parts.tooltip(data, *dict.fromkeys([*facts, by, x, x_error, y, error, size]))
+    points = base.mark_point(size=90, opacity=0.9).encode(
+        **middle, tooltip=shown, **parts.told_apart(data, by, "shape")
+    )
+    marks.append(points.encode(size=_area(size)) if size else points)
+    if notes is not None:
+        marks.append(_written(notes, menus))
+    figure = altair.LayerChart(layer=marks).properties(width="container", height=height)
+    figure = figure.add_params(*_menus(data, menus, start or {})) if menus else figure
+    return finish(figure, caption=caption, alt=alt, name=name)
+
+
+def _with_x_span(frame: pd.DataFrame, x: str, error: str | None, *, log: bool) -> pd.DataFrame:
+    if error is None:
+        return frame
+    spanned = parts.with_span(frame[[x, error]], x, error, log=log)
+    return frame.assign(**{X_LOW: spanned[parts.LOW], X_HIGH: spanned[parts.HIGH]})
+
+
+def _area(size: str) -> altair.Size:
+    scale = altair.Scale(type="log", range=[35, 320])
+    return altair.Size(field=parts.field(size), type="quantitative", scale=scale, legend=None)
+
+
+def _written(notes: pd.DataFrame, menus: Sequence[str]) -> altair.Chart:
+    """The words of the current choice, at the top left."""
+    for column in (*menus, NOTE):
+        if column not in notes.columns:
+            raise InputError(f"The notes have no column {column!r}.{nearest(column, map(str, notes.columns))}")
+    text = _chosen(altair.Chart(rounded(notes[[*menus, NOTE]])), menus)
+    text = text.mark_text(align="left", baseline="top", fontSize=12)
+    return text.encode(x=altair.value(6), y=altair.value(2), text=altair.Text(field=NOTE, type="nominal"))
+
+
+def _chosen(chart: altair.Chart, menus: Sequence[str]) -> altair.Chart:
+    """The rows of the current choice only. A filter of the whole figure would not reach layers with data of their own."""
+    for i, column in enumerate(menus):
+        chart = chart.transform_filter(f"datum['{column}'] == menu{i}")
+    return chart
+
+
+def _menus(frame: pd.DataFrame, menus: Sequence[str], start: Mapping[str, str]) -> list[altair.Parameter]:
+    found = []
+    for i, column in enumerate(menus):
+        words = [str(word) for word in frame[column].drop_duplicates()]
+        first = start.get(column, words[0])
+        if first not in words:
+            raise InputError(f"The menu {column!r} can't start with {first!r}.{nearest(first, words)}")
+        bind = altair.binding_select(options=words, name=f"{column} ")
+        found.append(altair.param(name=f"menu{i}", value=first, bind=bind))
+    return found
