@@ -67,6 +67,17 @@ def test_the_error_over_images_agrees_with_a_bootstrap() -> None:
     assert over_images == pytest.approx(np.std(logs), rel=0.08)
 
 
+def test_two_versions_of_the_same_images_are_compared_in_pairs() -> None:
+    a, b = _world(6, 5, 100, 1.0, shared=0.8, own=0.1)
+    assert set_ratio(2 * a, a, same_images=True).stderr == pytest.approx(0, abs=1e-12)
+    noisy = a * np.random.default_rng(1).uniform(0.9, 1.1, a.shape)
+    assert set_ratio(noisy, a, same_images=True).stderr < 0.2 * set_ratio(noisy, a).stderr
+    unrelated = set_ratio(a, b, same_images=True).stderr / set_ratio(a, b).stderr
+    assert unrelated == pytest.approx(1, abs=0.15)
+    with pytest.raises(InputError, match="equally many; got 100 and 99"):
+        set_ratio(a, b[:, 1:], same_images=True)
+
+
 @pytest.mark.parametrize(("shared", "own"), [(0.7, 0.0), (0.0, 0.3), (0.5, 0.2)])
 def test_intervals_cover_the_truth_as_often_as_they_say_or_more(shared: float, own: float) -> None:
     rounds = 300

@@ -1,4 +1,4 @@
-"""The same models on two different sets of images: the ratio of their means, with an interval over images and models."""
+"""The same models on two sets of images: the ratio of their means, with an interval over images and models."""
 
 import math
 from collections.abc import Sequence
@@ -49,6 +49,7 @@ def set_ratio(
     *,
     first_scale: Numbers | None = None,
     second_scale: Numbers | None = None,
+    same_images: bool = False,
     level: float = 0.95,
 ) -> SetRatio:
     r"""Means of one number per image over two sets of images, compared as a ratio; paired over models, not over images.
@@ -62,18 +63,20 @@ def set_ratio(
 
     (the delta method; on the safe side, as what is by chance between one model and one image is in both). The interval is
     :math:`\exp(\bar r \pm q s)` with the quantile `q` of Student's t with M − 1 degrees of freedom. For a single model the
-    first part is absent, the interval is one over images only, and `q` that of min(n) − 1.
+    first part is absent, the interval is one over images only, and `q` that of min(n) − 1. Where the second set is made
+    from the images of the first, one by one, the last two parts become :math:`\operatorname{var}_i (u_i - w_i) / n`.
 
     Args:
         first: (M, n) numbers ≥ 0, one for each model and image; or (n,) for one model.
         second: (M, n') or (n',), the same models on the other set.
         first_scale: Like `first`, or (n,) for all models: compare mean(first) / mean(first_scale) in place of the means.
         second_scale: The same for `second`.
+        same_images: The i-th number of both belongs to the same image, in two versions of it.
         level: Coverage of the interval.
 
     Raises:
         InputError: If the models don't match, there are fewer than two images, a number is negative or not finite, a mean
-            is zero, or only one scale is given.
+            is zero, only one scale is given, or the same images are not equally many.
 
     Examples:
         >>> set_ratio([2.0, 4.0], [1.0, 2.0]).value
@@ -87,7 +90,9 @@ def set_ratio(
     if len(log_a) != len(log_b):
         raise InputError(f"Both sets need the same models; got {len(log_a)} and {len(log_b)}.")
     r, models, n = log_a - log_b, len(log_a), min(len(u), len(w))
-    variance = float(u.var(ddof=1) / len(u) + w.var(ddof=1) / len(w))
+    if same_images and len(u) != len(w):
+        raise InputError(f"Two versions of the same images are equally many; got {len(u)} and {len(w)}.")
+    variance = float((u - w).var(ddof=1) / n if same_images else u.var(ddof=1) / len(u) + w.var(ddof=1) / len(w))
     if models > 1:
         variance += float(r.var(ddof=1) / models)
     return _interval(float(r.mean()), math.sqrt(variance), models, n, level)
