@@ -32,6 +32,7 @@ def measure(task: Task, device: str = "cpu") -> Part:
     """Measure a task; whatever its model raises becomes a row with the error."""
     began = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         warnings.simplefilter("ignore", FutureWarning)  # torch's own deprecated parts
         try:
             columns, basis = _columns(task, device)

@@ -15,7 +15,7 @@ from lee.sweep.execution import Executor, Lost
 from lee.sweep.measuring import failed
 from lee.sweep.spec import SweepSpec
 from lee.sweep.table import Part, encode, read, write
-from lee.sweep.tasks import Task, plan
+from lee.sweep.tasks import Task, forget, plan
 
 #: The file in the folder of finished tasks that one run at a time holds.
 LOCK = "lock"
@@ -71,6 +71,7 @@ def run(
     models = _limited(spec.models, limit)
     with _alone(out) as folder:
         merged = read(out) if out.exists() else {}
+        forget()
         wanted = list(plan(models, spec.measurements))
         done = {**merged, **_finished(folder, wanted)}
         missing = [task for task in wanted if task.key not in done or (retry and done[task.key].failed)]
@@ -82,6 +83,7 @@ def run(
             done[key].of_family(families.get(key, done[key].described["family"])) for key in done
             if key in families or key in others
         ]  # fmt: skip
+        forget()
         _merge(parts, out)
         _tidy(folder, None if limit is None else {task.key for task in wanted})
     failures = [(p.described["model"], p.described["measurement"], p.described["error"]) for p in parts if p.failed]

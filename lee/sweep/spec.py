@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
-from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -150,19 +149,18 @@ def expand(patterns: Sequence[Any], where: str = "the sweep") -> tuple[str, ...]
     return tuple(dict.fromkeys(found))
 
 
-@cache
 def family_of(name: str) -> str:
     """The family of architectures that a model belongs to.
 
     The zoo's own entry for its models (the first part of the name where it has none); timm's module; the factory.
     """
-    import timm
-
     if name.startswith("zoo/"):
         bare = name.removeprefix("zoo/")
-        return getattr(load_specs()[bare], "family", "") or bare.split("-")[0]
-    if ":" in name or not timm.is_model(name):
+        return load_specs()[bare].family or bare.split("-")[0]
+    if ":" in name:
         return name
+    import timm
+
     return str(timm.model_entrypoint(name).__module__.rpartition(".")[2])
 
 
@@ -219,6 +217,8 @@ def _check(way: Measurement, where: str) -> None:
         value = getattr(way, key)
         if not (value is None and key != "seed") and (not isinstance(value, int) or value < least):
             raise InputError(f"{where}: `{key}` must be a whole number from {least}, not {value!r}.")
+    if not isinstance(way.dataset, str):
+        raise InputError(f"{where}: there is no data set {way.dataset!r}.")
     if way.align_corners not in (True, False):
         raise InputError(f"{where}: `align_corners` must be true or false, not {way.align_corners!r}.")
     if way.kernel == "authors" and not (way.align_corners and way.boundary == "reflect"):

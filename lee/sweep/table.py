@@ -6,6 +6,9 @@ use the file.
 
 The Gram matrix of an image is stored as its upper triangle, column by column (LAPACK's packed form): `gram_0` is G_00,
 then G_01, G_11, then G_02, G_12, G_22, and so on, so that the columns of a shorter basis are the first ones of a longer.
+
+Floating-point numbers are rounded to 16 significant bits (relative error up to 1.5e-5, far below the error of any measurement),
+and each byte of theirs is stored apart from the others: the file is a third smaller than with all 24 bits.
 """
 
 import io
@@ -64,12 +67,12 @@ class Part:
     def of(cls, key: str, described: dict[str, Any], origin: dict[str, Any], columns: Mapping[str, Any]) -> "Part":
         """Rows from arrays of one length; columns of :data:`NUMBERS` that are not given hold nulls."""
         length = len(next(iter(columns.values())))
+        grams = {name: pa.float32() for name in columns if name.startswith("gram_")}
         arrays = {
-            name: pa.array(columns[name], type=kind) if name in columns else pa.nulls(length, kind)
-            for name, kind in NUMBERS.items()
+            name: _array(columns[name], kind) if name in columns else pa.nulls(length, kind)
+            for name, kind in {**NUMBERS, **grams}.items()
         }
-        grams = {name: pa.array(values, pa.float32()) for name, values in columns.items() if name.startswith("gram_")}
-        return cls(key, described, origin, pa.table({**arrays, **grams}))
+        return cls(key, described, origin, pa.table(arrays))
 
     @property
     def failed(self) -> bool:
@@ -84,6 +87,18 @@ class Part:
     def of_family(self, family: str) -> "Part":
         """The same rows under another name of the family, which is no part of the key."""
         return replace(self, described={**self.described, "family": family})
+
+
+def rounded(values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """Float32 numbers of 16 significant bits, the nearest to the given ones."""
+    exact = np.ascontiguousarray(values, dtype=np.float32)
+    bits = exact.view(np.uint32)
+    near = ((bits.astype(np.uint64) + 0x80) & 0xFFFFFF00).astype(np.uint32).view(np.float32)
+    return np.where(np.isfinite(exact), near, exact)
+
+
+def _array(values: "np.ndarray[Any, Any]", kind: pa.DataType) -> pa.Array:
+    return pa.array(rounded(values) if pa.types.is_floating(kind) else values, type=kind)
 
 
 def packed(grams: "np.ndarray[Any, Any]") -> dict[str, "np.ndarray[Any, Any]"]:

@@ -92,6 +92,12 @@ def images_of(dataset: str, split: str, n: int | None, seed: int, size: int | No
     return datasets.load(dataset, split=split, n=n, seed=seed, size=size)
 
 
+def forget() -> None:
+    """Drop the models and images that are kept: files may have changed since they were read."""
+    model_of.cache_clear()
+    images_of.cache_clear()
+
+
 def plan(names: Iterable[str], ways: Iterable[Measurement]) -> Iterator[Task]:
     """The tasks of each model in turn; a model that can't be loaded has tasks too, which will say why.
 
