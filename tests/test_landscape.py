@@ -124,6 +124,14 @@ def test_intervals_are_drawn_inside_each_other(ratios: pd.DataFrame) -> None:
     assert spec["usermeta"] == {"caption": WORDS["caption"], "name": "fig-x"}
 
 
+def test_rows_of_one_label_stand_beside_each_other(ratios: pd.DataFrame) -> None:
+    apart = charts.intervals(ratios, "ratio", "low", "high", "pair", by="study", **WORDS).to_dict()
+    assert "yOffset" not in apart["layer"][-1]["encoding"]
+    same = charts.intervals(ratios.assign(pair="a"), "ratio", "low", "high", "pair", by="study", **WORDS).to_dict()
+    assert same["layer"][-1]["encoding"]["yOffset"]["field"] == "study"
+    assert symbols(vl_convert.vegalite_to_svg(same)) == 2
+
+
 def test_the_axis_holds_the_whole_of_all_intervals(ratios: pd.DataFrame) -> None:
     spec = charts.intervals(ratios, "ratio", "low", "high", "pair", outer=("from", "to"), **WORDS).to_dict()
     svg = vl_convert.vegalite_to_svg(spec)

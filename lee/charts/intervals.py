@@ -37,7 +37,7 @@ def intervals(
         caption: What the reader should see.
         alt: Alternative text.
         outer: Columns with the ends of a wider interval, drawn as a thin line.
-        by: Column that tells groups of rows apart, by colour and shape.
+        by: Column that tells groups of rows apart, by colour and shape; beside each other where a label has several.
         reference: Where to draw a thin line to compare with.
         log: Use a logarithmic axis.
         title: Title of the axis, with the unit; the column's name by default.
@@ -52,8 +52,9 @@ def intervals(
         raise InputError(f"Each interval from {low!r} to {high!r} must hold the number in {value!r}.")
     for column in (value, low, high, *wide):
         parts.check_log(frame, "x" if log else "", column, column)
+    beside = parts.offset(frame, by) if frame[label].duplicated().any() else {}
     base = parts.chart(frame, [value, low, high, *wide, label, by]).encode(
-        y=parts.rows(frame, label), **parts.told_apart(frame, by, "color")
+        y=parts.rows(frame, label), **parts.told_apart(frame, by, "color"), **beside
     )
     marks = []
     if reference is not None:
@@ -69,4 +70,5 @@ def intervals(
         **parts.told_apart(frame, by, "shape"),
     )
     words = {"caption": caption, "alt": alt, "name": name}
-    return parts.assemble([*marks, dot], height=30 * frame[label].nunique(), words=words)
+    step = 12 + 18 * frame[by].nunique() if by and beside else 30
+    return parts.assemble([*marks, dot], height=step * frame[label].nunique(), words=words)
