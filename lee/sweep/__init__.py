@@ -7,6 +7,9 @@ model, its weights and one way of measuring it; one Gram matrix per image gives 
 from functools import partial
 from pathlib import Path
 
+import torch
+
+from lee.errors import InputError
 from lee.sweep.execution import Executor, Lost, here, perform, processes
 from lee.sweep.measuring import measure
 from lee.sweep.running import Report, run
@@ -25,7 +28,15 @@ __all__ = [
 
 
 def executor(workers: int = 0, *, device: str = "cpu", threads: int | None = None) -> Executor:
-    """The executor for a number of worker processes; 0 for none, in this process."""
+    """The executor for a number of worker processes of this machine; 0 for none, in this process.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"The device {device!r} can't be used: {str(error).splitlines()[0]}") from error
     if workers == 0:
         return partial(here, device=device, threads=threads)
     return partial(processes, workers=workers, device=device, threads=threads)
