@@ -38,7 +38,7 @@ def resnet(
     Raises:
         InputError: an unknown activation.
     """
-    from timm.layers import BlurPool2d
+    from timm.layers.blur_pool import BlurPool2d
     from timm.models.resnet import BasicBlock, ResNet
 
     if activation not in _ACTIVATIONS:
@@ -105,7 +105,8 @@ def poolformer(
     Returns:
         A module from (N, in_chans, H, W) to (N, num_classes).
     """
-    from timm.models.metaformer import GroupNorm1, MetaFormer
+    from timm.layers.norm import GroupNorm1
+    from timm.models.metaformer import MetaFormer
 
     stages = len(dims)
     return MetaFormer(
@@ -117,7 +118,7 @@ def poolformer(
         mlp_act=nn.GELU,
         mlp_bias=True,
         norm_layers=GroupNorm1,
-        layer_scale_init_values=(1.0,) * stages,
+        layer_scale_init_values=[1.0] * stages,
         res_scale_init_values=(None,) * stages,
         use_mlp_head=False,
     )

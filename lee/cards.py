@@ -26,8 +26,16 @@ def read_card(name: str, folder: Path | None = None) -> dict[str, Any]:
     Raises:
         InputError: unknown name, no card yet, or a card without valid front matter.
     """
-    bare = load_spec(name, None if folder is None else folder / "zoo.yaml").name
-    path = (folder or zoo_dir()) / f"{bare}.md"
+    return read_front_matter(load_spec(name, _recipes(folder)).name, folder or zoo_dir())
+
+
+def read_front_matter(bare: str, folder: Path) -> dict[str, Any]:
+    """Return the front matter of `bare`.md in a folder, whatever its recipes are.
+
+    Raises:
+        InputError: no card yet, or a card without valid front matter.
+    """
+    path = folder / f"{bare}.md"
     if not path.is_file():
         raise InputError(f"zoo/{bare} has no model card {path.name} yet. Train it: lee train zoo/{bare}")
     parts = path.read_text(encoding="utf-8").split(_FENCE, 2)
@@ -56,8 +64,16 @@ def check_weights(name: str, folder: Path | None = None) -> Path:
         InputError: the weights or the card are missing, or the digest differs; says which file it is
             and the command that makes it.
     """
-    card = read_card(name, folder)
-    path = (folder or zoo_dir()) / f"{card['name']}.safetensors"
+    return check_digest(read_card(name, folder), folder or zoo_dir())
+
+
+def check_digest(card: dict[str, Any], folder: Path) -> Path:
+    """Return the path of the weights beside a card once their digest agrees with it.
+
+    Raises:
+        InputError: the weights are missing, or the digest differs.
+    """
+    path = folder / f"{card['name']}.safetensors"
     again = f"Restore it from the repository, or train it again: lee train zoo/{card['name']}"
     if not path.is_file():
         raise InputError(f"The weight file {path} is missing. {again}")
@@ -69,10 +85,15 @@ def check_weights(name: str, folder: Path | None = None) -> Path:
 def verify_zoo(folder: Path | None = None) -> list[tuple[str, bool, str]]:
     """Check the weights of each zoo model against its card: (name, whether it holds, message)."""
     rows = []
-    for name in load_specs(None if folder is None else folder / "zoo.yaml"):
+    for name in load_specs(_recipes(folder)):
         try:
             check_weights(name, folder)
             rows.append((f"zoo/{name}", True, "weights agree with the model card"))
         except InputError as error:
             rows.append((f"zoo/{name}", False, str(error)))
     return rows
+
+
+def _recipes(folder: Path | None) -> Path | None:
+    """The specifications of a zoo that lies in another folder."""
+    return None if folder is None or folder == zoo_dir() else folder / "zoo.yaml"

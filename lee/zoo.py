@@ -2,6 +2,7 @@
 
 import platform
 import textwrap
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ def train_zoo(
     *,
     recipes: Path | None = None,
     out: Path | None = None,
+    budget: str | None = None,
     device: str = "cpu",
     progress: bool = True,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> dict[str, Any]:
     """Train a model by its recipe and write `NAME.safetensors` and the card `NAME.md`.
 
@@ -40,8 +43,10 @@ def train_zoo(
         recipes: a file like `data/zoo/zoo.yaml`; the zoo's own by default.
         out: folder to write to; by default the recipe file's, or `zoo` here if lee is an installed
             package.
+        budget: a name under the recipe file's `budgets:`.
         device: where to compute.
         progress: show a bar per epoch.
+        on_epoch: called after each epoch, once its checkpoint is safe.
 
     Returns:
         The front matter of the card.
@@ -49,12 +54,14 @@ def train_zoo(
     Raises:
         InputError: an unknown name or field, missing data, or a checkpoint of another recipe.
     """
-    spec = load_spec(name, recipes)
-    folder = _destination(recipes) if out is None else Path(out)
+    spec = load_spec(name, recipes, budget=budget)
+    folder = destination(recipes) if out is None else Path(out)
     train_set = datasets.load(spec.recipe.dataset, split="train")
     test_set = datasets.load(spec.recipe.dataset, split="test")
     checkpoint = folder / f"{spec.name}.checkpoint.pt"
-    result = train(spec, train_set, test_set, checkpoint=checkpoint, device=device, progress=progress)
+    result = train(
+        spec, train_set, test_set, checkpoint=checkpoint, device=device, progress=progress, on_epoch=on_epoch
+    )
     card = publish(spec, result, test_set, folder, device=device)
     checkpoint.unlink(missing_ok=True)
     return card
@@ -86,8 +93,8 @@ def publish(
     return card
 
 
-def _destination(recipes: Path | None) -> Path:
-    """The recipe file's folder, but never inside an installed package."""
+def destination(recipes: Path | None) -> Path:
+    """Return the recipe file's folder, but never inside an installed package."""
     if recipes is not None:
         return Path(recipes).parent
     folder = zoo_dir()

@@ -1,4 +1,4 @@
-"""`lee train`: train a model of the zoo by its recipe."""
+"""`lee train`: train a model of the zoo by its recipe, or all that are missing."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,10 @@ import typer
 
 
 def train(
-    name: Annotated[str, typer.Argument(help="A model of the recipe file, such as zoo/vit-s.")],
+    name: Annotated[
+        str | None, typer.Argument(help="A model such as zoo/vit-s; with --zoo a pattern such as 'vit-*'.")
+    ] = None,
+    zoo: Annotated[bool, typer.Option("--zoo", help="Train what is missing, in the file's order.")] = False,
     recipes: Annotated[
         Path | None,
         typer.Option(help="A file like data/zoo/zoo.yaml (default: the zoo's own)", dir_okay=False),
@@ -17,19 +20,100 @@ def train(
         Path | None,
         typer.Option(help="Where weights and card go (default: beside the recipes)", file_okay=False),
     ] = None,
+    budget: Annotated[str | None, typer.Option(help="A budget of the recipe file, such as full.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="With --zoo: trainings at once (default: one per GPU or core).")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Train NAME by its recipe; write its weights (safetensors) and its model card.
 
-    Started again after an interruption, it goes on from the last epoch.
+    Started again after an interruption, it goes on from the last epoch. On a CPU one thread computes, so that
+    the weights do not depend on the number of cores.
     """
+    from lee.errors import InputError
+
+    if zoo:
+        _train_missing(name or "*", recipes, out, budget, device, workers, quiet)
+        return
+    if name is None:
+        raise InputError("Which model? Name one, such as zoo/vit-s, or give --zoo for all that are missing.")
+    if workers is not None:
+        raise InputError("--workers is for --zoo; one training is one process.")
+    _train_one(name, recipes, out, budget, device, quiet)
+
+
+def _train_one(name: str, recipes: Path | None, out: Path | None, budget: str | None, device: str, quiet: bool) -> None:
+    """Train one model: a bar per epoch in a terminal, a line per epoch elsewhere."""
+    import torch
+
+    from lee.recipes import load_spec
+    from lee.training import EpochRecord
     from lee.zoo import train_zoo
 
-    shown = not quiet and sys.stderr.isatty()
-    card = train_zoo(name, recipes=recipes, out=out, device=device, progress=shown)
+    recipe = load_spec(name, recipes, budget=budget).recipe
+    epochs, terminal = recipe.pretrain_epochs + recipe.epochs, sys.stderr.isatty()
+
+    def report(record: EpochRecord) -> None:
+        scored = "" if record.accuracy is None else f", test accuracy {100 * record.accuracy:.1f} %"
+        typer.echo(
+            f"{name}: {record.phase} epoch {record.epoch + 1}/{epochs}, loss {record.loss:.3f}{scored}, "
+            f"{record.seconds:.0f} s"
+        )
+        sys.stdout.flush()
+
+    if device == "cpu":
+        torch.set_num_threads(1)
+    card = train_zoo(
+        name,
+        recipes=recipes,
+        out=out,
+        budget=budget,
+        device=device,
+        progress=terminal and not quiet,
+        on_epoch=None if quiet or terminal else report,
+    )
     size = f"{card['bytes'] / 1e6:.2f} MB in {card['weights_dtype']}"
     typer.echo(
         f"{card['name']}: test accuracy {100 * card['test_accuracy']:.2f} %, "
         f"{card['parameters']:,} parameters, {size}, {card['minutes']} minutes."
     )
+
+
+def _train_missing(
+    pattern: str,
+    recipes: Path | None,
+    out: Path | None,
+    budget: str | None,
+    device: str,
+    workers: int | None,
+    quiet: bool,
+) -> None:
+    """Train every missing model of a pattern; fail at the end if one did."""
+    from lee.fleet import devices_of, missing, train_missing
+
+    names = missing(pattern, recipes=recipes, out=out, budget=budget)
+    if not names:
+        typer.echo(f"Nothing is missing of {pattern!r}.")
+        return
+    devices = devices_of(device, workers)
+    typer.echo(f"{len(names)} to train, {min(len(devices), len(names))} at a time: {', '.join(names)}")
+    failed = []
+    outcomes = train_missing(
+        names,
+        recipes=recipes,
+        out=out,
+        budget=budget,
+        devices=devices,
+        on_line=(lambda line: None) if quiet else typer.echo,
+    )
+    for ended, outcome in enumerate(outcomes, 1):
+        if outcome.error:
+            failed.append(outcome.name)
+            typer.echo(f"[{ended}/{len(names)}] {outcome.name} failed: {outcome.error}", err=True)
+        else:
+            typer.echo(f"[{ended}/{len(names)}] {outcome.name} done in {outcome.seconds / 60:.1f} minutes")
+    if failed:
+        typer.echo(f"Not trained: {', '.join(failed)}. The same command tries again.", err=True)
+        raise typer.Exit(1)

@@ -1,0 +1,6 @@
+"""`python -m lee` is the command `lee`."""
+
+from lee.cli import app
+
+if __name__ == "__main__":
+    app(prog_name="lee")
