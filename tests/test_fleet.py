@@ -45,6 +45,11 @@ def recipes(tmp_path: Path) -> Path:
     return file
 
 
+def test_nothing_of_the_zoo_is_missing() -> None:
+    """Each model's weights are those of its card, and the card's recipe is the one in the file."""
+    assert missing() == []
+
+
 def test_missing_names_models_without_weights_with_other_recipes_or_with_damage(recipes: Path) -> None:
     assert missing(recipes=recipes) == ["one", "two", "long", "wrong"]
     assert missing("zoo/t*", recipes=recipes) == ["two"]

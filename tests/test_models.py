@@ -50,7 +50,7 @@ def test_zoo_weights_agree_with_their_cards(name: str) -> None:
     card = models.card(f"zoo/{name}")
     path = cards.check_weights(f"zoo/{name}")
     assert path.stat().st_size == card["bytes"] <= 3 * 2**20
-    assert card["test_accuracy"] >= (0.80 if name.startswith("resnet") else 0.65)
+    assert card["test_accuracy"] >= {"resnet-s": 0.80, "vit-s": 0.70, "mixer-s": 0.70}.get(name, 0.40)
     assert card["test_accuracy_before_rounding"] - card["test_accuracy"] <= 0.002
     trained, initial = models.load(f"zoo/{name}"), models.load(f"zoo/{name}", trained=False)
     assert all(parameter.dtype == torch.float32 for parameter in trained.parameters())
