@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from lee import results, sweep
 from lee.comparisons import recipes_of
 from lee.errors import InputError
 from lee.generators import AnyGenerator
 from lee.recipes import load_specs
 from lee.results import Results
 from lee.statistics import holm, rank_correlation
-from lee.sweep import family_of
 
 UNKNOWN = "unknown"
 
@@ -26,16 +27,18 @@ def facts(models: Sequence[str]) -> pd.DataFrame:
 
     Returns:
         A row for each: `model`, `short` (without `zoo/`), `family`, `recipe` (the first model that differs in its seed only),
-        `parameters`, and `training` in words: passes over the images, augmentation, share of the images, seed.
+        `parameters`, `share` of the training images that was used (NaN if unknown), and `training` in words: passes over the
+        images, augmentation, share of the images, seed.
     """
     recipes, specs = recipes_of(models), load_specs()
     rows = []
     for name in models:
         bare = name.removeprefix("zoo/")
         spec = specs.get(bare) if name.startswith("zoo/") else None
-        family, training = (spec.family, _training(spec.recipe)) if spec else (family_of(name), UNKNOWN)
+        family, training = (spec.family, _training(spec.recipe)) if spec else (sweep.family_of(name), UNKNOWN)
         row = {"model": name, "short": bare, "family": family, "recipe": recipes[name].removeprefix("zoo/")}
-        rows.append({**row, "parameters": _parameters(name), "training": training})
+        share = spec.recipe.fraction if spec else math.nan
+        rows.append({**row, "parameters": _parameters(name), "share": share, "training": training})
     return pd.DataFrame(rows)
 
 
@@ -147,3 +150,21 @@ def correlations(
 def _freedom(column: "pd.Series[Any]") -> int:
     """Degrees of freedom that a covariate takes."""
     return 1 if pd.api.types.is_numeric_dtype(column) else column.nunique() - 1
+
+
+def measure(name: str, folder: Path, *, workers: int = 0, device: str = "cpu") -> Results:
+    """Measure what a sweep of `data/results` asks for and its table in another folder lacks, and read that table.
+
+    Args:
+        name: Of the specification, without `.yaml`.
+        folder: Where the table goes; a second call finds there what the first one has measured.
+        workers: Worker processes; 0 for none.
+        device: `cpu`, `cuda`, …
+
+    Raises:
+        InputError: As for :func:`lee.sweep.load` and :func:`lee.sweep.run`.
+    """
+    out = folder / f"{name}.parquet"
+    spec = sweep.load(results.folder() / f"{name}.yaml")
+    sweep.run(spec, out, sweep.executor(workers, device=device), progress=False)
+    return results.load(out)

@@ -74,12 +74,26 @@ def test_the_pointer_shows_the_card(frame: pd.DataFrame) -> None:
     assert points["encoding"]["size"]["scale"]["type"] == "log"
 
 
+def test_words_stand_beside_the_points_of_the_choice(frame: pd.DataFrame) -> None:
+    svg = vl_convert.vegalite_to_svg(drawn(frame, label="model"))
+    assert sorted(re.findall(">((?:cnn|vit)-[0-9])<", svg)) == sorted(frame["model"].unique())
+
+
 def test_error_bars_run_both_ways(frame: pd.DataFrame) -> None:
     frame = frame[(frame["generator"] == "scale") & (frame["kernel"] == "fourier")]
     rows = next(iter(drawn(frame, log="xy")["datasets"].values()))
     assert [round(rows[0][c], 3) for c in ("_low", "_high", "_x_low", "_x_high")] == [13.3, 14.7, 0.14, 0.16]
     svg = vl_convert.vegalite_to_svg(drawn(frame, log="xy"))
     assert svg.count('aria-roledescription="rule mark"') >= 2
+
+
+def test_colours_and_areas_keep_their_meaning(frame: pd.DataFrame) -> None:
+    frame = frame.iloc[::-1].query("not (family == 'cnn' and generator == 'rotation')")
+    (points,) = [m for m in drawn(frame, size="parameters")["layer"] if m["mark"]["type"] == "point"]
+    assert points["encoding"]["color"]["scale"]["domain"] == ["cnn", "vit"]
+    assert points["encoding"]["size"]["scale"]["domain"] == [10, 1000]
+    with pytest.raises(InputError, match="'parameters' isn't positive"):
+        drawn(frame.assign(parameters=0), size="parameters")
 
 
 def test_one_legend_and_the_same_bytes(frame: pd.DataFrame, notes: pd.DataFrame) -> None:

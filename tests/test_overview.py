@@ -1,6 +1,7 @@
 """Models side by side: what is read from tables and cards, and correlations over recipes, against known truths."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from made_tables import made_part, made_table
 
 from lee.errors import InputError
 from lee.models import card, names
-from lee.overview import correlations, facts, overview
+from lee.overview import correlations, facts, measure, overview
 from lee.results import Results
 from lee.statistics import holm
 
@@ -37,7 +38,10 @@ def test_seeds_share_a_recipe() -> None:
 
 
 def test_the_shares_of_images_are_told() -> None:
-    training = facts(["zoo/mixer-t-5", "zoo/vit-t-mae"])["training"].tolist()
+    found = facts(["zoo/mixer-t-5", "zoo/vit-t-mae", "test_vit"])
+    assert found["share"].tolist()[:2] == [0.05, 1]
+    assert math.isnan(found["share"][2])
+    training = found["training"].tolist()
     assert ", 5% of the images, " in training[0]
     assert "epochs of masked autoencoding" in training[1]
 
@@ -119,3 +123,14 @@ def test_few_models_have_no_correlation() -> None:
     frame = simulated(np.random.default_rng(0), slope=1.0, recipes=3)
     found = correlations(frame, {"family and size": ["family", "size"]}, resamples=100)
     assert found[["rho", "p", "p_holm", "low"]].isna().all(axis=None)
+
+
+def test_what_a_table_lacks_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = "{models: [zoo/resnet-s], measurements: {main: {dataset: patches, n: 2, generators: [rotation]}}}"
+    (tmp_path / "small.yaml").write_text(spec)
+    monkeypatch.setattr("lee.results.folder", lambda: tmp_path)
+    first = measure("small", tmp_path / "out")
+    again = measure("small", tmp_path / "out")
+    assert first.models == again.models == ("zoo/resnet-s",)
+    assert again.gram("zoo/resnet-s").lee("rotation") == first.gram("zoo/resnet-s").lee("rotation")
+    assert again.tasks["seconds"].tolist() == first.tasks["seconds"].tolist()

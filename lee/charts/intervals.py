@@ -8,6 +8,7 @@ from lee.charts.theme import NEUTRAL
 from lee.errors import InputError
 
 INNER = 5  # pixels
+FAINT = 0.55  # so that dots stand out from the bars of their own colour
 
 
 def intervals(
@@ -63,7 +64,9 @@ def intervals(
         marks.append(line.encode(x=altair.X(field="reference", type="quantitative")))
     for (start, end), width in [((low, high), INNER), *([(outer, 1.5)] if outer else [])]:
         across = parts.axis(altair.X, frame, value, title, log=log, at=start)
-        marks.append(base.mark_rule(strokeWidth=width).encode(x=across, x2=altair.X2(field=parts.field(end))))
+        marks.append(
+            base.mark_rule(strokeWidth=width, opacity=FAINT).encode(x=across, x2=altair.X2(field=parts.field(end)))
+        )
     dot = base.mark_point(size=90).encode(
         x=parts.axis(altair.X, frame, value, title, log=log),
         tooltip=parts.tooltip(frame, label, by, value, low, high, *wide),

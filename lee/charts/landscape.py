@@ -29,6 +29,7 @@ def landscape(
     error: str | None = None,
     x_error: str | None = None,
     size: str | None = None,
+    label: str | None = None,
     log: str = "",
     x_title: str | None = None,
     y_title: str | None = None,
@@ -51,6 +52,7 @@ def landscape(
         error: Column of standard errors of `y`.
         x_error: Column of standard errors of `x`.
         size: Column of numbers that the area of the points grows with, on a logarithmic scale.
+        label: Column of words written beside the points.
         log: Axes with a logarithmic scale: `""`, `"x"`, `"y"` or `"xy"`.
         x_title: Title of the horizontal axis, with the unit; the column's name by default.
         y_title: Title of the vertical axis, with the unit; the column's name by default.
@@ -60,14 +62,23 @@ def landscape(
     Raises:
         InputError: Also if a menu would start with a word that it doesn't have, or a note lacks a column.
     """
-    parts.check(frame, [c for c in (x, y, error, x_error, size) if c], [by, *menus, *facts])
+    parts.check(frame, [c for c in (x, y, error, x_error, size) if c], [by, *menus, *facts, label])
     parts.check_log(frame, log, x, y)
+    if size:
+        parts.check_log(frame, "x", size, size)
     data = parts.with_span(frame, y, error, log="y" in log)
     data = _with_x_span(data, x, x_error, log="x" in log)
-    columns = list(dict.fromkeys([x, y, by, *menus, *facts, *filter(None, (error, x_error, size))]))
+    columns = list(dict.fromkeys([x, y, by, *menus, *facts, *filter(None, (error, x_error, size, label))]))
     columns += [c for c in (X_LOW, X_HIGH) if c in data]
-    base = _chosen(parts.chart(data, columns).encode(**parts.told_apart(data, by, "color")), menus)
-    across: dict[str, Any] = {"frame": data, "column": x, "title": x_title, "log": "x" in log, "padding": 12}
+    ordered = data.sort_values(by)  # whatever the order of the menus, a family has the same colour in all such charts
+    base = _chosen(parts.chart(data, columns).encode(**parts.told_apart(ordered, by, "color")), menus)
+    across: dict[str, Any] = {
+        "frame": data,
+        "column": x,
+        "title": x_title,
+        "log": "x" in log,
+        "padding": 40 if label else 12,
+    }
     up: dict[str, Any] = {"frame": data, "column": y, "title": y_title, "log": "y" in log, "padding": 22}
     middle = {"x": parts.axis(altair.X, **across), "y": parts.axis(altair.Y, **up)}
     marks = []
@@ -78,10 +89,14 @@ def landscape(
         left = parts.axis(altair.X, **across, at=X_LOW)
         marks.append(base.mark_rule().encode(y=middle["y"], x=left, x2=altair.X2(field=X_HIGH)))
     shown = parts.tooltip(data, *dict.fromkeys([*facts, by, x, x_error, y, error, size]))
-    points = base.mark_point(size=90, opacity=0.9).encode(
-        **middle, tooltip=shown, **parts.told_apart(data, by, "shape")
-    )
-    marks.append(points.encode(size=_area(size)) if size else points)
+    shapes = parts.told_apart(ordered, by, "shape")
+    points = base.mark_point(size=90, opacity=0.9).encode(**middle, tooltip=shown, **shapes)
+    marks.append(points.encode(size=_area(data, size)) if size else points)
+    if label:
+        # Words keep the page's colour: small type in the colour of its family is hard to read.
+        plain = _chosen(parts.chart(data, columns), menus)
+        plain = plain.mark_text(align="left", dx=9, dy=-7, fontSize=12)
+        marks.append(plain.encode(**middle, text=altair.Text(field=parts.field(label), type="nominal")))
     if notes is not None:
         marks.append(_written(notes, menus))
     figure = altair.LayerChart(layer=marks).properties(width="container", height=height)
@@ -96,8 +111,10 @@ def _with_x_span(frame: pd.DataFrame, x: str, error: str | None, *, log: bool) -
     return frame.assign(**{X_LOW: spanned[parts.LOW], X_HIGH: spanned[parts.HIGH]})
 
 
-def _area(size: str) -> altair.Size:
-    scale = altair.Scale(type="log", range=[35, 320])
+def _area(frame: pd.DataFrame, size: str) -> altair.Size:
+    """Areas that keep their meaning whatever the menus choose."""
+    ends = [float(frame[size].min()), float(frame[size].max())]
+    scale = altair.Scale(type="log", domain=ends, range=[35, 320], nice=False)
     return altair.Size(field=parts.field(size), type="quantitative", scale=scale, legend=None)
 
 
