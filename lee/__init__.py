@@ -32,6 +32,7 @@ from lee.generators import (
 from lee.layerwise import Decomposition, explain_representations, layerwise
 from lee.representations import Image, Map, Representation, Tokens, Trivial, VectorField
 from lee.sampling import Sampler, spatial_gradient, warp
+from lee.spectrum import symmetry_spectrum
 from lee.statistics import EquivarianceGram, Estimate
 
 __version__ = "0.1.0"
@@ -40,7 +41,8 @@ __all__ = [
     "HYPERBOLIC", "Image", "InputError", "LeeError", "LocalEquivarianceError", "Map", "ROTATION",
     "Representation", "SATURATION", "SCALE", "SHEAR_X", "SHEAR_Y", "SQUEEZE", "STRETCH_X", "STRETCH_Y", "Sampler",
     "TRANSLATION_X", "TRANSLATION_Y", "Tokens", "Trivial", "VectorField", "bracket", "equivariance_gram",
-    "explain_representations", "layerwise", "lie_derivative", "local_equivariance_error", "metrics", "spatial_gradient", "warp",
+    "explain_representations", "layerwise", "lie_derivative", "local_equivariance_error", "metrics", "spatial_gradient",
+    "symmetry_spectrum", "warp",
 ]  # fmt: skip
 
 
