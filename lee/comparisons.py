@@ -17,6 +17,11 @@ from lee.statistics import Spread, holm, paired_ratio, seed_spread
 
 Pairs = Sequence[Sequence[str]]
 
+COLUMNS = (
+    "study", "first", "second", "first_trainings", "second_trainings", "n", "ratio", "low", "high", "p", "seed_low", "seed_high",
+    "seed_p",
+)  # fmt: skip
+
 
 def recipes_of(models: Sequence[str]) -> dict[str, str]:
     """The recipe of every model, called by the first model that has it.
@@ -84,7 +89,7 @@ def compare(
         `frame.attrs["missing"]` lists the pairs that are left out, and the model that each lacks.
 
     Raises:
-        InputError: If a pair isn't two names, or nothing is left to compare.
+        InputError: If a pair isn't two names.
     """
     recipes = recipes_of(list(per_image.columns)) if recipes is None else recipes
     rows, missing = [], []
@@ -98,9 +103,7 @@ def compare(
                 continue
             found = _row(per_image, pair, spread, recipes, level, resamples, seed)
             rows.append({"study": study, "first": pair[0], "second": pair[1], **found})
-    if not rows:
-        raise InputError(f"None of the {len(missing)} pairs is in this table of {per_image.shape[1]} models.")
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=COLUMNS)
     frame["p_holm"] = holm(frame["p"])
     frame["seed_p_holm"] = holm(frame["seed_p"]) if spread is not None else math.nan
     frame.attrs["missing"] = missing

@@ -43,7 +43,8 @@ def test_kendall_is_scipys(rng: RNG, ties: bool) -> None:
 def test_the_p_value_is_scipys(rng: RNG) -> None:
     a, b = normals(rng, 0.4, 20)
     assert rank_correlation(a, b).p == pytest.approx(scipy.stats.spearmanr(a, b).pvalue)
-    assert rank_correlation(a, np.exp(a)).p == 0
+    assert rank_correlation(a, np.exp(a)).p < 1e-15
+    assert rank_correlation([1, 2, 3, 4], [1, 2, 3, 4]).p == scipy.stats.kendalltau([1, 2, 3, 4], [1, 2, 3, 4]).pvalue
 
 
 @pytest.mark.parametrize("measure", ["spearman", "kendall"])
@@ -166,7 +167,7 @@ def test_what_cannot_be_correlated_is_refused(options: dict, message: str) -> No
 def test_three_clusters_have_no_interval() -> None:
     found = rank_correlation([1, 2, 3, 4], [1, 3, 2, 4], clusters=list("aabc"), resamples=100)
     assert math.isnan(found.low)
-    assert found.p == pytest.approx(2 * scipy.stats.t.sf(0.8 / 0.6, 1))
+    assert found.p == pytest.approx(max(1 / 3, 2 * scipy.stats.t.sf(0.8 / 0.6, 1)))
 
 
 # Shrout & Fleiss (1979), Table 2: four judges rate six targets. ICC(1,1) is .17 (their Table 4).

@@ -89,8 +89,8 @@ def rank_correlation(
         seed: Seed of the resamples.
 
     Returns:
-        The p-value is that of the t-test for ρ, with as many degrees of freedom as clusters and covariates leave, and for τ
-        that of `scipy.stats.kendalltau`, NaN with clusters.
+        The p-value is that of the t-test for ρ, with as many degrees of freedom as clusters and covariates leave, but not below
+        the share of orders, 2 of n!, that agree perfectly; for τ it is that of `scipy.stats.kendalltau`, NaN with clusters.
 
     Raises:
         InputError: If the lists are not equally long with at least two finite numbers, not all equal, or a setting is out of
@@ -267,4 +267,5 @@ def _p(measure: str, pair: tuple[Array, Array], value: float, count: int, k: int
     if df < 1:
         return math.nan
     scale = math.sqrt(max(0.0, 1 - value**2))
-    return float(2 * t.sf(abs(value) * math.sqrt(df) / scale, df)) if scale else 0.0
+    least = 2 / math.factorial(min(count, 20))  # two of all orders agree perfectly
+    return max(least, float(2 * t.sf(abs(value) * math.sqrt(df) / scale, df)) if scale else 0.0)
