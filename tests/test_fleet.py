@@ -5,16 +5,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from lee import datasets
+from lee.cards import read_front_matter
 from lee.errors import InputError
 from lee.fleet import devices_of, missing, train_missing
-from lee.paths import file_sha256
-from lee.zoo import train_zoo
+from lee.paths import file_sha256, zoo_dir
+from lee.recipes import load_spec, load_specs
+from lee.training import train
+from lee.zoo import publish, train_zoo
 
 FILE: dict[str, Any] = {
     "families": {"cnn": "CNN"},
@@ -137,3 +143,20 @@ def test_families_and_likes_are_checked(recipes: Path, change: dict[str, str], m
 def test_an_unknown_budget_is_refused(recipes: Path) -> None:
     with pytest.raises(InputError, match=r"there is no budget 'ful'. Did you mean 'full'"):
         missing(recipes=recipes, budget="ful")
+
+
+def test_the_smallest_zoo_model_trains_twice_to_identical_weights(tmp_path: Path) -> None:
+    """By its own recipe in all but length: one epoch of 1280 images."""
+    if not os.environ.get("LEE_DATA"):
+        pytest.skip("LEE_DATA is not set")
+    smallest = min(load_specs(), key=lambda name: read_front_matter(name, zoo_dir())["parameters"])
+    spec = load_spec(smallest)
+    spec = replace(spec, recipe=replace(spec.recipe, epochs=1, warmup_epochs=0.5, fraction=1.0))
+    train_set, test_set = datasets.load("cifar10", n=1280, split="train"), datasets.load("cifar10", n=200)
+    digests = set()
+    for sitting in ("first", "second"):
+        torch.rand(3)  # the global random state is not the recipe's
+        result = train(spec, train_set, test_set, progress=False)
+        publish(spec, result, test_set, tmp_path / sitting)
+        digests.add(file_sha256(tmp_path / sitting / f"{smallest}.safetensors"))
+    assert len(digests) == 1
