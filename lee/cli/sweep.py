@@ -19,6 +19,7 @@ def sweep(
     limit: Annotated[str | None, typer.Option(help="Only models that match, such as 'vit-*'.")] = None,
     device: Device = "cpu",
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 for none.")] = 0,
+    scheduler: Annotated[str | None, typer.Option(help="A Dask cluster, such as tcp://10.0.0.1:8786.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="torch's threads per process.")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Measure again what failed before.")] = False,
     quiet: Quiet = False,
@@ -34,10 +35,9 @@ def sweep(
     destination = sweep.destination(path) if out is None else out
     if destination.suffix != ".parquet":
         raise InputError(f"--out {destination} has no known ending; use .parquet.")
-    report = sweep.run(
-        sweep.load(path), destination, sweep.executor(workers, device=device, threads=threads), limit=limit, retry=retry,
-        progress=not quiet and sys.stderr.isatty(),
-    )  # fmt: skip
+    executor = sweep.executor(workers, scheduler=scheduler, device=device, threads=threads)
+    shown = not quiet and sys.stderr.isatty()
+    report = sweep.run(sweep.load(path), destination, executor, limit=limit, retry=retry, progress=shown)
     if report.failures:
         table("Failed", ("model", "measurement", "error"), report.failures, "The option --retry measures these again.")
     size = f"{destination.stat().st_size / 1e6:.1f} MB"

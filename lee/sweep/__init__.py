@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from lee.errors import InputError
+from lee.sweep.cluster import scheduled
 from lee.sweep.execution import Executor, Lost, here, perform, processes
 from lee.sweep.measuring import measure
 from lee.sweep.running import Report, run
@@ -23,16 +24,28 @@ __all__ = [
     # the tasks and their numbers
     "Task", "plan", "measure", "perform", "Part", "SCHEMA",
     # running them
-    "run", "Report", "Executor", "Lost", "here", "processes", "executor", "destination",
+    "run", "Report", "Executor", "Lost", "here", "processes", "scheduled", "executor", "destination",
 ]  # fmt: skip
 
 
-def executor(workers: int = 0, *, device: str = "cpu", threads: int | None = None) -> Executor:
+def executor(
+    workers: int = 0, *, scheduler: str | None = None, device: str = "cpu", threads: int | None = None
+) -> Executor:
     """The executor for a number of worker processes of this machine; 0 for none, in this process.
 
+    Args:
+        workers: how many processes.
+        scheduler: address of a Dask scheduler, whose workers are used instead (see :mod:`lee.sweep.cluster`).
+        device: where tasks are computed.
+        threads: torch's threads per process.
+
     Raises:
-        InputError: there is no such device.
+        InputError: there is no such device here, or both workers and a scheduler are asked for.
     """
+    if scheduler is not None:
+        if workers:
+            raise InputError("Give either a number of workers of this machine or a scheduler, which has its own.")
+        return partial(scheduled, address=scheduler, device=device, threads=threads)
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:

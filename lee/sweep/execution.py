@@ -7,6 +7,7 @@ It writes nothing: whoever runs the sweep keeps each result as it comes.
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from lee.sweep.tasks import Task
 
 #: How often a task is tried when the process that measures it dies.
 ATTEMPTS = 3
+_ALONE = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,24 @@ Result = tuple[Task, bytes | Lost]
 Executor = Callable[[Sequence[Task]], Iterator[Result]]
 
 
-def perform(task: Task, device: str = "cpu") -> bytes:
-    """Measure a task and return the content of its file: what every executor does, wherever it runs."""
-    return encode([measure(task, device)])
+def perform(task: Task, device: str = "cpu", threads: int | None = None) -> bytes:
+    """Measure a task and return the content of its file: what every executor does, wherever it runs.
+
+    Threads of one process wait for each other: warnings and torch's number of threads belong to the process.
+
+    Args:
+        task: what to measure.
+        device: where to compute.
+        threads: torch's threads meanwhile; None for as many as before.
+    """
+    with _ALONE, _threads(threads):
+        return encode([measure(task, device)])
 
 
 def here(tasks: Sequence[Task], *, device: str = "cpu", threads: int | None = None) -> Iterator[Result]:
     """Measure tasks in this process, one after the other."""
     for task in tasks:
-        with _threads(threads):
-            content = perform(task, device)
-        yield task, content
+        yield task, perform(task, device, threads)
 
 
 @contextmanager
@@ -163,7 +172,6 @@ def _ready(crew: Sequence[_Worker]) -> list[_Worker]:
 def _serve(pipe: "Connection[Any, Any]", device: str, threads: int) -> None:
     """What a worker does: a task in, its file's content out, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    torch.set_num_threads(threads)
     with suppress(EOFError, OSError):
         while True:
-            pipe.send_bytes(perform(pipe.recv(), device))
+            pipe.send_bytes(perform(pipe.recv(), device, threads))

@@ -100,6 +100,7 @@ def _columns(task: Task, device: str) -> tuple[Columns, tuple[str, ...]]:
     way = task.measurement
     model = model_of(task.model, way.weights, device)
     chosen = images_of(way.dataset, way.split, way.n, way.seed, way.size or input_size(model))
+    _check_digests(task, model, chosen)
     x = chosen.images.to(device)
     subject, output = (Features(model), "logits") if way.output == "features" else (model, way.output)
     gram = equivariance_gram(
@@ -114,6 +115,16 @@ def _columns(task: Task, device: str) -> tuple[Columns, tuple[str, ...]]:
     columns |= _predictions(scores, chosen)
     columns |= _discrete(model, subject, x, output, way)
     return columns | packed(gram.per_image.numpy()), gram.basis
+
+
+def _check_digests(task: Task, model: Normalized, chosen: ImageSet) -> None:
+    """Refuse weights or images other than those that the task is named after: another machine may have others."""
+    if chosen.sha256 != task.data_sha256:
+        raise InputError(
+            f"{chosen.name} isn't here what it was when the sweep was planned; its digest is {chosen.sha256}."
+        )
+    if provenance.weights_sha256(model) != task.weights_sha256:
+        raise InputError(f"The weights of {task.model} aren't here what they were when the sweep was planned.")
 
 
 def _passed(model: nn.Module, x: Tensor) -> Tensor:
