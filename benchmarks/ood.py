@@ -22,12 +22,14 @@ def main() -> None:
     parser.add_argument("--spec", type=Path, default=ROOT / "data" / "results" / "ood.yaml")
     parser.add_argument("--out", type=Path, help="by default beside the specification, as NAME_yardsticks.parquet")
     parser.add_argument("--reference", default="zoo/resnet-s", help="the model whose features measure distances")
+    parser.add_argument("--device", default="cpu", help="where the models run")
     parser.add_argument("--n", type=int, default=200, help="images of each set")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     out = arguments.out or arguments.spec.with_name(f"{arguments.spec.stem}_yardsticks.parquet")
     start = time.perf_counter()
-    frame = departure.measure(sweep.load(arguments.spec), reference=arguments.reference, n=arguments.n)
+    how = {"reference": arguments.reference, "n": arguments.n, "device": arguments.device}
+    frame = departure.measure(sweep.load(arguments.spec), **how)
     departure.write(frame, out)
     print(
         f"{out}: {frame['model'].nunique()} models, {frame['measurement'].nunique()} sets, {len(frame)} rows, ", end=""

@@ -49,11 +49,12 @@ def foreign_changes(velocities: Tensor, seed: int = 0) -> Tensor:
     ring = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     partner = torch.empty_like(ring)
     partner[ring] = ring.roll(-1)
+    partner = partner.to(velocities.device)
     length = velocities.flatten(2).norm(dim=2)
     if not bool((length > 1e-5 * length.max()).all()):  # of a single colour only rounding is left
         raise InputError("An image does not change when it moves, as one of a single colour; leave it out.")
     scale = (length / length[:, partner])[..., None, None, None]
-    return scale * velocities[:, partner.to(velocities.device)]
+    return scale * velocities[:, partner]
 
 
 def yardsticks(

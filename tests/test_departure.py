@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from lee import datasets, departure, models, sweep
+from lee.departure.measuring import NUMBERS
 from lee.distances import features, frechet_distance
 from lee.errors import InputError
 from lee.results import folder
@@ -56,7 +57,8 @@ def test_what_is_written_is_read(frame: pd.DataFrame, tmp_path: Path) -> None:
     departure.write(frame, tmp_path / "table.parquet")
     again = departure.load(tmp_path / "table.parquet")
     assert list(again) == list(frame)
-    assert np.allclose(again[list(departure.NUMBERS)], frame[list(departure.NUMBERS)], rtol=1e-6)
+    numbers = list(NUMBERS)
+    assert np.allclose(again[numbers], frame[numbers], rtol=1e-6)
     assert [path.name for path in tmp_path.iterdir()] == ["table.parquet"]
 
 

@@ -33,7 +33,9 @@ COLUMNS = (
 )
 
 
-def measure(spec: SweepSpec, *, reference: str, n: int = 200, progress: bool = True) -> pd.DataFrame:
+def measure(
+    spec: SweepSpec, *, reference: str, n: int = 200, device: str = "cpu", progress: bool = True
+) -> pd.DataFrame:
     """Measure all models of a sweep on all its sets: translation, foreign changes of the same size, and distances.
 
     Args:
@@ -41,6 +43,7 @@ def measure(spec: SweepSpec, *, reference: str, n: int = 200, progress: bool = T
             other images of that, drawn by the next seed.
         reference: the model in whose features distances are taken.
         n: images of each set; equally many, as the bias of a distance depends on their number.
+        device: where the models run.
         progress: show a bar.
 
     Returns:
@@ -55,7 +58,7 @@ def measure(spec: SweepSpec, *, reference: str, n: int = 200, progress: bool = T
     images, digests, home = {}, {}, next(iter(sets.values()))
     for name, way in sets.items():
         images[name], digests[name] = _images(way, n, size)
-    distances = _distances(reference, images, _images(home, n, size, shift=1)[0])
+    distances = _distances(reference, images, _images(home, n, size, shift=1)[0], device)
     origin = {
         "reference": reference,
         "lee_version": provenance.versions()["lee_version"],
@@ -63,10 +66,10 @@ def measure(spec: SweepSpec, *, reference: str, n: int = 200, progress: bool = T
     }
     parts = []
     for model_name in tqdm(spec.models, unit="model", disable=not progress, leave=False):
-        model = models.load(model_name, pretrained=_pretrained(model_name))
+        model = models.load(model_name, pretrained=_pretrained(model_name), device=device)
         about = {"model": model_name, "weights_sha256": provenance.weights_sha256(model), **origin}
         for name, x in images.items():
-            part = yardsticks(model, x, seed=sets[name].seed)
+            part = yardsticks(model, x.to(device), seed=sets[name].seed)
             value, limit = distances[name]
             found: dict[str, Any] = {
                 "measurement": name,
@@ -89,11 +92,11 @@ def _images(way: Measurement, n: int, size: int | None, shift: int = 0) -> tuple
     return data.images, data.sha256
 
 
-def _distances(reference: str, images: dict[str, Tensor], home: Tensor) -> dict[str, tuple[float, float]]:
+def _distances(reference: str, images: dict[str, Tensor], home: Tensor, device: str) -> dict[str, tuple[float, float]]:
     """Squared Fréchet distance of each set from other images of the training set, and its limit."""
-    model = models.load(reference, pretrained=_pretrained(reference))
-    origin = features(model, home)
-    found = {name: frechet_distance(features(model, x), origin) for name, x in images.items()}
+    model = models.load(reference, pretrained=_pretrained(reference), device=device)
+    origin = features(model, home.to(device))
+    found = {name: frechet_distance(features(model, x.to(device)), origin) for name, x in images.items()}
     return {name: (distance.value, distance.limit) for name, distance in found.items()}
 
 
