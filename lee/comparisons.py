@@ -136,8 +136,8 @@ def verdict(frame: pd.DataFrame, study: str | None = None, alpha: float = 0.05) 
     """What the pairs say about the statement that the first of each has the smaller error, seeds included.
 
     A pair *supports* it if the ratio is below 1 and `seed_p_holm` below `alpha`, and *opposes* it if the ratio is above 1
-    likewise. All pairs support it: "reproduced". Some do: "partly". None does, and one opposes it: "contradicted". Otherwise, or
-    with nothing measured: "not at this scale".
+    likewise. All pairs support it: "reproduced". Some do, or some were not in the table: "partly". None does, and one opposes it:
+    "contradicted". Otherwise, or with nothing measured: "not at this scale".
 
     Args:
         frame: Rows of :func:`compare`; Holm's correction over all of them has been made there.
@@ -156,7 +156,7 @@ def verdict(frame: pd.DataFrame, study: str | None = None, alpha: float = 0.05) 
     sure = rows["seed_p_holm"] < alpha
     supports, opposes = int((sure & (rows["ratio"] < 1)).sum()), int((sure & (rows["ratio"] > 1)).sum())
     if supports:
-        return "reproduced" if supports == len(rows) else "partly"
+        return "reproduced" if supports == len(rows) + len(_missing(frame, study)) else "partly"
     return "contradicted" if opposes else "not at this scale"
 
 
@@ -173,4 +173,12 @@ def words(frame: pd.DataFrame, study: str | None = None) -> str:
         low, high = (row["seed_low"], row["seed_high"]) if row["seed_low"] > 0 else (row["low"], row["high"])
         names = " / ".join(str(row[side]).removeprefix("zoo/") for side in ("first", "second"))
         told.append(f"{names} {row['ratio']:.2f} [{low:.2f}, {high:.2f}]")
-    return "; ".join(told) or "nothing, for want of the models"
+    lacking = {name.removeprefix("zoo/") for pair in _missing(frame, study) for name in pair["lacking"].split(", ")}
+    if lacking:
+        told.append("not in the table: " + ", ".join(sorted(lacking)))
+    return "; ".join(told) or "no pair"
+
+
+def _missing(frame: pd.DataFrame, study: str | None) -> list[dict[str, str]]:
+    """The pairs of a study, or of all, that :func:`compare` has left out."""
+    return [pair for pair in frame.attrs.get("missing", []) if study is None or pair["study"] == study]

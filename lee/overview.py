@@ -1,7 +1,8 @@
 """All models of a table side by side: errors of equivariance, test errors, and what the models' cards say."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +156,11 @@ def _freedom(column: "pd.Series[Any]") -> int:
 def measure(name: str, folder: Path, *, workers: int = 0, device: str = "cpu") -> Results:
     """Measure what a sweep of `data/results` asks for and its table in another folder lacks, and read that table.
 
+    Chapters that are executed beside each other take turns, and the second finds what the first has measured.
+
     Args:
         name: Of the specification, without `.yaml`.
-        folder: Where the table goes; a second call finds there what the first one has measured.
+        folder: Where the table goes.
         workers: Worker processes; 0 for none.
         device: `cpu`, `cuda`, …
 
@@ -166,5 +169,18 @@ def measure(name: str, folder: Path, *, workers: int = 0, device: str = "cpu") -
     """
     out = folder / f"{name}.parquet"
     spec = sweep.load(results.folder() / f"{name}.yaml")
-    sweep.run(spec, out, sweep.executor(workers, device=device), progress=False)
+    with _turn(folder / f".{name}.turn"):
+        sweep.run(spec, out, sweep.executor(workers, device=device), progress=False)
     return results.load(out)
+
+
+@contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """Wait until no other process is at it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        with suppress(ImportError):  # no such locks on this system
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -8,6 +8,7 @@ import pytest
 
 from lee.comparisons import compare, recipes_of, spread_of, verdict, words
 from lee.errors import InputError
+from lee.recipes import load_specs
 from lee.statistics import holm, paired_ratio
 
 SEEDS = 0.2  # standard deviation of the logarithms between seeds
@@ -34,16 +35,12 @@ def rng() -> np.random.Generator:
 
 
 def test_models_of_the_zoo_share_a_recipe_if_only_seeds_differ() -> None:
-    names = [
-        "zoo/resnet-t",
-        "zoo/resnet-t-seed1",
-        "zoo/resnet-t-seed2",
-        "zoo/resnet-t-blur",
-        "zoo/resnet-s",
-        "resnet18",
-    ]
-    assert list(recipes_of(names).values()) == [*["zoo/resnet-t"] * 3, *names[3:]]
-    assert recipes_of(names[1:])["zoo/resnet-t-seed2"] == "zoo/resnet-t-seed1"
+    second = next(name for name in load_specs() if name.endswith("-seed1"))
+    first = f"zoo/{second.removesuffix('-seed1')}"
+    seeds = [first, f"{first}-seed1", f"{first}-seed2"]
+    others = ["zoo/resnet-t-blur", "zoo/resnet-t-none", "zoo/mixer-t-5", "zoo/vit-t-mae", "zoo/resnet-s", "resnet18"]
+    assert list(recipes_of([*seeds, *others]).values()) == [first, first, first, *others]
+    assert recipes_of(seeds[1:])[seeds[2]] == seeds[1]
 
 
 def test_the_spread_is_that_between_seeds(rng: np.random.Generator) -> None:
@@ -102,7 +99,8 @@ def test_missing_models_are_told(rng: np.random.Generator) -> None:
     assert [m["lacking"] for m in found.attrs["missing"]] == ["zoo/c", "x, y"]
     assert found[["seed_low", "seed_high", "seed_p", "seed_p_holm"]].isna().all(axis=None)
     assert verdict(found, "known") == verdict(found, "other") == "not at this scale"
-    assert words(found, "other") == "nothing, for want of the models"
+    assert words(found, "other") == "not in the table: c, x, y"
+    assert words(found, "nowhere") == "no pair"
     assert words(found, "known").startswith("a.0 / b.0 0.")
     none = compare(frame, {"other": studies["other"]}, recipes=parents(frame))
     assert none.empty
@@ -121,6 +119,15 @@ def test_missing_models_are_told(rng: np.random.Generator) -> None:
 def test_verdicts(rows: list[tuple[float, float]], expected: str) -> None:
     frame = pd.DataFrame(rows, columns=["ratio", "seed_p_holm"]).assign(study="s")
     assert verdict(frame) == verdict(frame, "s") == expected
+
+
+def test_a_statement_is_not_reproduced_by_half_of_its_pairs() -> None:
+    frame = pd.DataFrame({"ratio": [0.5], "study": ["s"], "seed_p_holm": [0.01]})
+    assert verdict(frame, "s") == "reproduced"
+    frame.attrs["missing"] = [{"study": "s", "first": "a", "second": "b", "lacking": "b"}]
+    assert verdict(frame, "s") == "partly"
+    frame.attrs["missing"][0]["study"] = "another"
+    assert verdict(frame, "s") == "reproduced"
 
 
 def test_verdicts_need_their_columns() -> None:

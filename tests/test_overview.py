@@ -1,6 +1,8 @@
 """Models side by side: what is read from tables and cards, and correlations over recipes, against known truths."""
 
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,31 +12,36 @@ import scipy.stats
 from made_tables import made_part, made_table
 
 from lee.errors import InputError
-from lee.models import card, names
+from lee.models import card
 from lee.overview import correlations, facts, measure, overview
+from lee.recipes import load_specs
 from lee.results import Results
 from lee.statistics import holm
 
 MODELS = {"zoo/vit-s": (2.0, 0.2), "zoo/mixer-s": (3.0, 0.3), "zoo/resnet-s": (1.0, 0.1)}
+SEEDED = next(f"zoo/{name}" for name in load_specs() if name.endswith("-seed1"))
 GENERATORS = {"translation": "translation_x", "rotation": "rotation"}
 
 
 def test_facts_are_those_of_cards_and_recipes() -> None:
-    found = facts(["zoo/vit-s", "zoo/resnet-t-seed1", "test_vit", "torch.nn:Identity"]).set_index("model")
+    found = facts(["zoo/vit-s", SEEDED, "test_vit", "torch.nn:Identity"]).set_index("model")
     assert found.loc["zoo/vit-s", "parameters"] == card("zoo/vit-s")["parameters"]
-    assert found["family"].tolist() == ["vit", "resnet", "vision_transformer", "torch.nn:Identity"]
+    assert found["family"].tolist() == [
+        "vit",
+        load_specs()[SEEDED[4:]].family,
+        "vision_transformer",
+        "torch.nn:Identity",
+    ]
     epochs = card("zoo/vit-s")["recipe"]["epochs"]
     assert found.loc["zoo/vit-s", "training"] == f"{epochs} epochs, augmentation flip-crop, seed 0"
-    assert found.loc["zoo/resnet-t-seed1", "training"].endswith("seed 1")
+    assert found.loc[SEEDED, "training"].endswith("seed 1")
     assert found.loc["test_vit", "training"] == "unknown"
-    assert found["short"].tolist() == ["vit-s", "resnet-t-seed1", "test_vit", "torch.nn:Identity"]
+    assert found["short"].tolist() == ["vit-s", SEEDED[4:], "test_vit", "torch.nn:Identity"]
 
 
 def test_seeds_share_a_recipe() -> None:
-    several = [name for name in names() if name.startswith("zoo/mixer-t")]
-    found = facts(several).set_index("short")["recipe"]
-    assert found["mixer-t"] == found["mixer-t-seed1"] == found["mixer-t-seed2"]
-    assert found["mixer-t-5"] != found["mixer-t"]
+    first = SEEDED.removesuffix("-seed1")
+    assert facts([first, SEEDED, "zoo/mixer-t-5"])["recipe"].tolist() == [first[4:], first[4:], "mixer-t-5"]
 
 
 def test_the_shares_of_images_are_told() -> None:
@@ -134,3 +141,20 @@ def test_what_a_table_lacks_is_measured_once(tmp_path: Path, monkeypatch: pytest
     assert first.models == again.models == ("zoo/resnet-s",)
     assert again.gram("zoo/resnet-s").lee("rotation") == first.gram("zoo/resnet-s").lee("rotation")
     assert again.tasks["seconds"].tolist() == first.tasks["seconds"].tolist()
+
+
+def test_chapters_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one process measures, another waits; it doesn't fail."""
+    inside = []
+
+    def run(*_: object, **__: object) -> None:
+        inside.append(1)
+        time.sleep(0.2)
+        assert len(inside) == 1
+        inside.pop()
+
+    monkeypatch.setattr("lee.sweep.load", lambda _: None)
+    monkeypatch.setattr("lee.sweep.run", run)
+    monkeypatch.setattr("lee.results.load", lambda path: path)
+    with ThreadPoolExecutor(3) as pool:
+        assert len(list(pool.map(lambda _: measure("small", tmp_path), range(3)))) == 3
