@@ -11,7 +11,7 @@ import torch
 
 from lee import results, sweep
 from lee.comparisons import recipes_of
-from lee.errors import InputError
+from lee.errors import InputError, nearest
 from lee.generators import AnyGenerator
 from lee.recipes import load_specs
 from lee.results import Results
@@ -30,12 +30,20 @@ def facts(models: Sequence[str]) -> pd.DataFrame:
         A row for each: `model`, `short` (without `zoo/`), `family`, `recipe` (the first model that differs in its seed only),
         `parameters`, `share` of the training images that was used (NaN if unknown), and `training` in words: passes over the
         images, augmentation, share of the images, seed.
+
+    Raises:
+        InputError: If the zoo has no such model.
     """
     recipes, specs = recipes_of(models), load_specs()
     rows = []
     for name in models:
         bare = name.removeprefix("zoo/")
         spec = specs.get(bare) if name.startswith("zoo/") else None
+        if name.startswith("zoo/") and spec is None:
+            raise InputError(
+                f"The zoo has no model {bare!r}.{nearest(bare, specs)} "
+                "A table that names it is older than the zoo; `lee sweep` makes it anew."
+            )
         family, training = (spec.family, _training(spec.recipe)) if spec else (sweep.family_of(name), UNKNOWN)
         row = {"model": name, "short": bare, "family": family, "recipe": recipes[name].removeprefix("zoo/")}
         share = spec.recipe.fraction if spec else math.nan

@@ -39,6 +39,11 @@ def test_facts_are_those_of_cards_and_recipes() -> None:
     assert found["short"].tolist() == ["vit-s", SEEDED[4:], "test_vit", "torch.nn:Identity"]
 
 
+def test_a_table_may_be_older_than_the_zoo() -> None:
+    with pytest.raises(InputError, match=r"no model 'vit-ss'\. Did you mean 'vit-s'\? A table that names it"):
+        facts(["zoo/vit-ss"])
+
+
 def test_seeds_share_a_recipe() -> None:
     first = SEEDED.removesuffix("-seed1")
     assert facts([first, SEEDED, "zoo/mixer-t-5"])["recipe"].tolist() == [first[4:], first[4:], "mixer-t-5"]
