@@ -11,6 +11,7 @@ from lee.cli.book import book
 from lee.cli.data import data
 from lee.cli.layers import layers
 from lee.cli.measure import measure
+from lee.cli.rotmnist import rotmnist
 from lee.cli.sweep import sweep
 from lee.cli.train import train
 from lee.errors import LeeError
@@ -48,6 +49,7 @@ app.command()(measure)
 app.command()(layers)
 app.command()(train)
 app.command()(sweep)
+app.command()(rotmnist)
 app.command()(book)
 app.add_typer(data, name="data")
 
