@@ -11,7 +11,7 @@ import torch
 
 from lee.errors import InputError
 from lee.sweep.cluster import scheduled
-from lee.sweep.execution import Executor, Lost, here, perform, processes
+from lee.sweep.execution import Executor, Lost, Result, here, perform, processes
 from lee.sweep.measuring import measure
 from lee.sweep.running import Report, run
 from lee.sweep.spec import DISCRETE, Measurement, SweepSpec, expand, family_of, load, parse
@@ -24,7 +24,7 @@ __all__ = [
     # the tasks and their numbers
     "Task", "plan", "measure", "perform", "Part", "SCHEMA",
     # running them
-    "run", "Report", "Executor", "Lost", "here", "processes", "scheduled", "executor", "destination",
+    "run", "Report", "Executor", "Result", "Lost", "here", "processes", "scheduled", "executor", "destination",
 ]  # fmt: skip
 
 
