@@ -1,0 +1,241 @@
+"""The explorer's behaviour: controls make a state, and :mod:`lee.explorer.measures` says what is shown of it.
+
+Work goes in steps, quickest first. A slider that moves in the meantime makes what is left of them stale, and they are
+dropped; what is shown stays until something newer replaces it, also when an input can't be used.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import ipywidgets as widgets
+
+from lee.errors import LeeError
+from lee.explorer import controls, drawing, pictures
+from lee.explorer.measures import Measures
+from lee.explorer.state import MOST_MODELS, State, mixture_of
+from lee.generators import NAMED
+
+PAUSE = 0.03
+"""Seconds without a change before work starts, and in which changes are noticed between two steps."""
+
+LONGEST_STILL = 0.2
+"""Seconds after which a first step is shown even though a slider is still moving."""
+
+PARTS = ("status", "upload", "frames", "curves", "errors", "layers")
+"""What shows something."""
+
+Work = Callable[[], Iterator[None]]
+
+
+class Explorer:
+    """The app, for a notebook.
+
+    Args:
+        state: What is shown at first.
+        measures: Where results are kept; two apps may share one.
+
+    Attributes:
+        state: What is shown now.
+        widget: The root of the widgets.
+        control: The controls, by what they set.
+        mixture: The sliders of the mixture.
+        shown: The parts that show something, by name, as of :data:`PARTS`.
+    """
+
+    def __init__(self, state: State | None = None, measures: Measures | None = None) -> None:
+        self.state = state or State()
+        self.measures = measures or Measures()
+        self.shown = {name: widgets.HTML() for name in PARTS}
+        self.control, self.mixture = controls.controls(self.state), controls.mixture(self.state)
+        self.widget = controls.arranged(self.control, self.mixture, self.shown)
+        self._upload: bytes | None = self.state.upload
+        self._generation, self._quiet, self._shown_at = 0, False, 0.0
+        self._task: asyncio.Task[None] | None = None  # the loop itself keeps only a weak reference
+        self._observe()
+        self._run(self._everything)
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        display(self.widget)
+
+    def _observe(self) -> None:
+        special = {"generator": self._on_generator, "upload": self._on_upload}
+        special |= {"images": self._on_images, "index": self._on_images}
+        for name, control in self.control.items():
+            if name == "layers":
+                control.on_click(lambda _: self._run(self._layers))
+            else:
+                control.observe(special.get(name, self._on_change), "value")
+        for slider in self.mixture:
+            slider.observe(self._on_mixture, "value")
+
+    # What the reader does
+
+    def _on_change(self, _: Any) -> None:
+        if not self._quiet:
+            self._run(self._everything)
+
+    def _on_generator(self, change: Any) -> None:
+        if not self._quiet and change["new"] != controls.MIXTURE:
+            self._set(zip(self.mixture, mixture_of(NAMED[change["new"]]), strict=True))
+        self._on_change(change)
+
+    def _on_mixture(self, change: Any) -> None:
+        if not self._quiet and any(slider.value for slider in self.mixture):
+            self._set([(self.control["generator"], controls.entry(replace(self.state, mixture=self._coefficients())))])
+        self._on_change(change)
+
+    def _on_images(self, change: Any) -> None:
+        if not self._quiet:
+            self._upload = None
+        self._on_change(change)
+
+    def _on_upload(self, change: Any) -> None:
+        """Try the file before it becomes part of the state: a broken one changes nothing."""
+        if not change["new"]:
+            return
+        file = change["new"][0]
+        try:
+            content = bytes(file["content"])
+            pictures.decode(content)
+        except LeeError as error:
+            self.shown["upload"].value = drawing.error(f"{file['name']}: {error}")
+            return
+        self._upload, self.shown["upload"].value = content, ""
+        self._on_change(change)
+
+    def _set(self, values: Iterable[tuple[Any, Any]]) -> None:
+        """Move controls without the app noticing."""
+        self._quiet = True
+        try:
+            for control, value in values:
+                control.value = value
+        finally:
+            self._quiet = False
+
+    def _coefficients(self) -> tuple[float, ...]:
+        return tuple(round(slider.value, 9) for slider in self.mixture)
+
+    def _wanted(self) -> State:
+        """The state that the controls describe.
+
+        Raises:
+            InputError: One of them can't be used.
+        """
+        value = {name: control.value for name, control in self.control.items() if name != "layers"}
+        names = [value[f"model{which}"].strip() for which in range(MOST_MODELS)]
+        return State(
+            images=value["images"].strip(),
+            index=value["index"],
+            upload=self._upload,
+            models=(names[0], *filter(None, names[1:])),
+            pretrained=value["pretrained"],
+            mixture=self._coefficients(),
+            t=round(value["t"], 9),
+            kernel=value["kernel"],
+            boundary=value["boundary"],
+            n=value["n"],
+        )
+
+    def _fitting(self, state: State) -> State:
+        """The state with an index that its data set has; the slider ends at the last one."""
+        last = len(self.measures.images(state, self.measures.side(state))) - 1
+        slider = self.control["index"]
+        if slider.max != last:
+            self._set([(slider, min(state.index, last))])
+            slider.max = last
+        return replace(state, index=min(state.index, last))
+
+    # What the app does
+
+    def _run(self, work: Work) -> None:
+        """Do the steps of some work: at once, or, where a loop runs, between the loop's other duties."""
+        self._generation += 1
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            for _ in self._guarded(work):
+                pass
+            return
+        self._task = loop.create_task(self._in_steps(work, self._generation))
+
+    async def _in_steps(self, work: Work, generation: int) -> None:
+        clock = asyncio.get_running_loop().time
+        await asyncio.sleep(PAUSE)
+        if generation != self._generation and clock() < self._shown_at + LONGEST_STILL:
+            return
+        for _ in self._guarded(work):
+            self._shown_at = clock()
+            await asyncio.sleep(PAUSE)
+            if generation != self._generation:
+                return
+
+    def _guarded(self, work: Work) -> Iterator[None]:
+        """The steps; whatever goes wrong is told in the app, and what was shown stays."""
+        try:
+            yield from work()
+        except LeeError as error:
+            self.shown["status"].value = drawing.error(str(error))
+        except Exception as error:  # a model of timm may raise anything, and a notebook would hide it in a log
+            self.shown["status"].value = drawing.error(f"{type(error).__name__}: {str(error).strip()[:300]}")
+
+    def _everything(self) -> Iterator[None]:
+        """Pictures, then curves, then errors."""
+        self.shown["status"].value = drawing.working("Computing …")
+        state = self._fitting(self._wanted())
+        self._show_frames(state)
+        yield
+        yield from self._show_curves(state)
+        yield from self._show_errors(state)
+        self.shown["status"].value = drawing.working("")
+
+    def _show_frames(self, state: State) -> None:
+        generator = state.generator
+        moved, tangent = self.measures.frame(state)
+        self.shown["frames"].value = drawing.frames(
+            self.measures.image(state)[0], moved[0], tangent[0], name=generator.name, unit=generator.unit, t=state.t
+        )
+        if _layers_of(state) != _layers_of(self.state):
+            self.shown["layers"].value = ""
+        self.state = state
+
+    def _show_curves(self, state: State) -> Iterator[None]:
+        """The curves of all models appear together; a step for each."""
+        generator, charts = state.generator, []
+        for which, model in enumerate(state.models):
+            curve, touch = self.measures.curve(state, which), self.measures.touch(state, which)
+            charts.append(
+                drawing.curves(curve, touch, model=model, t=state.t, name=generator.name, unit=generator.unit)
+            )
+            yield
+        self.shown["curves"].value = drawing.beside(charts)
+
+    def _show_errors(self, state: State) -> Iterator[None]:
+        """The error of this image and of the set: a step for each portion of it that is not measured yet."""
+        m, words = self.measures, {"name": state.generator.name, "images": state.images}
+        here = [(model, m.error_here(state, which)) for which, model in enumerate(state.models)]
+        for which, model in enumerate(state.models):
+            for done in m.error_steps(state, which):
+                self.shown["errors"].value = drawing.errors([(*row, None) for row in here], **words)
+                self.shown["status"].value = drawing.working(f"{model}: {done} of {m.count(state)} images")
+                yield
+        rows = [(*row, m.error(state, which)) for which, row in enumerate(here)]
+        self.shown["errors"].value = drawing.errors(rows, **words)
+
+    def _layers(self) -> Iterator[None]:
+        """The contributions of the layers, model by model; then whatever else is missing."""
+        state, drawn = self._fitting(self._wanted()), []
+        for which, model in enumerate(state.models):
+            self.shown["status"].value = drawing.working(f"Decomposing {model} …")
+            yield
+            drawn.append(drawing.layers(self.measures.layers(state, which), model=model, name=state.generator.name))
+            self.shown["layers"].value = "".join(drawn)
+        yield from self._everything()
+
+
+def _layers_of(state: State) -> tuple[Any, ...]:
+    """What decides the contributions of layers: all but the amount and the size of the set."""
+    return (state.origin, state.models, state.pretrained, state.mixture, state.kernel, state.boundary)

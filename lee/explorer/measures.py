@@ -1,0 +1,264 @@
+r"""The numbers behind the explorer, each computed by :mod:`lee` and kept as long as nothing that decides it changes.
+
+A slider of `t` moves along curves that are kept; one of the mixture needs one batch of warped images for each model; the local
+equivariance error of every mixture follows from one Gram matrix, so it needs nothing.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from lee import models
+from lee.derivative import equivariance_gram
+from lee.errors import InputError
+from lee.explorer import motion, pictures
+from lee.explorer.state import REACH, SLIDERS, State
+from lee.layerwise import layerwise
+from lee.local_data import CIFAR10_CLASSES
+from lee.measuring import select, untouched
+from lee.recipes import load_spec
+from lee.sampling import Sampler
+from lee.stacked import pushforward
+from lee.statistics import EquivarianceGram, Estimate, concatenate
+
+TOP = 5
+"""Classes that have a curve."""
+
+UNKNOWN_SIDE = 224
+"""Side in pixels of the images for a model that doesn't say which it was made for."""
+
+PORTION = 4
+"""Images that are measured between two looks at the sliders."""
+
+SMALL = 64
+"""Up to this side the curves have 41 points, above it 11: warping a large image takes long."""
+
+Kept = TypeVar("Kept")
+
+
+class Cache:
+    """The last `size` results, by what decides them."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.entries: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
+        """The result kept under `key`, made now if there is none."""
+        if key not in self.entries:
+            self.entries[key] = make()
+            while len(self.entries) > self.size:
+                self.entries.popitem(last=False)
+        self.entries.move_to_end(key)
+        kept: Kept = self.entries[key]
+        return kept
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The probabilities of one image along its path.
+
+    Args:
+        stops: T values of `t`.
+        probabilities: (T, K).
+        top: The classes with the largest mean over the path, at most :data:`TOP`, largest first.
+        names: Names of all K classes.
+    """
+
+    stops: tuple[float, ...]
+    probabilities: Tensor
+    top: tuple[int, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Touch:
+    """Value and derivative of the probabilities at one `t`: the tangent of the curve.
+
+    Args:
+        value: `f(x_t)`, (K,).
+        slope: `d/dt f(x_t)`, (K,).
+    """
+
+    value: Tensor
+    slope: Tensor
+
+
+class Measures:
+    """What the explorer shows of a state. Results are kept, so asking again for the same costs nothing."""
+
+    def __init__(self) -> None:
+        self._models, self._sets = Cache(4), Cache(6)
+        self._paths, self._curves, self._frames = Cache(8), Cache(32), Cache(32)
+        self._grams, self._layers = Cache(4096), Cache(16)
+
+    def model(self, state: State, which: int = 0) -> models.Normalized:
+        """The model of a state by its number, in eval mode.
+
+        Raises:
+            InputError: An unknown name, or weights that can't be had.
+        """
+        name = state.models[which]
+        pretrained = state.pretrained and not name.startswith("zoo/")
+        return self._models.get((name, pretrained), lambda: models.load(name, pretrained=pretrained))
+
+    def side(self, state: State, which: int = 0) -> int:
+        """Side in pixels of the images that a model of the state takes."""
+        return models.input_size(self.model(state, which)) or UNKNOWN_SIDE
+
+    def images(self, state: State, side: int) -> Tensor:
+        """The images of the state's data set: (n, 3, side, side)."""
+        return self._sets.get((state.images, side), lambda: pictures.load(state.images, side))
+
+    def image(self, state: State, which: int = 0) -> Tensor:
+        """The chosen image as a model takes it: (1, 3, side, side). A second model gets the image of the first, resized.
+
+        Raises:
+            InputError: An upload that is no picture, a data set that can't be had, or an index that it doesn't have.
+        """
+        first, side = self.side(state), self.side(state, which)
+        if state.upload is not None:
+            content = state.upload
+            return self._sets.get((content, side), lambda: pictures.decode(content, side))
+        every = self.images(state, first)
+        if state.index >= len(every):
+            raise InputError(f"{state.images!r} has {len(every)} images here; there is no index {state.index}.")
+        return pictures.resized(every[state.index : state.index + 1], side)
+
+    def sampler(self, state: State, side: int) -> Sampler:
+        """How the state's images are interpolated."""
+        return Sampler(state.kernel, state.boundary).for_image(side, side)
+
+    def frame(self, state: State, which: int = 0) -> tuple[Tensor, Tensor]:
+        """The image at `t` and its velocity there, the tangent image: (1, 3, side, side) each."""
+        side = self.side(state, which)
+        key = (state.origin, self.side(state), side, state.mixture, state.t, state.kernel, state.boundary)
+        sampler = self.sampler(state, side)
+        return self._frames.get(
+            key, lambda: motion.velocity(self.image(state, which), state.generator, state.t, sampler)
+        )
+
+    def stops(self, side: int) -> tuple[float, ...]:
+        """The values of `t` at which the curves of images of this side are computed, 0 among them."""
+        steps = 20 if side <= SMALL else 5
+        return tuple(round(REACH * k / steps, 9) for k in range(-steps, steps + 1))
+
+    def path(self, state: State, which: int = 0) -> Tensor:
+        """The image at every stop: (T, 3, side, side)."""
+        side = self.side(state, which)
+        key = (state.origin, self.side(state), side, state.mixture, state.kernel, state.boundary)
+        sampler, stops = self.sampler(state, side), self.stops(side)
+        return self._paths.get(key, lambda: motion.path(self.image(state, which), state.generator, stops, sampler))
+
+    def curve(self, state: State, which: int = 0) -> Curve:
+        """The probabilities along the path: one batch through the model, kept for every `t`."""
+        key = (
+            state.models[which],
+            state.pretrained,
+            state.origin,
+            self.side(state),
+            state.mixture,
+            state.kernel,
+            state.boundary,
+        )
+        return self._curves.get(key, lambda: self._curve(state, which))
+
+    def _curve(self, state: State, which: int) -> Curve:
+        network, orbit = self.model(state, which), self.path(state, which)
+        with untouched(network), torch.no_grad():
+            p = select(network(orbit), "probabilities")
+        top = p.mean(0).topk(min(TOP, p.shape[1])).indices.tolist()
+        names = class_names(state.models[which], state.pretrained, p.shape[1])
+        return Curve(self.stops(orbit.shape[-1]), p, tuple(top), names)
+
+    def touch(self, state: State, which: int = 0) -> Touch:
+        r"""The probabilities at `t` and their derivative there, exactly, by forward mode through the warp and the model.
+
+        It is :math:`\frac{d}{ds} f(\exp(sX)\,x)` at :math:`s = t`, the slope of the curve that is drawn. As
+        :math:`\exp((t + h) X)\,x = \exp(hX)(\exp(tX)\,x)`, it is the Lie derivative at the transformed image, up to
+        what resampling a sampled image loses; at `t = 0` it is :func:`lee.lie_derivative` itself.
+        """
+        network = self.model(state, which)
+        moved, speed = self.frame(state, which)
+        with untouched(network):
+            value, lanes = pushforward(lambda z: select(network(z), "probabilities"), moved, speed[None])
+        if lanes is None:
+            raise InputError(f"The output of {state.models[which]} does not depend on its input.")
+        return Touch(value[0], lanes[0, 0])
+
+    def _key(self, state: State, which: int, origin: Hashable) -> Hashable:
+        return (state.models[which], state.pretrained, origin, self.side(state), state.kernel, state.boundary)
+
+    def _gram(self, state: State, which: int, images: Tensor) -> EquivarianceGram:
+        """Gram matrices over :data:`SLIDERS`: every mixture's error follows from them."""
+        how: dict[str, Any] = {"kernel": state.kernel, "boundary": state.boundary, "progress": False}
+        return equivariance_gram(self.model(state, which), images, generators=SLIDERS, **how)
+
+    def error_here(self, state: State, which: int = 0) -> Estimate:
+        """The local equivariance error of the chosen image alone, which has no standard error."""
+        key = self._key(state, which, state.origin)
+        return self._grams.get(key, lambda: self._gram(state, which, self.image(state, which))).lee(state.generator)
+
+    def error_steps(self, state: State, which: int = 0) -> Iterator[int]:
+        """Measure what is missing of the set, :data:`PORTION` images at a time.
+
+        Yields:
+            How many are done, so that the work can be given up in between.
+        """
+        every, side, count = self.images(state, self.side(state)), self.side(state, which), self.count(state)
+        keys = [self._key(state, which, (state.images, index)) for index in range(count)]
+        missing = [index for index in range(count) if keys[index] not in self._grams.entries]
+        for start in range(0, len(missing), PORTION):
+            chosen = missing[start : start + PORTION]
+            found = self._gram(state, which, pictures.resized(every[chosen], side))
+            for index, per_image in zip(chosen, found.per_image, strict=True):
+                self._grams.entries[keys[index]] = replace(found, per_image=per_image[None])
+            yield count - len(missing) + start + len(chosen)
+
+    def count(self, state: State) -> int:
+        """Images behind the error of the set: `n`, or as many as there are."""
+        return min(state.n, len(self.images(state, self.side(state))))
+
+    def error(self, state: State, which: int = 0) -> Estimate:
+        """The local equivariance error over the first `n` images of the data set, with its standard error."""
+        for _ in self.error_steps(state, which):
+            pass
+        keys = (self._key(state, which, (state.images, index)) for index in range(self.count(state)))
+        return concatenate([self._grams.entries[key] for key in keys]).lee(state.generator)
+
+    def layers(self, state: State, which: int = 0) -> pd.DataFrame:
+        """The exact contribution of every layer to the Lie derivative at the original image: `frame` of :func:`lee.layerwise`."""
+        key = (
+            state.models[which],
+            state.pretrained,
+            state.origin,
+            self.side(state),
+            state.mixture,
+            state.kernel,
+            state.boundary,
+        )
+        return self._layers.get(key, lambda: self._layerwise(state, which))
+
+    def _layerwise(self, state: State, which: int) -> pd.DataFrame:
+        network: nn.Module = self.model(state, which)
+        return layerwise(
+            network, self.image(state, which), state.generator, kernel=state.kernel, boundary=state.boundary
+        ).frame
+
+
+def class_names(model: str, pretrained: bool, k: int) -> tuple[str, ...]:
+    """Names of the K classes of a model: CIFAR-10's, ImageNet's for trained models of timm, or numbers."""
+    if model.startswith("zoo/") and k == 10:
+        data = load_spec(model).recipe.dataset
+        return CIFAR10_CLASSES if data == "cifar10" else tuple(map(str, range(k)))
+    if pretrained and k == 1000:
+        from timm.data.imagenet_info import ImageNetInfo
+
+        info = ImageNetInfo()
+        return tuple(info.index_to_description(i).split(",")[0] for i in range(k))
+    return tuple(f"class {i}" for i in range(k))

@@ -1,0 +1,116 @@
+r"""What the explorer shows, as one frozen value: image, models, mixture of generators, amount, kernel and boundary.
+
+The sliders of a mixture belong to nine generators that span the same algebra as :data:`lee.generators.BASIS`, but read more
+easily: rotation and hyperbolic in place of the two shears, scale and squeeze in place of the two stretches.
+"""
+
+from dataclasses import dataclass, field
+
+from lee.errors import InputError, nearest
+from lee.generators import (
+    BRIGHTNESS,
+    CONTRAST,
+    HYPERBOLIC,
+    NAMED,
+    ROTATION,
+    SATURATION,
+    SCALE,
+    SQUEEZE,
+    TRANSLATION_X,
+    TRANSLATION_Y,
+    Generator,
+    coordinates,
+)
+from lee.sampling import BOUNDARIES
+
+SLIDERS = (
+    TRANSLATION_X, TRANSLATION_Y, ROTATION, SCALE, SQUEEZE, HYPERBOLIC, BRIGHTNESS, CONTRAST, SATURATION,
+)  # fmt: skip
+"""The generators that have a slider each."""
+
+KERNELS = ("fourier", "central")
+"""Kernels with a derivative as well as a finite warp."""
+
+REACH = 0.5
+"""The amount `t` goes from minus this to this."""
+
+MOST_MODELS = 2
+
+
+def mixture_of(generator: Generator) -> tuple[float, ...]:
+    """The positions of the nine sliders that give `generator`.
+
+    Examples:
+        >>> mixture_of(NAMED["shear_x"])
+        (0.0, 0.0, 0.5, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0)
+    """
+    return tuple(round(float(c), 9) + 0.0 for c in coordinates(generator, SLIDERS))
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that decides what the explorer shows. Equal states show the same.
+
+    Args:
+        images: A name that :func:`lee.datasets.load` knows.
+        index: Which image of it, from 0.
+        upload: The content of a PNG or JPEG file to be shown instead.
+        models: One or two names: `zoo/NAME`, or one that timm knows.
+        pretrained: Whether models of timm have timm's own weights (downloaded by timm), or random ones.
+        mixture: Coefficients of :data:`SLIDERS`.
+        t: The amount, from -:data:`REACH` to :data:`REACH`, in units of the generator.
+        kernel: One of :data:`KERNELS`.
+        boundary: One of :data:`lee.sampling.BOUNDARIES`.
+        n: Images behind the local equivariance error, 2 or more.
+
+    Raises:
+        InputError: For an unknown kernel or boundary, a number out of range, no or too many models, a model that is
+            neither of the zoo nor of timm, or a mixture of zeros.
+    """
+
+    images: str = "patches"
+    index: int = 0
+    upload: bytes | None = field(default=None, repr=False)
+    models: tuple[str, ...] = ("zoo/resnet-s",)
+    pretrained: bool = False
+    mixture: tuple[float, ...] = mixture_of(ROTATION)
+    t: float = 0.0
+    kernel: str = "fourier"
+    boundary: str = "reflect"
+    n: int = 16
+
+    def __post_init__(self) -> None:
+        for value, known, what in ((self.kernel, KERNELS, "kernel"), (self.boundary, BOUNDARIES, "boundary")):
+            if value not in known:
+                raise InputError(f"Unknown {what} {value!r}.{nearest(value, known)}")
+        if not 1 <= len(self.models) <= MOST_MODELS:
+            raise InputError(f"The explorer shows one or two models, not {len(self.models)}.")
+        for name in self.models:
+            if not name or ":" in name:
+                raise InputError(f"{name!r} is no model of the explorer: give zoo/NAME or a name that timm knows.")
+        if len(self.mixture) != len(SLIDERS):
+            raise InputError(f"A mixture has {len(SLIDERS)} coefficients; got {len(self.mixture)}.")
+        if not any(self.mixture):
+            raise InputError("All sliders of the mixture stand at zero, so nothing moves. Move one of them.")
+        if not abs(self.t) <= REACH:
+            raise InputError(f"The amount t = {self.t:g} is out of range: -{REACH:g} to {REACH:g}.")
+        if self.index < 0 or self.n < 2:
+            raise InputError(f"The index starts at 0, and n at 2; got {self.index} and {self.n}.")
+
+    @property
+    def generator(self) -> Generator:
+        """The mixture as a generator: one of the named ones if it is that, otherwise named after its parts."""
+        moving = [(c, g) for c, g in zip(self.mixture, SLIDERS, strict=True) if c]
+        columns = zip(*([c * v for v in g.coefficients] for c, g in moving), strict=True)
+        coefficients = tuple(round(sum(column), 9) for column in columns)
+        for named in NAMED.values():
+            if named.coefficients == coefficients:
+                return named
+        name = " + ".join(g.name if c == 1 else f"{c:.4g}*{g.name}" for c, g in moving)
+        units = {g.unit for _, g in moving}
+        return Generator(name, coefficients, units.pop() if len(units) == 1 else "t")
+
+    @property
+    def origin(self) -> tuple[object, ...]:
+        """What decides which image is shown."""
+        return (self.upload,) if self.upload is not None else (self.images, self.index)
