@@ -1,6 +1,6 @@
 r"""What the explorer shows, as one frozen value: image, models, mixture of generators, amount, kernel and boundary.
 
-The sliders of a mixture belong to nine generators that span the same algebra as :data:`lee.generators.BASIS`, but read more
+The sliders of a mixture belong to nine generators that span the same algebra as `lee.generators.BASIS`, but read more
 easily: rotation and hyperbolic in place of the two shears, scale and squeeze in place of the two stretches.
 """
 
@@ -60,7 +60,7 @@ class State:
         mixture: Coefficients of :data:`SLIDERS`.
         t: The amount, from -:data:`REACH` to :data:`REACH`, in units of the generator.
         kernel: One of :data:`KERNELS`.
-        boundary: One of :data:`lee.sampling.BOUNDARIES`.
+        boundary: One of `lee.sampling.BOUNDARIES`.
         n: Images behind the local equivariance error, 2 or more.
 
     Raises:
