@@ -1,6 +1,7 @@
 # `make` lists what there is. Each target makes what it needs, a virtual environment included.
 
 PORT  ?= 8000
+EXPLORE_PORT ?= 8866
 BENCH ?= derivative
 PROFILE ?= quick
 VENV  := .venv
@@ -16,7 +17,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install book serve lab refresh test $(STAGES) format lock bench clean
+.PHONY: help install book serve lab explore refresh test $(STAGES) format lock bench clean
 
 help: ## List the targets
 	@echo "Targets (make TARGET):"
@@ -48,6 +49,9 @@ $(SITE)/index.html: | $(READY)
 
 lab: $(READY) ## Open the chapters in JupyterLab
 	@$(BIN)/jupyter lab --ServerApp.root_dir=book
+
+explore: $(READY) ## Serve the explorer, live, on this machine only (EXPLORE_PORT=8866)
+	@$(BIN)/lee explore --port $(EXPLORE_PORT) --no-browser
 
 refresh: $(READY) ## Re-execute the committed notebooks in place, normalised to stable bytes
 	@$(BIN)/lee book --refresh

@@ -5,17 +5,20 @@ import datetime
 import io
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from typer.testing import CliRunner
 
 import lee
 from lee import datasets, models
+from lee.cli import app as cli
 from lee.errors import InputError
-from lee.explorer import Measures, State, drawing, motion, pictures
+from lee.explorer import Measures, State, drawing, motion, pictures, serve, still
 from lee.explorer.app import Explorer
 from lee.explorer.state import REACH, SLIDERS, mixture_of
 from lee.generators import NAMED
@@ -373,3 +376,42 @@ def test_stale_work_is_dropped(app: Explorer, monkeypatch: pytest.MonkeyPatch) -
     assert app.state.t == 0.125
     assert seen[-1] == 0.125
     assert len(seen) <= 2, "five moves of a slider within a pause are one or two pieces of work"
+
+
+# The page
+
+
+def test_the_page_is_served_on_loopback_from_the_derived_template(tmp_path) -> None:
+    command = serve.command(serve.notebook(tmp_path), 8866, browser=False)
+    assert "--Voila.ip=127.0.0.1" in command
+    assert "--no-browser" in command
+    paths = serve.environment()["JUPYTER_PATH"].split(":")
+    assert (Path(paths[0]) / "voila" / "templates" / "lee" / "index.html.j2").is_file()
+
+
+def test_the_command_says_where_and_passes_voila_s_failure_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve.subprocess, "run", lambda *_, **__: serve.subprocess.CompletedProcess([], 3))
+    result = CliRunner().invoke(cli, ["explore", "--port", "9123", "--no-browser"])
+    assert result.exit_code == 3
+    assert "http://127.0.0.1:9123/" in result.output
+
+
+# Without a kernel
+
+
+def test_the_still_version_has_exact_slopes_and_a_slider(measures: Measures, state: State) -> None:
+    frame = still.curves(measures, state)
+    assert len(frame) == 41 * 5
+    row = frame[frame["t"] == 0.25].iloc[0]
+    touch = measures.touch(State(**{**vars(state), "t": 0.25}))
+    k = measures.curve(state).top[0]
+    assert row["slope"] == pytest.approx(float(touch.slope[k]))
+    spec = still.touching(frame, x_title="t", caption="What to see.", alt="What is drawn.").to_dict()
+    (param,) = spec["params"]
+    assert (param["bind"]["min"], param["bind"]["max"], param["bind"]["step"]) == (-0.5, 0.5, 0.025)
+    ends = next(d for d in spec["datasets"].values() if "left" in d[0])
+    first = next(r for r in ends if r["t"] == 0.25)
+    rise = (first["high"] - first["low"]) / (first["right"] - first["left"])
+    assert rise == pytest.approx(row["slope"], rel=1e-2, abs=1e-3)
+    with pytest.raises(InputError, match="t = 0"):
+        still.touching(frame[frame["t"] > 0], x_title="t", caption="c", alt="a")

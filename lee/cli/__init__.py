@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 import lee
 from lee.cli.book import book
 from lee.cli.data import data
+from lee.cli.explore import explore
 from lee.cli.layers import layers
 from lee.cli.measure import measure
 from lee.cli.rotmnist import rotmnist
@@ -51,6 +52,7 @@ app.command()(train)
 app.command()(sweep)
 app.command()(rotmnist)
 app.command()(book)
+app.command()(explore)
 app.add_typer(data, name="data")
 
 

@@ -1,6 +1,6 @@
 """The explorer: an image, its transformation under sliders, and what one or two models make of it, live.
 
-:class:`lee.explorer.app.Explorer` is the app for a notebook.
+:class:`lee.explorer.app.Explorer` is the app for a notebook; `lee explore` and `make explore` serve it as a page of its own.
 What it shows is computed by :mod:`lee.explorer.measures` from a frozen :class:`lee.explorer.state.State`, without widgets.
 """
 

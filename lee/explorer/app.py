@@ -30,7 +30,7 @@ Work = Callable[[], Iterator[None]]
 
 
 class Explorer:
-    """The app, for a notebook.
+    """The app: display it in a notebook, or serve it with `lee explore`.
 
     Args:
         state: What is shown at first.

@@ -28,7 +28,7 @@ STYLE = """<style>
 .lee-x table {border-collapse: collapse; margin: 4px 0}
 .lee-x th, .lee-x td {text-align: left; padding: 1px 12px 1px 0; font-weight: normal; font-variant-numeric: tabular-nums}
 .lee-x thead th, .lee-x caption {font-weight: 600; text-align: left}
-.lee-x .error {border-left: 4px solid #D55E00; padding: 4px 10px}
+.lee-x.error {border-left: 4px solid #D55E00; padding: 4px 10px}
 .lee-x p {margin: 2px 0}
 </style>"""
 
