@@ -123,7 +123,7 @@ def group_cnn(
 ) -> nn.Module:
     """Build a p4 network whose scores don't change when the image is turned by 90°.
 
-    The layout is that of :func:`lee.equivariant.plain_cnn`, so a plain network of twice the channels has as many
+    The layout is that of `plain_cnn`, so a plain network of twice the channels has as many
     parameters in its convolutions. Sides must be multiples of 4: a stride on an odd side has no centre.
 
     Args:
