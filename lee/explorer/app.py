@@ -54,7 +54,8 @@ class Explorer:
         self._generation, self._quiet, self._shown_at = 0, False, 0.0
         self._task: asyncio.Task[None] | None = None  # the loop itself keeps only a weak reference
         self._observe()
-        self._run(self._everything)
+        for _ in self._guarded(self._everything):  # at once: a page that is still loading may miss what changes later
+            pass
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
