@@ -28,7 +28,12 @@ def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
     """`lee sweep small.yaml` in a process group of its own."""
     command = [sys.executable, "-m", "lee", "sweep", "small.yaml", "--out", "t.parquet", "--quiet", *options]
     env = {**os.environ, "PYTHONPATH": f"{ROOT}:{folder}", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
+    # A shell's background job ignores Ctrl-C, and its children would too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def finished(folder: Path) -> dict[str, bytes]:
