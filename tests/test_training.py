@@ -1,6 +1,8 @@
 """Training: everything follows from the recipe, also across an interruption; and what is written at its end."""
 
+import errno
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,25 @@ def test_a_kill_in_the_middle_of_an_epoch_or_of_writing_loses_only_that_epoch(
     resumed = quiet(SPEC, sets, checkpoint=checkpoint, on_epoch=lambda record: epochs.append(record.epoch))
     assert epochs == [1, 2]
     assert states_equal(whole.model, resumed.model)
+
+
+def test_a_full_disk_is_said_and_keeps_the_epoch_before(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, save = tmp_path / "small.checkpoint.pt", torch.save
+
+    def full(content: dict[str, Any], path: Path) -> None:
+        if len(content["history"]) == 2:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(content, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(InputError, match=r"can't be written.*No space left.*goes on from the epoch before"):
+            quiet(SPEC, sets, checkpoint=checkpoint)
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.name]
+    assert states_equal(quiet(SPEC, sets, checkpoint=checkpoint).model, quiet(SPEC, sets).model)
 
 
 def test_a_foreign_or_damaged_checkpoint_is_refused(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
