@@ -74,7 +74,8 @@ def check_digest(card: dict[str, Any], folder: Path) -> Path:
         InputError: the weights are missing, or the digest differs.
     """
     path = folder / f"{card['name']}.safetensors"
-    again = f"Restore it from the repository, or train it again: lee train zoo/{card['name']}"
+    command = card.get("command", f"lee train zoo/{card['name']}")
+    again = f"Restore it from the repository, or train it again: {command}"
     if not path.is_file():
         raise InputError(f"The weight file {path} is missing. {again}")
     if file_sha256(path) != card["sha256"]:

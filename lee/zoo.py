@@ -62,13 +62,31 @@ def train_zoo(
     result = train(
         spec, train_set, test_set, checkpoint=checkpoint, device=device, progress=progress, on_epoch=on_epoch
     )
-    card = publish(spec, result, test_set, folder, device=device)
+    command = train_command(spec.name, recipes=recipes, budget=budget)
+    card = publish(spec, result, test_set, folder, device=device, command=command)
     checkpoint.unlink(missing_ok=True)
     return card
 
 
+def train_command(name: str, *, recipes: Path | None = None, budget: str | None = None) -> str:
+    """Return the command that trains a model; a recipe file is named from the working folder, or else by its name."""
+    if recipes is None:
+        parts = ["lee train", f"zoo/{name}"]
+    else:
+        path, here = Path(recipes).resolve(), Path.cwd()
+        shown = path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
+        parts = ["lee train --recipes", shown, name]
+    return " ".join(parts if budget is None else [*parts, "--budget", budget])
+
+
 def publish(
-    spec: ZooSpec, result: TrainResult, test_set: ImageSet, folder: Path, *, device: str = "cpu"
+    spec: ZooSpec,
+    result: TrainResult,
+    test_set: ImageSet,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    command: str | None = None,
 ) -> dict[str, Any]:
     """Write the weights and the card of a finished training; return the card's front matter.
 
@@ -88,6 +106,7 @@ def publish(
         "test_accuracy_before_rounding": exact,
         "weights_dtype": str(dtype).removeprefix("torch."),
         **_front_matter(spec, result, path, test_set, device),
+        "command": command or train_command(spec.name),
     }
     write_card(card, _text(spec, card, result.history, test_set), folder)
     return card
@@ -134,7 +153,6 @@ def _front_matter(spec: ZooSpec, result: TrainResult, path: Path, test_set: Imag
         "sha256": file_sha256(path),
         "bytes": path.stat().st_size,
         "recipe": asdict(spec.recipe),
-        "command": f"lee train zoo/{spec.name}",
         "data": {
             "name": test_set.name,
             "source": test_set.source,

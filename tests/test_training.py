@@ -250,6 +250,16 @@ def test_train_zoo_writes_half_precision_weights_and_a_card_that_agrees(tmp_path
     assert card["threads"] == torch.get_num_threads()
 
 
+def test_the_command_on_a_card_names_the_recipes_and_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert zoo.train_command("vit-s") == "lee train zoo/vit-s"
+    monkeypatch.chdir(tmp_path)
+    inside, outside = tmp_path / "data" / "own.yaml", tmp_path.parent / "far.yaml"
+    assert zoo.train_command("p4", recipes=inside) == "lee train --recipes data/own.yaml p4"
+    assert zoo.train_command("p4", recipes=outside, budget="full") == "lee train --recipes far.yaml p4 --budget full"
+
+
 def test_weights_that_half_precision_would_spoil_stay_in_single(tmp_path: Path) -> None:
     model = models.build(SPEC).eval()
     with torch.no_grad():

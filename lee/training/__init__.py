@@ -164,7 +164,9 @@ def _phases(model: Normalized, recipe: Recipe) -> list[_Phase]:
                 loss: Tensor = autoencoder(batch)
             return loss
 
-        changes = "none" if recipe.augmentation == "none" else "flip-crop"
+        # The labels' changes (mixup, CutMix) mean nothing to an autoencoder; the images' own changes stay, so that
+        # digits, for example, are not mirrored.
+        changes = "flip-crop" if recipe.augmentation == "strong" else recipe.augmentation
         warmup = min(recipe.warmup_epochs, first / 4)
         phases.append(_Phase("masked", autoencoder, masked, 0, first, recipe.pretrain_lr, warmup, changes))
     tuned = _Phase(
