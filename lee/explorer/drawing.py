@@ -208,5 +208,4 @@ def layers(frame: pd.DataFrame, *, model: str, name: str, most: int = 12) -> str
 def beside(parts: Sequence[str]) -> str:
     """Parts beside each other where there is room, otherwise below each other."""
     columns = "".join(f'<div style="flex: 1 1 320px">{part}</div>' for part in parts)
-    columns = "".join(f'<div style="flex: 1 1 320px">{part}</div>' for part in parts)
     return box(f'<div class="row">{columns}</div>')

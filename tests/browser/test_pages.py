@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from browser.visits import DESKTOP, PHONE, pages, visit
+from browser.visits import DESKTOP, PHONE, TOO_WIDE, pages, visit
 from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
@@ -28,7 +28,6 @@ CHARTS = """() => [...document.querySelectorAll('.lee-chart')].map(c => ({
     room: c.getBoundingClientRect().width}))"""
 UNSET_MATH = """() => [...document.querySelectorAll('.math')].filter(m => !m.querySelector('mjx-container'))
     .map(m => m.textContent)"""
-TOO_WIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -19,6 +19,8 @@ READY = """() => {
     return drawn && window.leeMathReady === true;
 }"""
 
+TOO_WIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
 
 @dataclass
 class Visit:
