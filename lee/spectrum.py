@@ -16,8 +16,23 @@ import torch
 from torch import Tensor
 
 from lee.errors import InputError
-from lee.generators import BASIS, Action, Generator
+from lee.generators import (
+    BASIS,
+    HYPERBOLIC,
+    ROTATION,
+    SCALE,
+    SQUEEZE,
+    TRANSLATION_X,
+    TRANSLATION_Y,
+    Action,
+    Generator,
+    coordinates,
+)
 from lee.statistics import EquivarianceGram
+
+#: A basis of the affine algebra whose members are orthogonal in the metric of a square image.
+ORTHOGONAL = (TRANSLATION_X, TRANSLATION_Y, ROTATION, SCALE, SQUEEZE, HYPERBOLIC)
+UNIT = "rms half side"
 
 
 @dataclass(frozen=True)
@@ -31,10 +46,14 @@ class SymmetrySpectrum:
         alignment: (K,): mean over resamples of the cosine, in [0, 1] and in the displacement metric, between
             direction k and the resample's own. Near 1 the direction is determined; where eigenvalues lie close, it is
             small and only their common plane is.
+        spread: (K,): the angle, in degrees and in the same metric, within which that share of the resamples' own
+            directions lies that `level` says.
+        resampled: (B, K, K): the directions of each resample, with the signs that turn them towards `directions`.
         basis: names of the measured generators.
         generators: the directions as generators, ready to be measured or drawn.
         level: of the intervals.
         n: number of images.
+        metric: (K, K): mean products of displacements of the measured generators, half sides squared.
     """
 
     eigenvalues: Tensor
@@ -42,10 +61,13 @@ class SymmetrySpectrum:
     high: Tensor
     directions: Tensor
     alignment: Tensor
+    spread: Tensor
+    resampled: Tensor
     basis: tuple[str, ...]
     generators: tuple[Generator, ...]
     level: float
     n: int
+    metric: Tensor
 
     def frame(self) -> pd.DataFrame:
         """Return a tidy table: a row per direction with its interval, alignment and coefficients."""
@@ -56,9 +78,36 @@ class SymmetrySpectrum:
                 "low": self.low.numpy(),
                 "high": self.high.numpy(),
                 "alignment": self.alignment.numpy(),
+                "spread": self.spread.numpy(),
             }
         )
         return pd.concat([table, pd.DataFrame(self.directions.numpy(), columns=list(self.basis))], axis=1)
+
+    def shares(self, generators: Sequence[Generator] = ORTHOGONAL) -> Tensor:
+        """Squared cosines of the directions with other generators, (K, G): how much of each direction is a rotation, say.
+
+        Over an orthogonal basis, such as :data:`ORTHOGONAL` on a square image, each row sums to 1.
+
+        Raises:
+            InputError: a generator is not in the span of what was measured.
+        """
+        c = torch.stack([coordinates(g, self.generators) for g in generators], 1)  # over orthonormal directions
+        return c**2 / (c**2).sum(0)
+
+    def plane_spread(self, first: int, last: int) -> float:
+        """How well directions `first` to `last` (from 1) are determined together, whatever their order: in degrees.
+
+        The largest principal angle between their span and that of the resample's own; `level` of the resamples lie
+        within what is returned. For a single direction it is its `spread`.
+
+        Raises:
+            InputError: there are no such directions.
+        """
+        if not 1 <= first <= last <= len(self.eigenvalues):
+            raise InputError(f"There are directions 1 to {len(self.eigenvalues)}, not {first} to {last}.")
+        kept = slice(first - 1, last)
+        cosines = self.directions[kept] @ self.metric @ self.resampled[:, kept].mT
+        return float(_degrees(torch.linalg.svdvals(cosines)[:, -1:], self.level)[0])
 
 
 def displacement_metric(generators: Sequence[Generator | Action], *, aspect: float = 1.0) -> Tensor:
@@ -92,6 +141,26 @@ def displacement_metric(generators: Sequence[Generator | Action], *, aspect: flo
     x, y = aspect**2 / 3, 1 / 3
     weights = torch.tensor([1.0, 1.0, x, y, x, y], dtype=torch.float64)  # the order of lee.generators.SPATIAL_BASIS
     return fields @ (weights[:, None] * fields.T)
+
+
+def unit_sized(generator: Generator, *, aspect: float = 1.0) -> Generator:
+    """The generator scaled to a root mean square displacement of one half side, under its own name.
+
+    Args:
+        generator: a spatial generator that moves something.
+        aspect: longer over shorter side of the image, as in :func:`displacement_metric`.
+
+    Raises:
+        InputError: it moves no pixels.
+
+    >>> from lee.generators import SCALE
+    >>> round(unit_sized(SCALE).matrix[0][0] ** 2, 6)
+    1.5
+    """
+    size = float(displacement_metric([generator], aspect=aspect)[0, 0]) ** 0.5
+    if size == 0:
+        raise InputError(f"Generator {generator.name!r} moves no pixel, so it can't be scaled to a size.")
+    return (1 / size * generator).renamed(generator.name, UNIT)
 
 
 def symmetry_spectrum(
@@ -135,12 +204,19 @@ def symmetry_spectrum(
     drawn, turned = torch.linalg.eigh(_resampled(per_image, resamples, seed))
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     low, high = torch.quantile(drawn, tails, dim=0)
-    alignment = torch.einsum("ik,bik->bk", vectors, turned).abs().mean(0)
+    cosines = torch.einsum("ik,bik->bk", vectors, turned).abs()
     directions = _signed((whiten @ vectors).T)
+    resampled = (whiten @ turned).mT
+    resampled = resampled * torch.einsum("bki,ij,kj->bk", resampled, metric, directions).sign()[:, :, None]
     return SymmetrySpectrum(
-        eigenvalues.clamp_min(0), low.clamp_min(0), high.clamp_min(0), directions, alignment, names,
-        _as_generators(directions, generators), level, gram.n,
+        eigenvalues.clamp_min(0), low.clamp_min(0), high.clamp_min(0), directions, cosines.mean(0),
+        _degrees(cosines, level), resampled, names, _as_generators(directions, generators), level, gram.n, metric,
     )  # fmt: skip
+
+
+def _degrees(cosines: Tensor, level: float) -> Tensor:
+    """Angles (K,) in degrees within which that share of the resamples (B, K) lies."""
+    return torch.quantile(torch.rad2deg(torch.arccos(cosines.clamp(0, 1))), level, dim=0)
 
 
 def _resampled(per_image: Tensor, resamples: int, seed: int) -> Tensor:
@@ -161,4 +237,4 @@ def _as_generators(directions: Tensor, basis: Sequence[Generator | Action]) -> t
     fields = torch.tensor([g.coefficients for g in basis if isinstance(g, Generator)], dtype=torch.float64)
     rows = (directions @ fields).tolist()
     assert all(len(row) == len(BASIS) for row in rows)
-    return tuple(Generator(f"direction {k}", tuple(row), "rms half side") for k, row in enumerate(rows, 1))
+    return tuple(Generator(f"direction {k}", tuple(row), UNIT) for k, row in enumerate(rows, 1))

@@ -9,7 +9,7 @@ from torch import Tensor
 import lee
 from lee.errors import InputError
 from lee.generators import AFFINE, BRIGHTNESS, CONTRAST, ROTATION, SCALE, TRANSLATION_X, Action, Generator
-from lee.spectrum import displacement_metric, symmetry_spectrum
+from lee.spectrum import ORTHOGONAL, displacement_metric, symmetry_spectrum, unit_sized
 from lee.statistics import EquivarianceGram
 
 
@@ -134,3 +134,53 @@ def test_bad_numbers_are_refused() -> None:
         symmetry_spectrum(gram_of(drawn(3)), level=1)
     with pytest.raises(InputError, match=r"aspect = 0\.5"):
         displacement_metric(AFFINE, aspect=0.5)
+
+
+def test_shares_are_squared_cosines_over_an_orthogonal_basis() -> None:
+    spectrum = symmetry_spectrum(gram_of(drawn(50)), resamples=10)
+    shares = spectrum.shares()
+    assert torch.allclose(shares.sum(1), torch.ones(6).double())
+    assert torch.allclose(shares.sum(0), torch.ones(6).double())
+    metric = displacement_metric(AFFINE)
+    rotation = torch.tensor(ROTATION.coefficients[:6]).double()
+    cosine = spectrum.directions @ metric @ rotation / (rotation @ metric @ rotation).sqrt()
+    assert torch.allclose(spectrum.shares([ROTATION])[:, 0], cosine**2)
+
+
+def test_the_spread_of_a_plane_turns_freely_inside_and_stands_still_outside() -> None:
+    """Two equal eigenvalues: each direction is anywhere in their plane, the plane itself is known."""
+    metric = displacement_metric(AFFINE)
+    truth = torch.tensor([1.0, 1.0, 100.0, 1e4, 1e6, 1e8]).double()
+    spectrum = symmetry_spectrum(gram_of(drawn(200, 0, metric.sqrt() @ torch.diag(truth) @ metric.sqrt())))
+    assert spectrum.spread[0] > 25
+    assert spectrum.plane_spread(1, 2) < 5
+    assert spectrum.plane_spread(3, 3) == pytest.approx(float(spectrum.spread[2]), abs=1e-6)
+    with pytest.raises(InputError, match="not 0 to 2"):
+        spectrum.plane_spread(0, 2)
+
+
+def test_the_spread_is_the_angle_between_samples_and_their_resamples() -> None:
+    """The resamples' directions are orthonormal, turned towards the whole sample's, and about as far off as two samples."""
+    metric = displacement_metric(AFFINE)
+    covariance = metric.sqrt() @ torch.diag(4.0 ** torch.arange(6).double()) @ metric.sqrt()
+    spectrum = symmetry_spectrum(gram_of(drawn(100, 0, covariance)), resamples=300)
+    assert spectrum.resampled.shape == (300, 6, 6)
+    inner = torch.einsum("bki,ij,kj->bk", spectrum.resampled, metric, spectrum.directions)
+    assert (inner >= 0).all()
+    assert torch.allclose(torch.rad2deg(inner.clamp(max=1).arccos()).quantile(0.95, dim=0), spectrum.spread)
+    true = metric.sqrt().inverse()  # row k: the k-th true direction
+    seen = [symmetry_spectrum(gram_of(drawn(100, seed, covariance)), resamples=1).directions for seed in range(1, 200)]
+    angles = torch.stack([torch.rad2deg((d @ metric * true).sum(1).abs().clamp(max=1).arccos()) for d in seen])
+    # A resample is as far from its sample as the sample is from the truth, give or take a factor of one and a half.
+    ratio = spectrum.spread / angles.quantile(0.95, dim=0)
+    assert (ratio > 0.6).all()
+    assert (ratio < 1.7).all()
+
+
+def test_unit_sized_generators_move_by_one_half_side() -> None:
+    for generator in AFFINE:
+        assert float(displacement_metric([unit_sized(generator)])) == pytest.approx(1)
+        assert unit_sized(generator).name == generator.name
+    assert torch.allclose(displacement_metric(ORTHOGONAL), torch.diag(displacement_metric(ORTHOGONAL).diag()))
+    with pytest.raises(InputError, match="moves no pixel"):
+        unit_sized(Generator("nothing", (0.0,) * 9))
