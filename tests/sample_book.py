@@ -24,6 +24,9 @@ Start reading
 :::
 
 See {numref}`fig-waves`.
+
+```{lee-chapters}
+```
 """
 
 SETUP = """
@@ -117,7 +120,9 @@ def sample_notebook(title: str, *cells: str) -> nbformat.NotebookNode:
     """A notebook with one parameter `seed`, the usual first cell and these cells of code."""
     return new_notebook(
         cells=[
-            new_markdown_cell(f"# {title}\n\nA page made by the tests, with $x^2$ in its text."),
+            new_markdown_cell(
+                f"# {title}\n\n**In one line:** what *this* shows.\n\nMade by the tests, with $x^2$ in its text."
+            ),
             new_code_cell("seed: int = 0  # seed of the random numbers", metadata={"tags": ["parameters"]}),
             new_code_cell(SETUP.strip(), metadata={"tags": ["hide-input"]}),
             *[new_code_cell(cell.strip()) for cell in cells],

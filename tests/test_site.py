@@ -10,6 +10,7 @@ import pytest
 from sample_book import CHAPTER, write_sample_book
 
 from lee import book
+from lee.site.reading import minutes, summary
 from lee.site.status import describe
 from lee.site.vendor import vendor_scripts
 
@@ -162,3 +163,59 @@ def test_the_api_page_names_every_public_module() -> None:
     inner = set(re.search(r"% not part of it: (.*)", page)[1].split(", "))  # type: ignore[index]
     assert named | inner == rooms - {"py.typed"}
     assert not named & inner
+
+
+def markdown(text: str) -> dict[str, object]:
+    return {"cell_type": "markdown", "source": text.splitlines(keepends=True)}
+
+
+def code(text: str, *tags: str, outputs: tuple[dict[str, object], ...] = ()) -> dict[str, object]:
+    source = text.splitlines(keepends=True)
+    return {"cell_type": "code", "source": source, "metadata": {"tags": list(tags)}, "outputs": list(outputs)}
+
+
+def test_reading_time_counts_words_lines_figures_and_formulas() -> None:
+    chart: dict[str, object] = {"data": {"application/vnd.vegalite.v5+json": {}}}
+    tiles: dict[str, object] = {"data": {"text/html": ""}, "metadata": {"text/html": {"lee": {}}}}
+    pages = [
+        ([markdown("word " * 199)], 1),
+        ([markdown("word " * 401)], 3),
+        ([markdown("word " * 200 + "\n\n$$ a b c $$\n\n")], 2),
+        ([markdown("x\n\n:::{admonition} Solution\n:class: dropdown\n" + "word " * 900 + "\n:::\n")], 1),
+        ([code("a = 1\n\n" * 41)], 3),
+        ([code("a = 1\n" * 99, "hide-input"), code("n: int = 1\n" * 99, "parameters")], 1),
+        ([code("", outputs=(chart, chart, tiles, tiles, chart))], 2),
+        ([code("", outputs=({"data": {"text/plain": "1"}},) * 9)], 1),
+    ]
+    for cells, expected in pages:
+        assert minutes({"cells": cells}) == expected, cells
+
+
+def test_the_line_of_a_chapter_is_the_paragraph_that_says_so() -> None:
+    page = {"cells": [code("**In one line:** no"), markdown("# T\n\n**In one line:** one *thing*\nand $x$.\n\nMore.")]}
+    assert summary(page) == "one *thing* and $x$."
+    assert summary({"cells": [markdown("# T\n\nIn one line: no")]}) is None
+
+
+@pytest.mark.parametrize("path", book.chapters(ROOT), ids=lambda path: path.stem)
+def test_every_chapter_has_its_line_and_leaves_the_time_to_the_site(path: Path) -> None:
+    content = json.loads(path.read_text())
+    assert summary(content)
+    assert "Reading time" not in "".join("".join(c["source"]) for c in content["cells"])
+
+
+@pytest.mark.slow
+def test_titles_tell_the_reading_time_and_a_list_the_chapters(sample: Path, chapter: str) -> None:
+    assert re.search(r'</h1>\s*<p class="lee-reading">About \d+ minutes to read</p>', chapter)
+    index = (sample / "book" / "index.html").read_text()
+    assert re.search(
+        r'href="01_sample.html".*?A sample chapter.*?about \d+ minutes.*?what <em>this</em> shows', index, re.DOTALL
+    )
+    assert 'class="lee-reading"' not in (sample / "book" / "glossary.html").read_text()
+
+
+@pytest.mark.slow
+def test_every_page_can_be_downloaded_as_a_single_file(sample: Path, chapter: str) -> None:
+    link = re.search(r'<a href="([^"]+)"[^>]*class="[^"]*btn-download-source-button', chapter)
+    assert link
+    assert json.loads((sample / "book" / link[1]).read_text())["nbformat"] == 4

@@ -2,7 +2,8 @@
 
 Name it as `lee.site` among the `extra_extensions` of `_config.yml`. It copies MathJax and Vega out of
 installed Python packages while building (`lee.site.vendor`), draws the outputs of :mod:`lee.charts` as
-numbered figures (`lee.site.figures`), and adds the directive `lee-status` (`lee.site.status`).
+numbered figures (`lee.site.figures`), and adds the directives `lee-status` (`lee.site.status`) and `lee-chapters`, with the
+reading time under each title (`lee.site.reading`).
 """
 
 from importlib import import_module
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lee import __version__
+from lee.site.reading import ChaptersDirective, tell_reading_time
 from lee.site.status import StatusDirective
 from lee.site.vendor import vendor_scripts
 
@@ -71,7 +73,9 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     """Register the extension with Sphinx."""
     app.connect("config-inited", keep_requests_at_home, priority=900)
     app.connect("builder-inited", add_static_files)
+    app.connect("doctree-read", tell_reading_time)
     app.connect("missing-reference", resolve_alias)
+    app.add_directive("lee-chapters", ChaptersDirective)
     app.add_directive("lee-status", StatusDirective)
     # FontAwesome's observer would rewrite icons inside widgets while they are being built.
     app.add_js_file(None, body="window.FontAwesomeConfig = {observeMutations: false};", priority=1)

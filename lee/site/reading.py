@@ -1,0 +1,104 @@
+"""How long a chapter takes to read and what it says in one line, both taken from the notebook itself.
+
+A chapter's first cell holds a paragraph that starts with `**In one line:**`. The directive `lee-chapters` lists all chapters with
+theirs, and :func:`tell_reading_time` writes the minutes under each title.
+"""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+WORDS, LINES, FIGURES, FORMULAS = 200, 20, 4, 6
+"""What is read in a minute: words of prose, lines of code that are shown, figures and displayed formulas."""
+
+MARK = "**In one line:**"
+_FORMULA = re.compile(r"\$\$.*?\$\$", re.DOTALL)
+_FOLDED = re.compile(r"^:::+\{admonition\}.*?^:::+\s*$", re.DOTALL | re.MULTILINE)
+_LEFT_OUT = {"hide-input", "remove-input", "hide-cell", "remove-cell", "parameters"}
+_DRAWN = {"application/vnd.vegalite.v5+json", "image/png", "image/svg+xml"}
+
+
+def minutes(notebook: dict[str, Any]) -> int:
+    """Whole minutes to read a notebook, at least 1; folded code and folded solutions are not counted.
+
+    Args:
+        notebook: A notebook of format 4, as parsed from its JSON.
+    """
+    total = 0.0
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            text, formulas = _FORMULA.subn(" ", _FOLDED.sub(" ", source))
+            total += len(re.findall(r"\w[\w'’-]*", text)) / WORDS + formulas / FORMULAS
+        elif cell["cell_type"] == "code":
+            if _LEFT_OUT.isdisjoint(cell["metadata"].get("tags", ())):
+                total += sum(bool(line.strip()) for line in source.splitlines()) / LINES
+            total += sum(map(_is_figure, cell["outputs"])) / FIGURES
+    return max(1, math.ceil(total))
+
+
+def _is_figure(output: dict[str, Any]) -> bool:
+    return not _DRAWN.isdisjoint(output.get("data", ())) or "lee" in output.get("metadata", {}).get("text/html", {})
+
+
+def summary(notebook: dict[str, Any]) -> str | None:
+    """The paragraph after :data:`MARK` as Markdown on one line, or None if there is none."""
+    for cell in notebook["cells"]:
+        for paragraph in "".join(cell["source"]).split("\n\n"):
+            if cell["cell_type"] == "markdown" and paragraph.startswith(MARK):
+                return " ".join(paragraph.removeprefix(MARK).split())
+    return None
+
+
+def spoken(n: int) -> str:
+    """The time as the site tells it.
+
+    Examples:
+        >>> spoken(1), spoken(12)
+        ('about a minute', 'about 12 minutes')
+    """
+    return "about a minute" if n == 1 else f"about {n} minutes"
+
+
+def tell_reading_time(app: "Sphinx", doctree: nodes.document) -> None:
+    """Write the reading time of a notebook under its title."""
+    path = Path(app.env.doc2path(app.env.docname))
+    title = next(doctree.findall(nodes.title), None)
+    if path.suffix != ".ipynb" or title is None:
+        return
+    time = spoken(minutes(_read(path)))
+    title.parent.insert(1, nodes.paragraph("", f"{time[0].upper()}{time[1:]} to read", classes=["lee-reading"]))
+
+
+class ChaptersDirective(SphinxDirective):
+    """A list of the book's chapters, each with its line and its reading time."""
+
+    has_content = False
+
+    def run(self) -> list[nodes.Node]:
+        """Write the list as Markdown and let the parser make cross-references and terms of it."""
+        lines = []
+        for docname in sorted(self.env.found_docs):
+            path = Path(self.env.doc2path(docname))
+            if path.suffix != ".ipynb" or not path.name[:2].isdigit():
+                continue
+            self.env.note_dependency(str(path))
+            notebook = _read(path)
+            told = summary(notebook) or ""
+            lines.append(f"1. [](/{docname}.ipynb) *({spoken(minutes(notebook))})*: {told}")
+        container = nodes.container(classes=["lee-chapters"])
+        self.state.nested_parse(StringList(lines, self.env.docname), self.content_offset, container)
+        return [container]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
