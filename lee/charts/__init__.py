@@ -7,6 +7,7 @@ who can't see it would be told). Numbers are rounded before they are drawn, so t
 keeps its bytes.
 """
 
+from lee.charts.fans import fans
 from lee.charts.fields import VectorField, arrows, orbit
 from lee.charts.intervals import intervals
 from lee.charts.landscape import landscape
@@ -27,7 +28,7 @@ __all__ = [
     # decompositions into layers
     "icicle", "cumulative",
     # images and vector fields
-    "pictures", "Picture", "tinted", "arrows", "VectorField", "orbit",
+    "pictures", "Picture", "tinted", "arrows", "fans", "VectorField", "orbit",
     # for a chart of one's own, or on a page of its own
     "page", "finish", "rounded", "enable", "PALETTE", "DIVERGING", "VEGALITE",
 ]  # fmt: skip

@@ -1,117 +1,163 @@
 """The local equivariance error of every mixture of a few generators, under sliders that need no kernel."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement, product
+from typing import Literal
 
 import altair
 import pandas as pd
 import torch
-from torch import Tensor
 
 from lee.charts import parts
 from lee.charts.theme import finish, rounded
-from lee.errors import InputError
+from lee.errors import InputError, nearest
+from lee.generators import Generator
 from lee.statistics import EquivarianceGram
 
 DIGITS = 7  # differences of these numbers are drawn: four would not do
+MOST = 7  # sliders; the page holds some 200 numbers for each model then
 RANGE = 1.0  # sliders go from minus this to this
 STEP = 0.05
+SCALES = ("linear", "sqrt")
+CROWD = 8  # models; of more the rows are narrow, and the numbers stand in a column of their own
+COLUMN = 104  # pixels
+
+Term = tuple[int, ...]
 
 
 def mixer(
     grams: Mapping[str, EquivarianceGram],
-    generators: Sequence[str],
+    generators: Sequence[str | Generator],
     *,
     caption: str,
     alt: str,
     start: Sequence[float] | None = None,
+    groups: Mapping[str, str] | None = None,
+    scale: Literal["linear", "sqrt"] = "linear",
     title: str | None = None,
     name: str | None = None,
 ) -> altair.LayerChart:
     r"""Dots at :math:`c^\\top G c` with standard errors, one row for each model; a slider for each entry of `c`.
 
-    With `q` the products `c_a c_b`, error and squared standard error are a linear and a quadratic form in `q`. So
-    the mean and the covariance of the Gram matrix' entries are all that the page has to hold, and no picture.
+    The error is a polynomial of second degree in `c`, its squared standard error one of fourth degree. So their
+    coefficients, means and covariances of the Gram matrix' entries, are all that the page has to hold, and no picture.
 
     Args:
         grams: Gram matrices by what the chart calls their models, in the order of the rows.
-        generators: Two to four measured generators, one slider each.
+        generators: Two to seven measured generators or mixtures of them, one slider each.
         caption: What the reader should see.
         alt: Alternative text.
         start: Where the sliders stand at first; on the first generator by default.
+        groups: Model → group, such as a family; groups have colours and a legend then, otherwise models have.
+        scale: `"linear"`, or `"sqrt"` for an axis on which the error's root, the size of the derivative, is linear.
         title: Title of the axis, with the unit.
         name: Label for `{numref}`.
 
     Raises:
-        InputError: If there is no model, there are fewer than two images, or the sliders are not two to four.
+        InputError: If there is no model, there are fewer than two images, the sliders are not two to seven, a model has no
+            group, or the scale is another.
     """
     if not grams or min(gram.n for gram in grams.values()) < 2:
         raise InputError("`mixer` needs at least one model, measured on two or more images.")
     k = len(generators)
-    if not 2 <= k <= 4:
-        raise InputError(f"`mixer` draws a slider for each of two to four generators; got {k}.")
+    if not 2 <= k <= MOST:
+        raise InputError(f"`mixer` draws a slider for each of two to seven generators; got {k}.")
     start = (1.0,) + (0.0,) * (k - 1) if start is None else start
     if len(start) != k:
         raise InputError(f"{k} generators need as many starting values; got {len(start)}.")
-    pairs = list(combinations_with_replacement(range(k), 2))
-    frame = pd.DataFrame({"model": m, **_moments(g, generators, pairs)} for m, g in grams.items())
-    title = title or "local equivariance error"
-    marks = _marks(rounded(frame, DIGITS), pairs, title, _farthest(grams, generators))
-    figure = altair.LayerChart(layer=marks).properties(width="container", height=38 * len(grams))
+    if scale not in SCALES:
+        raise InputError(f"Unknown scale {scale!r}.{nearest(scale, SCALES)}")
+    if groups is not None and (missing := [model for model in grams if model not in groups]):
+        raise InputError(f"`groups` has no group for model {missing[0]!r}.")
+    frame = pd.DataFrame(
+        {"model": m, "group": (groups or {}).get(m, m), **_moments(g, generators)} for m, g in grams.items()
+    )
+    axis = altair.Axis(tickCount=parts.PHONE_TICKS, labelOverlap=True)
+    crowded = len(grams) > CROWD
+    across = altair.Scale(type=scale, domain=[0, 1.1 * _farthest(grams, generators)], nice=False, clamp=True)
+    if crowded:
+        across.range = [0, altair.expr(f"width - {COLUMN}")]
+    x = altair.X("lee:Q", scale=across, axis=axis, title=title or "local equivariance error")
+    marks = _marks(frame, x, crowded=crowded, legend=groups is not None)
+    csv = rounded(frame, DIGITS).to_csv(index=False)
+    data = altair.InlineData(values=csv, format=altair.CsvDataFormat(type="csv"))
+    figure = altair.LayerChart(layer=marks, data=data, transform=_formulas(k))
+    figure = figure.properties(width="container", height=(18 if crowded else 38) * len(grams))
     return finish(figure.add_params(*_sliders(generators, start)), caption=caption, alt=alt, name=name)
 
 
-def _moments(gram: EquivarianceGram, generators: Sequence[str], pairs: Sequence[tuple[int, int]]) -> dict[str, float]:
-    """Means `q0, q1, …` of the Gram matrix' entries over images, and the covariances `s0_0, s0_1, …` of the means."""
+def _terms(k: int, degree: int) -> list[Term]:
+    """The products of `degree` of the `k` coefficients, as sorted indices."""
+    return list(combinations_with_replacement(range(k), degree))
+
+
+def _column(term: Term) -> str:
+    return "g" + "".join(map(str, term))
+
+
+def _moments(gram: EquivarianceGram, generators: Sequence[str | Generator]) -> dict[str, float]:
+    """Coefficients of the error, `g00, g01, …`, and of its squared standard error over images, `g0000, g0001, …`."""
     basis = torch.stack([gram.coefficients(generator) for generator in generators])
     per_image = torch.einsum("ka,nab,lb->nkl", basis, gram.per_image, basis)
+    pairs = _terms(len(generators), 2)
     entries = torch.stack([per_image[:, a, b] * (1 if a == b else 2) for a, b in pairs])  # (pairs, n)
-    covariance: Tensor = torch.cov(entries) / gram.n
-    return {f"q{i}": float(mean) for i, mean in enumerate(entries.mean(1))} | {
-        f"s{i}_{j}": float(covariance[i, j]) * (1 if i == j else 2)
-        for i, j in combinations_with_replacement(range(len(pairs)), 2)
+    covariance = (torch.cov(entries) / gram.n).tolist()
+    found = {_column(pair): float(mean) for pair, mean in zip(pairs, entries.mean(1), strict=True)}
+    fourth = dict.fromkeys(_terms(len(generators), 4), 0.0)
+    for i, j in product(range(len(pairs)), repeat=2):
+        fourth[tuple(sorted(pairs[i] + pairs[j]))] += covariance[i][j]
+    return found | {_column(term): value for term, value in fourth.items()}
+
+
+def _formulas(k: int) -> list[altair.CalculateTransform]:
+    """What the browser computes for each model when a slider moves."""
+    value, squared = (
+        " + ".join(f"datum.{_column(term)} * {' * '.join(f'c{i}' for i in term)}" for term in _terms(k, degree))
+        for degree in (2, 4)
+    )
+    steps = {
+        "lee": f"max(0, {value})",
+        "se": f"sqrt(max(0, {squared}))",
+        "low": "max(0, datum.lee - datum.se)",
+        "high": "datum.lee + datum.se",
+        "words": "format(datum.lee, '.3~g') + ' ± ' + format(datum.se, '.2~g')",
     }
+    return [altair.CalculateTransform(calculate=formula, **{"as": name}) for name, formula in steps.items()]
 
 
-def _farthest(grams: Mapping[str, EquivarianceGram], generators: Sequence[str]) -> float:
+def _farthest(grams: Mapping[str, EquivarianceGram], generators: Sequence[str | Generator]) -> float:
     """The largest error that the sliders can reach: a convex function is largest in a corner."""
     basis = {m: torch.stack([g.coefficients(x) for x in generators]) for m, g in grams.items()}
     corners = torch.tensor(list(product((-RANGE, RANGE), repeat=len(generators))), dtype=torch.float64)
     values = [torch.einsum("ck,kl,cl->c", corners, b @ grams[m].matrix @ b.T, corners) for m, b in basis.items()]
-    return float(f"{float(torch.stack(values).max()):.2g}")
+    largest = float(torch.stack(values).max())
+    return float(f"{largest:.2g}") if math.isfinite(largest) and largest > 0 else 1.0
 
 
-def _sliders(generators: Sequence[str], start: Sequence[float]) -> list[altair.Parameter]:
+def _sliders(generators: Sequence[str | Generator], start: Sequence[float]) -> list[altair.Parameter]:
+    names = [g if isinstance(g, str) else g.name for g in generators]
     return [
         altair.param(
             name=f"c{i}",
             value=float(value),
-            bind=altair.binding_range(min=-RANGE, max=RANGE, step=STEP, name=f"{generator.replace('_', ' ')} "),
+            bind=altair.binding_range(min=-RANGE, max=RANGE, step=STEP, name=f"{name.replace('_', ' ')} "),
         )
-        for i, (generator, value) in enumerate(zip(generators, start, strict=True))
+        for i, (name, value) in enumerate(zip(names, start, strict=True))
     ]
 
 
-def _marks(frame: pd.DataFrame, pairs: Sequence[tuple[int, int]], title: str, farthest: float) -> list[altair.Chart]:
+def _marks(frame: pd.DataFrame, x: altair.X, *, crowded: bool, legend: bool) -> list[altair.Chart]:
     """Bars of ± one standard error, dots, and the numbers beside them."""
-    q = [f"(c{a} * c{b})" for a, b in pairs]
-    value = " + ".join(f"datum.q{i} * {term}" for i, term in enumerate(q))
-    squared = " + ".join(
-        f"datum.s{i}_{j} * {q[i]} * {q[j]}" for i, j in combinations_with_replacement(range(len(q)), 2)
-    )
-    base = altair.Chart(frame).transform_calculate(lee=f"max(0, {value})", se=f"sqrt(max(0, {squared}))")
-    base = base.transform_calculate(
-        low="max(0, datum.lee - datum.se)",
-        high="datum.lee + datum.se",
-        words="format(datum.lee, '.3~g') + ' ± ' + format(datum.se, '.2~g')",
-    ).encode(y=parts.rows(frame, "model"))
-    coloured = base.encode(color=parts.legend(altair.Color, frame, "model").legend(None))
-    scale = altair.Scale(domain=[0, 1.1 * farthest], nice=False, clamp=True)
-    axis = altair.Axis(tickCount=parts.PHONE_TICKS, labelOverlap=True)
-    span = coloured.mark_rule(strokeWidth=2).encode(
-        x=altair.X("low:Q", scale=scale, axis=axis, title=title), x2="high:Q"
-    )
-    dot = coloured.mark_point(size=90).encode(x=altair.X("lee:Q", scale=scale, axis=axis, title=title))
-    words = base.mark_text(align="left", dx=10, dy=-10, fontSize=12)
-    words = words.encode(x=altair.X("lee:Q", scale=scale, axis=axis, title=title), text="words:N")
+    base = altair.Chart().encode(y=parts.rows(frame, "model"))
+    colour = parts.legend(altair.Color, frame, "group" if legend else "model")
+    coloured = base.encode(color=colour if legend else colour.legend(None))
+    low = x.copy()
+    low.shorthand = "low:Q"
+    span = coloured.mark_rule(strokeWidth=2).encode(x=low, x2="high:Q")
+    dot = coloured.mark_point(size=50 if crowded else 90).encode(x=x)
+    if crowded:
+        words = base.mark_text(align="right", fontSize=11).encode(x=altair.value("width"), text="words:N")
+    else:
+        words = base.mark_text(align="left", dx=10, dy=-10, fontSize=12).encode(x=x, text="words:N")
     return [span, dot, words]
