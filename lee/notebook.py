@@ -47,30 +47,32 @@ def setup(seed: int = 0, *, threads: int = 1) -> torch.Generator:
 
 @dataclass(frozen=True)
 class VerdictBox:
-    """A claim of the paper beside what this book measures, as a box.
+    """A claim, of the paper as a rule, beside what this book measures, as a box.
 
     Args:
         claim: What the paper says, in one sentence.
         source: Where it says so, such as `"abstract and Fig. 1"`.
         measured: What the cells above have measured, with numbers.
         verdict: One of `"reproduced"`, `"partly"`, `"not at this scale"`, `"contradicted"`.
+        heading: Who says so, if it isn't the paper, such as `"Theory says"`.
     """
 
     claim: str
     source: str
     measured: str
     verdict: str
+    heading: str = "Paper says"
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
             raise InputError(f"Unknown verdict {self.verdict!r}.{nearest(self.verdict, VERDICTS)}")
-        for field in ("claim", "source", "measured"):
+        for field in ("claim", "source", "measured", "heading"):
             if not getattr(self, field).strip():
                 raise InputError(f"A verdict needs a non-empty `{field}`.")
 
     def __str__(self) -> str:
         return (
-            f"Paper says ({self.source}): {self.claim}\n"
+            f"{self.heading} ({self.source}): {self.claim}\n"
             f"We measure: {self.measured}\n"
             f"Verdict: {VERDICTS[self.verdict].lower()}"
         )
@@ -80,7 +82,7 @@ class VerdictBox:
         kind = self.verdict.replace(" ", "-")
         return (
             f'<div class="lee-verdict lee-verdict-{kind} mathjax_process" role="note">'
-            f'<dl><dt>Paper says</dt><dd>{_prose(self.claim)} <span class="lee-source">{_prose(self.source)}'
+            f'<dl><dt>{_prose(self.heading)}</dt><dd>{_prose(self.claim)} <span class="lee-source">{_prose(self.source)}'
             f"</span></dd><dt>We measure</dt><dd>{_prose(self.measured)}</dd></dl>"
             f'<p class="lee-verdict-word"><strong>{VERDICTS[self.verdict]}</strong></p></div>'
         )
@@ -89,8 +91,8 @@ class VerdictBox:
         return {"text/html": self.html(), "text/plain": str(self)}
 
 
-def verdict(*, claim: str, source: str, measured: str, verdict: Verdict) -> VerdictBox:
-    """Set a claim of the paper beside what was measured; the last expression of a cell.
+def verdict(*, claim: str, source: str, measured: str, verdict: Verdict, heading: str = "Paper says") -> VerdictBox:
+    """Set a claim, of the paper as a rule, beside what was measured; the last expression of a cell.
 
     Compute `verdict` from the numbers in the cell, so that the box can't outlive its evidence.
 
@@ -99,11 +101,12 @@ def verdict(*, claim: str, source: str, measured: str, verdict: Verdict) -> Verd
         source: Where, such as `"abstract and Fig. 1"`.
         measured: What was measured, with numbers.
         verdict: `"reproduced"`, `"partly"`, `"not at this scale"` or `"contradicted"`.
+        heading: Who says so, if it isn't the paper, such as `"Theory says"`.
 
     Raises:
         InputError: If the verdict is another word (the nearest one is suggested) or a text is empty.
     """
-    return VerdictBox(claim, source, measured, verdict)
+    return VerdictBox(claim, source, measured, verdict, heading)
 
 
 def glue(name: str, value: Any, fmt: str = "") -> None:

@@ -8,7 +8,7 @@ unit of every direction moves the pixels equally far. The directions are then th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -161,6 +161,25 @@ def unit_sized(generator: Generator, *, aspect: float = 1.0) -> Generator:
     if size == 0:
         raise InputError(f"Generator {generator.name!r} moves no pixel, so it can't be scaled to a size.")
     return (1 / size * generator).renamed(generator.name, UNIT)
+
+
+def at_equal_size(
+    gram: EquivarianceGram, generators: Sequence[Generator] = ORTHOGONAL, *, aspect: float = 1.0
+) -> EquivarianceGram:
+    """The same Gram matrices over other generators, each scaled by :func:`unit_sized`: their diagonals can be compared.
+
+    Args:
+        gram: measured over generators in whose span the others are.
+        generators: K spatial generators.
+        aspect: longer over shorter side of the image.
+
+    Raises:
+        InputError: a generator is not in the span, or moves nothing.
+    """
+    units = tuple(unit_sized(g, aspect=aspect) for g in generators)
+    rows = torch.stack([gram.coefficients(g) for g in units])
+    per_image = rows @ gram.per_image.double().cpu() @ rows.T
+    return replace(gram, per_image=per_image, generators=units)
 
 
 def symmetry_spectrum(

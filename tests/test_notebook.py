@@ -36,6 +36,13 @@ def test_a_verdict_shows_claim_and_measurement(word: str) -> None:
     assert "We measure: 0.81 ± 0.05" in bundle["text/plain"]
 
 
+def test_a_claim_that_is_not_the_paper_s_says_whose_it_is() -> None:
+    box = notebook.verdict(**CLAIM, verdict="partly", heading="Theory says")
+    assert "<dt>Theory says</dt>" in box.html()
+    assert str(box).startswith("Theory says (§3, Fig. 2)")
+    assert "Paper says" in str(notebook.verdict(**CLAIM, verdict="partly"))
+
+
 def test_bad_verdicts_are_refused() -> None:
     with pytest.raises(InputError, match=r"Unknown verdict 'reproducd'. Did you mean 'reproduced'\?"):
         notebook.verdict(**CLAIM, verdict="reproducd")

@@ -9,7 +9,7 @@ from torch import Tensor
 import lee
 from lee.errors import InputError
 from lee.generators import AFFINE, BRIGHTNESS, CONTRAST, ROTATION, SCALE, TRANSLATION_X, Action, Generator
-from lee.spectrum import ORTHOGONAL, displacement_metric, symmetry_spectrum, unit_sized
+from lee.spectrum import ORTHOGONAL, at_equal_size, displacement_metric, symmetry_spectrum, unit_sized
 from lee.statistics import EquivarianceGram
 
 
@@ -184,3 +184,13 @@ def test_unit_sized_generators_move_by_one_half_side() -> None:
     assert torch.allclose(displacement_metric(ORTHOGONAL), torch.diag(displacement_metric(ORTHOGONAL).diag()))
     with pytest.raises(InputError, match="moves no pixel"):
         unit_sized(Generator("nothing", (0.0,) * 9))
+
+
+def test_gram_matrices_at_equal_size_have_the_errors_of_unit_sized_generators() -> None:
+    gram = gram_of(drawn(20))
+    same = at_equal_size(gram)
+    assert same.basis == tuple(g.name for g in ORTHOGONAL)
+    for k, generator in enumerate(ORTHOGONAL):
+        assert float(same.matrix[k, k]) == pytest.approx(gram.lee(unit_sized(generator)).value)
+    before, after = (symmetry_spectrum(g, resamples=5).eigenvalues for g in (gram, same))
+    assert torch.allclose(before, after)
