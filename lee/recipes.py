@@ -17,6 +17,7 @@ CHOICES = {
     "optimizer": ("adamw", "sgd"),
     "augmentation": ("none", "flip-crop", "strong", "rotate"),
     "precision": ("float32", "bfloat16"),
+    "penalty_estimator": ("random", "exact"),
 }
 
 
@@ -46,6 +47,10 @@ class Recipe:
         pretrain_epochs: passes over all training images as a masked autoencoder before; 0 for none.
         pretrain_lr: peak learning rate of these.
         mask_ratio: share of the patches hidden from the masked autoencoder, in (0, 1).
+        penalty: weight of `lee.training.EquivariancePenalty` in the loss; 0 for none.
+        penalty_generators: names of the generators that it covers.
+        penalty_images: how many images of each batch it moves; 0 for all.
+        penalty_estimator: `random` (one direction per image) or `exact` (all generators).
     """
 
     dataset: str
@@ -67,8 +72,14 @@ class Recipe:
     pretrain_epochs: int = 0
     pretrain_lr: float = 1e-3
     mask_ratio: float = 0.75
+    penalty: float = 0.0
+    penalty_generators: tuple = ("translation_x", "translation_y", "rotation")  # type: ignore[type-arg]  # of names
+    penalty_images: int = 0
+    penalty_estimator: str = "random"
 
     def __post_init__(self) -> None:
+        if isinstance(self.penalty_generators, list):  # as YAML has it
+            object.__setattr__(self, "penalty_generators", tuple(self.penalty_generators))
         for item in fields(self):
             value = getattr(self, item.name)
             numeric = item.type in (int, float)
@@ -93,6 +104,9 @@ class Recipe:
             "pretrain_epochs": self.pretrain_epochs >= 0,
             "pretrain_lr": self.pretrain_lr > 0,
             "mask_ratio": 0 < self.mask_ratio < 1,
+            "penalty": self.penalty >= 0,
+            "penalty_generators": len(self.penalty_generators) > 0,
+            "penalty_images": self.penalty_images == 0 or 2 <= self.penalty_images <= self.batch_size,
         }
         for name, valid in ranges.items():
             if not valid:
@@ -129,6 +143,8 @@ class ZooSpec:
         content = asdict(self)
         for described in ("title", "family"):
             content.pop(described)
+        if not self.recipe.penalty:  # what a penalty of weight 0 would be like determines nothing
+            content["recipe"] = {k: v for k, v in content["recipe"].items() if not k.startswith("penalty")}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

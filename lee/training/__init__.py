@@ -24,8 +24,17 @@ from lee.recipes import Recipe, ZooSpec
 from lee.training.batches import batches, fraction
 from lee.training.checkpoints import EpochRecord, read, save
 from lee.training.masked import MaskedAutoencoder
+from lee.training.penalty import EquivariancePenalty
 
-__all__ = ["EpochRecord", "MaskedAutoencoder", "TrainResult", "evaluate", "learning_rate", "train"]
+__all__ = [
+    "EpochRecord",
+    "EquivariancePenalty",
+    "MaskedAutoencoder",
+    "TrainResult",
+    "evaluate",
+    "learning_rate",
+    "train",
+]
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,9 @@ def train(
     """Train `spec` on `train_set`, scoring `test_set` as often as the recipe says.
 
     A recipe with `pretrain_epochs` first learns to fill in masked patches (`MaskedAutoencoder`), without
-    labels and on all training images, and then to classify the recipe's fraction of them.
+    labels and on all training images, and then to classify the recipe's fraction of them. One with a
+    `penalty` adds that much of `EquivariancePenalty` to the loss of the classification, in float32
+    whatever the precision of the rest.
 
     Args:
         spec: architecture and recipe.
@@ -147,11 +158,15 @@ def train(
 
 def _phases(model: Normalized, recipe: Recipe) -> list[_Phase]:
     """The stretches of a training; each optimiser is made when its phase begins."""
+    penalty = EquivariancePenalty(recipe.penalty_generators, recipe.penalty_estimator) if recipe.penalty else None
 
     def supervised(batch: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             output = model(batch)
-        return nn.functional.cross_entropy(output.float(), target, label_smoothing=recipe.label_smoothing)
+        loss = nn.functional.cross_entropy(output.float(), target, label_smoothing=recipe.label_smoothing)
+        if penalty is None:
+            return loss
+        return loss + recipe.penalty * penalty(model, batch[: recipe.penalty_images or None])
 
     first, phases = recipe.pretrain_epochs, []
     if first:
