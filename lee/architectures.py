@@ -89,7 +89,7 @@ def vit(blur: bool = False, **arguments: Any) -> nn.Module:
 
     net = VisionTransformer(**arguments)
     if blur:
-        net.patch_embed.proj = _BlurredPatches(cast(nn.Conv2d, net.patch_embed.proj))  # type: ignore[assignment]
+        net.patch_embed.proj = _BlurredPatches(cast(nn.Conv2d, net.patch_embed.proj))
     return net
 
 

@@ -1,0 +1,108 @@
+"""The networks trained for equivariance: found by name, measured, and joined over seeds."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from lee import datasets, equivariance, models, sweep
+from lee.errors import InputError
+from lee.recipes import load_specs
+from lee.training import EquivariancePenalty
+from lee.zoo import train_zoo
+
+RECIPES = """
+defaults:
+  input_size: [1, 8, 8]
+  mean: [0.3]
+  std: [0.4]
+  recipe: {dataset: digits, epochs: 1, warmup_epochs: 0.5, batch_size: 64, penalty_images: 8}
+families: {cnn: CNN}
+models:
+  small: {family: cnn, title: A small one, factory: "lee.equivariant:plain_cnn", arguments: {channels: [2, 3]}}
+  small-1: {like: small, recipe: {penalty: 1.0}}
+  small-1-seed1: {like: small-1, recipe: {seed: 1}}
+  never: {like: small, recipe: {seed: 2}}
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("equivariance") / "equivariance.yaml"
+    path.write_text(RECIPES)
+    for name in ("small", "small-1", "small-1-seed1"):
+        train_zoo(name, recipes=path, progress=False)
+    return path
+
+
+def test_networks_are_measured_written_read_and_joined_over_seeds(file: Path, tmp_path: Path) -> None:
+    names = equivariance.trained(file)
+    assert names == ["small", "small-1", "small-1-seed1"]
+    frame = equivariance.measure(
+        names, {"clean": "digits", "noise": "corrupt:digits/gaussian_noise/5"}, n=60, n_moved=30, file=file
+    )
+    assert len(frame) == 6
+    assert frame["penalty"].tolist() == [0.0] * 2 + [1.0] * 4
+    model, data = equivariance.load("small", file), datasets.load("digits", n=60)
+    with torch.no_grad():
+        correct = (model(data.images).argmax(1) == data.labels).double().mean().item()
+        share = EquivariancePenalty(("translation_x", "translation_y", "rotation"), "exact")(model, data.images[:30])
+    assert frame["accuracy"][0] == pytest.approx(correct)
+    assert frame["moved"][0] == pytest.approx(share.item(), rel=1e-4)
+    assert (frame["other"] > 0).all()
+    path = tmp_path / "new" / "scores.parquet"
+    equivariance.write(frame, path)
+    joined = equivariance.summary(equivariance.read(path))
+    assert joined["row"].tolist() == ["small", "small", "small-1", "small-1"]
+    assert joined["seeds"].tolist() == [1, 1, 2, 2]
+    assert joined["moved"][2] == pytest.approx(frame.loc[[2, 4], "moved"].mean())
+    assert joined["accuracy_sd"].isna().tolist() == [True, True, False, False]
+
+
+def test_a_share_is_the_same_in_chunks_and_its_error_is_that_of_resampled_images() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, 5)).eval()
+    x = datasets.load("digits", n=80).images
+    whole = equivariance.moved_share(model, x, ["rotation", "scale"], chunk=80)
+    assert equivariance.moved_share(model, x, ["rotation", "scale"], chunk=7).value == pytest.approx(whole.value)
+    penalty = EquivariancePenalty(["rotation", "scale"], "exact")
+    with torch.no_grad():
+        scores, moved = penalty.terms(model, x)
+    rng = np.random.default_rng(0)
+    values = []
+    for _ in range(400):
+        chosen = torch.from_numpy(rng.integers(0, 80, 80))
+        z = scores[chosen]
+        values.append(float(moved[chosen].square().sum() / (z - z.mean(0)).square().sum()))
+    assert whole.stderr == pytest.approx(np.std(values), rel=0.25)
+
+
+def test_seconds_of_a_step_are_those_of_a_training(file: Path) -> None:
+    seconds = equivariance.step_seconds(["small", "small-1"], steps=2, repeats=1, file=file)
+    assert list(seconds.index) == ["small", "small-1"]
+    assert 0 < seconds["small"] < seconds["small-1"]  # a penalty is more work
+
+
+def test_a_sweep_can_name_every_network_of_the_chapter() -> None:
+    spec = sweep.load(Path(__file__).parents[1] / "data" / "results" / "equivariance.yaml")
+    assert {name.partition(":")[2] for name in spec.models} == set(load_specs(equivariance.recipes()))
+    for name in equivariance.trained():
+        model = models.load(f"lee.equivariance:{name}")
+        assert model.net.class_names == datasets.load("cifar10", n=1).class_names
+    with pytest.raises(InputError, match="can't be imported"):
+        models.load("lee.equivariance:resnet-2")
+
+
+def test_what_is_missing_is_said(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Did you mean 'small'"):
+        equivariance.load("smal", file)
+    with pytest.raises(InputError, match="never"):
+        equivariance.load("never", file)
+    with pytest.raises(InputError, match="BENCH=equivariance"):
+        equivariance.read(tmp_path / "none.parquet")
+    pd.DataFrame({"name": [1]}).to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(InputError, match="lacks row, family"):
+        equivariance.read(tmp_path / "other.parquet")
