@@ -112,6 +112,23 @@ def test_the_status_page_counts_cells(sample: Path) -> None:
 
 
 @pytest.mark.slow
+def test_launch_buttons_are_there_once_they_are_configured(sample: Path, tmp_path: Path) -> None:
+    assert not re.search(r"mybinder|colab\.research", (sample / "book" / f"{CHAPTER}.html").read_text())
+    root = write_sample_book(tmp_path, run=True)
+    config = root / "_config.yml"
+    comment = re.search(r"(?m)^# repository:.*\n# launch_buttons:\n#   .*\n", config.read_text())
+    assert comment
+    config.write_text(config.read_text().replace(comment[0], re.sub(r"(?m)^# ", "", comment[0])))
+    book.prepare(root, root / "_build" / "book-src")
+    text = (book.render(root).parent / "book" / f"{CHAPTER}.html").read_text()
+    assert f"https://mybinder.org/v2/gh/OWNER/REPOSITORY/main?urlpath=lab/tree/book/{CHAPTER}.ipynb" in text
+    assert f"https://colab.research.google.com/github/OWNER/REPOSITORY/blob/main/book/{CHAPTER}.ipynb" in text
+    reader = Requests()
+    reader.feed(text)
+    assert not [url for url in reader.found if re.match(r"(https?:)?//", url)]
+
+
+@pytest.mark.slow
 def test_a_figure_without_words_stops_the_build(tmp_path: Path) -> None:
     root = write_sample_book(tmp_path, run=True)
     path = root / "book" / "index.ipynb"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser.visits import DESKTOP, PHONE, TOO_WIDE, Visit
+from browser.visits import DESKTOP, PATIENCE, PHONE, TOO_WIDE, Visit
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
@@ -19,8 +19,6 @@ from lee.explorer.state import mixture_of
 from lee.generators import SCALE
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
-
-PATIENCE = 120_000  # milliseconds; only a failure waits that long
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from browser.visits import DESKTOP, PHONE, TOO_WIDE, pages, visit
+from browser.visits import DESKTOP, PHONE, TOO_WIDE, barriers, pages, visit
 from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
@@ -13,6 +13,10 @@ pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "_build" / "screenshots"
 LOOKS = {"light": (DESKTOP, False), "dark": (DESKTOP, True), "phone": (PHONE, False)}
+# What axe-core is asked in each look: everything once, and what else a look decides. (Colours are theirs alone.)
+RULES: dict[str, tuple[str, ...] | None] = {
+    "light": (), "dark": ("color-contrast", "link-in-text-block"), "phone": None,
+}  # fmt: skip
 GENERATED = ("genindex.html", "py-modindex.html", "search.html")
 
 FIGURES_WITHOUT_WORDS = """() => [...document.querySelectorAll('.bd-article figure')]
@@ -59,6 +63,8 @@ def test_every_page_is_whole_and_quiet(browser: Browser, site: Path, address: st
     for path in pages(site):
         with visit(browser, address, path, size=size, dark=dark) as seen:
             told = complaints(seen.page) if Path(path).name not in GENERATED else []
+            if (rules := RULES[look]) is not None:
+                told += barriers(seen.page, *rules)
             told += [f"console: {text}" for text in seen.console]
             told += [f"failed request: {url}" for url in seen.failed]
             told += [f"request to another host: {url}" for url in seen.foreign]
@@ -137,11 +143,18 @@ def test_a_visit_notices_what_is_wrong(browser: Browser, tmp_path: Path) -> None
         "<html><body><article class='bd-article'><img src='missing.png' alt=''><figure>x</figure>"
         "<span class='math'>x</span><div style='width:3000px'>wide</div>"
         "<div class='lee-chart' data-state='failed'></div></article>"
-        "<script>console.error('loud')</script></body></html>"
+        "<p style='color:#999;background:#aaa'>pale</p><script>console.error('loud')</script></body></html>"
     )
     with visit(browser, tmp_path.as_uri(), "bad.html") as seen:
-        told = " | ".join(complaints(seen.page))
+        told = " | ".join(complaints(seen.page) + barriers(seen.page))
         assert seen.failed
         assert "loud" in seen.console
-    for words in ("no caption", "no alternative text", "not typeset", "not drawn", "wider than the window"):
+    for words in (
+        "no caption",
+        "no alternative text",
+        "not typeset",
+        "not drawn",
+        "wider than the window",
+        "color-contrast",
+    ):
         assert words in told

@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
 PHONE, DESKTOP = (390, 844), (1280, 900)
+PATIENCE = 120_000  # milliseconds; only a failure waits that long
 
 # Every chart has been drawn (or has failed), and every formula has been set.
 READY = """() => {
@@ -20,6 +22,10 @@ READY = """() => {
 }"""
 
 TOO_WIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+GRAVE = ("serious", "critical")
+# Whole charts and formulas have words of their own; what they are drawn of is not looked at, piece by piece.
+DRAWN = {"exclude": [[".lee-chart svg > *"], ["mjx-container > *"]]}
 
 
 @dataclass
@@ -47,8 +53,8 @@ def visit(
     page.on("response", lambda r: seen.failed.append(f"{r.status} {r.url}") if r.status >= 400 else None)
     home = (address, "data:", "blob:")
     page.on("request", lambda r: None if r.url.startswith(home) else seen.foreign.append(r.url))
-    page.goto(f"{address}/{path}", wait_until="load")
-    page.wait_for_function(READY, timeout=60_000)
+    page.goto(f"{address}/{path}", wait_until="load", timeout=PATIENCE)
+    page.wait_for_function(READY, timeout=PATIENCE)
     yield seen
     context.close()
 
@@ -57,3 +63,23 @@ def pages(site: Path) -> list[str]:
     """Paths of all pages of the site below its root, without the one that only leads to the front page."""
     every = (p.relative_to(site).as_posix() for p in site.rglob("*.html") if "_static" not in p.parts)
     return sorted(path for path in every if path != "index.html")
+
+
+def barriers(page: Page, *rules: str) -> list[str]:
+    """What axe-core finds on an open page that would keep somebody from reading it: one line for each rule broken.
+
+    Args:
+        page: The page; the script comes from the installed package, not from a network.
+        rules: Names of axe-core's rules; all of them by default.
+    """
+    # Without `preload` axe-core asks for no style sheet a second time.
+    options: dict[str, object] = {"resultTypes": ["violations"], "preload": False}
+    if rules:
+        options["runOnly"] = {"type": "rule", "values": list(rules)}
+    found = Axe().run(page, context=DRAWN, options=options).response["violations"]
+    return [
+        f"{one['id']} ({one['impact']}, {len(one['nodes'])} times): {one['help']}, such as {one['nodes'][0]['target']} "
+        f"{one['nodes'][0]['html'][:160]}"
+        for one in found
+        if one["impact"] in GRAVE
+    ]
