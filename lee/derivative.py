@@ -24,7 +24,7 @@ from lee.generators import AFFINE, PHOTOMETRIC, Action, AnyGenerator, Generator,
 from lee.measuring import Output, check_input, check_output_name, plain, select, untouched
 from lee.representations import Image, Representations, Trivial, of_output
 from lee.sampling import Sampler
-from lee.stacked import load_formulas, pushforward, workspace
+from lee.stacked import check_mode, load_formulas, pushed, workspace
 from lee.statistics import EquivarianceGram, Estimate, concatenate
 
 Model = Callable[[Tensor], Any]
@@ -78,7 +78,8 @@ def _actions_on_output(
 
 
 def terms_of(
-    model: Model, x: Tensor, generators: Sequence[Generator | Action], output: Output, sampler: Sampler, given: Representations
+    model: Model, x: Tensor, generators: Sequence[Generator | Action], output: Output, sampler: Sampler, given: Representations,
+    mode: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
     """The output of one chunk, and the two terms `J_f(x)·(X_k·x)` and `X_k·f(x)` of its Lie derivatives.
 
@@ -86,30 +87,34 @@ def terms_of(
         The output (N, ...), then (K, N, ...) each; the last is None where it vanishes.
     """
     tangents = infinitesimal_actions(generators, x, sampler)
-    value, lanes = pushforward(lambda z: select(model(z), output), x, tangents)
+    value, lanes = pushed(lambda z: select(model(z), output), x, tangents, mode)
     if lanes is None:
-        raise InputError("The model's output does not depend on its input, so there is no derivative to measure.")
+        raise InputError(
+            "The model's output does not depend on its input, so there is no derivative to measure. If it does so by ways "
+            "that torch can't follow (NumPy, detach), use mode='differences'."
+        )
     if value.ndim == 0 or len(value) != len(x):
         raise InputError(
             f"The output must have one entry per input along its first axis; {len(x)} inputs gave shape {tuple(value.shape)}."
         )
     if not bool(lanes.any()) and bool(tangents.any()):
-        _warn_if_constant(lambda z: select(model(z), output), x)
+        _warn_if_constant(lambda z: select(model(z), output), x, mode)
     return value, lanes, _actions_on_output(generators, value, x, sampler, given)
 
 
 def _derivatives(
-    model: Model, x: Tensor, generators: Sequence[Generator | Action], output: Output, sampler: Sampler, given: Representations
+    model: Model, x: Tensor, generators: Sequence[Generator | Action], output: Output, sampler: Sampler, given: Representations,
+    mode: str,
 ) -> Tensor:  # fmt: skip
     """`L_k f(x)` of one chunk: shape (K, N, ...)."""
-    _, lanes, moved = terms_of(model, x, generators, output, sampler, given)
+    _, lanes, moved = terms_of(model, x, generators, output, sampler, given, mode)
     return lanes if moved is None else lanes - moved
 
 
-def _warn_if_constant(function: Model, x: Tensor) -> None:
+def _warn_if_constant(function: Model, x: Tensor, mode: str) -> None:
     """Tell an exactly invariant model from one that ignores its input, by its derivative in a random direction."""
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-    lanes = pushforward(function, x, direction[None])[1]
+    lanes = pushed(function, x, direction[None], mode)[1]
     if lanes is None or not bool(lanes.any()):
         warnings.warn(
             "The model's output does not change in any direction around these inputs: it ignores them or is saturated. "
@@ -141,6 +146,7 @@ def lie_derivative(
     boundary: str = "reflect",
     align_corners: bool = False,
     representations: Representations = None,
+    mode: str = "auto",
     chunk: int | None = None,
 ) -> Tensor:
     r"""The Lie derivative :math:`L_X f(x) = J_f(x)\,(X \cdot x) - X \cdot f(x)`, as the paper defines it.
@@ -155,6 +161,9 @@ def lie_derivative(
         boundary: `"reflect"` or `"circular"`.
         align_corners: Pixel convention, see :class:`lee.Sampler`.
         representations: How the output transforms where its shape leaves that open.
+        mode: `"auto"` differentiates forward, and by backward passes where torch has no forward-mode derivative of something
+            in the model; `"forward"` and `"reverse"` insist. All are exact. `"differences"` takes central differences of the
+            model, for one that torch can't differentiate; measure in double precision then.
         chunk: Images per pass; None chooses by size.
 
     Returns:
@@ -172,11 +181,13 @@ def lie_derivative(
     """
     resolved = get(generator)
     check_output_name(output)
+    check_mode(mode)
     check_input(model, x, image=isinstance(resolved, Generator))
     sampler, inner = sampler_of(x, kernel, boundary, align_corners), plain(model)
     with untouched(inner), memory.kept(), torch.no_grad(), workspace(x):
         parts = [
-            _derivatives(inner, part, [resolved], output, sampler, representations)[0] for part in _chunks(x, 1, chunk)
+            _derivatives(inner, part, [resolved], output, sampler, representations, mode)[0]
+            for part in _chunks(x, 1, chunk)
         ]
     return torch.cat(parts)
 
@@ -214,6 +225,7 @@ def equivariance_gram(
     boundary: str = "reflect",
     align_corners: bool = False,
     representations: Representations = None,
+    mode: str = "auto",
     chunk: int | None = None,
     progress: bool = True,
 ) -> EquivarianceGram:
@@ -228,6 +240,7 @@ def equivariance_gram(
         boundary: Boundary extension.
         align_corners: Pixel convention.
         representations: How the output transforms.
+        mode: How the model is differentiated.
         chunk: Images per pass.
         progress: Whether to show a progress bar.
 
@@ -238,6 +251,7 @@ def equivariance_gram(
         InputError: For input that can't be measured, and for no images at all.
     """
     check_output_name(output)
+    check_mode(mode)
     chosen = tuple(get(g) for g in generators) if generators is not None else None
     if chosen is not None and not chosen:
         raise InputError("`generators` is empty; name at least one, or pass None for the default ones.")
@@ -255,7 +269,7 @@ def equivariance_gram(
             sampler = sampler_of(batch, kernel, boundary, align_corners)
             with workspace(batch):
                 for part in _chunks(batch, len(used), chunk):
-                    lanes = _derivatives(inner, part, used, output, sampler, representations)
+                    lanes = _derivatives(inner, part, used, output, sampler, representations, mode)
                     name = output if isinstance(output, str) else getattr(output, "__name__", "callable")
                     grams.append(EquivarianceGram(_gram(lanes), used, kernel, boundary, align_corners, name))
                     bar.update(len(part))
@@ -274,6 +288,7 @@ def local_equivariance_error(
     boundary: str = "reflect",
     align_corners: bool = False,
     representations: Representations = None,
+    mode: str = "auto",
     chunk: int | None = None,
     progress: bool = True,
 ) -> Estimate:
@@ -283,6 +298,6 @@ def local_equivariance_error(
     """
     gram = equivariance_gram(
         model, images, generators=[generator], output=output, kernel=kernel, boundary=boundary, align_corners=align_corners,
-        representations=representations, chunk=chunk, progress=progress,
+        representations=representations, mode=mode, chunk=chunk, progress=progress,
     )  # fmt: skip
     return gram.lee(gram.generators[0])

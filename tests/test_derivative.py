@@ -257,7 +257,7 @@ def test_metric_accumulates_like_one_pass() -> None:
 
 def test_every_public_call_takes_the_same_keywords() -> None:
     """The names are used by others: they must not drift apart."""
-    common = ["output", "kernel", "boundary", "align_corners", "representations", "chunk"]
+    common = ["output", "kernel", "boundary", "align_corners", "representations", "mode", "chunk"]
     for call in (lee.lie_derivative, lee.equivariance_gram, lee.local_equivariance_error):
         parameters = inspect.signature(call).parameters
         keywords = [

@@ -16,7 +16,7 @@ from lee.layerwise.trace import Traced
 from lee.measuring import Output, select
 from lee.representations import Representations
 from lee.sampling import Sampler
-from lee.stacked import by_dual_numbers
+from lee.stacked import ForwardModeError, by_dual_numbers
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _terms(setting: Setting, run: Run, x: Tensor, total: _Total, lanes: int) -> 
             return (
                 _forward(setting, run, x, total, lanes) if mode == "forward" else _reverse(setting, run, x, total, mode)
             )
-        except (BackwardError, ForwardError) as error:
+        except (BackwardError, ForwardError, ForwardModeError) as error:
             reasons.append(f"mode={mode!r} can't be used with this model: {error}")
     advice = "" if setting.mode == "auto" else f" Use mode={'reverse' if setting.mode == 'forward' else 'forward'!r}."
     raise InputError(" ".join(reasons) + advice)
@@ -208,7 +208,7 @@ def _by_torch(run: Run, x: Tensor, tangent: Tensor) -> Tensor | None:
     """`J·(X·x)` by torch's own forward mode, with nothing of ours; None where torch has no formula for something."""
     try:
         other = by_dual_numbers(run, x, tangent)[1]
-    except (RuntimeError, NotImplementedError) as error:
+    except (RuntimeError, ForwardModeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         return None

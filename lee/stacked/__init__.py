@@ -1,13 +1,18 @@
 """Stacked forward mode: push one primal and K tangents through any torch function in a single pass.
 
 `tensor` holds the tensor subclass and the fallback to functorch; `layout`, `pointwise`, `contraction`, `convolution` and
-`normalisation` hold the rules per operator; `pushforward` is the entry. The method and its cost are described in
+`normalisation` hold the rules per operator; `pushforward` is the entry, `alternatives` what is left where torch
+has no forward mode. The method and its cost are described in
 chapter 2 of the book, the measured ratios in `benchmarks/`.
 """
 
 from lee.stacked import contraction, convolution, layout, normalisation, pointwise  # noqa: F401  (register the rules)
+from lee.stacked.alternatives import check_mode, pushed
 from lee.stacked.convolution import workspace
 from lee.stacked.pushforward import by_dual_numbers, push_leaves, pushforward
-from lee.stacked.tensor import Stacked, load_formulas, record_fallbacks
+from lee.stacked.tensor import ForwardModeError, Stacked, load_formulas, record_fallbacks
 
-__all__ = ["Stacked", "by_dual_numbers", "load_formulas", "push_leaves", "pushforward", "record_fallbacks", "workspace"]
+__all__ = [
+    "ForwardModeError", "Stacked", "by_dual_numbers", "check_mode", "load_formulas", "push_leaves", "pushed", "pushforward",
+    "record_fallbacks", "workspace",
+]  # fmt: skip

@@ -1,28 +1,83 @@
 """Jacobian-vector products of a whole function: stacked where possible, by dual numbers where not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
+from torch._ops import OpOverloadPacket
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from lee.errors import LeeError
 from lee.stacked.convolution import workspace
-from lee.stacked.tensor import Stacked, load_formulas, note_fallback
+from lee.stacked.tensor import ForwardModeError, Stacked, load_formulas, name_of, note_fallback
+
+
+class _Complete(TorchFunctionMode):
+    """While active, a function without a forward-mode derivative is named, also where torch would pass over it in silence."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the function.
+
+        Raises:
+            ForwardModeError: If torch has no formula for it, or it is a foreign operator that drops the tangents.
+        """
+        try:
+            out = func(*args, **(kwargs or {}))
+        except (RuntimeError, NotImplementedError) as error:
+            if "forward AD" in str(error):
+                raise ForwardModeError(name_of(func)) from error
+            raise
+        if _is_foreign(func) and any(map(_is_dual, _leaves((args, kwargs)))) and not all(map(_is_dual, _leaves(out))):
+            raise ForwardModeError(str(func))
+        return out
+
+
+@contextmanager
+def _followed() -> Iterator[None]:
+    """Run a function on dual numbers inside; what can't be followed is named."""
+    try:
+        with sdpa_kernel(SDPBackend.MATH), _Complete():
+            yield
+    except NotImplementedError as error:
+        if "forward mode AD" not in str(error):
+            raise
+        raise ForwardModeError("a custom autograd function") from error
+
+
+def _is_foreign(func: Any) -> bool:
+    """Whether a function is an operator of another library, such as torchvision's."""
+    return isinstance(func, OpOverloadPacket) and not func._qualified_op_name.startswith(("aten::", "prims::"))
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    return [v for v in pytree.tree_leaves(value) if isinstance(v, Tensor) and v.dtype.is_floating_point]
+
+
+def _is_dual(value: Tensor) -> bool:
+    return forward_ad.unpack_dual(value).tangent is not None
 
 
 def by_dual_numbers(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> tuple[Any, Tensor | None]:
-    """One tangent after the other with torch's dual numbers: slow, but takes everything that torch can differentiate."""
+    """One tangent after the other with torch's dual numbers: slow, but takes everything that torch can differentiate.
+
+    Raises:
+        ForwardModeError: For a function that torch's forward mode can't be followed through.
+    """
     load_formulas()
     lanes, value = [], None
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it has no forward-mode derivative
     try:
         for tangent in tangents:
-            with sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
-                result = function(forward_ad.make_dual(x.clone(), tangent.contiguous()))
+            with forward_ad.dual_level():
+                dual = forward_ad.make_dual(x.clone(), tangent.contiguous())
+                with _followed():
+                    result = function(dual)
                 if not isinstance(result, Tensor):
                     return result, None
                 value, lane = forward_ad.unpack_dual(result)
@@ -105,9 +160,9 @@ def _dual_leaves(
     function: Callable[[list[Tensor]], list[Tensor]], primals: list[Tensor], tangents: list[Tensor]
 ) -> tuple[list[Tensor], list[Tensor | None]]:
     load_formulas()
-    with sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
-        results = function(
-            [forward_ad.make_dual(p.clone(), t.contiguous()) for p, t in zip(primals, tangents, strict=True)]
-        )
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(p.clone(), t.contiguous()) for p, t in zip(primals, tangents, strict=True)]
+        with _followed():
+            results = function(duals)
         parts = [forward_ad.unpack_dual(r) for r in results]
         return [p.primal.clone() for p in parts], [None if p.tangent is None else p.tangent.clone() for p in parts]

@@ -12,16 +12,18 @@ above the dispatcher, in `__torch_function__`, because functorch's transforms ca
 
 import importlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
+
+from lee.errors import InputError
 
 RULES: dict[Any, Callable[..., Any]] = {}  # ATen overload -> rule
 FUNCTION_RULES: dict[Any, Callable[..., Any]] = {}  # torch function -> rule, tried before its decomposition
@@ -31,6 +33,16 @@ _fallbacks: ContextVar[list[str] | None] = ContextVar("lee_fallbacks", default=N
 
 class NoRuleError(NotImplementedError):
     """An operator without a rule met a stacked tensor."""
+
+
+class ForwardModeError(InputError):
+    """Torch has no forward-mode derivative of a function that the model uses."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Torch has no forward-mode derivative of {name.rpartition('.')[2]}. Use mode='reverse' where the model has a "
+            "backward pass, else mode='differences'."
+        )
 
 
 class Stacked(Tensor):
@@ -97,7 +109,8 @@ def primal(value: Any) -> Any:
     return value.buffer[0] if isinstance(value, Stacked) else value
 
 
-def _name(func: Any) -> str:
+def name_of(func: Any) -> str:
+    """What a function is called in messages."""
     return getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or str(func)
 
 
@@ -111,14 +124,14 @@ def load_formulas() -> None:
 
 def _by_functorch(func: Any, args: Any, kwargs: Any) -> Any:
     """Differentiate one function by `vmap(jvp)`: the rule of everything without a rule."""
-    note_fallback(_name(func))
+    note_fallback(name_of(func))
     load_formulas()
     leaves, tree = pytree.tree_flatten((args, kwargs))
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Stacked)]
     stacks = [leaves[i].buffer for i in places]
     mutates = _mutates_first(func)
     if mutates and places[0] != 0:
-        raise NoRuleError(f"{_name(func)} writes a stacked tensor into a plain one")
+        raise NoRuleError(f"{name_of(func)} writes a stacked tensor into a plain one")
 
     def call(*values: Tensor) -> Any:
         filled = list(leaves)
@@ -129,18 +142,42 @@ def _by_functorch(func: Any, args: Any, kwargs: Any) -> Any:
         return positional[0] if mutates and not isinstance(result, Tensor) else result
 
     primals = tuple(s[0] for s in stacks)
-
-    def derivative(*tangents: Tensor) -> Any:
-        return torch.func.jvp(_tensors_only(call), primals, tangents)[1]
-
     with sdpa_kernel(SDPBackend.MATH):
         value = call(*primals)
-        directions = torch.func.vmap(derivative)(*(s[1:] for s in stacks))
+        directions = _directions(_tensors_only(call), primals, tuple(s[1:] for s in stacks), name_of(func))
     result = _zip_stacks(value, directions)
     if mutates and isinstance(leaves[places[0]], Stacked):
         leaves[places[0]].buffer.copy_(result.buffer)
         return leaves[places[0]]
     return result
+
+
+def _directions(call: Callable[..., Any], primals: tuple[Tensor, ...], lanes: tuple[Tensor, ...], name: str) -> Any:
+    """The tangents of a function's outputs.
+
+    Raises:
+        ForwardModeError: If torch's forward mode passes over the function, as it does over torchvision's own operators.
+    """
+
+    def along(*tangents: Tensor, strict: bool) -> Any:
+        return torch.func.jvp(call, primals, tangents, strict=strict)[1]
+
+    try:
+        return torch.func.vmap(partial(along, strict=True))(*lanes)
+    except RuntimeError as error:
+        if "strict=True" not in str(error):
+            raise
+    directions = torch.func.vmap(partial(along, strict=False))(*lanes)
+    still = [not bool(d.any()) for d in directions]
+    if any(a and b for a, b in zip(still, _are_differentiable(call, primals), strict=True)):
+        raise ForwardModeError(name)
+    return directions
+
+
+def _are_differentiable(call: Callable[..., Any], primals: Sequence[Tensor]) -> list[bool]:
+    """Whether torch's reverse mode sees that each output depends on the inputs."""
+    with torch.enable_grad():
+        return [out.requires_grad for out in call(*(p.detach().clone().requires_grad_() for p in primals))]
 
 
 def _mutates_first(func: Any) -> bool:
