@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lee.cards import check_weights, read_card
 from lee.errors import InputError, nearest
+from lee.pretrained import create as pretrained_model
 from lee.recipes import ZooSpec, load_spec, load_specs
 
 _ZOO = "zoo/"
@@ -95,7 +96,7 @@ def load(
     Args:
         name: `zoo/NAME`, a name timm knows, or `package.module:factory` with a callable that returns a
             module.
-        pretrained: use timm's own weights (downloaded by timm); only for its names.
+        pretrained: use timm's own weights (see :mod:`lee.pretrained`); only for its names.
         weights: a local file of weights for the bare network: safetensors, or a `.pth` state dict.
         device: where the model is put.
         seed: of the initial weights when none are loaded; the caller's random state stays as it is.
@@ -220,12 +221,8 @@ def _load_timm(name: str, pretrained: bool, seed: int, kwargs: dict[str, Any]) -
         if "Did you mean" not in hint:  # the list of all of timm's names would not help
             hint = f" Known: {', '.join(names())}, timm's names, package.module:factory."
         raise InputError(f"There is no model {name!r}.{hint}")
-    try:
-        net = _seeded(seed, timm.create_model, {"pretrained": pretrained, **kwargs}, name, name)
-    except (OSError, RuntimeError) as error:
-        if not pretrained:
-            raise
-        raise InputError(f"timm's weights for {name} can't be had: {str(error).splitlines()[0]}.") from error
+    factory = pretrained_model if pretrained else timm.create_model
+    net = _seeded(seed, factory, kwargs, name, name)
     config = net.pretrained_cfg
     side = kwargs.get("img_size")
     size = config.get("input_size") if side is None else (kwargs.get("in_chans", 3), side, side)

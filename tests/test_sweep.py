@@ -57,20 +57,50 @@ def test_a_prediction_is_right_only_among_the_data_sets_own_classes(here: Path) 
     ways = {"all": {"dataset": "digits", "n": 40, "size": None, "generators": ["rotation"]}}
     (here / "digits.py").write_text(
         "from torch import nn\n"
-        "def ten(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
-        "def eleven(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 11))\n"
+        "def net(classes, names=None):\n"
+        "    made = nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+        "    made.class_names = names\n"
+        "    return made\n"
+        "def ten(): return net(10, '0123456789')\n"
+        "def reversed(): return net(11, '-9876543210')\n"
+        "def unnamed(): return net(10)\n"
+        "def words(): return net(10, 'zero one two three four five six seven eight nine'.split())\n"
+        "def short(): return net(11, '0123456789')\n"
     )
-    run(sweep.parse({"models": ["digits:ten", "digits:eleven"], "measurements": ways}), here / "t.parquet")
+    names = ("ten", "reversed", "unnamed", "words", "short")
+    run(sweep.parse({"models": [f"digits:{name}" for name in names], "measurements": ways}), here / "t.parquet")
     frame = results.load(here / "t.parquet").frame
-    ten, eleven = (frame[frame["model"] == f"digits:{name}"] for name in ("ten", "eleven"))
+    ten, turned, *others = (frame[frame["model"] == f"digits:{name}"] for name in names)
     images = datasets.load("digits", n=40)
     scores = models.load("digits:ten")(images.images).detach()
     assert ten["correct"].tolist() == (scores.argmax(1) == images.labels).tolist()
     loss = -scores.log_softmax(1)[range(40), images.labels]
     np.testing.assert_allclose(ten["loss"], loss, rtol=ROUNDED)
-    assert eleven["correct"].isna().all()
-    assert eleven["loss"].isna().all()
-    assert eleven["prediction"].notna().all()
+    assert turned["correct"].tolist() == (turned["prediction"] == 10 - turned["label"]).tolist()
+    for other in others:
+        assert other["correct"].isna().all()
+        assert other["loss"].isna().all()
+        assert other["prediction"].notna().all()
+
+
+def test_ten_classes_of_other_names_are_neither_right_nor_wrong(here: Path) -> None:
+    """The zoo's models tell CIFAR-10's classes; digits are ten as well."""
+    ways = {"d": {"dataset": "rgb:digits", "n": 3, "generators": ["rotation"], "weights": "initial"}}
+    run(sweep.parse({"models": ["zoo/mixer-xs"], "measurements": ways}), here / "t.parquet")
+    frame = results.load(here / "t.parquet").frame
+    assert frame["label"].notna().all()
+    assert frame["correct"].isna().all()
+    assert frame["loss"].isna().all()
+
+
+def test_the_zoo_s_stored_predictions_are_right_where_they_name_the_label() -> None:
+    """What was measured before classes were compared by name, on the set that the zoo was trained on."""
+    for part in results.load("zoo").parts:
+        if not part.failed:
+            same = [
+                a == b for a, b in zip(part.rows["label"].to_pylist(), part.rows["prediction"].to_pylist(), strict=True)
+            ]
+            assert part.rows["correct"].to_pylist() == same
 
 
 def test_features_are_what_the_classifier_reads(here: Path) -> None:
@@ -398,6 +428,21 @@ def test_lists_are_products_and_defaults_are_shared() -> None:
     assert {(m.weights, m.kernel) for m in spec.measurements[:4]} == {
         (w, k) for w in ("trained", "initial") for k in ("fourier", "central")
     }
+
+
+def test_a_list_of_data_sets_is_as_many_measurements() -> None:
+    listed, single = (
+        sweep.parse({"models": ["zoo/vit-s"], "measurements": {"x": given}}).measurements
+        for given in (
+            {"dataset": ["patches", "digits"], "n": 3, "output": ["logits", "probabilities"]},
+            [
+                {"dataset": name, "n": 3, "output": o}
+                for name in ("patches", "digits")
+                for o in ("logits", "probabilities")
+            ],
+        )
+    )
+    assert listed == single
 
 
 def test_families_choose_among_models() -> None:

@@ -1,15 +1,27 @@
 """Tasks on a Dask cluster: any scheduler that can be reached, whatever started its workers.
 
 Workers need this package, and the data that the specification names; they need no common file system, as the process that
-runs the sweep keeps every result. On SLURM, for example, with `pip install 'lee[cluster]'`:
+runs the sweep keeps every result. Workers may come and go while it runs. By hand, with `pip install 'lee[cluster]'`:
+
+.. code-block:: shell
+
+    dask scheduler                                    # prints its address
+    dask worker tcp://10.0.0.1:8786 --nthreads 1      # on as many machines as there are
+    lee sweep SPEC.yaml --scheduler tcp://10.0.0.1:8786
+
+On SLURM, :mod:`dask_jobqueue` submits the workers as jobs, here up to twenty with a GPU each:
 
 .. code-block:: python
 
     from dask_jobqueue import SLURMCluster
 
-    cluster = SLURMCluster(cores=1, processes=1, memory="8GB", walltime="02:00:00", job_extra_directives=["--gpus=1"])
+    cluster = SLURMCluster(cores=1, processes=1, memory="16GB", walltime="02:00:00", job_extra_directives=["--gpus=1"])
     cluster.adapt(maximum_jobs=20)
     print(cluster.scheduler_address)  # lee sweep SPEC.yaml --device cuda --scheduler tcp://...
+    input("Enter ends the cluster.")
+
+`print(cluster.job_script())` shows what is submitted; the partition, account and environment of a site go into
+`queue=`, `account=` and `job_script_prologue=`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +29,7 @@ from contextlib import suppress
 from typing import Any
 
 from lee.errors import InputError
+from lee.sweep import devices, shortage
 from lee.sweep.execution import Lost, Result, perform
 from lee.sweep.tasks import Task
 
@@ -29,12 +42,13 @@ def scheduled(
 ) -> Iterator[Result]:
     """Measure tasks on the workers of a scheduler, as many at once as there are workers.
 
-    Tasks of a worker that dies are done again by others, as often as the scheduler's `allowed-failures` says (3).
+    Tasks of a worker that dies are done again by others, as often as the scheduler's `allowed-failures` says (3), and then
+    as often once more with single images per pass, as workers mostly die of short memory.
 
     Args:
         tasks: in the order in which they are started.
         address: of the scheduler, such as `tcp://10.0.0.1:8786`.
-        device: where each worker computes.
+        device: where each worker computes; with `cuda` on a machine with several GPUs, each takes one of its own.
         threads: torch's threads in each worker.
 
     Raises:
@@ -43,38 +57,67 @@ def scheduled(
     if not tasks:
         return
     client = _connected(address)
-    by_key = {f"lee-{task.key}": task for task in tasks}
     try:
-        for key, content in _results(client, by_key, device, threads):
-            yield by_key[key], content
+        yield from _results(client, tasks, device, threads)
     finally:
         with suppress(Exception):  # a scheduler that is gone can't say goodbye
             client.close(timeout=5)
 
 
-def _results(
-    client: Any, tasks: dict[str, Task], device: str, threads: int | None
-) -> Iterator[tuple[str, bytes | Lost]]:
-    """Results as they come; each is dropped from the cluster once it is here."""
-    from distributed import KilledWorker, as_completed
+def there(task: Task, device: str, threads: int | None, chunk: int | None) -> bytes:
+    """What a worker does: :func:`lee.sweep.execution.perform` on a device of its own."""
+    return perform(task, devices.own(device), threads, chunk)
 
-    futures = [
-        client.submit(perform, task, device, threads, key=key, priority=-place, allow_other_workers=False)
-        for place, (key, task) in enumerate(tasks.items())
-    ]
-    for future in as_completed(futures, loop=client.loop):
-        if future.status == "cancelled" or client.status not in ("running", "connecting"):
-            raise InputError(
-                "The scheduler is gone. What was finished is kept: start the same sweep again with another scheduler."
-            )
+
+def _results(client: Any, tasks: Sequence[Task], device: str, threads: int | None) -> Iterator[Result]:
+    """Results as they come; each is dropped from the cluster once it is here."""
+    from distributed import as_completed
+
+    def submit(place: int, chunk: int | None) -> Any:
+        key = f"lee-{tasks[place].key}" + ("" if chunk is None else f"-{chunk}")
+        future = client.submit(there, tasks[place], device, threads, chunk, key=key, priority=-place)
+        places[key] = place, chunk
+        return future
+
+    places: dict[str, tuple[int, int | None]] = {}
+    pending = as_completed([submit(place, None) for place in range(len(tasks))], loop=client.loop)
+    for future in pending:
+        place, chunk = places[future.key]
         try:
-            content = future.result(timeout=PATIENCE)
-        except KilledWorker:
-            content = Lost("Every worker process that measured this died.")
-        except Exception as error:  # what the worker said; `measure` itself catches what a model raises
-            content = Lost(f"{type(error).__name__} on the cluster: {' '.join(str(error).split())[:300]}")
-        yield future.key, content
+            content = _outcome(future)
+        except TimeoutError:  # its worker died before the result was here: it is measured again
+            pending.add(future)
+            continue
+        if content is None and chunk is None:
+            pending.add(submit(place, shortage.STEPS[-1]))
+        else:
+            yield tasks[place], content or Lost("Every worker process that measured this died.")
         future.release()
+
+
+def _outcome(future: Any) -> bytes | Lost | None:
+    """What became of a task: the content of its file, what the worker said, or None if every worker died of it.
+
+    Raises:
+        TimeoutError: the scheduler is there, but has lost the result.
+        InputError: the scheduler is gone.
+    """
+    from distributed import KilledWorker
+
+    if future.status == "error":  # `measure` itself catches what a model raises
+        error = future.exception(timeout=PATIENCE)
+        if isinstance(error, KilledWorker):
+            return None
+        return Lost(f"{type(error).__name__} on the cluster: {' '.join(str(error).split())[:300]}")
+    try:
+        content: bytes = future.result(timeout=PATIENCE)
+    except Exception as error:  # mostly cancelled, as the connection was lost
+        if isinstance(error, TimeoutError) and future.client.status == "running":
+            raise
+        raise InputError(
+            "The scheduler is gone. What was finished is kept: start the same sweep again, with another scheduler if need be."
+        ) from error
+    return content
 
 
 def _connected(address: str) -> Any:

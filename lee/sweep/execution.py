@@ -18,7 +18,9 @@ from typing import Any
 import torch
 
 from lee.errors import InputError
+from lee.sweep.devices import spread
 from lee.sweep.measuring import measure
+from lee.sweep.shortage import step
 from lee.sweep.table import encode
 from lee.sweep.tasks import Task
 
@@ -38,7 +40,7 @@ Result = tuple[Task, bytes | Lost]
 Executor = Callable[[Sequence[Task]], Iterator[Result]]
 
 
-def perform(task: Task, device: str = "cpu", threads: int | None = None) -> bytes:
+def perform(task: Task, device: str = "cpu", threads: int | None = None, chunk: int | None = None) -> bytes:
     """Measure a task and return the content of its file: what every executor does, wherever it runs.
 
     Threads of one process wait for each other: warnings and torch's number of threads belong to the process.
@@ -47,9 +49,10 @@ def perform(task: Task, device: str = "cpu", threads: int | None = None) -> byte
         task: what to measure.
         device: where to compute.
         threads: torch's threads meanwhile; None for as many as before.
+        chunk: images per pass, at most; None for as many as usual.
     """
     with _ALONE, _threads(threads):
-        return encode([measure(task, device)])
+        return encode([measure(task, device, chunk)])
 
 
 def here(tasks: Sequence[Task], *, device: str = "cpu", threads: int | None = None) -> Iterator[Result]:
@@ -74,26 +77,27 @@ def processes(
 ) -> Iterator[Result]:
     """Measure tasks in worker processes.
 
-    A worker that dies (killed, or out of memory) is replaced, and its task is tried again, up to :data:`ATTEMPTS` times in
-    all. Workers end when this process does, however it ends.
+    A worker that dies (killed, or out of memory) is replaced, and its task is tried again with fewer images per pass, up to
+    :data:`ATTEMPTS` times in all. Workers end when this process does, however it ends.
 
     Args:
         tasks: in the order in which they are started.
         workers: how many processes.
-        device: where they compute.
+        device: where they compute; `cuda` gives them the machine's GPUs in turn.
         threads: torch's threads in each; None shares the processors among them.
     """
     if workers < 1:
         raise InputError(f"`workers` must be at least 1, not {workers}.")
     share = threads or max(1, (os.cpu_count() or 1) // workers)
     waiting, attempts = deque(tasks), dict.fromkeys((task.key for task in tasks), 0)
-    crew = [_Worker(device, share) for _ in range(min(workers, len(tasks)))]
+    crew = [_Worker(one, share) for one in spread(device, min(workers, len(tasks)))]
     try:
         while waiting or any(worker.task for worker in crew):
             for worker in crew:
                 if waiting and worker.task is None:
-                    attempts[waiting[0].key] += 1
-                    worker.start(waiting.popleft())
+                    task = waiting.popleft()
+                    worker.start(task, step(attempts[task.key]))
+                    attempts[task.key] += 1
             for worker in _ready(crew):
                 task, content = worker.finish()
                 if content is not None:
@@ -118,14 +122,14 @@ class _Worker:
     pipe: "Connection[Any, Any] | None" = None
     process: Any = field(default=None, repr=False)
 
-    def start(self, task: Task) -> None:
-        """Give the worker a task."""
+    def start(self, task: Task, chunk: int | None) -> None:
+        """Give the worker a task, with a limit on the images per pass."""
         self.task = task
         if self.process is None or not self.process.is_alive():
             self._spawn()
         assert self.pipe is not None
         with suppress(OSError):  # it died just now: `finish` will see it
-            self.pipe.send(task)
+            self.pipe.send((task, chunk))
 
     def finish(self) -> tuple[Task, bytes | None]:
         """The task and its result; None if the process has died."""
@@ -174,4 +178,5 @@ def _serve(pipe: "Connection[Any, Any]", device: str, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     with suppress(EOFError, OSError):
         while True:
-            pipe.send_bytes(perform(pipe.recv(), device, threads))
+            task, chunk = pipe.recv()
+            pipe.send_bytes(perform(task, device, threads, chunk))

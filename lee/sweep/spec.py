@@ -29,7 +29,7 @@ DISCRETE: dict[str, dict[str, Any]] = {
     "eq_r": {"draws": 4, "max_angle": 180.0},
 }
 _GROUPS = {"affine": AFFINE, "photometric": PHOTOMETRIC, "all": AFFINE + PHOTOMETRIC}
-_PRODUCT = ("weights", "split", "output", "kernel", "boundary")
+_PRODUCT = ("dataset", "weights", "split", "output", "kernel", "boundary")
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -75,7 +75,7 @@ class SweepSpec:
 
     Attributes:
         models: names that `lee.models.load` knows, without patterns, in order.
-        measurements: one entry for each combination of weights, split, output, kernel and boundary.
+        measurements: one entry for each combination of dataset, weights, split, output, kernel and boundary.
     """
 
     models: tuple[str, ...]
@@ -103,7 +103,8 @@ def parse(content: Any, where: str = "the sweep") -> SweepSpec:
     Args:
         content: a mapping with `models` (names and patterns over the zoo), `measurements` (names to the fields of
             :class:`Measurement` or lists of such), optionally `families` (only models of these) and `defaults` (fields
-            that all measurements share). Where weights, split, output, kernel or boundary is a list, each is measured.
+            that all measurements share). Where dataset, weights, split, output, kernel or boundary is a list, each is
+            measured.
         where: what error messages call it.
 
     Raises:
@@ -193,7 +194,7 @@ def _measurements(name: str, entry: dict[str, Any], where: str) -> list[Measurem
     shared = {key: value for key, value in entry.items() if key not in _PRODUCT}
     shared["generators"] = _generators(entry.get("generators"), where)
     shared["discrete"] = _discrete(entry.get("discrete") or {}, where)
-    single = Measurement(name, **shared)
+    single = Measurement(name, "", **shared)
     lists = [_listed(entry.get(key, getattr(single, key))) for key in _PRODUCT]
     found = [replace(single, **dict(zip(_PRODUCT, values, strict=True))) for values in product(*lists)]
     for measurement in found:

@@ -1,0 +1,50 @@
+"""A GPU for each worker, on machines that have several."""
+
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+import torch
+
+#: The locks of this process: open as long as it lives, so that the system gives them back however it ends.
+_HELD: list[IO[str]] = []
+
+
+def spread(device: str, workers: int) -> list[str]:
+    """A device for each worker process of this machine: `cuda` becomes the GPUs in turn, others stay as they are.
+
+    >>> spread("cpu", 2)
+    ['cpu', 'cpu']
+    """
+    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    return [f"cuda:{place % gpus}" if gpus > 1 else device for place in range(workers)]
+
+
+@cache
+def own(device: str) -> str:
+    """The device of this process, which doesn't know its neighbours: `cuda` becomes the first GPU that nobody has taken.
+
+    GPUs are taken by a lock on a file of this machine, and given back when the process ends. Where all are taken, and
+    where only one is visible, as a queueing system arranges it, the device stays as it is.
+    """
+    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    return next((f"cuda:{gpu}" for gpu in range(gpus) if _taken(gpu)), device) if gpus > 1 else device
+
+
+def _taken(gpu: int) -> bool:
+    """Take a GPU, if no other process of this user has it."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system: all share one GPU
+        return False
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(os.sep, "-")
+    lock = (Path(tempfile.gettempdir()) / f"lee-gpu-{os.getuid()}-{visible}-{gpu}.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return False
+    _HELD.append(lock)
+    return True
