@@ -16,11 +16,6 @@ from lee import equivariance
 from lee.rotmnist import row_of
 
 ROOT = Path(__file__).resolve().parents[1]
-SETS = {
-    "clean": "cifar10",
-    **{f"{kind} {strength}": f"cifar10-c/gaussian_{kind}/{strength}" for kind in ("noise", "blur") for strength in (1, 3, 5)},
-    **{f"contrast {strength}": f"cifar10-c/contrast/{strength}" for strength in (1, 3, 5)},
-}  # fmt: skip
 
 
 def main() -> None:
@@ -31,7 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     start, names = time.perf_counter(), equivariance.trained()
-    frame = equivariance.measure(names, SETS, n=arguments.n, n_moved=arguments.n_moved)
+    frame = equivariance.measure(names, n=arguments.n, n_moved=arguments.n_moved)
     firsts = [name for name in names if name == row_of(name)]
     seconds = equivariance.step_seconds(firsts)
     equivariance.write(frame.assign(step_seconds=frame["row"].map(seconds)), arguments.out)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import pandas as pd
@@ -23,11 +24,20 @@ from lee.measuring import untouched
 from lee.models import Normalized
 from lee.paths import atomic_path, zoo_dir
 from lee.recipes import ZooSpec, load_specs
+from lee.results import Results
 from lee.statistics import Estimate
 from lee.training import EquivariancePenalty, evaluate, train
+from lee.training.penalty import unit_generators
 
 #: What is measured beside the generators of a recipe's penalty: the rest of the affine algebra, unseen by any penalty.
 OTHER = ("scale", "hyperbolic", "squeeze")
+#: Names for people, and the labelled sets behind accuracies and moved shares.
+SETS = {
+    "clean": "cifar10",
+    **{f"{kind} {i}": f"cifar10-c/gaussian_{kind}/{i}" for kind in ("noise", "blur") for i in (1, 3, 5)},
+    **{f"contrast {i}": f"cifar10-c/contrast/{i}" for i in (1, 3, 5)},
+}
+_PREFIX = f"{__name__}:"
 _COLUMNS = ("name", "row", "family", "seed", "penalty", "set", "accuracy", "images", "moved", "moved_se", "other")
 
 
@@ -88,7 +98,7 @@ def moved_share(
 
 
 def measure(
-    names: Sequence[str], sets: Mapping[str, str], *, n: int = 1000, n_moved: int = 200, file: Path | None = None
+    names: Sequence[str], sets: Mapping[str, str] = SETS, *, n: int = 1000, n_moved: int = 200, file: Path | None = None
 ) -> pd.DataFrame:
     """Accuracy and moved shares of trained networks on several sets of labelled images.
 
@@ -160,6 +170,89 @@ def step_seconds(names: Sequence[str], *, steps: int = 4, repeats: int = 3, file
 def trained(file: Path | None = None) -> list[str]:
     """Return the networks whose weights lie beside the recipe file and are those of their cards."""
     return rotmnist.trained(file or recipes())
+
+
+def cards(names: Sequence[str], file: Path | None = None) -> pd.DataFrame:
+    """What the cards of networks say: a row each.
+
+    Returns:
+        `name`, `row`, `family`, `seed`, `penalty`, `title`, `accuracy` (all test images), `epochs`, `seconds_per_epoch` (of wall
+        time), `parameters` and `images` (to train on).
+    """
+    file, rows = file or recipes(), []
+    specs = load_specs(file)
+    for name in names:
+        card, spec = read_front_matter(name, file.parent), specs[name]
+        rows.append(
+            {
+                "name": name,
+                **_described(spec),
+                "title": spec.title,
+                "accuracy": card["test_accuracy"],
+                "epochs": card["recipe"]["epochs"],
+                "seconds_per_epoch": 60 * card["minutes"] / card["recipe"]["epochs"],
+                "parameters": card["parameters"],
+                "images": card["data"]["train_images"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def errors(table: Results, generators: Sequence[str]) -> pd.DataFrame:
+    """LEE of every network of a sweep on every set, summed over generators that move pixels by one pixel.
+
+    Args:
+        table: of `lee sweep data/results/equivariance.yaml`.
+        generators: names in the span of what was measured.
+
+    Returns:
+        `name`, `row`, `family`, `seed`, `penalty`, `set`, `lee` and `stderr` (over images), per pixel².
+    """
+    specs, rows = load_specs(recipes()), []
+    for measurement in dict.fromkeys(table.tasks["measurement"]):
+        values = _per_image(table.select(measurement=measurement), generators)
+        for name in values.columns:
+            estimate = Estimate.of(torch.from_numpy(values[name].to_numpy(copy=True)))
+            about = {"name": name, **_described(specs[name]), "set": measurement}
+            rows.append({**about, "lee": estimate.value, "stderr": estimate.stderr})
+    return pd.DataFrame(rows)
+
+
+def gaps(table: Results, row: str, base: str, generators: Sequence[str], *, level: float = 0.95) -> pd.DataFrame:
+    """What a row changes in the LEE of another, seed by seed and set by set, in pairs over images.
+
+    Args:
+        table: as for :func:`errors`.
+        row: such as `resnet-1`.
+        base: such as `resnet`.
+        generators: as for :func:`errors`.
+        level: of the intervals, normal ones for a mean difference over images.
+
+    Returns:
+        `row`, `base`, `seed`, `set`, and the mean difference of LEE as a share of the base's: `change`, `low`, `high`. Seeds of
+        which one of the two is not there are left out.
+    """
+    quantile, rows = NormalDist().inv_cdf((1 + level) / 2), []
+    specs = load_specs(recipes())
+    for measurement in dict.fromkeys(table.tasks["measurement"]):
+        values = _per_image(table.select(measurement=measurement), generators)
+        for name in values.columns:
+            other = name.replace(row, base, 1)
+            if rotmnist.row_of(name) != row or other not in values:
+                continue
+            gap = Estimate.of(torch.from_numpy((values[name] - values[other]).to_numpy(copy=True)))
+            size = values[other].mean()
+            change, half = gap.value / size, quantile * gap.stderr / size
+            about = {"row": row, "base": base, "seed": specs[name].recipe.seed, "set": measurement}
+            rows.append({**about, "change": change, "low": change - half, "high": change + half})
+    return pd.DataFrame(rows, columns=["row", "base", "seed", "set", "change", "low", "high"])
+
+
+def _per_image(table: Results, generators: Sequence[str]) -> pd.DataFrame:
+    """Sums over generators of squared derivatives: a row per image and a column per network, per pixel²."""
+    pixel = 2 / 32
+    parts = [table.per_image(pixel * generator) for generator in unit_generators(generators)]
+    return sum(parts[1:], parts[0]).rename(columns=lambda name: name.removeprefix(_PREFIX))
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from made_tables import made_part
 from torch import nn
 
 from lee import datasets, equivariance, models, sweep
 from lee.errors import InputError
 from lee.recipes import load_specs
+from lee.results import Results
 from lee.training import EquivariancePenalty
 from lee.zoo import train_zoo
 
@@ -106,3 +108,38 @@ def test_what_is_missing_is_said(file: Path, tmp_path: Path) -> None:
     pd.DataFrame({"name": [1]}).to_parquet(tmp_path / "other.parquet")
     with pytest.raises(InputError, match="lacks row, family"):
         equivariance.read(tmp_path / "other.parquet")
+
+
+def simulated() -> Results:
+    """Two networks and one of a second seed, on two sets; the penalised one has half the error."""
+    rng = np.random.default_rng(0)
+    errors = {"resnet": 2.0, "resnet-1": 1.0, "resnet-seed1": 2.0, "vit-1": 1.0}
+    parts = [
+        made_part(f"lee.equivariance:{name}", lee, 0.3, measurement=place, rng=rng)
+        for place in ("clean", "noise")
+        for name, lee in errors.items()
+    ]
+    return Results(tuple(parts))
+
+
+def test_errors_of_a_sweep_are_per_pixel_and_summed_over_generators() -> None:
+    frame = equivariance.errors(simulated(), ("translation_x", "translation_y", "rotation"))
+    assert len(frame) == 8
+    found = frame.set_index(["name", "set"])["lee"]
+    # A pixel is 1/16 half side; a turn moves the pixels of a square by the root of 2/3 of an angle, root mean square.
+    assert found["resnet", "clean"] == pytest.approx(2.0 / 256 * (1 + 1 + 3 / 2), rel=0.15)
+    assert frame["seed"].tolist() == [0, 0, 1, 0] * 2
+    assert (frame["stderr"] > 0).all()
+
+
+def test_gaps_pair_networks_of_one_seed_image_by_image() -> None:
+    table = simulated()
+    found = equivariance.gaps(table, "resnet-1", "resnet", ("translation_x", "rotation"))
+    assert found["set"].tolist() == ["clean", "noise"]
+    assert found["seed"].tolist() == [0, 0]
+    assert ((found["low"] < -0.5) & (found["high"] > -0.5)).any()
+    assert (found["high"] < -0.3).all()
+    narrower = equivariance.gaps(table, "resnet-1", "resnet", ("translation_x", "rotation"), level=0.5)
+    ratio = (narrower["high"] - narrower["low"]) / (found["high"] - found["low"])
+    assert ratio.tolist() == pytest.approx([0.6745 / 1.96] * 2, abs=1e-3)
+    assert equivariance.gaps(table, "vit-1", "vit", ("rotation",)).empty
