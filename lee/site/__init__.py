@@ -69,12 +69,21 @@ def resolve_alias(app: "Sphinx", env: Any, node: Any, contnode: Any) -> Any:
     return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], other, node, contnode)
 
 
+def mend_roles(app: "Sphinx", name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Drop the role `list` that docutils gives a bibliography: its entries have one of their own, not that of list items."""
+    if "body" in context:
+        context["body"] = context["body"].replace(
+            '<div role="list" class="citation-list">', '<div class="citation-list">'
+        )
+
+
 def setup(app: "Sphinx") -> dict[str, Any]:
     """Register the extension with Sphinx."""
     app.connect("config-inited", keep_requests_at_home, priority=900)
     app.connect("builder-inited", add_static_files)
     app.connect("doctree-read", tell_reading_time)
     app.connect("missing-reference", resolve_alias)
+    app.connect("html-page-context", mend_roles)
     app.add_directive("lee-chapters", ChaptersDirective)
     app.add_directive("lee-status", StatusDirective)
     # FontAwesome's observer would rewrite icons inside widgets while they are being built.

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from browser.visits import DESKTOP, PHONE, TOO_WIDE, barriers, pages, visit
+from browser.visits import DESKTOP, PATIENCE, PHONE, TOO_WIDE, barriers, pages, visit
 from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
@@ -88,6 +88,24 @@ def test_the_front_page_opens_from_the_root(browser: Browser, address: str) -> N
 def test_the_front_page_opens_from_a_file(browser: Browser, site: Path) -> None:
     with visit(browser, site.as_uri(), "book/index.html") as seen:
         assert seen.page.evaluate("() => document.querySelectorAll('.lee-chart svg').length") > 0
+        assert seen.console == seen.failed == seen.foreign == []
+
+
+def test_next_and_previous_lead_through_the_book(site: Path) -> None:
+    """Every page of the contents is reached from the front page, and each leads back to the one before."""
+    path, seen = "book/index.html", ["book/index.html"]
+    while link := re.search(r'<a class="right-next"\s+href="([^"]+)"', (site / path).read_text()):
+        path = f"book/{link[1]}"
+        back = re.search(r'<a class="left-prev"\s+href="([^"]+)"', (site / path).read_text())
+        assert back, path
+        assert f"book/{back[1]}" == seen[-1]
+        seen.append(path)
+    assert sorted(seen) == [path for path in pages(site) if path.startswith("book/")]
+
+
+def test_the_search_finds_chapters(browser: Browser, address: str) -> None:
+    with visit(browser, address, "search.html?q=aliasing") as seen:
+        seen.page.wait_for_selector("#search-results li a[href*='03_aliasing']", timeout=PATIENCE)
         assert seen.console == seen.failed == seen.foreign == []
 
 
