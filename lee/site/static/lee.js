@@ -77,5 +77,12 @@
     if (moved.length > 0) window.dispatchEvent(new Event("resize"));
   });
 
+  // What scrolls sideways has to be within reach of the keyboard, too.
+  function letKeysScroll() {
+    const wide = document.querySelectorAll("mjx-container, .cell_output, .cell_input pre, .highlight pre, .bd-article table");
+    for (const box of wide) if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+  }
+  window.addEventListener("load", () => (window.MathJax?.startup?.promise ?? Promise.resolve()).then(letKeysScroll));
+
   main();
 })();
