@@ -29,7 +29,7 @@ def pushed(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor, mode:
 
     - `"forward"`: stacked forward mode, exact;
     - `"reverse"`: one backward pass per entry of an image's output, exact;
-    - `"differences"`: central differences, see :func:`by_differences`;
+    - `"differences"`: central differences; the step moves an image by 1e-6 of its norm in double precision, 3e-3 in single;
     - `"auto"`: forward, and reverse where torch has no forward-mode derivative of something in the function.
 
     Raises:
