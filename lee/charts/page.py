@@ -20,6 +20,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem;
   background: Canvas; color: CanvasText; }
 h1 { font-size: 1.3rem; } figure { margin: 1rem 0; } #chart { width: 100%; user-select: none; }
+#chart svg { max-width: 100%; height: auto; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; } dt { opacity: .75; } dd { margin: 0;
   overflow-wrap: anywhere; }
 .rows { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
@@ -33,7 +34,7 @@ const ink = "currentColor";
 const config = { background: "transparent", font: "system-ui, sans-serif",
   axis: { labelColor: ink, titleColor: ink, domainColor: ink, tickColor: ink, gridColor: ink, gridOpacity: 0.13 },
   legend: { labelColor: ink, titleColor: ink, columns: Math.max(1, Math.floor(innerWidth / 190)) },
-  title: { color: ink }, rule: { color: ink }, view: { stroke: null } };
+  title: { color: ink }, text: { color: ink }, rule: { color: ink }, view: { stroke: null } };
 const spec = JSON.parse(document.getElementById("spec").textContent);
 vegaEmbed("#chart", spec, { mode: "vega-lite", actions: false, renderer: "svg", config });
 """
