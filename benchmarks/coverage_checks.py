@@ -6,12 +6,11 @@
   of torch's own forward mode;
 - `untouched`: parameters, buffers, training flags, hooks, `requires_grad`, attributes and the random state are as before.
 
-Everything in float64. The steps h are 1e-7, 1e-8 and 1e-9, and the one that agrees best counts. Of their errors the flow's
-curvature makes 1e-14 and rounding about 1e-7 for a network whose output changes as fast as the image. What remains are kinks
-(ReLU, hard swish, max-pooling) within the step: one unit in a million in a network of slow changes, but thousands in one that
-multiplies them by a thousand, as random ones of many layers do on a few pixels; they are fewer for a smaller step, while a
-wrong derivative is wrong for all of them. Hence the tolerance of 1e-4. That of the identity, 1e-6, is rounding, times the same
-factor.
+Everything in float64. The steps h are 1e-7, 1e-9 and 1e-11, and the one that agrees best counts. Of their errors the flow's
+curvature makes 1e-14 at most, and rounding 1e-16 / h for a network whose output changes as fast as the image. What remains are
+kinks (ReLU, hard swish, max-pooling) within the step: a few units in a million in a network of slow changes, but many in one
+that multiplies changes by a million, as random networks of many layers do. They are fewer for a smaller step, while a wrong
+derivative is wrong for every step. Hence the tolerance of 1e-4. That of the identity, 1e-6, is rounding, multiplied as much.
 """
 
 import time
@@ -25,11 +24,11 @@ from torch import Tensor, nn
 import lee
 from lee.measuring import Output, select
 from lee.provenance import weights_sha256
-from lee.representations import Image
+from lee.representations import Image, Representation, Trivial
 from lee.sampling import Sampler
 from lee.stacked import record_fallbacks
 
-STEPS, DIFFERENCE, IDENTITY = (1e-7, 1e-8, 1e-9), 1e-4, 1e-6
+STEPS, DIFFERENCE, IDENTITY = (1e-7, 1e-9, 1e-11), 1e-4, 1e-6
 MIXTURE = lee.Generator("mixture", (1.0, 0.5, 0.7, -0.4, 0.3, 0.8, 0.0, 0.0, 0.0))
 
 
@@ -111,22 +110,28 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
 
 
 def central_difference(
-    function: Callable[[Tensor], Tensor], x: Tensor, generator: lee.Generator, step: float
-) -> Tensor:
-    """`(f(exp(hX) x) - f(exp(-hX) x)) / 2h` for an invariant output."""
+    function: Callable[[Tensor], Tensor], x: Tensor, generator: lee.Generator, step: float, output: Representation | None = None
+) -> Tensor:  # fmt: skip
+    """`(F(h) - F(-h)) / 2h` of `F(t) = exp(-tX) f(exp(tX) x)`; the output stays where it is unless its representation is given."""
     sampler = Sampler().for_image(*x.shape[-2:])
+
+    def moved(t: float) -> Tensor:
+        return (output or Trivial()).finite(generator, -t, function(Image().finite(generator, t, x, sampler)), sampler)
+
     with torch.no_grad():
-        ahead, behind = (function(Image().finite(generator, t, x, sampler)) for t in (step, -step))
-    return (ahead - behind) / (2 * step)
+        return (moved(step) - moved(-step)) / (2 * step)
 
 
-def check(model: nn.Module, x: Tensor, output: Output = "logits", **options: Any) -> Report:
+def check(
+    model: nn.Module, x: Tensor, output: Output = "logits", representation: Representation | None = None, **options: Any
+) -> Report:
     """Measure a model on images `x` (N, C, H, W) in every way that the table reports.
 
     Args:
         model: In eval mode, float64.
         x: Images.
-        output: An invariant one: scores, or a callable.
+        output: Scores, or a callable.
+        representation: How the output moves; None for scores, which don't.
         **options: Further keywords of both measurements, such as `mode`.
     """
     before, given = snapshot(model), x.clone()
@@ -141,7 +146,7 @@ def check(model: nn.Module, x: Tensor, output: Output = "logits", **options: Any
     start = time.process_time()
     parts = lee.layerwise(model, x, MIXTURE, output=output)
     layers_s = time.process_time() - start
-    difference = _difference(model, x, output, gram, options)
+    difference = _difference(model, x, output, representation, gram, options)
     share = abs(float(parts.frame.self_share.sum()) - 1)
     whole = abs(parts.total.value / gram.lee(MIXTURE).value - 1)
     changed = [name for name, value in snapshot(model).items() if value != before[name]]
@@ -154,13 +159,14 @@ def check(model: nn.Module, x: Tensor, output: Output = "logits", **options: Any
 
 
 def _difference(
-    model: nn.Module, x: Tensor, output: Output, gram: lee.EquivarianceGram, options: dict[str, Any]
-) -> float:
+    model: nn.Module, x: Tensor, output: Output, moves: Representation | None, gram: lee.EquivarianceGram,
+    options: dict[str, Any],
+) -> float:  # fmt: skip
     """The derivatives, and their norms by the Gram matrix, against central differences."""
     gaps = []
     for generator in (MIXTURE, lee.CONTRAST):
         found = lee.lie_derivative(model, x, generator, output=output, **options)
-        known = [central_difference(lambda z: select(model(z), output), x, generator, step) for step in STEPS]
+        known = [central_difference(lambda z: select(model(z), output), x, generator, step, moves) for step in STEPS]
         best = min(known, key=lambda k: float((found - k).norm()))
         size = float(best.square().flatten(1).mean(1).mean())
         gaps.append(float((found - best).norm() / best.norm()))
