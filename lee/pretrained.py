@@ -133,6 +133,8 @@ def _cached(name: str) -> Iterator[Path]:
     from huggingface_hub import try_to_load_from_cache
 
     config = timm.get_pretrained_cfg(name)
+    if config is None:
+        return
     repository, _, revision = (config.hf_hub_id or "").partition("@")
     for file in ("model.safetensors", "pytorch_model.bin", config.hf_hub_filename):
         found = try_to_load_from_cache(repository, file, revision=revision or None) if repository and file else None

@@ -125,9 +125,13 @@ class Hub(BaseHTTPRequestHandler):
 
     def answer(self, body: bool) -> None:
         parts = self.path.split("/")  # /timm/NAME/resolve/main/FILE
-        name, content = parts[2], self.files.get(parts[2]) if parts[-1] == "model.safetensors" else None
+        if parts[-1] == "mend":
+            self.half.clear()
+        name, content = parts[-1], None
+        if parts[-1] == "model.safetensors":
+            name, content = parts[2], self.files.get(parts[2])
         if content is None:
-            self.send_response(404)
+            self.send_response(200 if name == "mend" else 404)
             self.send_header("X-Error-Code", "EntryNotFound")
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -157,57 +161,60 @@ def serving(files: dict[str, bytes], half: dict[str, str]) -> Iterator[str]:
 
 
 LOAD = """
-import json, sys
+import json, os, sys, urllib.request
+from pathlib import Path
+import huggingface_hub
 from lee import models, provenance
 from lee.errors import InputError
-for name in sys.argv[1:]:
-    try:
-        print(json.dumps([name, provenance.weights_sha256(models.load(name, pretrained=True).net), None]))
-    except InputError as error:
-        print(json.dumps([name, None, str(error)]))
+
+def load(*names):
+    for name in names:
+        try:
+            print(json.dumps([name, provenance.weights_sha256(models.load(name, pretrained=True).net), None]))
+        except InputError as error:
+            print(json.dumps([name, None, str(error)]))
+
+whole, cut, short = sys.argv[1:]
+load(whole, cut, short)
+print(json.dumps(sorted(path.parts[-4] for path in Path(os.environ["HF_HOME"]).rglob("*.safetensors"))))
+urllib.request.urlopen(os.environ["HF_ENDPOINT"] + "/mend")
+load(cut, short)
+os.environ["HF_HUB_OFFLINE"] = "1"  # and as if it had been set from the start
+huggingface_hub.constants.HF_HUB_OFFLINE = True
+load(whole, "test_efficientnet")
 """
 
 
-def loaded(cache: Path, endpoint: str, *names: str, **env: str) -> dict[str, tuple[str | None, str | None]]:
-    """In a process of its own: digest or error of each model."""
-    settings = {
-        "HF_HOME": str(cache),
-        "HF_ENDPOINT": endpoint,
-        "HF_HUB_DISABLE_XET": "1",
-        "TORCH_HOME": str(cache / "torch"),
-    }
+def loaded(cache: Path, endpoint: str, *names: str) -> list[Any]:
+    """What a process of its own says, whose cache and hub are these."""
+    settings = {"HF_HOME": str(cache), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "TORCH_HOME": str(cache)}
     clean = {key: value for key, value in os.environ.items() if key not in ("LEE_WEIGHTS", "HF_HUB_OFFLINE")}
     ended = subprocess.run(
-        [sys.executable, "-c", LOAD, *names], env={**clean, "PYTHONPATH": str(ROOT), **settings, **env},
-        capture_output=True, text=True, timeout=240,
+        [sys.executable, "-c", LOAD, *names], env={**clean, "PYTHONPATH": str(ROOT), **settings},
+        capture_output=True, text=True,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    return {name: (digest, error) for name, digest, error in map(json.loads, ended.stdout.splitlines())}
+    return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
 def test_truncated_weights_are_refused_and_leave_nothing_in_the_cache(tmp_path: Path) -> None:
-    whole, cut, short = SMALL
-    files, digests, cache = {}, {}, tmp_path / "cache"
+    files, digests = {}, {}
     for name in SMALL:
         save_for_hf(made(name), str(tmp_path / name), safe_serialization=True)
         files[name] = (tmp_path / name / "model.safetensors").read_bytes()
-        digests[name] = (provenance.weights_sha256(made(name)), None)
+        digests[name] = [name, provenance.weights_sha256(made(name)), None]
+    whole, cut, short = SMALL
     half = {cut: "file", short: "transfer"}  # the server's own file is cut; it sends less than it said
     with serving(files, half) as endpoint:
-        first = loaded(cache, endpoint, *SMALL)
-        assert first[whole] == digests[whole]
-        for name in (cut, short):
-            assert first[name][0] is None
-            assert f"timm's weights for {name} can't be had" in str(first[name][1])
-            assert "damaged, and was removed from the cache; try again" in str(first[name][1])
-        assert [path.parent.parent.parent.name for path in cache.rglob("*.safetensors")] == [f"models--timm--{whole}"]
-        half.clear()  # mended
-        assert loaded(cache, endpoint, cut, short) == {name: digests[name] for name in (cut, short)}
-    gone = loaded(cache, endpoint, whole, "test_efficientnet", HF_HUB_OFFLINE="1")
-    assert gone[whole] == digests[whole]  # from the cache
-    assert "not in timm's cache, and HF_HUB_OFFLINE forbids to fetch them; a folder named by LEE_WEIGHTS" in str(
-        gone["test_efficientnet"][1]
-    )
+        fetched, *refused, cached, one, other, again, missing = loaded(tmp_path / "cache", endpoint, *SMALL)
+    assert fetched == digests[whole]
+    for name, (asked, digest, error) in zip((cut, short), refused, strict=True):
+        assert (asked, digest) == (name, None)
+        assert f"timm's weights for {name} can't be had: what was fetched is damaged, and was removed" in error
+    assert cached == [f"models--timm--{whole}"]
+    assert [one, other] == [digests[cut], digests[short]]  # the second attempt, after the server was mended
+    assert again == digests[whole]  # without a network, from the cache
+    assert "not in timm's cache, and HF_HUB_OFFLINE forbids to fetch them; a folder named by LEE_WEIGHTS" in missing[2]
 
 
 def test_names_without_weights_stay_as_they_are() -> None:

@@ -18,17 +18,18 @@ _SAID = (
 )
 
 
-def is_shortage(error: BaseException) -> bool:
-    """Whether an exception means that there was no memory left.
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether an exception, or one that it was raised from, means that there was no memory left.
 
     >>> is_shortage(MemoryError())
     True
     >>> is_shortage(RuntimeError("shapes don't fit"))
     False
     """
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError | OSError) and any(said in str(error).lower() for said in _SAID)
+    if error is None or isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return error is not None
+    told = isinstance(error, RuntimeError | OSError) and any(said in str(error).lower() for said in _SAID)
+    return told or is_shortage(error.__cause__)
 
 
 def steps_from(chunk: int | None) -> Iterator[int | None]:
