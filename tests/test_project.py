@@ -4,9 +4,7 @@ import ast
 import json
 import re
 import subprocess
-import sys
 import tomllib
-import zipfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -156,17 +154,3 @@ def test_tracked_files_are_well_formed(tracked: list[Path]) -> None:
         except yaml.YAMLError as error:
             problems.append(f"{name}: {error}")
     assert not problems, "\n".join(problems)
-
-
-def test_the_wheel_carries_types_models_and_the_command(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        (entry,) = (name for name in names if name.endswith("entry_points.txt"))
-        scripts = archive.read(entry).decode()
-    assert "lee = lee.cli:app" in scripts
-    assert {"lee/py.typed", "lee/data/zoo/zoo.yaml"} <= names
-    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "lee").rglob("*.py")} <= names
-    assert not [name for name in names if name.startswith(("tests/", "book/", "benchmarks/"))]
