@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-import signal
 import time
+import warnings
 from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.context import ForkProcess
@@ -15,6 +15,8 @@ import distributed
 import torch
 
 FORK = get_context("fork")
+#: Seconds that a sweep of a second may take on a machine with other things to do.
+LONG = 240
 
 
 class Forked:
@@ -27,6 +29,7 @@ class Forked:
     @staticmethod
     def _run(function: Callable[..., Any], *arguments: Any) -> None:
         torch.set_num_threads(1)  # threads don't survive the copying
+        warnings.simplefilter("ignore")  # such as that a busy disk is slow, which pytest makes an error
         null = os.open(os.devnull, os.O_WRONLY)
         for stream in (1, 2):
             os.dup2(null, stream)
@@ -99,8 +102,3 @@ def until(condition: Callable[[], object], process: Forked, seconds: float = 120
     while process.exitcode is None and not condition():
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.005)
-
-
-def kill(process: int) -> None:
-    """End a process by its number, as `kill -9` does."""
-    os.kill(process, signal.SIGKILL)

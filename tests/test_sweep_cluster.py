@@ -13,7 +13,7 @@ from lee import results, sweep
 from lee.errors import InputError
 
 pytest.importorskip("distributed")
-from dask_processes import Cluster, Forked, until
+from dask_processes import LONG, Cluster, Forked, until
 
 #: How many of the twenty runs are made: `LEE_ALL_SEEDS=1` for all of them.
 SEEDS = range(20 if os.environ.get("LEE_ALL_SEEDS") else 3)
@@ -96,7 +96,7 @@ def test_a_killed_worker_loses_nothing(here: Path, cluster: Cluster) -> None:
     process = Forked(client, spec, here / "t.parquet", cluster.address)
     until(lambda: len(finished(here)) >= 2, process)
     cluster.workers[0].kill()  # and nobody takes its place
-    process.process.join(60)
+    process.process.join(LONG)
     assert process.exitcode == 0
     assert rows(here / "t.parquet").equals(rows(here / "whole.parquet"))
 
@@ -107,7 +107,7 @@ def test_a_killed_scheduler_keeps_what_was_finished(here: Path, cluster: Cluster
     process = Forked(client, spec, here / "t.parquet", cluster.address)
     until(lambda: len(finished(here)) >= 2, process)
     cluster.scheduler.kill()
-    process.process.join(60)
+    process.process.join(LONG)
     assert "The scheduler is gone. What was finished is kept" in (here / "t.refusal").read_text()
     kept = finished(here)
     assert 2 <= len(kept) < TASKS
@@ -122,7 +122,7 @@ def test_a_model_that_kills_every_worker_is_a_row_with_an_error(here: Path) -> N
     made = Cluster(here, workers=5, failures=1)  # two die, two more with fewer images per pass, one is left
     try:
         process = Forked(client, spec, here / "t.parquet", made.address)
-        process.process.join(60)
+        process.process.join(LONG)
         (error,) = results.load(here / "t.parquet").errors["error"]
         assert error == "Every worker process that measured this died."
         assert sum(worker.exitcode is None for worker in made.workers) == 1
