@@ -1,7 +1,9 @@
 """Sweeps on a Dask cluster: real processes on this machine, some of which are killed at random moments."""
 
+import ast
 import os
 import random
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from sweeps import rows, run, spec_of, workplace
 
 from lee import results, sweep
 from lee.errors import InputError
+from lee.sweep import cluster as cluster_module
 
 pytest.importorskip("distributed")
 from dask_processes import LONG, Cluster, Forked, until
@@ -128,6 +131,21 @@ def test_a_model_that_kills_every_worker_is_a_row_with_an_error(here: Path) -> N
         assert sum(worker.exitcode is None for worker in made.workers) == 1
     finally:
         made.close()
+
+
+def test_the_documented_slurm_cluster_asks_for_a_gpu_and_memory() -> None:
+    """The arguments of the example in the documentation, as the script that a job would be."""
+    from dask_jobqueue.slurm import SLURMJob
+
+    example = textwrap.dedent(str(cluster_module.__doc__).split(".. code-block:: python\n")[1].split("\n`print")[0])
+    calls = [node for node in ast.walk(ast.parse(example)) if isinstance(node, ast.Call)]
+    (made,) = (call for call in calls if getattr(call.func, "id", "") == "SLURMCluster")
+    given = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in made.keywords}
+    script = SLURMJob(scheduler="tcp://10.0.0.1:8786", name="worker-0", **given).job_script()
+    for line in ("#SBATCH --gpus=1", "#SBATCH --mem=15G", "#SBATCH -t 02:00:00", "#SBATCH --cpus-per-task=1"):
+        assert line in script.splitlines()
+    assert "distributed.cli.dask_worker tcp://10.0.0.1:8786" in script
+    assert "--nthreads 1" in script
 
 
 def test_other_weights_on_a_worker_are_refused(here: Path) -> None:
