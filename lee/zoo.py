@@ -152,7 +152,7 @@ def _front_matter(spec: ZooSpec, result: TrainResult, path: Path, test_set: Imag
         "parameters": sum(parameter.numel() for parameter in result.model.parameters()),
         "sha256": file_sha256(path),
         "bytes": path.stat().st_size,
-        "recipe": asdict(spec.recipe),
+        "recipe": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(spec.recipe).items()},
         "data": {
             "name": test_set.name,
             "source": test_set.source,

@@ -107,13 +107,23 @@ def test_a_plain_sequential() -> None:
 
 
 def test_the_check_finds_a_wrong_derivative() -> None:
-    """A gradient that is stopped on its way is no part of the derivative, but of the finite difference."""
+    """A function of the user's own whose backward pass is not its derivative."""
 
-    class Stopped(nn.Module):
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.square()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            return gradient
+
+    class Wrong(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return x.mean((2, 3)).square() + x.detach().square().mean((2, 3))
+            out: Tensor = Doubled.apply(x)  # type: ignore[no-untyped-call]
+            return out.mean((2, 3))
 
-    report = check(nn.Sequential(Stopped()), smooth_images(16))
+    report = check(nn.Sequential(Wrong()), smooth_images(16), mode="reverse")
     assert any("finite differences" in problem for problem in report.problems)
 
 

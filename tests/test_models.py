@@ -193,7 +193,9 @@ def test_pretrained_without_network_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         raise OSError("the hub can't be reached\nand a long story")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(InputError, match=r"timm's weights for test_vit can't be had: the hub can't be reached\.$"):
+    with pytest.raises(
+        InputError, match=r"timm's weights for test_vit can't be had: the hub can't be reached and a long story\.$"
+    ):
         models.load("test_vit", pretrained=True)
 
 

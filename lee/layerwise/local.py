@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lee.errors import InputError, LeeError
 from lee.generators import Generator
 from lee.layerwise.calls import Call, Watch
-from lee.layerwise.lanes import added, with_tensors
+from lee.layerwise.lanes import added, changed, with_tensors
 from lee.layerwise.trace import Traced, tensors
 from lee.representations import Image, Representation, Trivial
 from lee.sampling import Sampler
@@ -89,8 +89,9 @@ class _Collector:
         traced = self.found[call.index]
         if (
             call.index and traced.placed and not traced.vanishes and not traced.transparent
-        ):  # cloned, for a module may write into its input
-            self.kept[call.index] = ((args, kwargs), [v.clone() for v in tensors((args, kwargs))])
+        ):  # copied, tensors and lists, for a module may write into its input
+            kept = changed((args, kwargs), lambda v, _: v.clone())
+            self.kept[call.index] = (kept, tensors(kept))
 
     def _after(self, call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         self.finished.append(call.index)
