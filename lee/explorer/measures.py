@@ -155,17 +155,14 @@ class Measures:
         sampler, stops = self.sampler(state, side), self.stops(side)
         return self._paths.get(key, lambda: motion.path(self.image(state, which), state.generator, stops, sampler))
 
+    def _moved(self, state: State, which: int) -> tuple[Hashable, ...]:
+        """All that one model's answers to one image under one motion depend on."""
+        motion_of = (state.mixture, state.kernel, state.boundary)
+        return (state.models[which], state.pretrained, state.origin, self.side(state), *motion_of)
+
     def curve(self, state: State, which: int = 0) -> Curve:
         """The probabilities along the path: one batch through the model, kept for every `t`."""
-        key = (
-            state.models[which],
-            state.pretrained,
-            state.origin,
-            self.side(state),
-            state.mixture,
-            state.kernel,
-            state.boundary,
-        )
+        key = self._moved(state, which)
         return self._curves.get(key, lambda: self._curve(state, which))
 
     def _curve(self, state: State, which: int) -> Curve:
@@ -233,15 +230,7 @@ class Measures:
 
     def layers(self, state: State, which: int = 0) -> pd.DataFrame:
         """The exact contribution of every layer to the Lie derivative at the original image: `frame` of :func:`lee.layerwise`."""
-        key = (
-            state.models[which],
-            state.pretrained,
-            state.origin,
-            self.side(state),
-            state.mixture,
-            state.kernel,
-            state.boundary,
-        )
+        key = self._moved(state, which)
         return self._layers.get(key, lambda: self._layerwise(state, which))
 
     def _layerwise(self, state: State, which: int) -> pd.DataFrame:
