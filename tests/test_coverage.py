@@ -140,8 +140,11 @@ def test_the_check_finds_a_trace() -> None:
     assert "random state" in check(nn.Sequential(Counting()), smooth_images(16)).changed
 
 
-#: Families that can't be measured, and why. None so far.
-EXCEPTIONS: dict[str, str] = {}
+#: Families that the check doesn't pass, by the table's words. EfficientViT of MIT computes its attention in single precision
+#: whatever it is given, so that finite differences are rounded by more than the tolerance; backward passes agree.
+EXCEPTIONS: dict[str, str] = {
+    "efficientvit_mit": "differs from finite differences by 1.1e-01",
+}
 
 
 def test_the_table_names_every_family_of_timm_and_none_that_failed() -> None:
