@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from lee import equivariance
-from lee.rotmnist import row_of
+from lee.trained import row_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--n-moved", type=int, default=200, help="images behind a moved share")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    start, names = time.perf_counter(), equivariance.trained()
+    start, names = time.perf_counter(), equivariance.names()
     frame = equivariance.measure(names, n=arguments.n, n_moved=arguments.n_moved)
     firsts = [name for name in names if name == row_of(name)]
     seconds = equivariance.step_seconds(firsts)

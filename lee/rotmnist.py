@@ -1,9 +1,8 @@
-"""The networks of rotated MNIST: their weights, the table of what was measured, and seeds joined to rows (chapter 9).
+"""The networks of rotated MNIST: trained, measured, and seeds joined to rows (chapter 9); `lee.trained` loads them.
 
 The table has a row for each trained network; networks that differ in the seed alone (`p4`, `p4-seed1`, ...) belong together.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,11 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from lee import datasets, provenance
-from lee.cards import check_digest, read_front_matter
-from lee.errors import InputError, nearest
-from lee.models import Normalized, build, load_weights
-from lee.paths import atomic_path, zoo_dir
+from lee import datasets, provenance, trained
+from lee.cards import read_front_matter
+from lee.errors import InputError
+from lee.models import Normalized
+from lee.paths import atomic_path
 from lee.recipes import Recipe, ZooSpec, load_specs
 from lee.training import train
 from lee.turntable import measure
@@ -29,44 +28,7 @@ def recipes() -> Path:
     Raises:
         InputError: there is no such file, because lee was installed without it.
     """
-    file = zoo_dir().parent / "rotmnist" / "rotmnist.yaml"
-    if not file.is_file():
-        raise InputError(f"There is no {file}. Clone the repository: the installed package leaves these networks out.")
-    return file
-
-
-def row_of(name: str) -> str:
-    """The name of a network without its seed: `p4-seed2` is one of the row `p4`."""
-    return re.sub(r"-seed\d+$", "", name)
-
-
-def trained(file: Path | None = None) -> list[str]:
-    """Return the networks of a recipe file whose weights lie beside it and are those of their cards."""
-    file = file or recipes()
-    found = []
-    for name in load_specs(file):
-        try:
-            check_digest(read_front_matter(name, file.parent), file.parent)
-        except InputError:
-            continue
-        found.append(name)
-    return found
-
-
-def load(name: str, file: Path | None = None) -> Normalized:
-    """Load a trained network of a recipe file, in eval mode.
-
-    Raises:
-        InputError: an unknown name, or weights that are missing or not those of the card.
-    """
-    file = file or recipes()
-    specs = load_specs(file)
-    if name not in specs:
-        raise InputError(f"There is no network {name!r} in {file.name}.{nearest(name, specs)}")
-    weights = check_digest(read_front_matter(name, file.parent), file.parent)
-    model = build(specs[name])
-    load_weights(model.net, weights)
-    return model.eval()
+    return trained.recipe_file("rotmnist")
 
 
 def _described(spec: ZooSpec, model: nn.Module) -> dict[str, Any]:
@@ -74,7 +36,7 @@ def _described(spec: ZooSpec, model: nn.Module) -> dict[str, Any]:
     recipe = spec.recipe
     return {
         "name": spec.name,
-        "row": row_of(spec.name),
+        "row": trained.row_of(spec.name),
         "title": spec.title,
         "family": spec.family,
         "seed": recipe.seed,
@@ -125,7 +87,7 @@ def update(out: Path, file: Path | None = None, **options: Any) -> pd.DataFrame:
     file = file or recipes()
     known = {row["weights_sha256"]: row for row in _records(read(out))} if out.is_file() else {}
     rows: list[dict[str, Any]] = []
-    for name in trained(file):
+    for name in trained.names(file):
         card = read_front_matter(name, file.parent)
         found = known.pop(card["sha256"]) if card["sha256"] in known else None
         rows.append(found or _measured(load_specs(file)[name], card, file, options))
@@ -138,7 +100,7 @@ def update(out: Path, file: Path | None = None, **options: Any) -> pd.DataFrame:
 
 def _measured(spec: ZooSpec, card: dict[str, Any], file: Path, options: dict[str, Any]) -> dict[str, Any]:
     """One row of the table, with where its numbers come from."""
-    model, test_set = load(spec.name, file), datasets.load(spec.recipe.dataset)
+    model, test_set = trained.load(spec.name, file), datasets.load(spec.recipe.dataset)
     made = Recipe(**card["recipe"])
     origin = {"weights_sha256": card["sha256"], "data_sha256": test_set.sha256, "device": card["device"]}
     origin |= {"commit": provenance.commit() or "", **provenance.versions()}

@@ -41,7 +41,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_networks_are_measured_written_read_and_joined_over_seeds(file: Path, tmp_path: Path) -> None:
-    names = equivariance.trained(file)
+    names = equivariance.names(file)
     assert names == ["small", "small-1", "small-1-seed1"]
     frame = equivariance.measure(
         names, {"clean": "digits", "noise": "corrupt:digits/gaussian_noise/5"}, n=60, n_moved=30, file=file
@@ -91,7 +91,7 @@ def test_seconds_of_a_step_are_those_of_a_training(file: Path) -> None:
 def test_a_sweep_can_name_every_network_of_the_chapter() -> None:
     spec = sweep.load(Path(__file__).parents[1] / "data" / "results" / "equivariance.yaml")
     assert {name.partition(":")[2] for name in spec.models} == set(load_specs(equivariance.recipes()))
-    for name in equivariance.trained():
+    for name in equivariance.names():
         model = models.load(f"lee.equivariance:{name}")
         assert model.net.class_names == datasets.load("cifar10", n=1).class_names
     with pytest.raises(InputError, match="can't be imported"):
@@ -143,3 +143,38 @@ def test_gaps_pair_networks_of_one_seed_image_by_image() -> None:
     ratio = (narrower["high"] - narrower["low"]) / (found["high"] - found["low"])
     assert ratio.tolist() == pytest.approx([0.6745 / 1.96] * 2, abs=1e-3)
     assert equivariance.gaps(table, "vit-1", "vit", ("rotation",)).empty
+
+
+def test_rows_have_names_for_people_and_an_order() -> None:
+    rows = equivariance.ordered(["vit-10", "resnet-filtered", "vit", "resnet-0.1", "resnet", "vit-0.1", "resnet"])
+    assert rows == ["resnet", "resnet-0.1", "resnet-filtered", "vit", "vit-0.1", "vit-10"]
+    assert [equivariance.base_of(row) for row in rows] == ["resnet"] * 3 + ["vit"] * 3
+    assert equivariance.label("resnet") == "ResNet, as it is"
+    assert equivariance.label("vit-10") == "ViT, penalty 10"
+
+
+def test_costs_are_told_beside_the_plain_network_and_seeds_are_counted() -> None:
+    frame = pd.DataFrame({"row": ["resnet-1", "resnet", "vit-1"], "step_seconds": [0.3, 0.1, 0.2]})
+    cards = pd.DataFrame(
+        {"row": ["resnet-1", "resnet-1", "resnet", "vit-1"], "parameters": [5, 5, 5, 7], "epochs": 2, "seed": [0, 1, 0, 0],
+         "images": 50_000}
+    )  # fmt: skip
+    told = equivariance.costs(frame, cards)
+    assert told.index.tolist() == ["resnet", "resnet-1", "vit-1"]
+    assert told["seeds"].tolist() == [1, 2, 1]
+    assert told["ms per step"].tolist() == pytest.approx([100, 300, 200])
+    assert told["times as long"].tolist() == pytest.approx([1, 3, float("nan")], nan_ok=True)
+    assert told["seconds per epoch"].tolist() == pytest.approx([39.0, 117.0, 78.0])
+
+
+def test_accuracy_on_all_clean_images_is_that_of_the_cards() -> None:
+    frame = pd.DataFrame(
+        {"name": ["a", "a"], "set": ["clean", "noise 1"], "accuracy": [0.4, 0.3], "images": 1000, "moved_se": 0.01}
+    )
+    cards = pd.DataFrame({"name": ["a"], "accuracy": [0.5], "test_images": [10_000]})
+    found = equivariance.with_all_images(frame, cards)
+    assert found["accuracy"].tolist() == [0.5, 0.3]
+    assert found["images"].tolist() == [10_000, 1000]
+    assert found["accuracy_half"].tolist() == pytest.approx([0.0098, 1.96 * (0.21 / 1000) ** 0.5], rel=1e-3)
+    assert found["moved_half"].tolist() == pytest.approx([0.0196] * 2, rel=1e-3)
+    assert frame["accuracy"].tolist() == [0.4, 0.3]

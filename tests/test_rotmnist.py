@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lee import rotmnist
+from lee import rotmnist, trained
 from lee.cli import app
 from lee.errors import InputError
 from lee.recipes import load_specs
@@ -39,7 +39,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_only_what_the_table_lacks_is_measured(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = file.parent / "results" / "table.parquet"
-    assert rotmnist.trained(file) == ["small", "small-seed1"]
+    assert trained.names(file) == ["small", "small-seed1"]
     first = rotmnist.update(out, file, **FEW)
     assert first["name"].tolist() == ["small", "small-seed1"]
     assert first["row"].tolist() == ["small", "small"]
@@ -62,15 +62,15 @@ def test_only_what_the_table_lacks_is_measured(file: Path, monkeypatch: pytest.M
 
 
 def test_loaded_networks_are_the_trained_ones(file: Path) -> None:
-    one, other = (rotmnist.load(name, file) for name in ("small", "small-seed1"))
+    one, other = (trained.load(name, file) for name in ("small", "small-seed1"))
     assert not one.training
     assert any((a != b).any() for a, b in zip(one.parameters(), other.parameters(), strict=True))
     with pytest.raises(InputError, match="Did you mean 'small'"):
-        rotmnist.load("smal", file)
+        trained.load("smal", file)
     with pytest.raises(InputError, match="never"):
-        rotmnist.load("never", file)
+        trained.load("never", file)
     (file.parent / "small.safetensors").write_bytes(b"")
-    assert rotmnist.trained(file) == ["small-seed1"]
+    assert trained.names(file) == ["small-seed1"]
 
 
 def test_the_command_writes_the_table_and_prints_rows(file: Path) -> None:
@@ -120,9 +120,9 @@ def test_a_wrong_table_says_how_to_make_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("file", "dataset"), [("rotmnist.yaml", "rotmnist"), ("digits.yaml", "rotated-digits")])
 def test_committed_recipes_hold_every_row(file: str, dataset: str) -> None:
     specs = load_specs(rotmnist.recipes().parent / file)
-    rows = {rotmnist.row_of(name) for name in specs}
+    rows = {trained.row_of(name) for name in specs}
     assert rows == {"cnn", "cnn-rotate", "vit", "vit-rotate", "vit-mae", "p4", "steerable", "ti"}
     assert {spec.recipe.dataset for spec in specs.values()} == {dataset}
     if dataset == "rotmnist":
-        assert all({s.recipe.seed for n, s in specs.items() if rotmnist.row_of(n) == row} == {0, 1, 2} for row in rows)
+        assert all({s.recipe.seed for n, s in specs.items() if trained.row_of(n) == row} == {0, 1, 2} for row in rows)
         assert load_specs(rotmnist.recipes(), budget="full").keys() == specs.keys()
