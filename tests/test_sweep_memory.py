@@ -1,28 +1,60 @@
 """Workers with little memory or several GPUs: tasks that don't fit are measured with fewer images per pass."""
 
 import signal
+import sys
 import tempfile
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sweeps import run, spec_of, workplace
 
-from lee import sweep
+from lee import results, sweep
 from lee.sweep import devices, shortage
 
 here = pytest.fixture(workplace)
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems don't limit a process's growth")
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 
 HUNGRY = """
+import multiprocessing, os, resource, signal
+from pathlib import Path
+import torch
+from torch import nn
 from mine import Net
+
+GROWTH = 200 * 2**20
+
+class Wide(nn.Sequential):
+    '''A few weights and large activations: about 40 MB for an image and a tangent.'''
+    def __init__(self):
+        wide = (nn.Upsample(scale_factor=16), nn.Conv2d(3, 64, 3, padding=1), nn.GELU())
+        super().__init__(*wide, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(256, 5))
+
+def limited():
+    '''In a worker, the system lets the process grow by 200 MB from now on: not by what eight images take.'''
+    unlimited = resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+    if multiprocessing.parent_process() is not None and unlimited:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + GROWTH, resource.RLIM_INFINITY))
+    return Wide()
+
+class Greedy(Wide):
+    '''Dies as the system's memory killer lets it, unless there are few images.'''
+    def forward(self, x):
+        if len(x) > 8 and multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x)
 
 class Insatiable(Net):
     def forward(self, x): raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 """
 
+FEWER = "Memory was short: measured with at most {} images per pass."
 ONE = {"m": {"n": 10, "generators": ["rotation"], "discrete": ["consistency", "eq_t"]}}
 
 
@@ -30,6 +62,51 @@ ONE = {"m": {"n": 10, "generators": ["rotation"], "discrete": ["consistency", "e
 def hungry(here: Path) -> Path:
     (here / "hungry.py").write_text(HUNGRY)
     return here
+
+
+def check(made: Path, whole: Path, notes: dict[str, int]) -> None:
+    """All went well with so many images per pass, and the numbers are those of a process without limits."""
+    found, expected = results.load(made), results.load(whole)
+    told = dict(zip(found.tasks["model"], found.tasks["warnings"], strict=True))
+    assert told == {model: [FEWER.format(limit)] for model, limit in notes.items()}
+    assert not any(len(warnings) for warnings in expected.tasks["warnings"])
+    for model in notes:
+        mine, its = found.gram(model).per_image, expected.gram(model).per_image
+        torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-3 * float(its.max()))
+        mine, its = (table.select(model=model).frame for table in (found, expected))
+        assert mine["prediction"].tolist() == its["prediction"].tolist()
+        assert mine["consistency"].tolist() == its["consistency"].tolist()
+        for column in ("confidence", "output_square", "eq_t"):
+            np.testing.assert_allclose(mine[column], its[column], rtol=1e-3)
+
+
+@linux
+def test_workers_of_little_memory_measure_fewer_images_at_once(hungry: Path) -> None:
+    """One worker is refused memory by the system; another is killed as soon as it takes many images."""
+    spec = spec_of(models=["hungry:limited", "hungry:Greedy"], measurements=ONE)
+    run(spec, hungry / "whole.parquet")  # this process has no limit
+    report = sweep.run(spec, hungry / "t.parquet", sweep.executor(1, threads=1), progress=False)
+    assert report.failures == ()
+    check(hungry / "t.parquet", hungry / "whole.parquet", {"hungry:limited": 1, "hungry:Greedy": 8})
+
+
+@linux
+def test_dask_workers_of_little_memory_measure_image_by_image(hungry: Path) -> None:
+    pytest.importorskip("distributed")
+    from dask_processes import LONG, Cluster, Forked
+
+    spec = spec_of(models=["hungry:Greedy", "hungry:limited"], measurements=ONE)
+    run(spec, hungry / "whole.parquet")
+    cluster = Cluster(hungry, workers=3, failures=1)
+    try:
+        executor = sweep.executor(scheduler=cluster.address, threads=1)
+        process = Forked(partial(sweep.run, spec, hungry / "t.parquet", executor, progress=False))
+        process.process.join(LONG)
+        assert process.exitcode == 0
+        check(hungry / "t.parquet", hungry / "whole.parquet", {"hungry:limited": 1, "hungry:Greedy": 1})
+        assert sum(worker.exitcode is None for worker in cluster.workers) == 1  # two died of the greedy one
+    finally:
+        cluster.close()
 
 
 def test_what_never_fits_is_a_row_with_its_error(hungry: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ def with_all_images(frame: pd.DataFrame, cards: pd.DataFrame, *, level: float = 
     """
     quantile, clean = NormalDist().inv_cdf((1 + level) / 2), frame["set"] == "clean"
     told = cards.set_index("name").rename(columns={"test_images": "images"})[["accuracy", "images"]]
-    columns = {column: frame[column].mask(clean, frame["name"].map(told[column])) for column in told}
+    columns = {str(column): frame[column].mask(clean, frame["name"].map(told[column])) for column in told.columns}
     joined = frame.assign(**columns)
     joined["accuracy_half"] = quantile * (joined["accuracy"] * (1 - joined["accuracy"]) / joined["images"]) ** 0.5
     joined["moved_half"] = quantile * joined["moved_se"]
