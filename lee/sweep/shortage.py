@@ -15,6 +15,8 @@ _SAID = (
     "bad_alloc",
     "alloc_failed",
     "could not create a memory",
+    "could not create a primitive",
+    "could not execute a primitive",
 )
 
 
