@@ -24,7 +24,7 @@ from lee.derivative import Model, automatic_chunk, infinitesimal_actions, sample
 from lee.errors import InputError
 from lee.generators import AnyGenerator, Generator, get
 from lee.measuring import check_input, plain, select, untouched
-from lee.stacked import pushforward, workspace
+from lee.stacked import check_mode, pushed, workspace
 
 #: The generators of translation, whose errors are added.
 TRANSLATION = ("translation_x", "translation_y")
@@ -65,6 +65,7 @@ def yardsticks(
     seed: int = 0,
     kernel: str = "fourier",
     boundary: str = "reflect",
+    mode: str = "auto",
     chunk: int | None = None,
 ) -> pd.DataFrame:
     r"""The Lie derivative of class scores, and what it is held against, summed over generators.
@@ -76,6 +77,7 @@ def yardsticks(
         seed: Which image lends its velocity to which.
         kernel: Interpolation kernel.
         boundary: Boundary extension.
+        mode: How the model is differentiated, as for :func:`lee.lie_derivative`.
         chunk: Images per pass.
 
     Returns:
@@ -93,6 +95,7 @@ def yardsticks(
     chosen = [get(g) for g in generators]
     if not chosen or not all(isinstance(g, Generator) for g in chosen):
         raise InputError("`generators` must name one or more that act on images, such as 'rotation'.")
+    check_mode(mode)
     check_input(model, images, image=True)
     inner, k = plain(model), len(chosen)
     with untouched(inner), memory.kept(), torch.no_grad(), workspace(images):
@@ -100,7 +103,7 @@ def yardsticks(
         tangents = torch.cat([own, foreign_changes(own, seed)])
         size = chunk or automatic_chunk(images, 2 * k)
         passes = [
-            pushforward(lambda z: _scores(inner(z)), x, t)
+            pushed(lambda z: _scores(inner(z)), x, t, mode)
             for x, t in zip(images.split(size), tangents.split(size, dim=1), strict=True)
         ]
     if any(lanes is None for _, lanes in passes):

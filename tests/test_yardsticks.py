@@ -38,6 +38,32 @@ def test_of_a_small_network_they_follow_from_its_dense_jacobian(names: tuple[str
         assert found["square"][i] == pytest.approx(float(net(x[i : i + 1]).detach().square().mean()))
 
 
+@pytest.mark.parametrize(("mode", "error"), [("forward", 1e-9), ("reverse", 1e-9), ("differences", 1e-5)])
+def test_every_mode_gives_what_follows_from_the_dense_jacobian(mode: str, error: float) -> None:
+    x = datasets.load("patches", n=3, size=8).images.double()
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 12), nn.GELU(), nn.Linear(12, 4)).double()
+    (own,), (foreign,) = (_velocities(x, ("rotation",)), foreign_changes(_velocities(x, ("rotation",))))
+    jacobians = torch.stack([torch.func.jacrev(net)(one[None]).detach().reshape(4, 192) for one in x])
+    found = yardsticks(net, x, ["rotation"], mode=mode, chunk=2)
+    for column, moved in (("own", own), ("foreign", foreign)):
+        expected = (jacobians @ moved.flatten(1)[..., None]).square().mean((1, 2))
+        assert np.allclose(found[column], expected, rtol=error)
+
+
+def test_a_network_without_forward_mode_is_measured_by_backward_passes_or_refused() -> None:
+    """Distances to some centres: torch has no forward-mode formula for its own `cdist`."""
+    x = datasets.load("patches", n=3, size=8).images.double()
+    centres = torch.rand(4, 192, dtype=torch.float64)
+    expected = yardsticks(lambda z: (z.flatten(1)[:, None] - centres).square().sum(2).sqrt(), x)
+    torchs = lambda z: torch.cdist(z.flatten(1), centres)  # noqa: E731
+    for mode in ("auto", "reverse"):
+        assert np.allclose(yardsticks(torchs, x, mode=mode), expected, rtol=1e-9)
+    with pytest.raises(InputError, match=r"no forward-mode derivative of .*cdist.*mode='reverse'"):
+        yardsticks(torchs, x, mode="forward")
+    with pytest.raises(InputError, match=r"Unknown mode 'foward'\. Did you mean 'forward'"):
+        yardsticks(torchs, x, mode="foward")
+
+
 def test_own_is_the_local_equivariance_error_of_the_scores(images: torch.Tensor) -> None:
     model = models.load("zoo/resnet-s")
     gram = lee.equivariance_gram(model, images, generators=["rotation", "scale"], output="logits", progress=False)
