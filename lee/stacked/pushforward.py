@@ -1,5 +1,6 @@
 """Jacobian-vector products of a whole function: stacked where possible, by dual numbers where not."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,7 +42,7 @@ class _Complete(TorchFunctionMode):
 def _followed() -> Iterator[None]:
     """Run a function on dual numbers inside; what can't be followed is named."""
     try:
-        with sdpa_kernel(SDPBackend.MATH), _Complete():
+        with sdpa_kernel(SDPBackend.MATH), _Complete(), _eager():
             yield
     except NotImplementedError as error:
         if "forward mode AD" not in str(error):
@@ -60,6 +61,16 @@ def _leaves(value: Any) -> list[Tensor]:
 
 def _is_dual(value: Tensor) -> bool:
     return forward_ad.unpack_dual(value).tangent is not None
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    """Run what `torch.compile` made as plain Python: the compiler can't look into stacked tensors and dual numbers."""
+    if "torch._dynamo" not in sys.modules:  # so nothing is compiled, and its import is slow
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def by_dual_numbers(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> tuple[Any, Tensor | None]:
@@ -109,7 +120,7 @@ def pushforward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) 
     """
     with torch.no_grad():
         try:
-            with sdpa_kernel(SDPBackend.MATH), workspace(x):
+            with sdpa_kernel(SDPBackend.MATH), workspace(x), _eager():
                 result = function(Stacked(torch.cat([x[None], tangents])))
                 if isinstance(result, Stacked):
                     return result.buffer[0], result.buffer[1:]
@@ -136,7 +147,7 @@ def push_leaves(
     """
     with torch.no_grad():
         try:
-            with sdpa_kernel(SDPBackend.MATH):
+            with sdpa_kernel(SDPBackend.MATH), _eager():
                 stacks = [Stacked(torch.cat([p[None], t])) for p, t in zip(primals, tangents, strict=True)]
                 results = function(list(stacks))
                 return (
