@@ -86,7 +86,7 @@ site: $(READY) ## Render the committed notebooks, warnings as errors
 	@$(BIN)/lee book --no-execute
 
 browser: $(READY) ## Open the rendered site in headless Chromium
-	@$(PY) -m pytest -q -m browser tests/browser
+	@$(PY) -m pytest -q -n 2 --dist loadgroup -m browser tests/browser
 
 format: $(READY) ## Format the code and fix what the linter can
 	@$(BIN)/ruff check --fix .

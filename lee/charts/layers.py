@@ -178,7 +178,10 @@ def _pm(call: dict[str, Any], column: str, *, percent: bool = False) -> str:
     value, error = call.get(column), call.get(f"{column}_se")
     if value is None or pd.isna(value):
         return "–"
-    shown = (lambda v: f"{100 * v:.2g} %".replace("-", "−")) if percent else (lambda v: f"{v:.3g}")
+
+    def shown(v: float) -> str:
+        return f"{100 * v:.2g} %".replace("-", "−") if percent else f"{v:.3g}"
+
     return shown(value) if error is None or pd.isna(error) else f"{shown(value)} ± {shown(error)}"
 
 

@@ -48,6 +48,9 @@ def placed_image(x: Tensor) -> Tensor:
 class Follow(TorchDispatchMode):
     """While active, every ATen operator labels its outputs with places."""
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator, then work out its places."""
         kwargs = kwargs or {}

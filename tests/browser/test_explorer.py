@@ -18,7 +18,8 @@ from lee.explorer import Measures, State, serve
 from lee.explorer.state import mixture_of
 from lee.generators import SCALE
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+# One server for all of them, in whichever process they run.
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600), pytest.mark.xdist_group("explorer")]
 
 
 @pytest.fixture(scope="module")
