@@ -24,7 +24,9 @@ def _fresh() -> None:
 def model() -> nn.Sequential:
     torch.manual_seed(0)
     block = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU())
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GELU(), block, nn.Flatten(), nn.Linear(4 * 28 * 28, 5))
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GELU(), block, nn.Flatten(), nn.Linear(4 * 28 * 28, 5)
+    )
     return net.double().eval()
 
 
