@@ -2,7 +2,7 @@
 
 PORT  ?= 8000
 EXPLORE_PORT ?= 8866
-BENCH ?= derivative
+BENCH ?= headline
 PROFILE ?= quick
 VENV  := .venv
 BIN   := $(abspath $(VENV))/bin
@@ -96,8 +96,8 @@ lock: $(READY) ## Recompute requirements.txt (UPGRADE=1 takes newer versions)
 	@$(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 \
 	  --no-emit-index-url --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file requirements.txt
 
-bench: $(READY) ## Run a benchmark (BENCH=derivative)
-	@$(PY) benchmarks/$(BENCH).py
+bench: $(READY) ## Print every headline ratio; one benchmark alone with BENCH=derivative
+	@$(PY) benchmarks/$(BENCH).py $(ARGS)
 
 clean: ## Remove everything that was built, and the virtual environment
 	rm -rf _build dist $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

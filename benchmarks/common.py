@@ -35,6 +35,11 @@ def seconds_and_peak(run: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - start, (_status("VmHWM") - before) / 1e6
 
 
+def resident_peak() -> float:
+    """Peak resident memory of this process in GB, since :func:`seconds_and_peak` or the start."""
+    return _status("VmHWM") / 1e6
+
+
 def _status(key: str) -> int:
     """A field of this process's memory, in kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
