@@ -24,8 +24,9 @@ On SLURM, :mod:`dask_jobqueue` submits the workers as jobs, here up to twenty wi
 `queue=`, `account=` and `job_script_prologue=`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from lee.errors import InputError
@@ -38,7 +39,7 @@ PATIENCE = 30
 
 
 def scheduled(
-    tasks: Sequence[Task], address: str, *, device: str = "cpu", threads: int | None = None
+    tasks: Iterable[Task], address: str, *, device: str = "cpu", threads: int | None = None
 ) -> Iterator[Result]:
     """Measure tasks on the workers of a scheduler, as many at once as there are workers.
 
@@ -54,11 +55,13 @@ def scheduled(
     Raises:
         InputError: `distributed` isn't installed, or the scheduler can't be reached, or it is gone.
     """
-    if not tasks:
+    drawn = iter(tasks)
+    first = next(drawn, None)
+    if first is None:
         return
     client = _connected(address)
     try:
-        yield from _results(client, tasks, device, threads)
+        yield from _results(client, chain([first], drawn), device, threads)
     finally:
         with suppress(Exception):  # a scheduler that is gone can't say goodbye
             client.close(timeout=5)
@@ -69,30 +72,38 @@ def there(task: Task, device: str, threads: int | None, chunk: int | None) -> by
     return perform(task, devices.own(device), threads, chunk)
 
 
-def _results(client: Any, tasks: Sequence[Task], device: str, threads: int | None) -> Iterator[Result]:
+def _results(client: Any, tasks: Iterable[Task], device: str, threads: int | None) -> Iterator[Result]:
     """Results as they come; each is dropped from the cluster once it is here."""
     from distributed import as_completed
 
-    def submit(place: int, chunk: int | None) -> Any:
-        key = f"lee-{tasks[place].key}" + ("" if chunk is None else f"-{chunk}")
-        future = client.submit(there, tasks[place], device, threads, chunk, key=key, priority=-place)
-        places[key] = place, chunk
-        return future
+    known: dict[str, tuple[Task, int, int | None]] = {}
+    pending = as_completed(loop=client.loop)
 
-    places: dict[str, tuple[int, int | None]] = {}
-    pending = as_completed([submit(place, None) for place in range(len(tasks))], loop=client.loop)
-    for future in pending:
-        place, chunk = places[future.key]
+    def submit(task: Task, place: int, chunk: int | None) -> None:
+        key = f"lee-{task.key}" + ("" if chunk is None else f"-{chunk}")
+        known[key] = task, place, chunk
+        pending.add(client.submit(there, task, device, threads, chunk, key=key, priority=-place))
+
+    def finish() -> Iterator[Result]:
+        future = next(pending)
+        task, place, chunk = known[future.key]
         try:
             content = _outcome(future)
         except TimeoutError:  # its worker died before the result was here: it is measured again
             pending.add(future)
-            continue
+            return
         if content is None and chunk is None:
-            pending.add(submit(place, shortage.STEPS[-1]))
+            submit(task, place, shortage.STEPS[-1])
         else:
-            yield tasks[place], content or Lost("Every worker process that measured this died.")
+            yield task, content or Lost("Every worker process that measured this died.")
         future.release()
+
+    for place, task in enumerate(tasks):
+        submit(task, place, None)
+        while pending.has_ready():
+            yield from finish()
+    while not pending.is_empty():
+        yield from finish()
 
 
 def _outcome(future: Any) -> bytes | Lost | None:

@@ -1,15 +1,16 @@
 """Where tasks run: in this process, or in worker processes that are replaced when they die.
 
 An executor is a function from tasks to an iterator of `(task, content of its file, or what went wrong)`, in any order.
-It writes nothing: whoever runs the sweep keeps each result as it comes.
+It draws a task when it can start it, as that may mean to fetch a model. It writes nothing: whoever runs the sweep keeps
+each result as it comes.
 """
 
 import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -37,7 +38,7 @@ class Lost:
 
 
 Result = tuple[Task, bytes | Lost]
-Executor = Callable[[Sequence[Task]], Iterator[Result]]
+Executor = Callable[[Iterable[Task]], Iterator[Result]]
 
 
 def perform(task: Task, device: str = "cpu", threads: int | None = None, chunk: int | None = None) -> bytes:
@@ -55,7 +56,7 @@ def perform(task: Task, device: str = "cpu", threads: int | None = None, chunk: 
         return encode([measure(task, device, chunk)])
 
 
-def here(tasks: Sequence[Task], *, device: str = "cpu", threads: int | None = None) -> Iterator[Result]:
+def here(tasks: Iterable[Task], *, device: str = "cpu", threads: int | None = None) -> Iterator[Result]:
     """Measure tasks in this process, one after the other."""
     for task in tasks:
         yield task, perform(task, device, threads)
@@ -73,7 +74,7 @@ def _threads(number: int | None) -> Iterator[None]:
 
 
 def processes(
-    tasks: Sequence[Task], workers: int, *, device: str = "cpu", threads: int | None = None
+    tasks: Iterable[Task], workers: int, *, device: str = "cpu", threads: int | None = None
 ) -> Iterator[Result]:
     """Measure tasks in worker processes.
 
@@ -89,21 +90,23 @@ def processes(
     if workers < 1:
         raise InputError(f"`workers` must be at least 1, not {workers}.")
     share = threads or max(1, (os.cpu_count() or 1) // workers)
-    waiting, attempts = deque(tasks), dict.fromkeys((task.key for task in tasks), 0)
-    crew = [_Worker(one, share) for one in spread(device, min(workers, len(tasks)))]
+    waiting, again, attempts = iter(tasks), deque[Task](), Counter[str]()
+    crew = [_Worker(one, share) for one in spread(device, workers)]
     try:
-        while waiting or any(worker.task for worker in crew):
+        while True:
             for worker in crew:
-                if waiting and worker.task is None:
-                    task = waiting.popleft()
+                task = None if worker.task else again.popleft() if again else next(waiting, None)
+                if task is not None:
                     worker.start(task, step(attempts[task.key]))
                     attempts[task.key] += 1
+            if not any(worker.task for worker in crew):
+                return
             for worker in _ready(crew):
                 task, content = worker.finish()
                 if content is not None:
                     yield task, content
                 elif attempts[task.key] < ATTEMPTS:
-                    waiting.appendleft(task)
+                    again.append(task)
                 else:
                     yield task, Lost(f"The worker process died {ATTEMPTS} times ({worker.death}).")
     finally:

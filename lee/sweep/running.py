@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from lee.errors import InputError, nearest
 from lee.sweep.execution import Executor, Lost
 from lee.sweep.measuring import failed
-from lee.sweep.spec import SweepSpec
+from lee.sweep.spec import Measurement, SweepSpec
 from lee.sweep.table import Part, encode, read, write
 from lee.sweep.tasks import Task, forget, plan
 
@@ -51,9 +52,10 @@ def run(
 ) -> Report:
     """Measure what the table lacks, and write the table.
 
-    Each finished task is at once kept as a file below `OUT.tasks`, under a name that all its numbers follow from. Started
-    again after whatever interruption, a sweep measures only the tasks that were in flight; rows of the table
-    whose task is still wanted are never measured again.
+    Models are loaded, and fetched where need be, one after the other, each when its turn has come. Each finished task is
+    at once kept as a file below `OUT.tasks`, under a name that all its numbers follow from. Started again after whatever
+    interruption, a sweep measures only the tasks that were in flight; rows of the table whose task is still wanted are
+    never measured again.
 
     Args:
         spec: what to measure.
@@ -72,23 +74,16 @@ def run(
     with _alone(out) as folder:
         merged = read(out) if out.exists() else {}
         forget()
-        wanted = list(plan(models, spec.measurements))
-        done = {**merged, **_finished(folder, wanted)}
-        missing = [task for task in wanted if task.key not in done or (retry and done[task.key].failed)]
-        for task, part in _measured(missing, executor, folder, progress):
-            done[task.key] = part
-        families = {task.key: task.family for task in wanted}
-        others = {key for key, part in merged.items() if part.described["model"] not in models} if limit else set()
-        parts = [
-            done[key].of_family(families.get(key, done[key].described["family"])) for key in done
-            if key in families or key in others
-        ]  # fmt: skip
+        work = _Work(models, spec.measurements, merged, folder, retry)
+        measured = _carried_out(work, executor, folder, progress)
         forget()
+        others = {key: part for key, part in merged.items() if limit and part.described["model"] not in models}
+        parts = [*others.values(), *(part.of_family(work.families[key]) for key, part in work.done.items())]
         _merge(parts, out)
-        _tidy(folder, None if limit is None else {task.key for task in wanted})
+        _tidy(folder, None if limit is None else set(work.families))
     failures = [(p.described["model"], p.described["measurement"], p.described["error"]) for p in parts if p.failed]
     seconds = time.perf_counter() - began
-    return Report(out, len(missing), len(wanted) - len(missing), tuple(failures), seconds)
+    return Report(out, measured, len(work.families) - measured, tuple(failures), seconds)
 
 
 def _limited(models: Sequence[str], limit: str | None) -> list[str]:
@@ -132,31 +127,77 @@ def _alone(out: Path) -> Iterator[Path]:
         yield folder
 
 
-def _finished(folder: Path, wanted: Sequence[Task]) -> dict[str, Part]:
-    """The wanted tasks that an interrupted run has left; a file that can't be read counts as none."""
-    found: dict[str, Part] = {}
-    for task in wanted:
-        path = folder / f"{task.key}.parquet"
+class _Work:
+    """The tasks of a run, planned model by model as they are asked for; those that are done already are passed over.
+
+    Attributes:
+        families: of the tasks so far, by their keys.
+        done: the finished ones among them.
+    """
+
+    def __init__(
+        self, models: Sequence[str], ways: Sequence[Measurement], merged: dict[str, Part], folder: Path, retry: bool
+    ) -> None:
+        self.models, self.ways, self.merged, self.folder, self.retry = models, ways, merged, folder, retry
+        self.families: dict[str, str] = {}
+        self.done: dict[str, Part] = {}
+
+    @property
+    def passes(self) -> int:
+        """How much there is to do if nothing is done."""
+        return len(self.models) * sum(_passes(way) for way in self.ways)
+
+    def missing(self, bar: "tqdm[Any]") -> Iterator[Task]:
+        """The tasks that are still to be measured; what isn't is taken off the bar."""
+        for task in plan(_told(self.models, bar), self.ways):
+            new = task.key not in self.families
+            self.families[task.key] = task.family
+            part = self._found(task) if new else None
+            if new and (part is None or (self.retry and part.failed)):
+                yield task
+                continue
+            if part is not None:
+                self.done[task.key] = part
+            bar.total = (bar.total or 0) - _passes(task.measurement)
+            bar.refresh()
+
+    def _found(self, task: Task) -> Part | None:
+        """What an interrupted run has left, or the table has; a file that can't be read counts as none."""
+        path = self.folder / f"{task.key}.parquet"
         try:
-            found |= read(path) if path.is_file() else {}
+            if path.is_file():
+                return read(path).get(task.key) or self.merged.get(task.key)
         except InputError:
             path.unlink()
-    return found
+        return self.merged.get(task.key)
 
 
-def _measured(tasks: Sequence[Task], executor: Executor, folder: Path, progress: bool) -> Iterator[tuple[Task, Part]]:
-    """Tasks as they are finished, each kept as a file before it is given out."""
-    passes = {task.key: task.images * task.measurement.passes for task in tasks}
-    failures = 0
-    with tqdm(total=sum(passes.values()), unit="pass", unit_scale=True, disable=not progress or not tasks) as bar:
-        for task, content in executor(tasks):
+def _passes(way: Measurement) -> int:
+    """What a measurement of one model costs; 1000 images where all are taken, for want of a count."""
+    return (way.n or 1000) * way.passes
+
+
+def _told(models: Sequence[str], bar: "tqdm[Any]") -> Iterator[str]:
+    """The models in turn, each named on the bar while it is loaded or fetched."""
+    for name in models:
+        bar.set_description(f"{name}, weights")
+        yield name
+
+
+def _carried_out(work: _Work, executor: Executor, folder: Path, progress: bool) -> int:
+    """Measure what is missing, and keep each task as a file as soon as it is finished; how many there were."""
+    measured = failures = 0
+    with tqdm(total=work.passes, unit="pass", unit_scale=True, disable=not progress, leave=False) as bar:
+        for task, content in executor(work.missing(bar)):
             path = folder / f"{task.key}.parquet"
             write(encode([failed(task, content.message)]) if isinstance(content, Lost) else content, path)
-            part = read(path)[task.key]
+            work.done[task.key] = part = read(path)[task.key]
+            measured += 1
             failures += part.failed
             bar.set_description(f"{task.model}, {task.measurement.name}" + (f", {failures} failed" * bool(failures)))
-            bar.update(passes[task.key])
-            yield task, part
+            bar.update(_passes(task.measurement))
+            bar.leave = True
+    return measured
 
 
 def _merge(parts: Sequence[Part], out: Path) -> None:

@@ -49,11 +49,6 @@ class Task:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
     @property
-    def images(self) -> int:
-        """How many images, as asked for; 1000 where all are, for want of a count."""
-        return self.measurement.n or 1000
-
-    @property
     def described(self) -> dict[str, Any]:
         """What the table says about the task, beside its numbers."""
         way = self.measurement
@@ -69,13 +64,17 @@ class Task:
         }  # fmt: skip
 
 
-@lru_cache(maxsize=2)
 def model_of(name: str, weights: str, device: str = "cpu") -> Normalized:
     """The model with its trained or initial weights; the last two are kept, as tasks come model by model.
 
     Raises:
         InputError: it can't be had.
     """
+    return _model_of(name, weights, device)
+
+
+@lru_cache(maxsize=2)
+def _model_of(name: str, weights: str, device: str) -> Normalized:
     trained = weights == "trained"
     if name.startswith("zoo/"):
         return lee.models.load(name, trained=trained, device=device)
@@ -94,15 +93,19 @@ def images_of(dataset: str, split: str, n: int | None, seed: int, size: int | No
 
 def forget() -> None:
     """Drop the models and images that are kept: files may have changed since they were read."""
-    model_of.cache_clear()
+    _model_of.cache_clear()
     images_of.cache_clear()
 
 
 def plan(names: Iterable[str], ways: Iterable[Measurement]) -> Iterator[Task]:
     """The tasks of each model in turn; a model that can't be loaded has tasks too, which will say why.
 
+    A task is named after the weights, so each model has to be loaded, and some fetched, to tell whether it is measured
+    already. That is done when its tasks are asked for and not before: the first model is measured while the others are still
+    to be fetched, and no more than two are in memory.
+
     Raises:
-        InputError: a data set can't be read.
+        InputError: a data set can't be read; that is found out before the first model.
     """
     ways = list(ways)
     digests = {place: images_of(*place).sha256 for place in dict.fromkeys(map(_of_data, ways))}
