@@ -1,7 +1,8 @@
 """Tasks on a Dask cluster: any scheduler that can be reached, whatever started its workers.
 
-Workers need this package, and the data that the specification names; they need no common file system, as the process that
-runs the sweep keeps every result. Workers may come and go while it runs. By hand, with `pip install 'lee[cluster]'`:
+Workers need this package, and the data and weights that the specification names, which they load themselves (`LEE_DATA`,
+`LEE_WEIGHTS`, the network) and compare with those of the process that runs the sweep. They need no common file system, as
+that process keeps every result. Workers may come and go while it runs. By hand, with `pip install 'lee[cluster]'`:
 
 .. code-block:: shell
 
