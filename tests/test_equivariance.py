@@ -133,16 +133,30 @@ def test_errors_of_a_sweep_are_per_pixel_and_summed_over_generators() -> None:
 
 
 def test_gaps_pair_networks_of_one_seed_image_by_image() -> None:
-    table = simulated()
-    found = equivariance.gaps(table, "resnet-1", "resnet", ("translation_x", "rotation"))
+    table, motions = simulated(), ("translation_x", "rotation")
+    found = equivariance.gaps(table, "resnet-1", "resnet", motions)
     assert found["set"].tolist() == ["clean", "noise"]
     assert found["seed"].tolist() == [0, 0]
+    means = equivariance.errors(table, motions).set_index(["name", "set"])["lee"]
+    for place, change in zip(found["set"], found["change"], strict=True):
+        assert change == pytest.approx(means["resnet-1", place] / means["resnet", place] - 1, rel=1e-4)
     assert ((found["low"] < -0.5) & (found["high"] > -0.5)).any()
     assert (found["high"] < -0.3).all()
-    narrower = equivariance.gaps(table, "resnet-1", "resnet", ("translation_x", "rotation"), level=0.5)
-    ratio = (narrower["high"] - narrower["low"]) / (found["high"] - found["low"])
-    assert ratio.tolist() == pytest.approx([0.6745 / 1.96] * 2, abs=1e-3)
+    assert (found["low"] > -1).all()
+    narrower = equivariance.gaps(table, "resnet-1", "resnet", motions, level=0.5)
+    assert (narrower["high"] - narrower["low"] < 0.6 * (found["high"] - found["low"])).all()
     assert equivariance.gaps(table, "vit-1", "vit", ("rotation",)).empty
+    assert equivariance.gaps(table, "vit-1", "vit", ("rotation",), by_seed=False).empty
+
+
+def test_gaps_of_joined_seeds_lie_between_those_of_each() -> None:
+    rng, sizes = np.random.default_rng(1), {"vit": 2.0, "vit-1": 1.0, "vit-seed1": 2.0, "vit-1-seed1": 0.5}
+    table = Results(tuple(made_part(f"lee.equivariance:{name}", lee, 0.3, rng=rng) for name, lee in sizes.items()))
+    each = equivariance.gaps(table, "vit-1", "vit", ("rotation",))
+    joined = equivariance.gaps(table, "vit-1", "vit", ("rotation",), by_seed=False)
+    assert each["seed"].tolist() == [0, 1]
+    assert joined["seed"].tolist() == [-1]
+    assert joined["change"][0] == pytest.approx(((1 + each["change"]).prod()) ** 0.5 - 1, rel=1e-6)
 
 
 def test_rows_have_names_for_people_and_an_order() -> None:
@@ -171,7 +185,7 @@ def test_accuracy_on_all_clean_images_is_that_of_the_cards() -> None:
     frame = pd.DataFrame(
         {"name": ["a", "a"], "set": ["clean", "noise 1"], "accuracy": [0.4, 0.3], "images": 1000, "moved_se": 0.01}
     )
-    cards = pd.DataFrame({"name": ["a"], "accuracy": [0.5], "test_images": [10_000]})
+    cards = pd.DataFrame({"name": ["a"], "accuracy": [0.5], "images": [50_000], "test_images": [10_000]})
     found = equivariance.with_all_images(frame, cards)
     assert found["accuracy"].tolist() == [0.5, 0.3]
     assert found["images"].tolist() == [10_000, 1000]

@@ -10,7 +10,7 @@ from lee import trained
 from lee.equivariance.networks import base_of, described, ordered, recipes
 from lee.recipes import load_specs
 from lee.results import Results
-from lee.statistics import Estimate
+from lee.statistics import Estimate, paired_ratio
 from lee.training.penalty import unit_generators
 
 _PREFIX = "lee.equivariance:"
@@ -36,33 +36,35 @@ def errors(table: Results, generators: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def gaps(table: Results, row: str, base: str, generators: Sequence[str], *, level: float = 0.95) -> pd.DataFrame:
-    """What a row changes in the LEE of another, seed by seed and set by set, in pairs over images.
+def gaps(
+    table: Results, row: str, base: str, generators: Sequence[str], *, by_seed: bool = True, level: float = 0.95,
+    resamples: int = 2000,
+) -> pd.DataFrame:  # fmt: skip
+    """What a row changes in the LEE of another, set by set, in pairs over images; see :func:`lee.statistics.paired_ratio`.
 
     Args:
         table: as for :func:`errors`.
         row: such as `resnet-1`.
         base: such as `resnet`.
         generators: as for :func:`errors`.
-        level: of the intervals, normal ones for a mean difference over images.
+        by_seed: compare seed with seed; otherwise all seeds of the row with all of the base.
+        level: of the intervals, by bootstrap over images.
+        resamples: number of resamples.
 
     Returns:
-        `row`, `base`, `seed`, `set`, and the mean difference of LEE as a share of the base's: `change`, `low`, `high`. Seeds of
-        which one of the two is not there are left out.
+        `row`, `base`, `seed`, `set`, and the ratio of the mean LEE less one: `change`, `low`, `high`. Seeds of which one of the
+        two is not there are left out; joined seeds have the number −1.
     """
-    quantile, rows = NormalDist().inv_cdf((1 + level) / 2), []
-    specs = load_specs(recipes())
+    specs, rows = load_specs(recipes()), []
     for measurement in dict.fromkeys(table.tasks["measurement"]):
         values = _per_image(table.select(measurement=measurement), generators)
-        for name in values.columns:
-            other = name.replace(row, base, 1)
-            if trained.row_of(name) != row or other not in values:
-                continue
-            gap = Estimate.of(torch.from_numpy((values[name] - values[other]).to_numpy(copy=True)))
-            size = values[other].mean()
-            change, half = gap.value / size, quantile * gap.stderr / size
-            about = {"row": row, "base": base, "seed": specs[name].recipe.seed, "set": measurement}
-            rows.append({**about, "change": change, "low": change - half, "high": change + half})
+        seeds = {of: {specs[n].recipe.seed: n for n in values.columns if trained.row_of(n) == of} for of in (row, base)}
+        both = sorted(seeds[row].keys() & seeds[base].keys())
+        for group in [[seed] for seed in both] if by_seed else [both] if both else []:
+            first, second = (values[[seeds[of][seed] for seed in group]].to_numpy().T for of in (row, base))
+            found = paired_ratio(first, second, level, resamples=resamples)
+            about = {"row": row, "base": base, "seed": group[0] if by_seed else -1, "set": measurement}
+            rows.append({**about, "change": found.value - 1, "low": found.low - 1, "high": found.high - 1})
     return pd.DataFrame(rows, columns=["row", "base", "seed", "set", "change", "low", "high"])
 
 
@@ -127,9 +129,11 @@ def with_all_images(frame: pd.DataFrame, cards: pd.DataFrame, *, level: float = 
         A copy of the frame with the new `accuracy` and `images`; `accuracy_half` and `moved_half` are half the intervals' widths.
     """
     quantile, clean = NormalDist().inv_cdf((1 + level) / 2), frame["set"] == "clean"
-    told = cards.set_index("name").rename(columns={"test_images": "images"})[["accuracy", "images"]]
-    columns = {str(column): frame[column].mask(clean, frame["name"].map(told[column])) for column in told.columns}
-    joined = frame.assign(**columns)
+    told = cards.set_index("name")
+    joined = frame.assign(
+        accuracy=frame["accuracy"].mask(clean, frame["name"].map(told["accuracy"])),
+        images=frame["images"].mask(clean, frame["name"].map(told["test_images"])),
+    )
     joined["accuracy_half"] = quantile * (joined["accuracy"] * (1 - joined["accuracy"]) / joined["images"]) ** 0.5
     joined["moved_half"] = quantile * joined["moved_se"]
     return joined
