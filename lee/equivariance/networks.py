@@ -14,7 +14,7 @@ from lee.recipes import ZooSpec, load_specs
 #: What the end of a row's name says of its network, in the order of tables.
 VARIANTS = {
     "": "as it is", "0.1": "penalty 0.1", "1": "penalty 1", "10": "penalty 10", "blur": "blurred strides",
-    "filtered": "blurred strides, filtered ReLUs",
+    "filtered": "filtered ReLUs",
 }  # fmt: skip
 
 
