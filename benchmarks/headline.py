@@ -4,23 +4,21 @@ Each benchmark runs in a process of its own with few models and rounds, about a 
 leaves its table in `_build/bench`; the committed tables beside this file are those of longer runs. On a GPU the absolute
 throughput is measured too. A benchmark that fails is named, the others still run, and the exit status is 1.
 
-    python benchmarks/headline.py [--only sweep memory] [--out FOLDER]
+    python benchmarks/headline.py [--only sweep memory] [--read benchmarks] [--out FOLDER]
 
 Times on a shared machine vary: the ratios are of times from one run, and the load of the machine stands in the table.
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import machine, write
+from common import write
 
 HERE = Path(__file__).resolve().parent
 WORK = HERE.parent / "_build" / "bench"
@@ -64,8 +62,8 @@ def of_memory(found: Mapping[str, Any]) -> Iterator[Line]:
 
     for r in found["rows"]:
         for method in (m for m in r["methods"] if m.startswith("lee")):
-            goal = f"≤ {GOAL}" if method == "lee, chunk=8" else ""
-            yield _line(f"{r['model']}: {method} / {FLOOR}, peak above", ratio(r, method), goal)
+            for of in ("above", "whole"):
+                yield _line(f"{r['model']}: {method} / {FLOOR}, peak {of}", ratio(r, method, of), f"≤ {GOAL}")
 
 
 def of_explorer(found: Mapping[str, Any]) -> Iterator[Line]:
@@ -99,7 +97,7 @@ def of_throughput(found: Mapping[str, Any]) -> Iterator[Line]:
 PARTS: dict[str, tuple[list[str], Callable[[Mapping[str, Any]], Iterator[Line]]]] = {
     "derivative": (["--models", "resnet50", "vit_small_patch16_224", "--rounds", "1"], of_derivative),
     "layerwise": (["--models", "zoo/resnet-s", "zoo/vit-s", "--rounds", "1"], of_layerwise),
-    "sweep": (["--images", "192", "--rounds", "2"], of_sweep),
+    "sweep": (["--rounds", "2"], of_sweep),
     "memory": (["--models", "resnet50", "--rounds", "1"], of_memory),
     "explorer": (["--rounds", "3"], of_explorer),
     "compile": (["--models", "zoo/vit-s", "--methods", "lee"], of_compile),
@@ -112,8 +110,8 @@ def parts(gpu: bool) -> list[str]:
     return [name for name in PARTS if gpu or name != "throughput"]
 
 
-def measured(name: str, folder: Path) -> list[Line]:
-    """Run a benchmark in a process of its own, and read its headline.
+def measured(name: str, folder: Path) -> dict[str, Any]:
+    """Run a benchmark in a process of its own, and read its figures.
 
     Raises:
         subprocess.CalledProcessError: it failed.
@@ -123,47 +121,63 @@ def measured(name: str, folder: Path) -> list[Line]:
     written.unlink(missing_ok=True)
     out = written.with_suffix(".md") if name == "explorer" else folder  # that one takes the name of its table
     subprocess.run([sys.executable, str(HERE / f"{name}.py"), *PARTS[name][0], "--out", str(out)], check=True)
-    return list(PARTS[name][1](json.loads(written.read_text())))
+    return figures(name, folder)
 
 
-def table(lines: Sequence[Line], about: Mapping[str, object]) -> str:
-    """The headline as Markdown."""
+def figures(name: str, folder: Path) -> dict[str, Any]:
+    """What a benchmark has written: its machine, and whatever else."""
+    found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    return found
+
+
+def lines_of(name: str, found: Mapping[str, Any]) -> list[Line]:
+    """The headline of a benchmark's figures."""
+    return [{"benchmark": name, **line} for line in PARTS[name][1](found)]
+
+
+def table(lines: Sequence[Line], machines: Mapping[str, Mapping[str, object]]) -> str:
+    """The headline as Markdown, with the machine of each benchmark: one line for those that had the same."""
     rows = ["| benchmark | what | value | goal |", "|---|---|---|---|"]
     rows += [f"| {line['benchmark']} | {line['what']} | {line['value']:g} | {line['goal']} |" for line in lines]
+    told: dict[str, list[str]] = {}
+    for name, about in machines.items():
+        told.setdefault(", ".join(f"{k} {v}" for k, v in about.items()), []).append(name)
+    where = [f"Machine ({', '.join(names)}): {facts}." for facts, names in told.items()]
     notes = (
-        "One short run of each benchmark; what the words mean, and longer runs, are in the tables of the same names beside this "
-        "file. Ratios are of times from one run. The load says how many processes wanted a core: above the number of cores, times "
-        "on the clock are those of a machine with other things to do."
+        "What the words mean is told by the tables of the same names beside this file and by the programs that make them. Ratios "
+        "are of times from one run. A load says how many processes wanted a core: above the number of cores, times on the clock "
+        "are those of a machine with other things to do."
     )
-    facts = ", ".join(f"{k} {v}" for k, v in about.items())
-    return "\n".join(
-        ["# Headline figures", "", *rows, "", notes, "", f"Machine: {facts}.", "", "Made by `make bench`.", ""]
-    )
+    return "\n\n".join(["# Headline figures", "\n".join(rows), notes, *where, "Made by `make bench`."]) + "\n"
+
+
+def run(names: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The figures of each benchmark, and those that failed."""
+    found, failed = {}, []
+    for name in names:
+        print(f"\n=== {name}", flush=True)
+        try:
+            found[name] = measured(name, WORK)
+        except subprocess.CalledProcessError as error:
+            failed.append(f"{name} (exit status {error.returncode})")
+    return found, failed
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    gpu = torch.cuda.is_available()
-    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=parts(gpu))
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=parts(torch.cuda.is_available()))
+    parser.add_argument("--read", type=Path, help="run nothing: take the figures of the tables in this folder")
     parser.add_argument("--out", type=Path, default=HERE)
     given = parser.parse_args()
-    began, failed, lines = time.perf_counter(), [], []
-    load = os.getloadavg()[0]
-    for name in given.only:
-        print(f"\n=== {name}", flush=True)
-        try:
-            lines += [{"benchmark": name, **line} for line in measured(name, WORK)]
-        except subprocess.CalledProcessError as error:
-            failed.append(f"{name} (exit status {error.returncode})")
-    facts = machine() | {"load before": f"{load:.1f}", "minutes": round((time.perf_counter() - began) / 60, 1)}
-    if gpu:
-        facts["gpu"] = torch.cuda.get_device_name()
+    found, failed = ({name: figures(name, given.read) for name in given.only}, []) if given.read else run(given.only)
+    lines = [line for name in found for line in lines_of(name, found[name])]
+    machines = {name: found[name]["machine"] for name in found}
+    print(table(lines, machines))
     if failed:
-        print(table(lines, facts), f"Failed: {', '.join(failed)}. Nothing was written.", sep="\n")
+        print(f"Failed: {', '.join(failed)}. Nothing was written.")
         return 1
-    write(given.out / "headline.json", json.dumps({"machine": facts, "lines": lines}, indent=1) + "\n")
-    write(given.out / "headline.md", table(lines, facts))
-    print(table(lines, facts))
+    write(given.out / "headline.json", json.dumps({"machine": machines, "lines": lines}, indent=1) + "\n")
+    write(given.out / "headline.md", table(lines, machines))
     return 0
 
 
