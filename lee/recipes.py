@@ -186,7 +186,8 @@ def load_spec(name: str, path: Path | None = None, *, budget: str | None = None)
 def _read(path: Path, budget: str | None) -> dict[str, ZooSpec]:
     """Read one file of specifications."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # The same safe loader, in C where PyYAML was built with libyaml: these files are read often.
+        content = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except OSError as error:
         raise InputError(f"The recipe file {path} can't be read: {error.strerror}.") from error
     except yaml.YAMLError as error:
