@@ -28,7 +28,7 @@ from typing import Any
 import timm
 import torch
 from common import machine, write
-from coverage_checks import DIFFERENCE, IDENTITY, check, randomised, smooth_images
+from coverage_checks import DIFFERENCE, IDENTITY, REMARKS, check, randomised, smooth_images
 from torch import nn
 
 import lee
@@ -176,9 +176,11 @@ def as_markdown(rows: list[dict[str, Any]], about: dict[str, object]) -> str:
         "representation, counted in the call around them. Two images, float64, random weights; seconds of CPU time on one "
         "thread, and `total_s` includes building the model and finding its side."
     )
+    failed = [row["family"] for row in rows if row["verdict"] not in ("passed", OPEN)]
+    remarks = [line for family in failed if family in REMARKS for line in (f"`{family}`: {REMARKS[family]}.", "")]
     facts = ", ".join(f"{k} {v}" for k, v in about.items())
     return "\n".join([
-        title, "", notes, "", *lines, "", f"Machine: {facts}.", "",
+        title, "", notes, "", *lines, "", *remarks, f"Machine: {facts}.", "",
         "Made by `make bench BENCH=coverage`.", "",
     ])  # fmt: skip
 
