@@ -1,7 +1,7 @@
 """Every headline ratio, from a short run of each benchmark: `make bench`.
 
-Each benchmark runs in a process of its own with few models and rounds, about a quarter of an hour together on two cores, and
-leaves its table in `_build/bench`; the committed tables beside this file are those of longer runs. On a GPU the absolute
+Each benchmark runs in a process of its own with few models and rounds, about eleven minutes together on two cores, and
+leaves its table in `_build/bench`; a benchmark run alone measures more models or rounds. On a GPU the absolute
 throughput is measured too. A benchmark that fails is named, the others still run, and the exit status is 1.
 
     python benchmarks/headline.py [--only sweep memory] [--read benchmarks] [--out FOLDER]
