@@ -9,8 +9,22 @@
 from typing import Any
 
 from lee import metrics
-from lee.derivative import ConstantOutputWarning, equivariance_gram, lie_derivative, local_equivariance_error
-from lee.errors import InputError, LeeError
+from lee.derivative import equivariance_gram, lie_derivative, local_equivariance_error
+from lee.errors import (
+    BatchInteractionWarning,
+    ConstantOutputWarning,
+    ImageWarning,
+    InputError,
+    LeavesTorchWarning,
+    LeeError,
+    LeeWarning,
+    OutputWarning,
+    RandomFunctionWarning,
+    StateWarning,
+    TrainingModeWarning,
+    VerificationError,
+    VerificationWarning,
+)
 from lee.generators import (
     BRIGHTNESS,
     CONTRAST,
@@ -37,12 +51,13 @@ from lee.statistics import EquivarianceGram, Estimate
 
 __version__ = "0.1.0"
 __all__ = [
-    "Action", "BRIGHTNESS", "CONTRAST", "ConstantOutputWarning", "Decomposition", "EquivarianceGram", "Estimate", "Generator",
-    "HYPERBOLIC", "Image", "InputError", "LeeError", "LocalEquivarianceError", "Map", "ROTATION",
-    "Representation", "SATURATION", "SCALE", "SHEAR_X", "SHEAR_Y", "SQUEEZE", "STRETCH_X", "STRETCH_Y", "Sampler",
-    "TRANSLATION_X", "TRANSLATION_Y", "Tokens", "Trivial", "VectorField", "bracket", "equivariance_gram",
-    "explain_representations", "layerwise", "lie_derivative", "local_equivariance_error", "metrics", "spatial_gradient",
-    "symmetry_spectrum", "warp",
+    "Action", "BRIGHTNESS", "BatchInteractionWarning", "CONTRAST", "ConstantOutputWarning", "Decomposition", "EquivarianceGram",
+    "Estimate", "Generator", "HYPERBOLIC", "Image", "ImageWarning", "InputError", "LeavesTorchWarning", "LeeError", "LeeWarning",
+    "LocalEquivarianceError", "Map", "OutputWarning", "ROTATION", "RandomFunctionWarning", "Representation", "SATURATION",
+    "SCALE", "SHEAR_X", "SHEAR_Y", "SQUEEZE", "STRETCH_X", "STRETCH_Y", "Sampler", "StateWarning", "TRANSLATION_X",
+    "TRANSLATION_Y", "Tokens", "TrainingModeWarning", "Trivial", "VectorField", "VerificationError", "VerificationWarning",
+    "bracket", "equivariance_gram", "explain_representations", "layerwise", "lie_derivative", "local_equivariance_error",
+    "metrics", "spatial_gradient", "symmetry_spectrum", "warp",
 ]  # fmt: skip
 
 

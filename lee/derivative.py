@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lee import memory
-from lee.errors import InputError
+from lee.errors import ConstantOutputWarning, InputError
 from lee.generators import AFFINE, PHOTOMETRIC, Action, AnyGenerator, Generator, get
 from lee.measuring import Output, check_input, check_output_name, plain, select, untouched
 from lee.representations import Image, Representations, Trivial, of_output
@@ -28,10 +28,6 @@ from lee.stacked import check_mode, load_formulas, pushed, workspace
 from lee.statistics import EquivarianceGram, Estimate, concatenate
 
 Model = Callable[[Tensor], Any]
-
-
-class ConstantOutputWarning(UserWarning):
-    """The derivative vanishes for a reason other than equivariance."""
 
 
 def sampler_of(x: Tensor, kernel: str, boundary: str, align_corners: bool) -> Sampler:

@@ -1,4 +1,4 @@
-"""Errors that name the input, say what was expected, and what to do about it."""
+"""Errors and warnings that name the input, say what was expected, and what to do about it."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -10,6 +10,50 @@ class LeeError(Exception):
 
 class InputError(LeeError, ValueError):
     """The caller's input can't be used as it is; the message says which and what to do."""
+
+
+class VerificationError(LeeError):
+    """No way of differentiating agrees with the function's own values; the message has both numbers."""
+
+
+class LeeWarning(UserWarning):
+    """Base class of every warning that `lee` gives on purpose: a number that should be read with care, and why."""
+
+
+class ConstantOutputWarning(LeeWarning):
+    """The derivative vanishes for a reason other than equivariance."""
+
+
+class RandomFunctionWarning(LeeWarning):
+    """The model is random: the number belongs to one state of the random numbers."""
+
+
+class StateWarning(LeeWarning):
+    """The model changes itself while it runs: the number belongs to the state that it had before."""
+
+
+class BatchInteractionWarning(LeeWarning):
+    """The output for an image depends on the other images of its batch, so the number depends on the chunk."""
+
+
+class TrainingModeWarning(LeeWarning):
+    """A module in training mode was reached through a function; it was measured in eval mode."""
+
+
+class LeavesTorchWarning(LeeWarning):
+    """Values that depend on the image leave torch (`.item()`, `.numpy()`), so derivatives can't follow them."""
+
+
+class VerificationWarning(LeeWarning):
+    """The number could not be checked against the function's own values, or only roughly."""
+
+
+class OutputWarning(LeeWarning):
+    """The output does not look like what was asked for: scores that are probabilities already, for example."""
+
+
+class ImageWarning(LeeWarning):
+    """The images do not look like what the model expects: another range, another order of axes, or no content."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
