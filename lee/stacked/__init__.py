@@ -10,9 +10,9 @@ from lee.stacked import contraction, convolution, layout, normalisation, pointwi
 from lee.stacked.alternatives import check_mode, pushed
 from lee.stacked.convolution import workspace
 from lee.stacked.pushforward import by_dual_numbers, push_leaves, pushforward
-from lee.stacked.tensor import ForwardModeError, Stacked, load_formulas, record_fallbacks
+from lee.stacked.tensor import ForwardModeError, LeavesTorchError, Stacked, load_formulas, record_fallbacks
 
 __all__ = [
-    "ForwardModeError", "Stacked", "by_dual_numbers", "check_mode", "load_formulas", "push_leaves", "pushed", "pushforward",
-    "record_fallbacks", "workspace",
+    "ForwardModeError", "LeavesTorchError", "Stacked", "by_dual_numbers", "check_mode", "load_formulas", "push_leaves", "pushed",
+    "pushforward", "record_fallbacks", "workspace",
 ]  # fmt: skip

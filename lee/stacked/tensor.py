@@ -45,6 +45,17 @@ class ForwardModeError(InputError):
         )
 
 
+class LeavesTorchError(ForwardModeError):
+    """A value that moves with the input leaves torch, as a Python number or a NumPy array; no derivative can follow it there."""
+
+    def __init__(self, name: str) -> None:
+        InputError.__init__(
+            self,
+            f"{name.rpartition('.')[2]} takes a value that depends on the input out of torch, where no derivative can follow "
+            "it. Compute it with torch functions, or use mode='differences'.",
+        )
+
+
 class Stacked(Tensor):
     """A primal and K tangents in one buffer of shape `(1 + K, N, ...)`; to torch code it looks like the primal."""
 
