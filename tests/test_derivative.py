@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import warnings
 
 import pytest
 import torch
@@ -239,20 +238,6 @@ def test_images_may_come_in_batches_with_labels() -> None:
     assert estimate == pytest.approx(batches.lee("rotation"))
     assert "±" in str(estimate)
     assert estimate.unit == "per radian²"
-
-
-def test_metric_accumulates_like_one_pass() -> None:
-    model, x = build("cnn"), images(5)
-    metric = lee.LocalEquivarianceError(model, "rotation")
-    metric.update(x[:2])
-    metric.update(x[2:])
-    whole = lee.local_equivariance_error(model, x, "rotation", progress=False)
-    assert metric.compute() == pytest.approx(whole)
-    metric.reset()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchmetrics' own remark that update was not called
-        with pytest.raises(lee.InputError, match="No images"):
-            metric.compute()
 
 
 def test_every_public_call_takes_the_same_keywords() -> None:
