@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from lee.errors import InputError, LeeError
-from lee.local_data import Decoded, center_square, check_split, choose, decode, to_planes
+from lee.image_files import center_square, read, to_planes
+from lee.local_data import Decoded, check_split, choose
 from lee.paths import file_sha256
 
 
@@ -262,7 +263,8 @@ def _randint(high: int, generator: torch.Generator) -> int:
 @cache
 def _pixels(member: str) -> np.ndarray:
     """A source picture as RGB bytes (H, W, 3); grey ones are repeated over the channels."""
-    pixels = decode(FILES[member].locate())
+    path = FILES[member].locate()
+    pixels = read(path.read_bytes(), path.name).pixels
     pixels.flags.writeable = False
     return pixels
 

@@ -6,8 +6,10 @@ records are plain bytes and whose download is checked against its published MD5.
 """
 
 import hashlib
-import io
 import os
+import warnings
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lee.errors import InputError, nearest
+from lee.errors import ImageWarning, InputError, nearest
+from lee.image_files import ENDINGS, ON_WHITE, center_square, read, stacked
 from lee.paths import DATA_VARIABLE, data_root, file_sha256
 
 CIFAR10_CLASSES = (
@@ -62,42 +65,6 @@ def choose(total: int, n: int | None, seed: int) -> Tensor:
     if not 1 <= n <= total:
         raise InputError(f"n = {n} images were asked for; the data set has {total}. Choose 1 to {total}.")
     return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n]
-
-
-def decode(stream: bytes | Path, mode: str = "RGB") -> np.ndarray:
-    """Decode one JPEG, PNG, ... to a uint8 array (H, W, C), or (H, W) for mode `L`."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(stream) if isinstance(stream, bytes) else stream) as image:
-            return np.asarray(image.convert(mode))
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"An image can't be decoded: {error}.") from error
-
-
-def to_planes(images: np.ndarray) -> Tensor:
-    """Turn (N, H, W, C) bytes into a contiguous (N, C, H, W) tensor."""
-    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-
-
-def center_square(pixels: np.ndarray, size: int, fraction: float = 1.0) -> np.ndarray:
-    """Cut the central square, `fraction` of the short side wide, and resize it with antialiasing.
-
-    Args:
-        pixels: (H, W, 3) bytes.
-        size: side of the result in pixels.
-        fraction: in (0, 1]; 0.875 is the usual centre crop of ImageNet evaluation.
-
-    Returns:
-        (size, size, 3) bytes.
-    """
-    from PIL import Image
-
-    height, width = pixels.shape[:2]
-    side = fraction * min(height, width)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side)
-    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS, box=box))
 
 
 def check_split(split: str) -> None:
@@ -172,10 +139,10 @@ def _cifar10_parquet(path: Path, n: int | None, seed: int) -> Decoded:
     rows = choose(len(table), n, seed)
     labels = torch.from_numpy(table["label"].to_numpy().astype(np.int64))
     encoded = table["image"].combine_chunks().field("bytes")
-    images = np.stack([decode(encoded[int(row)].as_py()) for row in rows])
+    images = [read(encoded[int(row)].as_py(), f"{path.name}, row {int(row)}").pixels for row in rows]
     jpeg = encoded[0].as_py().startswith(b"\xff\xd8")
     note = "stored as JPEG, so slightly lossy" if jpeg else ""
-    return Decoded(to_planes(images), labels[rows], CIFAR10_CLASSES, file_sha256(path), note)
+    return Decoded(stacked(images), labels[rows], CIFAR10_CLASSES, file_sha256(path), note)
 
 
 def _cifar10_binary(folder: Path, split: str, n: int | None, seed: int) -> Decoded:
@@ -235,20 +202,41 @@ def imagefolder(path: str, n: int | None, size: int | None, seed: int) -> Decode
         n: how many images; only these are decoded.
         size: side in pixels.
         seed: which images.
+
+    Raises:
+        InputError: no such folder, no images in it, or a file that can't be read (:func:`lee.image_files.read`).
     """
     folder = _find_folder(path)
     samples, class_names = _list_images(folder)
     chosen = [samples[int(row)] for row in choose(len(samples), n, seed)]
-    images, digest = [], hashlib.sha256()
+    squares, notes, digest = [], [], hashlib.sha256()
     for file, _ in chosen:
-        content = Path(file).read_bytes()
-        digest.update(hashlib.sha256(content).digest())
         try:
-            images.append(center_square(decode(content), size or 224, fraction=0.875))
-        except InputError as error:
-            raise InputError(f"{file}: {error}") from error
+            content = Path(file).read_bytes()
+        except OSError as error:
+            raise InputError(f"{file} can't be read: {error.strerror}.") from error
+        digest.update(hashlib.sha256(content).digest())
+        picture = read(content, file)
+        squares.append(center_square(picture.pixels, size or 224, fraction=0.875))
+        notes.append(picture.notes)
+    _warn_of([file for file, _ in chosen], squares, notes)
+    counts = Counter(note for said in notes for note in said)
+    note = "; ".join(f"{note} in {count} of {len(chosen)} files" for note, count in counts.items())
     labels = torch.tensor([label for _, label in chosen]) if class_names else None
-    return Decoded(to_planes(np.stack(images)), labels, class_names, digest.hexdigest())
+    return Decoded(stacked(squares), labels, class_names, digest.hexdigest(), note)
+
+
+def _warn_of(files: Sequence[str], squares: Sequence[np.ndarray], notes: Sequence[tuple[str, ...]]) -> None:
+    """Warn, once for all files, of pictures without content and of those whose transparent parts were laid on white."""
+    empty = [file for file, square in zip(files, squares, strict=True) if (square == square[0, 0]).all()]
+    transparent = [file for file, said in zip(files, notes, strict=True) if ON_WHITE in said]
+    for found, what in (
+        (empty, "are of one colour: no motion changes them, and their error along it is 0 whatever the model does"),
+        (transparent, "have transparent parts, which were laid on white"),
+    ):
+        if found:
+            text = f"{len(found)} of {len(files)} images {what}; the first is {found[0]}."
+            warnings.warn(text, ImageWarning, stacklevel=5)
 
 
 def _find_folder(path: str) -> Path:
@@ -266,15 +254,21 @@ def _find_folder(path: str) -> Path:
 def _list_images(folder: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     """List (file, label) in the order of torchvision's ImageFolder, and the class names, if any."""
     from torchvision.datasets import ImageFolder
-    from torchvision.datasets.folder import IMG_EXTENSIONS
 
-    flat = sorted(str(file) for file in folder.iterdir() if file.suffix.lower() in IMG_EXTENSIONS)
+    flat = sorted(str(file) for file in folder.iterdir() if _is_image(str(file)))
     if flat:
         return [(file, 0) for file in flat], ()
     try:
-        source = ImageFolder(str(folder), allow_empty=True)
+        source = ImageFolder(str(folder), is_valid_file=_is_image, allow_empty=True)
     except FileNotFoundError:
         source = None
     if source is None or not source.samples:
-        raise InputError(f"{folder} holds no images, neither itself nor in one sub-folder per class.")
+        raise InputError(
+            f"{folder} holds no images, neither itself nor in one sub-folder per class. Files that end in "
+            f"{', '.join(ENDINGS)} are read."
+        )
     return source.samples, tuple(source.classes)
+
+
+def _is_image(file: str) -> bool:
+    return file.lower().endswith(ENDINGS)

@@ -9,6 +9,7 @@ from lee import models
 from lee.explorer import drawing, pictures
 from lee.explorer.state import KERNELS, MOST_MODELS, REACH, SLIDERS, State
 from lee.generators import NAMED
+from lee.image_files import ENDINGS
 from lee.sampling import BOUNDARIES
 
 MIXTURE = "mixture"
@@ -38,7 +39,7 @@ def controls(state: State) -> dict[str, Any]:
         ),
         "index": widgets.IntSlider(state.index, 0, last - 1, description="image", **_WORDS),
         "upload": widgets.FileUpload(
-            accept=".png,.jpg,.jpeg", description="PNG or JPEG …", icon="", layout={"width": "auto"}
+            accept=",".join(ENDINGS), description="image file …", icon="", layout={"width": "auto"}
         ),
         "generator": widgets.Dropdown(options=[*NAMED, MIXTURE], value=entry(state), description="generator", **_WORDS),
         "t": _slider("amount t", state.t, REACH, 0.025),

@@ -1,18 +1,15 @@
-"""Which images the explorer offers, and how an uploaded file becomes one: PNG and JPEG only, of limited size."""
+"""Which images the explorer offers, and how an uploaded file, of limited size, becomes one."""
 
-import io
 import os
-import warnings
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
+import torch
 from torch import Tensor
 
 from lee import datasets
 from lee.embedded import MEMBERS, resize
 from lee.errors import InputError
-from lee.local_data import center_square, to_planes
+from lee.image_files import center_square, read, stacked
 from lee.paths import DATA_VARIABLE
 
 MOST_IMAGES = 64
@@ -57,39 +54,20 @@ def decode(content: bytes, side: int | None = None) -> Tensor:
     """The central square of an uploaded picture, turned as its EXIF data says: (1, 3, side, side) in [0, 1].
 
     Args:
-        content: The bytes of a PNG or JPEG file.
+        content: The bytes of a file that :func:`lee.image_files.read` can read.
         side: Side in pixels; the shorter side of the picture by default.
 
     Raises:
-        InputError: If the file is too large, neither PNG nor JPEG, damaged, or only a pixel wide.
+        InputError: If the file is too large, of another kind, damaged, or only a pixel wide.
     """
     if len(content) > MOST_BYTES:
         raise InputError(f"The file has {len(content) / 1e6:.1f} MB; at most {MOST_BYTES / 1e6:.0f} MB can be shown.")
-    pixels = _pixels(content)
+    pixels = read(content, "The file", most_pixels=MOST_PIXELS).pixels
     shorter = min(pixels.shape[:2])
     if shorter < 2:
         raise InputError(f"The picture is {pixels.shape[1]} × {pixels.shape[0]} pixels; it needs at least 2 × 2.")
-    return to_planes(center_square(pixels, side or shorter)[None]).float() / 255
-
-
-def _pixels(content: bytes) -> np.ndarray:
-    """(H, W, 3) bytes. The header's size is judged before any pixel is decoded."""
-    too_large = (
-        f"The picture has too many pixels; at most {MOST_PIXELS / 1e6:.0f} million can be shown. Make it smaller."
-    )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    raise InputError(too_large)
-                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(too_large) from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(
-            f"The file can't be read as PNG or JPEG: it is damaged or of another kind ({type(error).__name__})."
-        ) from error
+    square = stacked([center_square(pixels, side or shorter)])
+    return square.float() / 255 if square.dtype == torch.uint8 else square
 
 
 def resized(image: Tensor, side: int) -> Tensor:

@@ -54,7 +54,7 @@ class State:
     Args:
         images: A name that :func:`lee.datasets.load` knows.
         index: Which image of it, from 0.
-        upload: The content of a PNG or JPEG file to be shown instead.
+        upload: The content of an image file to be shown instead.
         models: One or two names: `zoo/NAME`, or one that timm knows.
         pretrained: Whether models of timm have timm's own weights (downloaded by timm), or random ones.
         mixture: Coefficients of :data:`SLIDERS`.
