@@ -36,7 +36,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lee import memory, models
-from lee.derivative import infinitesimal_actions
+from lee.terms import infinitesimal_actions
 from lee.generators import AFFINE
 from lee.sampling import Sampler
 from lee.stacked import Stacked, workspace

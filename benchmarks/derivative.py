@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import lee
-from lee.derivative import infinitesimal_actions
+from lee.terms import infinitesimal_actions
 from lee.generators import AFFINE
 from lee.sampling import Sampler
 

@@ -8,41 +8,19 @@
 
 from typing import Any
 
+# isort: off
+from lee.errors import (
+    BatchInteractionWarning, ConstantOutputWarning, ImageWarning, InputError, LeavesTorchWarning, LeeError, LeeWarning,
+    OutputWarning, RandomFunctionWarning, StateWarning, TrainingModeWarning, VerificationError, VerificationWarning,
+)  # fmt: skip
+from lee.generators import (
+    BRIGHTNESS, CONTRAST, HYPERBOLIC, ROTATION, SATURATION, SCALE, SHEAR_X, SHEAR_Y, SQUEEZE, STRETCH_X, STRETCH_Y,
+    TRANSLATION_X, TRANSLATION_Y, Action, Generator, bracket,
+)  # fmt: skip
+
+# isort: on
 from lee import metrics
 from lee.derivative import equivariance_gram, lie_derivative, local_equivariance_error
-from lee.errors import (
-    BatchInteractionWarning,
-    ConstantOutputWarning,
-    ImageWarning,
-    InputError,
-    LeavesTorchWarning,
-    LeeError,
-    LeeWarning,
-    OutputWarning,
-    RandomFunctionWarning,
-    StateWarning,
-    TrainingModeWarning,
-    VerificationError,
-    VerificationWarning,
-)
-from lee.generators import (
-    BRIGHTNESS,
-    CONTRAST,
-    HYPERBOLIC,
-    ROTATION,
-    SATURATION,
-    SCALE,
-    SHEAR_X,
-    SHEAR_Y,
-    SQUEEZE,
-    STRETCH_X,
-    STRETCH_Y,
-    TRANSLATION_X,
-    TRANSLATION_Y,
-    Action,
-    Generator,
-    bracket,
-)
 from lee.layerwise import Decomposition, explain_representations, layerwise
 from lee.representations import Image, Map, Representation, Tokens, Trivial, VectorField
 from lee.sampling import Sampler, spatial_gradient, warp

@@ -4,13 +4,11 @@ r"""Lie derivatives of any torch model, along many generators at once, and the l
     L_X f(x) = \frac{d}{dt}\Big|_{0} \rho_{out}(g_t^{-1})\, f(\rho_{in}(g_t)\, x) = J_f(x)\,(X \cdot x) - X \cdot f(x),
     \qquad LEE_X(f) = \mathbb{E}_x \|L_X f(x)\|^2 / \dim V_{out}.
 
-No warp is differentiated: one spatial gradient of the image gives all the tangents `X_k·x`, and one stacked forward pass
-(:mod:`lee.stacked`) pushes them through the model.
+The terms are computed in :mod:`lee.terms`, and checked against the function's own values in :mod:`lee.measuring.verification`.
 
 Source: Gruver, Finzi, Goldblum & Wilson, ICLR 2023 (definitions of the Lie derivative and of LEE).
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -19,105 +17,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lee import memory
-from lee.errors import ConstantOutputWarning, InputError
-from lee.generators import AFFINE, PHOTOMETRIC, Action, AnyGenerator, Generator, get
-from lee.measuring import Output, check_input, check_output_name, plain, select, untouched
-from lee.representations import Image, Representations, Trivial, of_output
-from lee.sampling import Sampler
-from lee.stacked import check_mode, load_formulas, pushed, workspace
+from lee.errors import InputError
+from lee.generators import AFFINE, PHOTOMETRIC, AnyGenerator, Generator, get
+from lee.measuring import Output, Pushing, check_input, check_output_name, one_function
+from lee.representations import Representations
+from lee.stacked import check_mode, workspace
 from lee.statistics import EquivarianceGram, Estimate, concatenate
+from lee.terms import Terms, sampler_of
 
 Model = Callable[[Tensor], Any]
-
-
-def sampler_of(x: Tensor, kernel: str, boundary: str, align_corners: bool) -> Sampler:
-    """The sampler of inputs `x` (N, ...), with the field of view of images."""
-    sampler = Sampler(kernel, boundary, align_corners)
-    return sampler.for_image(*x.shape[-2:]) if x.ndim == 4 else sampler
-
-
-def _velocity(action: Callable[[Tensor, Tensor], Tensor], z: Tensor) -> Tensor:
-    """`d/dt|₀ action(z, t)`, same shape as `z`."""
-    load_formulas()
-    zero = torch.zeros((), dtype=z.dtype, device=z.device)
-    value, velocity = torch.func.jvp(lambda t: action(z, t), (zero,), (torch.ones_like(zero),))[:2]
-    if value.shape != z.shape:
-        raise InputError(
-            f"An action (x, t) -> x must keep the shape {tuple(z.shape)}; it returned {tuple(value.shape)}."
-        )
-    return velocity.detach()
-
-
-def infinitesimal_actions(generators: Sequence[Generator | Action], x: Tensor, sampler: Sampler) -> Tensor:
-    """`X_k·x` of K generators on a batch of inputs (N, ...): shape (K, N, ...)."""
-    named = [g for g in generators if isinstance(g, Generator)]
-    moved = iter(Image().infinitesimal(named, x, sampler)) if named else iter(())
-    return torch.stack([next(moved) if isinstance(g, Generator) else _velocity(g.function, x) for g in generators])
-
-
-def _actions_on_output(
-    generators: Sequence[Generator | Action], z: Tensor, x: Tensor, sampler: Sampler, given: Representations
-) -> Tensor | None:
-    """`X_k·f(x)`: shape (K, N, ...); None where every one is zero."""
-    named = [g for g in generators if isinstance(g, Generator)]
-    representation = of_output(z, x, given) if named else Trivial()
-    if isinstance(representation, Trivial) and all(not isinstance(g, Action) or g.output is None for g in generators):
-        return None
-    moved = iter(representation.infinitesimal(named, z, sampler)) if named else iter(())
-    parts = []
-    for generator in generators:
-        if isinstance(generator, Generator):
-            parts.append(next(moved))
-        else:
-            parts.append(torch.zeros_like(z) if generator.output is None else _velocity(generator.output, z))
-    return torch.stack(parts)
-
-
-def terms_of(
-    model: Model, x: Tensor, generators: Sequence[Generator | Action], output: Output, sampler: Sampler, given: Representations,
-    mode: str = "auto",
-) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
-    """The output of one chunk, and the two terms `J_f(x)·(X_k·x)` and `X_k·f(x)` of its Lie derivatives.
-
-    Returns:
-        The output (N, ...), then (K, N, ...) each; the last is None where it vanishes.
-    """
-    tangents = infinitesimal_actions(generators, x, sampler)
-    value, lanes = pushed(lambda z: select(model(z), output), x, tangents, mode)
-    if lanes is None:
-        raise InputError(
-            "The model's output does not depend on its input, so there is no derivative to measure. If it does so by ways "
-            "that torch can't follow (NumPy, detach), use mode='differences'."
-        )
-    if value.ndim == 0 or len(value) != len(x):
-        raise InputError(
-            f"The output must have one entry per input along its first axis; {len(x)} inputs gave shape {tuple(value.shape)}."
-        )
-    if not bool(lanes.any()) and bool(tangents.any()):
-        _warn_if_constant(lambda z: select(model(z), output), x, mode)
-    return value, lanes, _actions_on_output(generators, value, x, sampler, given)
-
-
-def _derivatives(
-    model: Model, x: Tensor, generators: Sequence[Generator | Action], output: Output, sampler: Sampler, given: Representations,
-    mode: str,
-) -> Tensor:  # fmt: skip
-    """`L_k f(x)` of one chunk: shape (K, N, ...)."""
-    _, lanes, moved = terms_of(model, x, generators, output, sampler, given, mode)
-    return lanes if moved is None else lanes - moved
-
-
-def _warn_if_constant(function: Model, x: Tensor, mode: str) -> None:
-    """Tell an exactly invariant model from one that ignores its input, by its derivative in a random direction."""
-    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-    lanes = pushed(function, x, direction[None], mode)[1]
-    if lanes is None or not bool(lanes.any()):
-        warnings.warn(
-            "The model's output does not change in any direction around these inputs: it ignores them or is saturated. "
-            "The zero is no evidence of learned equivariance.",
-            ConstantOutputWarning,
-            stacklevel=5,
-        )
 
 
 def automatic_chunk(x: Tensor, k: int) -> int:
@@ -144,6 +52,7 @@ def lie_derivative(
     representations: Representations = None,
     mode: str = "auto",
     chunk: int | None = None,
+    verify: bool = True,
 ) -> Tensor:
     r"""The Lie derivative :math:`L_X f(x) = J_f(x)\,(X \cdot x) - X \cdot f(x)`, as the paper defines it.
 
@@ -157,16 +66,20 @@ def lie_derivative(
         boundary: `"reflect"` or `"circular"`.
         align_corners: Pixel convention, see :class:`lee.Sampler`.
         representations: How the output transforms where its shape leaves that open.
-        mode: `"auto"` differentiates forward, and by backward passes where torch has no forward-mode derivative of something
-            in the model; `"forward"` and `"reverse"` insist. All are exact. `"differences"` takes central differences of the
-            model, for one that torch can't differentiate; measure in double precision then.
+        mode: `"auto"` differentiates forward, and goes on to backward passes and to central differences where the derivative
+            can't be had or disagrees with the function's values; `"forward"` and `"reverse"` (both exact) and
+            `"differences"` insist.
         chunk: Images per pass; None chooses by size.
+        verify: Whether to check, on the first images, that the model is one function and that the derivative is that of
+            its values (:mod:`lee.measuring.verification`); costs some ten passes of one image.
 
     Returns:
-        A tensor of the selected output's shape, per unit of the generator's parameter.
+        A tensor of the selected output's shape, per unit of the generator's parameter; its attribute `verification` says
+        what was checked and how well.
 
     Raises:
         InputError: For input that can't be measured; the message says why.
+        VerificationError: If no way of differentiating agrees with the function's values.
 
     Examples:
         >>> brightness_of = lambda x: x.mean((2, 3))
@@ -179,13 +92,16 @@ def lie_derivative(
     check_output_name(output)
     check_mode(mode)
     check_input(model, x, image=isinstance(resolved, Generator))
-    sampler, inner = sampler_of(x, kernel, boundary, align_corners), plain(model)
-    with untouched(inner), memory.kept(), torch.no_grad(), workspace(x):
-        parts = [
-            _derivatives(inner, part, [resolved], output, sampler, representations, mode)[0]
-            for part in _chunks(x, 1, chunk)
-        ]
-    return torch.cat(parts)
+    with one_function(model, output) as function, memory.kept(), torch.no_grad():
+        pushing = Pushing(function, mode, verify)
+        terms = Terms(pushing, [resolved], sampler_of(x, kernel, boundary, align_corners), representations)
+        terms.start(x)
+        with workspace(x):
+            parts = [terms.derivatives(part)[0] for part in _chunks(x, 1, pushing.chunk(chunk))]
+    found = torch.cat(parts)
+    found = found.to(x.dtype) if found.dtype == torch.float64 else found  # differences of converted modules
+    found.verification = pushing.verification  # type: ignore[attr-defined]
+    return found
 
 
 def default_generators(x: Tensor) -> tuple[Generator, ...]:
@@ -223,6 +139,7 @@ def equivariance_gram(
     representations: Representations = None,
     mode: str = "auto",
     chunk: int | None = None,
+    verify: bool = True,
     progress: bool = True,
 ) -> EquivarianceGram:
     """Inner products of the Lie derivatives along several generators, per image, from one primal pass.
@@ -238,36 +155,44 @@ def equivariance_gram(
         representations: How the output transforms.
         mode: How the model is differentiated.
         chunk: Images per pass.
+        verify: Whether to check the function and its derivative on the first images.
         progress: Whether to show a progress bar.
 
     Returns:
-        The Gram matrices; `.lee(generator)` of any combination of the generators.
+        The Gram matrices; `.lee(generator)` of any combination of the generators. `.verification` says what was checked.
 
     Raises:
         InputError: For input that can't be measured, and for no images at all.
+        VerificationError: If no way of differentiating agrees with the function's values.
     """
     check_output_name(output)
     check_mode(mode)
     chosen = tuple(get(g) for g in generators) if generators is not None else None
     if chosen is not None and not chosen:
         raise InputError("`generators` is empty; name at least one, or pass None for the default ones.")
-    inner, grams = plain(model), []
+    grams: list[EquivarianceGram] = []
+    name = output if isinstance(output, str) else getattr(output, "__name__", "callable")
     total = len(images) if isinstance(images, Tensor) and images.ndim else None
     with (
-        untouched(inner),
+        one_function(model, output) as function,
         memory.kept(),
         torch.no_grad(),
         tqdm(total=total, unit="image", disable=not progress, leave=False) as bar,
     ):
+        pushing = Pushing(function, mode, verify)
         for batch in batches_of(images):
             check_input(model, batch, image=chosen is None or any(isinstance(g, Generator) for g in chosen))
             used = chosen or default_generators(batch)
-            sampler = sampler_of(batch, kernel, boundary, align_corners)
+            terms = Terms(pushing, used, sampler_of(batch, kernel, boundary, align_corners), representations)
+            terms.start(batch)
             with workspace(batch):
-                for part in _chunks(batch, len(used), chunk):
-                    lanes = _derivatives(inner, part, used, output, sampler, representations, mode)
-                    name = output if isinstance(output, str) else getattr(output, "__name__", "callable")
-                    grams.append(EquivarianceGram(_gram(lanes), used, kernel, boundary, align_corners, name))
+                for part in _chunks(batch, len(used), pushing.chunk(chunk)):
+                    gram = _gram(terms.derivatives(part))
+                    grams.append(
+                        EquivarianceGram(
+                            gram, used, kernel, boundary, align_corners, name, verification=pushing.verification
+                        )
+                    )
                     bar.update(len(part))
     if not grams:
         raise InputError("There are no images: the iterable gave no batch.")
@@ -286,6 +211,7 @@ def local_equivariance_error(
     representations: Representations = None,
     mode: str = "auto",
     chunk: int | None = None,
+    verify: bool = True,
     progress: bool = True,
 ) -> Estimate:
     r"""The local equivariance error :math:`E_x \|L_X f(x)\|^2 / \dim V_{out}` of the paper, with its standard error.
@@ -294,6 +220,6 @@ def local_equivariance_error(
     """
     gram = equivariance_gram(
         model, images, generators=[generator], output=output, kernel=kernel, boundary=boundary, align_corners=align_corners,
-        representations=representations, mode=mode, chunk=chunk, progress=progress,
+        representations=representations, mode=mode, chunk=chunk, verify=verify, progress=progress,
     )  # fmt: skip
     return gram.lee(gram.generators[0])

@@ -88,7 +88,10 @@ def features(model: nn.Module, images: Tensor, *, batch: int = 64) -> Tensor:
     check_input(net, images, image=True)
     prepare = getattr(inner, "normalize", nn.Identity())
     with untouched(inner), torch.no_grad():
-        parts = [net.forward_head(net.forward_features(prepare(x)), pre_logits=True) for x in images.split(batch)]
+        parts = [
+            net.forward_head(net.forward_features(prepare(x)), pre_logits=True).clone()
+            for x in images.clone().split(batch)
+        ]
     return torch.cat(parts).flatten(1).double().cpu()
 
 

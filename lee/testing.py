@@ -34,7 +34,7 @@ def equivariance_deviation(function: Map, x: Tensor, action: Map, output_action:
             would mean nothing; or outputs of different shapes.
     """
     with untouched(function), torch.no_grad():
-        value, moved = function(x), function(action(x))
+        value, moved = function(x.clone()).clone(), function(action(x.clone()).clone()).clone()
     wanted = value if output_action is None else output_action(value)
     if moved.shape != wanted.shape:
         raise InputError(

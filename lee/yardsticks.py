@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from lee import memory
-from lee.derivative import Model, automatic_chunk, infinitesimal_actions, sampler_of
+from lee.derivative import Model, automatic_chunk
 from lee.errors import InputError
 from lee.generators import AnyGenerator, Generator, get
-from lee.measuring import check_input, plain, select, untouched
-from lee.stacked import check_mode, pushed, workspace
+from lee.measuring import Pushing, check_input, one_function, select
+from lee.stacked import check_mode, workspace
+from lee.terms import infinitesimal_actions, sampler_of
 
 #: The generators of translation, whose errors are added.
 TRANSLATION = ("translation_x", "translation_y")
@@ -97,18 +98,16 @@ def yardsticks(
         raise InputError("`generators` must name one or more that act on images, such as 'rotation'.")
     check_mode(mode)
     check_input(model, images, image=True)
-    inner, k = plain(model), len(chosen)
-    with untouched(inner), memory.kept(), torch.no_grad(), workspace(images):
-        own = infinitesimal_actions(chosen, images, sampler_of(images, kernel, boundary, False))
+    k, sampler = len(chosen), sampler_of(images, kernel, boundary, False)
+    with one_function(model, _scores) as function, memory.kept(), torch.no_grad():
+        pushing = Pushing(function, mode)
+        pushing.start(images, lambda z: infinitesimal_actions(chosen, z, sampler))
+        own = infinitesimal_actions(chosen, images, sampler)
         tangents = torch.cat([own, foreign_changes(own, seed)])
-        size = chunk or automatic_chunk(images, 2 * k)
-        passes = [
-            pushed(lambda z: _scores(inner(z)), x, t, mode)
-            for x, t in zip(images.split(size), tangents.split(size, dim=1), strict=True)
-        ]
-    if any(lanes is None for _, lanes in passes):
-        raise InputError("The model's output does not depend on its input, so there is nothing to measure.")
-    values, lanes = torch.cat([p[0] for p in passes]), torch.cat([p[1] for p in passes if p[1] is not None], 1)
+        size = pushing.chunk(chunk) or automatic_chunk(images, 2 * k)
+        with workspace(images):
+            passes = [pushing(x, t) for x, t in zip(images.split(size), tangents.split(size, dim=1), strict=True)]
+    values, lanes = torch.cat([p[0] for p in passes]), torch.cat([p[1] for p in passes], 1)
     squares = lanes.double().square().mean(-1)
     columns = {
         "own": squares[:k].sum(0),

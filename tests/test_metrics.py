@@ -340,7 +340,7 @@ def test_a_rotated_field_of_vectors_turns_its_vectors() -> None:
 
 
 def test_tokens_keep_their_prefix() -> None:
-    conv = nn.Conv2d(3, 5, 4, stride=4).double()
+    conv = nn.Conv2d(3, 5, 4, stride=4).double().eval()
 
     def tokens(z: Tensor) -> Tensor:
         return torch.cat([z.new_ones(len(z), 2, 5), conv(z).flatten(2).mT], 1)
@@ -549,7 +549,7 @@ MAPS = network()
         (lambda: metrics.eq_t_frac(MAPS, X, output="logits", margin=3), "stays in view"),
         (lambda: metrics.eq_t_frac(MAPS, X, output="logits", kernel="authors"), "authors"),
         (lambda: metrics.eq_t_frac(MAPS, X, output="logits", boundary="zeros"), "Unknown boundary"),
-        (lambda: metrics.eq_r(lambda z: z[:1], X, output="logits"), "one entry per image"),
+        (lambda: metrics.eq_r(lambda z: z[:1], X, output="logits"), "one entry per input"),
         (lambda: metrics.sampled_invariance(MAPS, X, "rotatoin", radius=1.0), "'rotation'"),
         (lambda: metrics.sampled_invariance(MAPS, X, "rotation", radius=0.0), "`radius` must be a positive amount"),
         (lambda: metrics.differences(MAPS, X, []), "no motion"),

@@ -121,10 +121,12 @@ def test_a_model_outside_torch_is_measured_by_differences() -> None:
         return torch.from_numpy((x.detach().numpy() ** 3).mean((2, 3)))
 
     x = images(2)
-    with pytest.raises(InputError, match="mode='differences'"):
-        lee.lie_derivative(cubes, x, "brightness", output="logits")
-    found = lee.lie_derivative(cubes, x, "brightness", output="logits", mode="differences")
+    with pytest.warns(lee.LeavesTorchWarning, match="numpy"):
+        found = lee.lie_derivative(cubes, x, "brightness", output="logits")
     torch.testing.assert_close(found, 3 * x.pow(3).mean((2, 3)), rtol=1e-8, atol=0)
+    assert found.verification.mode == "differences"  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="mode='differences'"):
+        lee.lie_derivative(cubes, x, "brightness", output="logits", mode="reverse", verify=False)
 
 
 def test_a_model_without_any_derivative_says_what_to_do() -> None:
@@ -138,7 +140,9 @@ def test_a_model_without_any_derivative_says_what_to_do() -> None:
             raise NotImplementedError("no gradient here")
 
     with pytest.raises(InputError, match=r"no backward pass \(NotImplementedError: no gradient here\).*differences"):
-        lee.lie_derivative(Broken.apply, images(1), "rotation", output="logits")
+        lee.lie_derivative(Broken.apply, images(1), "rotation", output="logits", mode="reverse")
+    found = lee.lie_derivative(Broken.apply, images(1), "rotation", output="logits")
+    assert found.verification.mode == "differences"  # type: ignore[attr-defined]
 
 
 def test_a_constant_output_of_a_foreign_operator_is_no_reason_to_refuse() -> None:

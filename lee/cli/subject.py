@@ -107,11 +107,11 @@ def warnings_in_a_sentence() -> Iterator[None]:
 
     Not those about torch's own deprecated parts: whoever runs a command can't act on them.
     """
-    from lee.derivative import ConstantOutputWarning
+    from lee.errors import LeeWarning
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("default", ConstantOutputWarning)
+        warnings.simplefilter("default", LeeWarning)
         yield
     for message in dict.fromkeys(str(warning.message) for warning in caught):
         typer.echo(f"Warning: {message}", err=True)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from lee import models
@@ -20,7 +19,7 @@ from lee.explorer import motion, pictures
 from lee.explorer.state import REACH, SLIDERS, State
 from lee.layerwise import layerwise
 from lee.local_data import CIFAR10_CLASSES
-from lee.measuring import select, untouched
+from lee.measuring import one_function
 from lee.recipes import load_spec
 from lee.sampling import Sampler
 from lee.stacked import pushforward
@@ -167,8 +166,8 @@ class Measures:
 
     def _curve(self, state: State, which: int) -> Curve:
         network, orbit = self.model(state, which), self.path(state, which)
-        with untouched(network), torch.no_grad():
-            p = select(network(orbit), "probabilities")
+        with one_function(network, "probabilities") as function:
+            p = function.checked(orbit)
         top = p.mean(0).topk(min(TOP, p.shape[1])).indices.tolist()
         names = class_names(state.models[which], state.pretrained, p.shape[1])
         return Curve(self.stops(orbit.shape[-1]), p, tuple(top), names)
@@ -182,8 +181,8 @@ class Measures:
         """
         network = self.model(state, which)
         moved, speed = self.frame(state, which)
-        with untouched(network):
-            value, lanes = pushforward(lambda z: select(network(z), "probabilities"), moved, speed[None])
+        with one_function(network, "probabilities") as function:
+            value, lanes = pushforward(function, moved, speed[None])
         if lanes is None:
             raise InputError(f"The output of {state.models[which]} does not depend on its input.")
         return Touch(value[0], lanes[0, 0])

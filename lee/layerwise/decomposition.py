@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lee.layerwise.trace import Traced
+from lee.measuring import Verification
 from lee.statistics import Estimate
 
 
@@ -23,7 +24,7 @@ class Decomposition:
         frame: One row per call in the order in which they start, parents before children; see :func:`lee.layerwise`.
         total: The model's local equivariance error.
         residual: What is left of two identities, relative to the total (or to the largest term, if that is larger): the sum
-            of the self terms against torch's own forward mode, on the median image; and the self terms of
+            of the self terms against the total, computed apart and verified, on the median image; and the self terms of
             `nn.Sequential`, which has no operation of its own (forward mode takes that for granted). In double precision
             it is rounding. In single precision networks with many kinks (ReLU, max-pooling of flat areas) may leave a few
             per cent at 224 pixels, because two passes then take different sides of some of them: measure in double
@@ -33,6 +34,7 @@ class Decomposition:
         kernel: Interpolation kernel.
         mode: How the terms were pushed to the output: `"forward"`, `"reverse"` or `"probes"`.
         notes: Calls that could not be measured on their own, and why.
+        verification: What was checked of the total and of the sum of its parts; None where nothing was.
     """
 
     frame: pd.DataFrame
@@ -43,6 +45,7 @@ class Decomposition:
     kernel: str
     mode: str
     notes: tuple[str, ...] = ()
+    verification: Verification | None = None
 
     @property
     def n(self) -> int:

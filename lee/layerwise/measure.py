@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,18 +10,19 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lee import memory
-from lee.derivative import automatic_chunk, batches_of, sampler_of
+from lee.derivative import automatic_chunk, batches_of
 from lee.errors import InputError, nearest
 from lee.generators import Action, AnyGenerator, Generator, get
 from lee.layerwise.calls import check_modules
 from lee.layerwise.decomposition import Decomposition, Moments, table
 from lee.layerwise.local import FoldError
-from lee.layerwise.passes import Pass, Setting, measure_pass
+from lee.layerwise.passes import Pass, Setting, measure_pass, verified_mode
 from lee.layerwise.trace import Overrides, Traced, eager, trace
-from lee.measuring import Output, check_input, check_output_name, plain, untouched
+from lee.measuring import Output, Pushing, Verification, check_input, check_output_name, one_function, plain
 from lee.representations import Representations
 from lee.stacked import workspace
 from lee.statistics import Estimate, unit_of
+from lee.terms import Terms, sampler_of
 
 MODES = ("auto", "forward", "reverse", "probes")
 LANES = 12  # lanes that keep the plain part of a stacked pass small beside them
@@ -40,6 +42,7 @@ def layerwise(
     align_corners: bool = False,
     representations: Representations = None,
     chunk: int | None = None,
+    verify: bool = True,
     progress: bool = False,
 ) -> Decomposition:
     r"""Decompose a model's Lie derivative over its module calls, exactly and completely.
@@ -65,6 +68,8 @@ def layerwise(
             a representation of the matching modules' outputs, or None to count them in the module around; `"output"` names
             the model's own output.
         chunk: Images times lanes per pass, which bounds the memory; None chooses by size.
+        verify: Whether to check, on the first images, that the total is the derivative of the function's values, and that
+            the parts sum to it.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -76,6 +81,7 @@ def layerwise(
 
     Raises:
         InputError: For input that can't be measured, with the module's path where there is one.
+        VerificationError: If the derivative disagrees with the function's values, or the parts with the derivative.
 
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
@@ -95,26 +101,42 @@ def layerwise(
     given = representations
     if isinstance(representations, Mapping):
         given = {"output": representations["output"]} if "output" in representations else None
+    resolved_mode, verification = mode, None
     with (
-        untouched(inner), memory.kept(), torch.no_grad(), eager(),
+        one_function(inner, output) as function, memory.kept(), torch.no_grad(), eager(),
         tqdm(total=total, unit="image", disable=not progress, leave=False) as bar,
     ):  # fmt: skip
+        pushing = Pushing(function, "auto", verify)
         for batch in batches_of(images):
             check_input(inner, batch, image=True)
+            terms = Terms(pushing, [resolved], sampler_of(batch, kernel, boundary, align_corners), given)
             if batch.shape[1:] not in traces:
                 traces[batch.shape[1:]] = trace(inner, batch[:1], overrides)
+            terms.start(batch)
             found = traces[batch.shape[1:]]
             if [t.call for t in found] != [t.call for t in next(iter(traces.values()))]:
                 raise InputError("The batches make different module calls, so there is no common list of layers.")
-            sampler = sampler_of(batch, kernel, boundary, align_corners)
-            setting = Setting(inner, resolved, output, sampler, given, mode, probes, random, found, _parents(found))
-            for part in _measured(setting, batch, chunk):
+            setting = Setting(
+                inner, resolved, terms.sampler, terms, resolved_mode, probes, random, found, _parents(found)
+            )
+            if verify and verification is None:
+                resolved_mode, gap = verified_mode(setting, batch, LANES)
+                verification = _with_parts(pushing.verification, gap)
+                setting = replace(setting, mode=resolved_mode)
+            for part in _measured(setting, batch, pushing.chunk(chunk)):
                 measured.append(part)
                 bar.update(len(part.moments.total))
     if not measured:
         raise InputError("There are no images: the iterable gave no batch.")
     overrides.check_used([t.call.path for t in found])
-    return _summed(measured, found, _parents(found), resolved, output, kernel)
+    return _summed(measured, found, _parents(found), resolved, output, kernel, verification)
+
+
+def _with_parts(verification: Verification | None, gap: float) -> Verification | None:
+    if verification is None:
+        return None
+    note = f"the parts sum to it to {gap:.1g}"
+    return replace(verification, note=f"{verification.note}; {note}" if verification.note else note)
 
 
 def _checked(generator: AnyGenerator, output: Output, mode: str, probes: int, chunk: int | None) -> Generator:
@@ -175,10 +197,11 @@ def _summed(
     generator: Generator,
     output: Output,
     kernel: str,
+    verification: Verification | None,
 ) -> Decomposition:
     moments = Moments.joined([m.moments for m in measured])
     unit, name = unit_of(generator), generator.name
-    total = Estimate.of(moments.total, unit=unit, kernel=kernel, name=name)
+    total = Estimate.of(moments.total, unit=unit, kernel=kernel, name=name)._replace(verification=verification)
     frame = table(found, measured[0].finished, moments, parents)
     # Relative to the largest term where the total is smaller: terms that cancel leave their rounding behind.
     size = max(float(moments.total.mean()), float(moments.norm2.mean(0).max())) or 1.0
@@ -187,7 +210,9 @@ def _summed(
     left += [float(moments.self_norm2[:, i].mean()) for i in _pure_sequences(found, parents)]
     notes = tuple(f"{t.call.name} ({t.call.type}): {t.why}" for t, p in zip(found, parents, strict=True) if p == -2)
     spoken = output if isinstance(output, str) else getattr(output, "__name__", "callable")
-    return Decomposition(frame, total, (max(left) / size) ** 0.5, name, spoken, kernel, measured[0].mode, notes)
+    return Decomposition(
+        frame, total, (max(left) / size) ** 0.5, name, spoken, kernel, measured[0].mode, notes, verification
+    )
 
 
 def _pure_sequences(found: list[Traced], parents: list[int]) -> list[int]:

@@ -24,7 +24,7 @@ from torch import Tensor
 from lee import memory
 from lee.errors import InputError
 from lee.generators import AnyGenerator, Generator
-from lee.measuring import Output, check_input, check_output_name, plain, select, untouched
+from lee.measuring import Output, check_input, check_output_name, look, one_function
 from lee.metrics.motion import Motion, amounts, apart, as_motions, disc, in_view, rotations, translations
 from lee.representations import Image, Representation, Representations, Trivial, of_output
 from lee.sampling import Sampler
@@ -153,20 +153,17 @@ def differences(
     check_input(model, images, image=any(isinstance(m.generator, Generator) for m in steps))
     sampler = Sampler(kernel, boundary)
     sampler = sampler.for_image(*images.shape[-2:]) if images.ndim == 4 else sampler
-    inner, image = plain(model), Image()
+    image = Image()
     squares, counts = torch.zeros(len(steps), len(images), dtype=torch.float64), torch.zeros(len(steps)).double()
-    with untouched(inner), memory.kept(), torch.no_grad():
-        for index in torch.arange(len(images)).split(chunk):
+    with one_function(model, output) as function, memory.kept(), torch.no_grad():
+        look(function, images[:2])
+        for index in torch.arange(len(images)).split(1 if function.random else chunk):
             x = images[index]
-            value = select(inner(x), output)
-            if value.ndim == 0 or len(value) != len(x):
-                raise InputError(
-                    f"The output must have one entry per image; {len(x)} images gave {tuple(value.shape)}."
-                )
+            value = function.checked(x)
             known = any(isinstance(m.generator, Generator) for m in steps)
             representation = of_output(value, x, representations) if known else Trivial()
             for k, motion in enumerate(steps):
-                actual = select(inner(moved(motion, x, image, sampler)), output)
+                actual = function.checked(moved(motion, x, image, sampler))
                 wanted = moved(motion, value, representation, sampler, output=True)
                 squares[k, index], counts[k] = compare(
                     len(x), actual, wanted, representation, motion, sampler, margin, band_limit
@@ -290,7 +287,6 @@ def output_range(model: Model, images: Tensor, *, output: Output = "logits", chu
     """
     check_output_name(output)
     check_input(model, images, image=False)
-    inner = plain(model)
-    with untouched(inner), torch.no_grad():
-        values = [select(inner(x), output) for x in images.split(chunk)]
+    with one_function(model, output) as function, torch.no_grad():
+        values = [function.checked(x) for x in images.split(chunk)]
     return float(max(v.max() for v in values) - min(v.min() for v in values))

@@ -124,7 +124,7 @@ class _Measurement:
                         self._enter(call.index, k, motion, index, again, value, known[1])
 
         with Watch(self.model, before, after) as watch:
-            self.model(x)
+            self.model(x.clone())
 
     def _own(self, inputs: list[tuple[Representation, Tensor]], output: tuple[Representation, Tensor]) -> list[Motion]:
         """The motions of one call's tensors."""
@@ -152,7 +152,7 @@ class _Measurement:
                 still[call.index] = value.clone()  # a later module may write into it
 
         with Watch(self.model, after=keep):
-            self.model(x)
+            self.model(x.clone())
         for k, motion in enumerate(self.motions):
 
             def enter(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any, k: int = k) -> None:

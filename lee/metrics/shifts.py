@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lee.errors import InputError, nearest
-from lee.measuring import Output, check_input, plain, select, untouched
+from lee.measuring import Function, Output, check_input, look, one_function
 from lee.statistics import Estimate
 
 BOUNDARIES = ("circular", "reflect", "crop")
@@ -109,13 +109,18 @@ def agreement(
     check_input(model, images, image=True)
     _check(images, shifts, max_shift, boundary, size, reference)
     random = torch.Generator().manual_seed(0) if random is None else random
-    inner, agreed = plain(model), torch.zeros(len(images), dtype=torch.float64)
+    agreed = torch.zeros(len(images), dtype=torch.float64)
+    with one_function(model, output) as function, torch.no_grad():
+        look(
+            function,
+            shifted(images[:2], torch.zeros(len(images[:2]), 2, dtype=torch.long), boundary=boundary, size=size),
+        )
+        at_once = 1 if function.random else chunk
 
-    def classes(moves: Tensor) -> Tensor:
-        parts = zip(images.split(chunk), moves.split(chunk), strict=True)
-        return torch.cat([_top(inner, shifted(x, s, boundary=boundary, size=size), output) for x, s in parts])
+        def classes(moves: Tensor) -> Tensor:
+            parts = zip(images.split(at_once), moves.split(at_once), strict=True)
+            return torch.cat([_top(function, shifted(x, s, boundary=boundary, size=size)) for x, s in parts])
 
-    with untouched(inner), torch.no_grad():
         middle = [(n - size) // 2 if size is not None else 0 for n in images.shape[-2:]]
         still = classes(torch.tensor(middle).expand(len(images), 2)) if reference == "image" else None
         for _ in range(shifts):
@@ -124,8 +129,8 @@ def agreement(
     return agreed / shifts
 
 
-def _top(model: Model, x: Tensor, output: Output) -> Tensor:
-    scores = select(model(x), output)
+def _top(function: Function, x: Tensor) -> Tensor:
+    scores = function.checked(x)
     if scores.ndim != 2 or scores.shape[1] < 2:
         raise InputError(f"Consistency needs class scores (N, K) with K ≥ 2; got shape {tuple(scores.shape)}.")
     return scores.argmax(1).cpu()

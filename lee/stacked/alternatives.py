@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lee.errors import InputError, nearest
 from lee.stacked.pushforward import pushforward
-from lee.stacked.tensor import ForwardModeError, note_fallback
+from lee.stacked.tensor import ForwardModeError, LeavesTorchError, note_fallback
 
 MODES = ("auto", "forward", "reverse", "differences")
 Pushed = tuple[Any, Tensor | None]
@@ -30,7 +30,8 @@ def pushed(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor, mode:
     - `"forward"`: stacked forward mode, exact;
     - `"reverse"`: one backward pass per entry of an image's output, exact;
     - `"differences"`: central differences; the step moves an image by 1e-6 of its norm in double precision, 3e-3 in single;
-    - `"auto"`: forward, and reverse where torch has no forward-mode derivative of something in the function.
+    - `"auto"`: forward, and reverse where torch has no forward-mode derivative of something in the function; differences where
+      values leave torch.
 
     Raises:
         ForwardModeError: In mode `"forward"`, where torch has no formula.
@@ -40,6 +41,10 @@ def pushed(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor, mode:
         return (by_backward if mode == "reverse" else by_differences)(function, x, tangents)
     try:
         return pushforward(function, x, tangents)
+    except LeavesTorchError:  # a backward pass can't follow either
+        if mode == "forward":
+            raise
+        return by_differences(function, x, tangents)
     except ForwardModeError as error:
         if mode == "forward":
             raise
@@ -90,17 +95,20 @@ def _gradient(entry: Tensor, leaf: Tensor) -> Tensor:
     return torch.zeros_like(leaf) if gradient is None else gradient
 
 
-def by_differences(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> Pushed:
+def by_differences(
+    function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor, relative: float | None = None
+) -> Pushed:
     r"""`f(x)` and :math:`(f(x + h v_k) - f(x - h v_k)) / 2h`, which asks nothing of the function but its values.
 
-    The step moves an image by :math:`\epsilon^{3/8}` of its norm, `ε` the precision of the dtype: a millionth in double
-    precision, where the error is of that size too, and 0.3 % in single precision, where it is some per cent for networks with
-    kinks such as ReLU.
+    The step moves an image by :math:`\epsilon^{3/8}` of its norm, `ε` the precision of the input or of the output, whichever is
+    coarser (an engine in single precision may be fed with double): a millionth in double precision, where the error is of
+    that size too, and 0.3 % in single precision, where it is some per cent for networks with kinks such as ReLU.
 
     Args:
-        function: Any function of one tensor.
+        function: Any function of one tensor; it may write into its input, and use the same memory for all its outputs.
         x: Primal, (N, ...).
         tangents: Tangents, (K, N, ...).
+        relative: Another step, relative to the norm of an image.
 
     Returns:
         As :func:`lee.stacked.pushforward`.
@@ -112,15 +120,17 @@ def by_differences(function: Callable[[Tensor], Any], x: Tensor, tangents: Tenso
     """
     with torch.no_grad():
         value = function(x.clone())
-        if not isinstance(value, Tensor) or not value.is_floating_point():
+        if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
             return value, None
-        step = torch.finfo(x.dtype).eps ** 0.375 * x.flatten(1).norm(dim=1).clamp(min=1e-3)
+        value = value.clone()
+        eps = max(torch.finfo(x.dtype).eps, torch.finfo(value.dtype).eps)
+        step = (eps**0.375 if relative is None else relative) * x.flatten(1).norm(dim=1).clamp(min=1e-3)
         lanes = []
         for tangent in tangents:
             size = tangent.flatten(1).norm(dim=1)
             h = torch.where(size > 0, step / size, 1)
             by = h.reshape(-1, *[1] * (x.ndim - 1)) * tangent
-            difference = function(x + by) - function(x - by)
+            difference = function(x + by).clone() - function(x - by)
             wide = (2 * h).reshape(-1, *[1] * (difference.ndim - 1)).to(difference.dtype)
             lanes.append(difference / wide if len(difference) == len(x) else difference)
     return value, torch.stack(lanes)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from lee.errors import InputError
+from lee.measuring import Verification
 
 
 class Estimate(NamedTuple):
@@ -19,6 +20,7 @@ class Estimate(NamedTuple):
         kernel: Interpolation kernel that the value depends on.
         name: What was measured: the generator, say.
         quantity: Which measure it is.
+        verification: What was checked of the derivative behind it; None where nothing was.
 
     Examples:
         >>> print(Estimate(0.0123456, 0.00123, 100, "per half side²", "fourier", "translation_x"))
@@ -32,6 +34,7 @@ class Estimate(NamedTuple):
     kernel: str = ""
     name: str = ""
     quantity: str = "LEE"
+    verification: Verification | None = None
 
     @classmethod
     def of(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lee.errors import InputError
 from lee.generators import Action, AnyGenerator, Generator, coordinates, get
+from lee.measuring import Verification
 from lee.statistics.estimates import Estimate
 
 
@@ -30,6 +31,7 @@ class EquivarianceGram:
         boundary: Boundary extension.
         align_corners: Pixel convention.
         output: Which output was differentiated.
+        verification: What was checked on the first images, and how well; None where nothing was.
     """
 
     per_image: Tensor
@@ -38,7 +40,7 @@ class EquivarianceGram:
     boundary: str = "reflect"
     align_corners: bool = False
     output: str = "probabilities"
-    dim: int = field(default=1, compare=False)
+    verification: Verification | None = field(default=None, compare=False)
 
     @property
     def basis(self) -> tuple[str, ...]:
@@ -80,7 +82,8 @@ class EquivarianceGram:
         known = get(generator) if not isinstance(generator, str) or generator not in self.basis else None
         named = self.generators[self.basis.index(str(generator))] if known is None else known
         samples = self.lee_per_image(generator)
-        return Estimate.of(samples, unit=unit_of(named), kernel=self.kernel, name=named.name)
+        found = Estimate.of(samples, unit=unit_of(named), kernel=self.kernel, name=named.name)
+        return found._replace(verification=self.verification)
 
     def minus(self, other: "EquivarianceGram", generator: AnyGenerator) -> Estimate:
         """LEE of this model minus that of another on the same images, with the paired standard error.
@@ -118,5 +121,5 @@ def concatenate(grams: Sequence[EquivarianceGram]) -> EquivarianceGram:
             )
     joined = torch.cat([g.per_image for g in grams])
     return EquivarianceGram(
-        joined, first.generators, first.kernel, first.boundary, first.align_corners, first.output, first.dim
+        joined, first.generators, first.kernel, first.boundary, first.align_corners, first.output, first.verification
     )

@@ -16,7 +16,7 @@ from lee import classes, metrics, provenance
 from lee.datasets import ImageSet
 from lee.derivative import automatic_chunk, default_generators, equivariance_gram
 from lee.errors import InputError
-from lee.measuring import plain, select, untouched
+from lee.measuring import one_function, select
 from lee.models import Normalized, input_size
 from lee.sweep import shortage
 from lee.sweep.spec import Measurement
@@ -161,9 +161,8 @@ def _check_digests(task: Task, model: Normalized, chosen: ImageSet) -> None:
 
 def _passed(model: nn.Module, x: Tensor, chunk: int) -> Tensor:
     """The output for all images, float64, `chunk` images per pass."""
-    inner = plain(model)
-    with untouched(inner), torch.no_grad():
-        return torch.cat([select(inner(part), "logits").cpu() for part in x.split(chunk)]).double()
+    with one_function(model) as function:
+        return torch.cat([function.checked(part).cpu() for part in x.split(chunk)]).double()
 
 
 def _predictions(scores: Tensor, chosen: ImageSet, known: tuple[str, ...]) -> Columns:

@@ -1,10 +1,7 @@
-"""Run a user's model without leaving a trace on it, and check what goes in and what comes out."""
+"""Check what goes into a user's model and what comes out, and say in a sentence what can't be measured."""
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -13,59 +10,6 @@ from lee.errors import InputError, nearest
 
 Output = str | Callable[[Any], Tensor]
 OUTPUTS = ("probabilities", "logits")
-
-
-_locks: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
-_locks_guard = threading.Lock()
-
-
-@contextmanager
-def _alone(model: Callable[..., Any]) -> Iterator[None]:
-    """One measurement at a time per module: what one restores would change under another's hands."""
-    if not isinstance(model, nn.Module):
-        yield
-        return
-    with _locks_guard:
-        lock = _locks.setdefault(model, threading.RLock())
-    with lock:
-        yield
-
-
-@contextmanager
-def untouched(model: Callable[..., Any]) -> Iterator[None]:
-    """Put a module into eval mode, and restore every attribute of every submodule afterwards, also after an exception.
-
-    Restored are the training flags and whatever a forward pass replaces or caches in attributes and buffers. Threads
-    that measure the same module wait for each other.
-    """
-    with _alone(model), _restored(model):
-        yield
-
-
-@contextmanager
-def _restored(model: Callable[..., Any]) -> Iterator[None]:
-    everything = list(model.modules()) if isinstance(model, nn.Module) else []
-    scripted = [(m, m.training) for m in everything if isinstance(m, torch.jit.ScriptModule)]  # keep no dictionary
-    modules = [m for m in everything if not isinstance(m, torch.jit.ScriptModule)]
-    attributes = [v for m in modules for v in m.__dict__.values()]
-    dictionaries = [
-        (d, dict(d)) for d in [m.__dict__ for m in modules] + [v for v in attributes if isinstance(v, dict)]
-    ]
-    lists = [(v, list(v)) for v in attributes if isinstance(v, list)]
-    try:
-        for module in modules:
-            module.training = False  # not .eval(): a user's override must not run
-        for module, _ in scripted:
-            module.training = False
-        yield
-    finally:
-        for module, training in scripted:
-            module.training = training
-        for dictionary, before in dictionaries:
-            dictionary.clear()
-            dictionary.update(before)
-        for values, earlier in lists:
-            values[:] = earlier
 
 
 def plain(model: Callable[..., Any]) -> Callable[..., Any]:
@@ -156,3 +100,15 @@ def select(result: Any, output: Output) -> Tensor:
             "Use output='logits' for the raw output, or a callable."
         )
     return result.softmax(-1)
+
+
+def check_shape(value: Tensor, n: int) -> None:
+    """Refuse an output (…) that has not one entry per input along its first axis.
+
+    Raises:
+        InputError: If it doesn't.
+    """
+    if value.ndim == 0 or len(value) != n:
+        raise InputError(
+            f"The output must have one entry per input along its first axis; {n} inputs gave shape {tuple(value.shape)}."
+        )

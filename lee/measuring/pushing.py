@@ -1,0 +1,103 @@
+"""Tangents pushed through a function, chunk after chunk, in the way that was verified on the first images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lee.errors import InputError
+from lee.measuring.checks import check_shape
+from lee.measuring.function import Function
+from lee.measuring.looking import look
+from lee.measuring.verification import Verification, Way, verified
+from lee.stacked import by_differences, by_dual_numbers, pushed
+
+Tangents = Callable[[Tensor], Tensor]
+
+
+def push(function: Function, x: Tensor, tangents: Tensor, way: Way) -> tuple[Tensor, Tensor | None]:
+    """`f(x)` and the tangents `J_f(x)·v_k` (K, N, ...), in one way of differentiating.
+
+    Args:
+        function: The function.
+        x: Images, (N, ...).
+        tangents: (K, N, ...).
+        way: How.
+
+    Raises:
+        InputError: If the function can't be differentiated in this way.
+    """
+    if way.mode == "differences":
+        if way.double:
+            return function.value(x), by_differences(function.in_double, x.double(), tangents.double(), way.step)[1]
+        return by_differences(function.value, x, tangents, way.step)
+    if way.double:
+        with function.doubled():
+            return push(function, x.double(), tangents.double(), Way(way.mode))
+    return by_dual_numbers(function, x, tangents) if way.mode == "dual" else pushed(function, x, tangents, way.mode)
+
+
+@dataclass
+class Pushing:
+    """One function, and how its derivatives are taken.
+
+    Args:
+        function: The function.
+        mode: As for :func:`lee.lie_derivative`.
+        verify: Whether to check the function and its derivative on the first images.
+
+    Attributes:
+        way: What the check has chosen.
+        verification: What it has shown; None before the first images, or without a check.
+    """
+
+    function: Function
+    mode: str = "auto"
+    verify: bool = True
+    way: Way | None = None
+    verification: Verification | None = None
+
+    def start(self, x: Tensor, tangents: Tangents) -> None:
+        """Look at the function, and choose a way that agrees with its values; does nothing the second time.
+
+        Args:
+            x: The first images, (N, ...).
+            tangents: From images to their tangents, (K, N, ...).
+
+        Raises:
+            VerificationError: If no way agrees.
+            InputError: If the function can't be measured.
+        """
+        if self.way is not None:
+            return
+        self.way = Way(self.mode)
+        if not self.verify:
+            return
+        self.function.checked(x[:1])
+        look(self.function, x[:2])
+        self.way, self.verification = verified(
+            self.function, x, tangents, lambda z, v, way: push(self.function, z, v, way)[1], self.mode
+        )
+
+    def chunk(self, chunk: int | None) -> int | None:
+        """Images per pass: one where each must meet the same random numbers."""
+        return 1 if self.function.random else chunk
+
+    def __call__(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """`f(x)` and `J_f(x)·v_k` (K, N, ...) of a chunk.
+
+        Raises:
+            InputError: For an output that does not depend on its input, of another shape, or not finite.
+        """
+        way = self.way or Way(self.mode)
+        value, lanes = push(self.function, x, tangents, way)
+        if lanes is None:
+            raise InputError(
+                "The model's output does not depend on its input, so there is no derivative to measure. If it does so by ways "
+                "that torch can't follow (NumPy, detach), use mode='differences'."
+            )
+        check_shape(value, len(x))
+        self.function.refuse(~torch.isfinite(value), "output", x)
+        self.function.refuse(~torch.isfinite(lanes).all(0), "derivative", x)
+        return value, lanes

@@ -1,0 +1,122 @@
+"""Central differences of a plain function at one generic image: what a derivative is held against."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lee.measuring.function import Function
+
+DITHER = 0.01  # how far the checked image is moved towards noise of the same range
+# Steps move an image by so much of its norm. The first is tried alone.
+_STEPS = {
+    torch.float64: (1e-6, 1e-7, 1e-5, 1e-4, 1e-3, 1e-2),
+    torch.float32: (3e-3, 1e-4, 3e-4, 1e-3, 1e-2, 3e-2),
+}
+_COARSE = (3e-2, 3e-3, 1e-2, 0.1, 0.3)
+
+
+def generic(x: Tensor) -> Tensor:
+    """`x` (N, ...) moved a little towards noise, within its own range."""
+    random = torch.Generator().manual_seed(0)
+    noise = torch.rand(x.shape, generator=random, dtype=torch.float32).to(x)
+    low, high = x.amin(), x.amax()
+    return x + DITHER * (low + (high - low) * noise - x)
+
+
+def combined(tangents: Tensor) -> Tensor:
+    """One random combination (1, N, ...) of K tangents (K, N, ...), each counted with the same norm."""
+    random = torch.Generator().manual_seed(1)
+    weights = torch.randn(len(tangents), generator=random, dtype=torch.float32).to(tangents)
+    sizes = tangents.flatten(1).norm(dim=1)
+    weights = torch.where(sizes > 0, weights / sizes, 0)
+    return torch.einsum("k,k...->...", weights, tangents)[None]
+
+
+class Reference:
+    """Central differences of a plain function at one image.
+
+    Args:
+        function: The function.
+        x: One image at a generic point, (1, ...).
+        v: A tangent of the same shape.
+    """
+
+    def __init__(self, function: Function, x: Tensor, v: Tensor) -> None:
+        self.function, self.x, self.v = function, x, v
+        self.plain = function.value(x)
+        self.dtype = self.plain.dtype
+        self.double = False
+        if self.dtype != torch.float64 and function.convertible:
+            self.double = self._has_double()
+        if self.double:
+            self.dtype = torch.float64
+        self._slopes: dict[float, Tensor] = {}
+
+    def _has_double(self) -> bool:
+        """Whether the function exists in double precision: it runs, and gives nearly the same."""
+        try:
+            wide = self.function.in_double(self.x)
+        except Exception:  # whatever a user's model may raise when it meets another dtype
+            return False
+        if wide.dtype != torch.float64 or wide.shape != self.plain.shape:
+            return False
+        own = self.plain.double()
+        return bool((wide - own).norm() <= torch.finfo(self.dtype).eps ** 0.5 * 10 * own.norm() + 1e-30)
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The table of relative steps, the one to be tried alone first."""
+        return _STEPS.get(self.dtype, _COARSE)
+
+    def _at(self, x: Tensor) -> Tensor:
+        value = self.function.in_double(x) if self.double else self.function.value(x)
+        return flat(value)
+
+    def slope(self, step: float, v: Tensor | None = None) -> Tensor:
+        """The difference quotient along `v` with one relative step, flat, in double precision."""
+        known = v is None
+        if known and step in self._slopes:
+            return self._slopes[step]
+        tangent = (self.v if v is None else v).double()
+        x, size = self.x.double(), float(tangent.norm())
+        h = step * max(float(x.norm()), 1e-3) / size if size > 0 else 1.0
+        above, below = x + h * tangent, x - h * tangent
+        if not self.double:  # what the function really sees, after rounding
+            above, below = above.to(self.x.dtype), below.to(self.x.dtype)
+        slope = (self._at(above) - self._at(below)) / (2 * h)
+        if known:
+            self._slopes[step] = slope
+        return slope
+
+    @cached_property
+    def best(self) -> tuple[Tensor, float, float]:
+        """The slope at the step whose neighbours agree best with it, how far they are from it, and the step.
+
+        Steps that are too small for a function with stairs (rounding, quantised weights) give exactly zero; they say nothing
+        where larger ones don't.
+        """
+        steps = sorted(self.steps)
+        table = [self.slope(s) for s in steps]
+        moving = [i for i, slope in enumerate(table) if bool(slope.any())]
+        first = min(moving[0], len(table) - 3) if moving else 0
+        noises = {
+            i: max(float((table[i] - table[j]).norm()) for j in (i - 1, i + 1))
+            for i in range(first + 1, len(table) - 1)
+        }
+        chosen = min(noises, key=noises.__getitem__)
+        return table[chosen], noises[chosen], steps[chosen]
+
+    @cached_property
+    def response(self) -> float:
+        """Norm of the slope along a random tangent as long as `v`: the scale on which a slope counts as zero."""
+        random = torch.Generator().manual_seed(2)
+        direction = torch.randn(self.v.shape, generator=random, dtype=torch.float32).to(self.v)
+        direction *= self.v.norm() / direction.norm().clamp(min=1e-30)
+        return float(self.slope(self.steps[0], direction).norm())
+
+
+def flat(value: Tensor) -> Tensor:
+    """All entries in a row, in double precision on the CPU."""
+    wide = torch.complex128 if value.is_complex() else torch.float64
+    return value.detach().to("cpu", wide).flatten()

@@ -1,0 +1,153 @@
+"""What a forward pass may change in modules, kept and put back: attributes, parameters and buffers, random numbers."""
+
+import random
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+KEPT = 2**30  # bytes of parameters that are copied to be put back, or converted to double precision
+
+
+def all_modules(roots: Sequence[nn.Module]) -> list[nn.Module]:
+    """The modules of several trees, each once."""
+    return list({id(m): m for root in roots for m in root.modules()}.values())
+
+
+class RandomState:
+    """The state of all random numbers that a model may draw: torch's on every device, NumPy's and Python's."""
+
+    def __init__(self) -> None:
+        self._torch = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+        self._numpy, self._python = np.random.get_state(), random.getstate()  # noqa: NPY002
+
+    def restore(self) -> None:
+        """Put it back."""
+        torch.set_rng_state(self._torch)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state_all(self._cuda)
+        np.random.set_state(self._numpy)  # noqa: NPY002
+        random.setstate(self._python)
+
+
+class ModuleState:
+    """Attributes, parameters and buffers of modules as they are now.
+
+    Parameters beyond :data:`KEPT` bytes are not copied (buffers always are).
+
+    Args:
+        roots: The outermost modules.
+    """
+
+    def __init__(self, roots: Sequence[nn.Module]) -> None:
+        everything = all_modules(roots)
+        self._scripted = [(m, m.training) for m in everything if isinstance(m, torch.jit.ScriptModule)]
+        modules = [m for m in everything if not isinstance(m, torch.jit.ScriptModule)]  # scripted: no dictionary
+        values = [v for m in modules for v in m.__dict__.values()]
+        self._dictionaries = [(m.__dict__, dict(m.__dict__), "") for m in modules] + [
+            (v, dict(v), name) for m in modules for name, v in m.__dict__.items() if isinstance(v, dict)
+        ]
+        self._collections = [(v, type(v)(v)) for v in values if type(v) in (list, set, deque)]
+        parameters = _unique(p for m in everything for p in m.parameters(recurse=False))
+        buffers = _unique(b for m in everything for b in m.buffers(recurse=False))
+        small = sum(p.nbytes for p in parameters) <= KEPT
+        self._tensors = [(t, t.detach().clone()) for t in (parameters if small else []) + buffers]
+
+    def changed(self) -> bool:
+        """Whether any parameter or buffer has another value, or a module other ones."""
+        registers = [(d, b) for d, b, _ in self._dictionaries if any(isinstance(v, Tensor) for v in d.values())]
+        return any(
+            d.keys() != before.keys() or any(d[k] is not v for k, v in before.items() if isinstance(v, Tensor))
+            for d, before in registers
+        ) or any(not _equal(t, kept) for t, kept in self._tensors)
+
+    def restore(self, *, hooks: bool = True) -> None:
+        """Put everything back; without `hooks`, all but the hooks that were registered since."""
+        for module, training in self._scripted:
+            module.training = training
+        for dictionary, before, name in self._dictionaries:
+            if hooks or not ("hook" in name and name.startswith("_")):
+                dictionary.clear()
+                dictionary.update(before)
+        for values, earlier in self._collections:
+            values.clear()
+            values.update(earlier) if isinstance(values, set) else values.extend(earlier)
+        for tensor, kept in self._tensors:
+            if not _equal(tensor, kept):
+                # Past autograd's version counter: as if nothing had been written.
+                tensor.data = kept.clone() if tensor.shape != kept.shape else tensor.data
+                tensor.data.copy_(kept)
+
+
+def _unique(tensors: Iterator[Tensor]) -> list[Tensor]:
+    return list({id(t): t for t in tensors}.values())
+
+
+def _equal(tensor: Tensor, kept: Tensor) -> bool:
+    return tensor.shape == kept.shape and tensor.dtype == kept.dtype and torch.equal(tensor.detach(), kept)
+
+
+def start_evaluating(roots: Sequence[nn.Module]) -> None:
+    """Put modules into eval mode, through their own `train` or `eval` where they have one.
+
+    Such a method may prepare what eval mode needs (escnn's convolutions expand their filters in it).
+    """
+    for root in roots:
+        if any(_switches(m) for m in root.modules()):
+            root.eval()
+        for module in root.modules():
+            module.training = False
+
+
+def _switches(module: nn.Module) -> bool:
+    return type(module).train is not nn.Module.train or type(module).eval is not nn.Module.eval
+
+
+@contextmanager
+def in_double(roots: Sequence[nn.Module]) -> Iterator[None]:
+    """Modules whose floating-point tensors, attributes included, are double-precision copies; put back afterwards."""
+    state, copies = _Registers(roots), {}
+
+    def wide(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
+            return value
+        if id(value) not in copies:  # tied weights stay tied; kept alive with the copy, as ids are reused
+            target = torch.complex128 if value.is_complex() else torch.float64
+            double = value.detach().to(target)
+            copies[id(value)] = value, nn.Parameter(double, False) if isinstance(value, nn.Parameter) else double
+        return copies[id(value)][1]
+
+    try:
+        for dictionary in state.dictionaries:
+            for name, value in dictionary.items():
+                weights = value if isinstance(value, list) and all(isinstance(v, Tensor) for v in value) else []
+                dictionary[name] = [wide(v) for v in weights] if weights else wide(value)
+        yield
+    finally:
+        state.restore()
+
+
+class _Registers:
+    """The dictionaries of modules that hold tensors."""
+
+    def __init__(self, roots: Sequence[nn.Module]) -> None:
+        modules = [m for m in all_modules(roots) if not isinstance(m, torch.jit.ScriptModule)]
+        self.dictionaries: list[dict[str, Any]] = [d for m in modules for d in (m.__dict__, m._parameters, m._buffers)]
+        self._before = [dict(d) for d in self.dictionaries]
+
+    def restore(self) -> None:
+        for dictionary, before in zip(self.dictionaries, self._before, strict=True):
+            dictionary.clear()
+            dictionary.update(before)
+
+
+def convertible(roots: Sequence[nn.Module]) -> bool:
+    """Whether :func:`in_double` can convert modules: none is scripted, and their parameters are small enough."""
+    modules = all_modules(roots)
+    size = sum(p.nbytes for p in _unique(p for m in modules for p in m.parameters(recurse=False)))
+    return size <= KEPT and not any(isinstance(m, torch.jit.ScriptModule) for m in modules)

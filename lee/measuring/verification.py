@@ -1,0 +1,253 @@
+r"""A derivative checked against the function's own values.
+
+No list of rules is ever complete, and what a model stops (`detach`, `no_grad`), does outside torch or differentiates in its own
+way changes what every derivative of torch says, but never the function's values. So what was pushed through the model along a
+tangent `v` is compared with
+
+.. math:: \frac{f(x + h v) - f(x - h v)}{2 h}
+
+of the *plain* function, with none of our modes and rules: in double precision on converted modules where that works, else
+in the precision of the output, over a table of steps whose neighbours estimate the error (Ridders, *Accurate computation of
+F'(x) and F'(x) F''(x)*, Advances in Engineering Software, 1982).
+
+`x` is an image at a generic point, moved a little: at exact ties (max-pooling over flat, saturated areas, ReLU at zero) a
+derivative is a choice among several, and all of them are right.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lee.errors import InputError, LeavesTorchWarning, VerificationError, VerificationWarning
+from lee.measuring.function import Function
+from lee.measuring.reference import Reference, combined, flat, generic
+from lee.stacked import LeavesTorchError, record_fallbacks
+from lee.stacked.tensor import note_fallback
+
+ROUGH = 0.1  # relative deviation beyond which a number is not called verified
+_NAMES = {
+    "forward": "forward mode", "dual": "torch's dual numbers", "reverse": "backward passes", "differences": "central differences",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a function is differentiated.
+
+    Args:
+        mode: `"auto"`, `"forward"`, `"dual"` (forward with torch's dual numbers alone), `"reverse"` or `"differences"`.
+        step: For differences: how far an image is moved, relative to its norm; None for the dtype's own.
+        double: For differences: whether the modules are converted to double precision meanwhile.
+    """
+
+    mode: str
+    step: float | None = None
+    double: bool = False
+
+
+Push = Callable[[Tensor, Tensor, Way], Tensor | None]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a check has shown.
+
+    Args:
+        mode: How the number was computed, as in :class:`Way`.
+        deviation: `‖p - d‖` relative to the larger of both, `p` the pushed tangent and `d` the differences.
+        noise: Error of the differences, relative to them, as far as it was estimated.
+        precision: Dtype in which the differences were taken.
+        verified: Whether they agree as well as they can.
+        note: What else there is to know.
+    """
+
+    mode: str
+    deviation: float
+    noise: float
+    precision: str
+    verified: bool
+    note: str = ""
+
+    def __str__(self) -> str:
+        way = _NAMES.get(self.mode, self.mode)
+        if self.verified and self.mode == "differences":
+            text = f"verified: {way} of the function in {self.precision}, steady to {self.noise:.1g}"
+        elif self.verified:
+            text = (
+                f"verified: {way} agrees with differences of the function in {self.precision} to {self.deviation:.1g}"
+            )
+        else:
+            text = f"not verified: {way} and differences of the function in {self.precision} are {self.deviation:.1g} apart"
+        return f"{text}; {self.note}" if self.note else text
+
+    def row(self) -> dict[str, Any]:
+        """As flat columns for tables and JSON."""
+        return {
+            "verified": self.verified,
+            "verified_mode": self.mode,
+            "verified_deviation": self.deviation if math.isfinite(self.deviation) else None,
+            "verified_precision": self.precision,
+        }
+
+
+def verified(
+    function: Function, x: Tensor, tangents: Callable[[Tensor], Tensor], push: Push, mode: str
+) -> tuple[Way, Verification]:
+    """The first way of differentiating in a mode that agrees with the function's values, and how well.
+
+    Args:
+        function: The function; see :func:`lee.measuring.look`.
+        x: Images, (N, ...); the first is used.
+        tangents: From images to K tangents (K, N, ...).
+        push: From an image (1, ...), a tangent (1, 1, ...) and a way to the pushed tangent (1, 1, ...), in any dtype; None for an
+            output that does not depend on the image.
+        mode: `"auto"` or one of the modes of :class:`Way`.
+
+    Raises:
+        VerificationError: If no way agrees.
+        InputError: If no way can be taken at all.
+    """
+    point = generic(x[:1])
+    v = combined(tangents(point))
+    reference = Reference(function, point, v[0])
+    failures: list[tuple[str, float]] = []
+    errors: list[Exception] = []
+    left: LeavesTorchError | None = None
+    with record_fallbacks() as names:
+        for way in _ways(mode, function, reference):
+            if left is not None and way.mode != "differences":
+                continue  # no derivative can follow; differences are exact enough, and cheaper than backward passes
+            try:
+                pushed = push(point, v, way)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # this way can't be taken; what the model itself raises came up above
+                errors.append(error)
+                left = error if isinstance(error, LeavesTorchError) else left
+                continue
+            p = torch.zeros_like(reference.plain) if pushed is None else pushed[0]
+            found = judged(reference, p, way.mode, lambda way=way: push(point, v, replace(way, double=True)))  # type: ignore[misc]
+            if found is not None:
+                break
+            failures.append((_NAMES[way.mode], float(flat(p).norm())))
+        else:
+            if not failures:
+                raise errors[0]
+            raise _failure(reference, failures, names, mode)
+    _tell(names, errors, way)
+    if left is not None:
+        warnings.warn(f"{left} Central differences were taken.", LeavesTorchWarning, stacklevel=5)
+    if failures:
+        others = " and ".join(name for name, _ in failures)
+        found = replace(found, note=f"{others} disagreed with the function's values")
+    if not found.verified:
+        warnings.warn(f"The number is {found}.", VerificationWarning, stacklevel=5)
+    return way, found
+
+
+def _tell(names: Sequence[str], errors: Sequence[Exception], way: Way) -> None:
+    """Hand on which functions had no rule, and why another way was taken."""
+    for name in names:
+        note_fallback(name)
+    if errors and way.mode in ("reverse", "differences"):
+        note_fallback(
+            f"whole function by {'backward passes' if way.mode == 'reverse' else _NAMES[way.mode]} ({errors[0]})"
+        )
+
+
+def _ways(mode: str, function: Function, reference: Reference) -> Sequence[Way]:
+    differences = [Way("differences", None if not reference.double else 1e-6, reference.double)]
+    if mode == "reverse" and function.interacts:
+        raise InputError(
+            "mode='reverse' needs an output that depends on its own image alone; the images of a batch interact here. Use "
+            "mode='forward'."
+        )
+    exact = {
+        "forward": [Way("forward"), Way("dual")],
+        "reverse": [Way("reverse")],
+        "differences": [],
+        "auto": [Way("forward"), Way("dual")] + ([] if function.interacts else [Way("reverse")]),
+    }[mode]
+    return exact + (differences if mode in ("auto", "differences") else [])
+
+
+def judged(
+    reference: Reference, p: Tensor, mode: str, in_double: Callable[[], Tensor | None] | None = None
+) -> Verification | None:
+    """Whether a pushed tangent agrees with the differences; None if it does not.
+
+    Args:
+        reference: The differences.
+        p: The pushed tangent, of the output's shape.
+        mode: How it was pushed.
+        in_double: Pushes it again in double precision, to tell rounding from a fault.
+    """
+    own = torch.finfo(p.dtype).eps if p.dtype.is_floating_point else 1e-7
+    pushed, precise = flat(p), reference.dtype == torch.float64
+    precision = str(reference.dtype).removeprefix("torch.")
+    tight = max(1e-4, min(own**0.5 * 3, 1e-3))
+    if precise and mode != "differences" and bool(pushed.any()):
+        slope = reference.slope(reference.steps[0])
+        deviation = _relative(pushed, slope)
+        if deviation <= tight:
+            return Verification(mode, deviation, 0.0, precision, True)
+    slope, noise, _ = reference.best
+    gap, scale = float((pushed - slope).norm()), max(float(pushed.norm()), float(slope.norm()))
+    if not math.isfinite(gap):
+        return None
+    deviation, noisy = (gap / scale, noise / scale) if scale > 0 else (0.0, 0.0)
+    if gap <= tight * scale + 3 * noise and noise <= 0.3 * scale:
+        return Verification(mode, deviation, noisy, precision, True)
+    small = own**0.5 * reference.response  # zero up to rounding
+    if gap <= small and noise <= max(small, 0.01 * reference.response):
+        return Verification(mode, 0.0, 0.0, precision, True, "zero beside the response to other changes")
+    if gap <= 3 * noise:
+        note = f"the differences' own noise is {noisy:.0%}"
+        return Verification(mode, deviation, noisy, precision, False, note)
+    if precise and own > 1e-12 and in_double is not None and _agrees_in_double(reference, in_double, noise):
+        single = str(p.dtype).removeprefix("torch.")
+        good = deviation <= ROUGH
+        note = "" if good else f"{single} is too coarse for this model: measure in double precision"
+        return Verification(mode, deviation, noisy, precision, good, note)
+    return None
+
+
+def _agrees_in_double(reference: Reference, in_double: Callable[[], Tensor | None], noise: float) -> bool:
+    try:
+        pushed = in_double()
+    except Exception:  # whatever a user's model may raise when it meets another dtype
+        return False
+    if pushed is None:
+        return False
+    slope, found = reference.best[0], flat(pushed)
+    scale = max(float(slope.norm()), float(found.norm()))
+    return float((found - slope).norm()) <= 1e-4 * scale + 3 * noise + 1e-8 * reference.response
+
+
+def _failure(
+    reference: Reference, failures: Sequence[tuple[str, float]], names: Sequence[str], mode: str
+) -> VerificationError:
+    slope, noise, _ = reference.best
+    tried = ", ".join(f"{size:.3g} by {name}" for name, size in failures)
+    unruled = list(dict.fromkeys(names))
+    ruled = f" Functions that were run without a rule: {'; '.join(unruled[:5])}." if unruled else ""
+    advice = (
+        "Use mode='auto' or mode='differences'"
+        if mode in ("forward", "reverse")
+        else "Measure in double precision (.double())"
+    )
+    return VerificationError(
+        f"The derivative of this model could not be verified. Along a random combination of the motions its norm is {tried}, but "
+        f"central differences of the function's own values give {float(slope.norm()):.3g} ± {noise:.2g}.{ruled} {advice}, or pass "
+        "verify=False to see the number all the same."
+    )
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    scale = max(float(a.norm()), float(b.norm()))
+    return float((a - b).norm()) / scale if scale > 0 else 0.0
