@@ -10,8 +10,9 @@ from lee.errors import InputError
 from lee.measuring.checks import check_shape
 from lee.measuring.function import Function
 from lee.measuring.looking import look
-from lee.measuring.verification import Verification, Way, verified
-from lee.stacked import by_differences, by_dual_numbers, pushed
+from lee.measuring.verification import Verification, Way, fell_back, verified
+from lee.stacked import by_differences, by_dual_numbers, pushed, record_fallbacks
+from lee.stacked.tensor import note_fallback
 
 Tangents = Callable[[Tensor], Tensor]
 
@@ -76,9 +77,7 @@ class Pushing:
             return
         self.function.checked(x[:1])
         look(self.function, x[:2])
-        self.way, self.verification = verified(
-            self.function, x, tangents, lambda z, v, way: push(self.function, z, v, way)[1], self.mode
-        )
+        self.way, self.verification = self._verified(x, tangents, self.mode)
 
     def chunk(self, chunk: int | None) -> int | None:
         """Images per pass: one where each must meet the same random numbers."""
@@ -91,7 +90,13 @@ class Pushing:
             InputError: For an output that does not depend on its input, of another shape, or not finite.
         """
         way = self.way or Way(self.mode)
-        value, lanes = push(self.function, x, tangents, way)
+        with record_fallbacks() as names:
+            value, lanes = push(self.function, x, tangents, way)
+        if self.verification is not None and way.mode == "forward" and fell_back(names):
+            self._check_again(x, tangents)
+            return self(x, tangents)
+        for name in names:
+            note_fallback(name)
         if lanes is None:
             raise InputError(
                 "The model's output does not depend on its input, so there is no derivative to measure. If it does so by ways "
@@ -101,3 +106,11 @@ class Pushing:
         self.function.refuse(~torch.isfinite(value), "output", x)
         self.function.refuse(~torch.isfinite(lanes).all(0), "derivative", x)
         return value, lanes
+
+    def _check_again(self, x: Tensor, tangents: Tensor) -> None:
+        """These images take another way than the first ones did: it has not been checked."""
+        mode = "unstacked" if self.mode == "auto" else "dual"
+        self.way, self.verification = self._verified(x, lambda z: tangents[:, :1], mode)
+
+    def _verified(self, x: Tensor, tangents: Tangents, mode: str) -> tuple[Way, Verification]:
+        return verified(self.function, x, tangents, lambda z, v, way: push(self.function, z, v, way)[1], mode)

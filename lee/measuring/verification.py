@@ -16,7 +16,7 @@ derivative is a choice among several, and all of them are right.
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -106,7 +106,7 @@ def verified(
         tangents: From images to K tangents (K, N, ...).
         push: From an image (1, ...), a tangent (1, 1, ...) and a way to the pushed tangent (1, 1, ...), in any dtype; None for an
             output that does not depend on the image.
-        mode: `"auto"` or one of the modes of :class:`Way`.
+        mode: `"auto"`, `"unstacked"` (all but a stacked pass), or one of the modes of :class:`Way`.
 
     Raises:
         VerificationError: If no way agrees.
@@ -118,27 +118,31 @@ def verified(
     failures: list[tuple[str, float]] = []
     errors: list[Exception] = []
     left: LeavesTorchError | None = None
-    with record_fallbacks() as names:
-        for way in _ways(mode, function, reference):
-            if left is not None and way.mode != "differences":
-                continue  # no derivative can follow; differences are exact enough, and cheaper than backward passes
-            try:
+    names: list[str] = []
+    for way in _ways(mode, function, reference):
+        if left is not None and way.mode != "differences":
+            continue  # no derivative can follow; differences are exact enough, and cheaper than backward passes
+        try:
+            with record_fallbacks() as without_rule:
                 pushed = push(point, v, way)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:  # this way can't be taken; what the model itself raises came up above
-                errors.append(error)
-                left = error if isinstance(error, LeavesTorchError) else left
-                continue
-            p = torch.zeros_like(reference.plain) if pushed is None else pushed[0]
-            found = judged(reference, p, way.mode, lambda way=way: push(point, v, replace(way, double=True)))  # type: ignore[misc]
-            if found is not None:
-                break
-            failures.append((_NAMES[way.mode], float(flat(p).norm())))
-        else:
-            if not failures:
-                raise errors[0]
-            raise _failure(reference, failures, names, mode)
+            names += without_rule
+            if fell_back(without_rule):  # what was checked is what will be done
+                way = Way("dual")
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # this way can't be taken; what the model itself raises came up above
+            errors.append(error)
+            left = error if isinstance(error, LeavesTorchError) else left
+            continue
+        p = torch.zeros_like(reference.plain) if pushed is None else pushed[0]
+        found = judged(reference, p, way.mode, lambda way=way: push(point, v, replace(way, double=True)))  # type: ignore[misc]
+        if found is not None:
+            break
+        failures.append((_NAMES[way.mode], float(flat(p).norm())))
+    else:
+        if not failures:
+            raise errors[0]
+        raise _failure(reference, failures, names, mode)
     _tell(names, errors, way)
     if left is not None:
         warnings.warn(f"{left} Central differences were taken.", LeavesTorchWarning, stacklevel=5)
@@ -148,6 +152,11 @@ def verified(
     if not found.verified:
         warnings.warn(f"The number is {found}.", VerificationWarning, stacklevel=5)
     return way, found
+
+
+def fell_back(names: Sequence[str]) -> bool:
+    """Whether a stacked pass gave up and the whole function was run on torch's dual numbers."""
+    return any(name.startswith("whole function (") for name in names)
 
 
 def _tell(names: Sequence[str], errors: Sequence[Exception], way: Way) -> None:
@@ -160,20 +169,21 @@ def _tell(names: Sequence[str], errors: Sequence[Exception], way: Way) -> None:
         )
 
 
-def _ways(mode: str, function: Function, reference: Reference) -> Sequence[Way]:
-    differences = [Way("differences", None if not reference.double else 1e-6, reference.double)]
+def _ways(mode: str, function: Function, reference: Reference) -> Iterator[Way]:
     if mode == "reverse" and function.interacts:
         raise InputError(
             "mode='reverse' needs an output that depends on its own image alone; the images of a batch interact here. Use "
             "mode='forward'."
         )
-    exact = {
-        "forward": [Way("forward"), Way("dual")],
-        "reverse": [Way("reverse")],
-        "differences": [],
-        "auto": [Way("forward"), Way("dual")] + ([] if function.interacts else [Way("reverse")]),
-    }[mode]
-    return exact + (differences if mode in ("auto", "differences") else [])
+    if mode in ("auto", "forward"):
+        yield Way("forward")
+    if mode in ("auto", "forward", "unstacked", "dual"):
+        yield Way("dual")
+    if mode == "reverse" or (mode in ("auto", "unstacked") and not function.interacts):
+        yield Way("reverse")
+    if mode in ("auto", "unstacked", "differences"):
+        precise = reference.dtype == torch.float64
+        yield Way("differences", reference.steps[0] if precise else reference.best[2], reference.double)
 
 
 def judged(
