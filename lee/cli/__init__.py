@@ -12,6 +12,7 @@ from lee.cli.data import data
 from lee.cli.explore import explore
 from lee.cli.layers import layers
 from lee.cli.measure import measure
+from lee.cli.output import degrade
 from lee.cli.rotmnist import rotmnist
 from lee.cli.sweep import sweep
 from lee.cli.train import train
@@ -25,6 +26,10 @@ WRONG_INPUT, INTERRUPTED = 2, 130
 
 class _Commands(TyperGroup):
     """Says in a sentence, without a traceback, what was wrong with the input."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        degrade()
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lee.cli import subject as given
-from lee.cli.output import print_json
+from lee.cli.output import only, print_json
 from lee.errors import InputError
 from lee.paths import atomic_path
 
@@ -61,26 +61,26 @@ def layers(
     _check_destinations(csv, html)
     from lee.layerwise import layerwise
 
-    subject = given.load_subject(
-        model, images, n=n, size=size, weights=weights, pretrained=pretrained, device=device, seed=seed
-    )
     method = {"output": output, "kernel": kernel, "boundary": boundary, "align_corners": align_corners}
     running = {"probes": probes, "seed": seed, "chunk": chunk, "progress": not quiet and sys.stderr.isatty()}
-    with given.warnings_in_a_sentence():
+    with given.warnings_in_a_sentence(), only(as_json):
+        subject = given.load_subject(
+            model, images, n=n, size=size, weights=weights, pretrained=pretrained, device=device, seed=seed
+        )
         found = layerwise(subject.network, subject.inputs, generator, mode=mode, **method, **running)  # type: ignore[arg-type]
     settings = {**subject.described, "generator": found.generator, **method, "mode": found.mode, "seed": seed}
     settings["device"] = device
+    verification = given.verification_row(found)
     if csv is not None:
-        rows = found.frame.assign(**{**settings, "n": found.n, **subject.origin})
+        rows = found.frame.assign(**{**settings, "n": found.n, **verification, **subject.origin})
         _write(csv, lambda path: rows.to_csv(path, index=False))
     if html is not None:
         text = _page(found, subject, settings)
         _write(html, lambda path: path.write_text(text, encoding="utf-8"))
     if as_json:
         total = given.row_of(found.generator, found.total)
-        print_json(
-            {**settings, "total": total, "residual": found.residual, "layers": _rows(found.frame), **subject.origin}
-        )
+        summed = {"total": total, "residual": found.residual, "verification": verification or None}
+        print_json({**settings, **summed, "layers": _rows(found.frame), **subject.origin})
     else:
         _print(subject.title, found, depth, every)
 
@@ -124,7 +124,8 @@ def _page(found: "Decomposition", subject: given.Subject, settings: dict[str, An
     )
     about = {
         "Error": given.number(found.total) + f" {found.total.unit}", **settings, "images measured": found.n,
-        "residual of the identity": f"{found.residual:.1g}", **subject.origin,
+        "residual of the identity": f"{found.residual:.1g}",
+        **({} if found.verification is None else {"check": str(found.verification)}), **subject.origin,
     }  # fmt: skip
     title = f"Equivariance error along {found.generator.replace('_', ' ')}: {subject.title}"
     return page(chart, title=title, about=about, rows=found.frame)
@@ -139,7 +140,7 @@ def _print(title: str, found: "Decomposition", depth: int | None, every: bool) -
         note += f"\n{len(found.notes)} calls without a known place are counted in the module around them (·)"
     printed = Table(
         title=title,
-        caption=note,
+        caption=given.notes(note, found),
         title_justify="left",
         caption_justify="left",
         box=None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lee.cli import subject as given
-from lee.cli.output import FORMATS, check_destination, print_json, table, write
+from lee.cli.output import FORMATS, check_destination, only, print_json, table, write
 
 if TYPE_CHECKING:
     from lee.generators import Generator
@@ -45,9 +45,6 @@ def measure(
     from lee.derivative import equivariance_gram
 
     names = [generators.get(name).name for name in generator or ()] or None
-    subject = given.load_subject(
-        model, images, n=n, size=size, weights=weights, pretrained=pretrained, device=device, seed=seed
-    )
     method: dict[str, Any] = {
         "output": output,
         "kernel": kernel,
@@ -55,17 +52,22 @@ def measure(
         "align_corners": align_corners,
     }
     running: dict[str, Any] = {"chunk": chunk, "progress": not quiet and sys.stderr.isatty()}
-    with given.warnings_in_a_sentence():
+    with given.warnings_in_a_sentence(), only(as_json):
+        subject = given.load_subject(
+            model, images, n=n, size=size, weights=weights, pretrained=pretrained, device=device, seed=seed
+        )
         gram = equivariance_gram(subject.network, subject.inputs, generators=names, **method, **running)
     estimates = {name: gram.lee(name) for name in names or _measurable(gram, generators.NAMED)}
     settings = {**subject.described, **method, "seed": seed, "device": device}
     results = [given.row_of(*item) for item in estimates.items()]
+    verification = given.verification_row(gram)
     if out is not None:
-        write([{**settings, **row, **subject.origin} for row in results], out)
+        write([{**settings, **row, **verification, **subject.origin} for row in results], out)
     if as_json:
-        print_json({**settings, "results": results, **subject.origin})
+        print_json({**settings, "results": results, "verification": verification or None, **subject.origin})
     else:
-        _print(subject.title, settings, estimates)
+        note = f"Lie derivative of the {output}, {kernel} kernel"
+        _print(subject.title, estimates, given.notes(note, gram))
 
 
 def _measurable(gram: "EquivarianceGram", named: Mapping[str, "Generator"]) -> list[str]:
@@ -73,7 +75,6 @@ def _measurable(gram: "EquivarianceGram", named: Mapping[str, "Generator"]) -> l
     return [name for name, g in named.items() if g.is_spatial or name in gram.basis]
 
 
-def _print(title: str, settings: Mapping[str, Any], estimates: dict[str, "Estimate"]) -> None:
+def _print(title: str, estimates: "dict[str, Estimate]", note: str) -> None:
     rows = [(name, given.number(estimate), estimate.unit) for name, estimate in estimates.items()]
-    note = f"Lie derivative of the {settings['output']}, {settings['kernel']} kernel"
     table(title, ("generator", ">LEE ± standard error", "unit"), rows, note)

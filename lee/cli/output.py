@@ -1,7 +1,13 @@
-"""How commands print tables and write rows."""
+"""How commands print tables and write rows, wherever standard output goes and whatever it can encode."""
 
+import codecs
+import ctypes
+import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +20,53 @@ from lee.paths import atomic_path
 
 #: File name endings that :func:`write` knows.
 FORMATS = (".parquet", ".csv", ".json")
+#: What stands in for a character where the encoding of a terminal or a file lacks it; a question mark for others.
+STAND_INS = {
+    "±": "+-", "²": "^2", "‖": "|", "×": "x", "·": ".", "…": "...", "–": "-", "−": "-", "→": "->", "≤": "<=", "≥": ">=",
+    "│": "|", "├": "|", "└": "`", "█": "#", "▌": "#", "▐": "#",
+}  # fmt: skip
+
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(STAND_INS.get(character, "?") for character in lacking), error.end
+
+
+codecs.register_error("lee.cli", _stand_in)
+
+
+def degrade() -> None:
+    """Let characters that standard output or error can't encode become others: a measurement may not end in an error there."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="lee.cli")
+
+
+@contextmanager
+def only(wanted: bool) -> Iterator[None]:
+    """Where `wanted`, send to standard error what is printed meanwhile, also by libraries that don't print through Python.
+
+    Standard output is left to what the command itself prints afterwards.
+    """
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # a process without them
+        kept = None
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept is not None:
+            with suppress(OSError, TypeError, AttributeError):  # what C holds back; not to be had this way on Windows
+                ctypes.CDLL(None).fflush(None)
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> None:
@@ -28,8 +81,9 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], not
 
 
 def print_json(content: Any) -> None:
-    """Print JSON, and nothing else, on standard output."""
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+    """Print JSON, and nothing else, on standard output; beyond ASCII only where that is UTF-8, as JSON has to be."""
+    plain = codecs.lookup(getattr(sys.stdout, "encoding", None) or "ascii").name != "utf-8"
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=plain, allow_nan=False))
 
 
 def check_destination(path: Path | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lee.errors import InputError
+from lee.errors import InputError, LeeWarning
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,7 +72,7 @@ def load_subject(
     _try(network, inputs, f"{model} can't be run on {images}")
     described = {"model": model, "weights": _kind(model, weights, pretrained), "images": chosen.name}
     digests = {"data_sha256": chosen.sha256, "weights_sha256": provenance.weights_sha256(network)}
-    origin = {**digests, "commit": provenance.commit(), **provenance.versions()}
+    origin = {"data_source": chosen.source, **digests, "commit": provenance.commit(), **provenance.versions()}
     return Subject(network, inputs, described, origin)
 
 
@@ -103,18 +103,28 @@ def _try(network: "nn.Module", inputs: "Tensor", failure: str) -> None:
 
 @contextmanager
 def warnings_in_a_sentence() -> Iterator[None]:
-    """Print each warning once, without the line of source that it came from.
+    """Print each warning once, without the line of source that it came from, also if an error follows.
 
     Not those about torch's own deprecated parts: whoever runs a command can't act on them.
     """
-    from lee.errors import LeeWarning
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("default", LeeWarning)
-        yield
-    for message in dict.fromkeys(str(warning.message) for warning in caught):
-        typer.echo(f"Warning: {message}", err=True)
+        warnings.simplefilter("always", LeeWarning)
+        try:
+            yield
+        finally:
+            for message in dict.fromkeys(str(warning.message) for warning in caught):
+                typer.echo(f"Warning: {message}", err=True)
+
+
+def verification_row(found: Any) -> dict[str, Any]:
+    """What was checked of a Gram matrix or a decomposition, as columns; none where nothing was."""
+    return {} if found.verification is None else dict(found.verification.row())
+
+
+def notes(text: str, found: Any) -> str:
+    """A table's note, with what was checked on a line of its own."""
+    return text if found.verification is None else f"{text}\n{found.verification}"
 
 
 def row_of(name: str, estimate: "Estimate") -> dict[str, Any]:
