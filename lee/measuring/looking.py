@@ -19,6 +19,7 @@ def look(function: Function, x: Tensor) -> None:
     Raises:
         InputError: If two calls differ for a reason that can't be held still.
     """
+    function.state.restore(hooks=False)  # a pass before may have changed it
     first = function.value(x[:1])
     function.changes = function.state.changed()
     if _differ(first, function.value(x[:1])):

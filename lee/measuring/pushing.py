@@ -31,8 +31,11 @@ def push(function: Function, x: Tensor, tangents: Tensor, way: Way) -> tuple[Ten
     """
     if way.mode == "differences":
         if way.double:
-            return function.value(x), by_differences(function.in_double, x.double(), tangents.double(), way.step)[1]
-        return by_differences(function.value, x, tangents, way.step)
+            lanes = by_differences(
+                function.in_double, x.double(), tangents.double(), way.step, jointly=function.interacts
+            )[1]
+            return function.value(x), lanes
+        return by_differences(function.value, x, tangents, way.step, jointly=function.interacts)
     if way.double:
         with function.doubled():
             return push(function, x.double(), tangents.double(), Way(way.mode))

@@ -96,7 +96,12 @@ def _gradient(entry: Tensor, leaf: Tensor) -> Tensor:
 
 
 def by_differences(
-    function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor, relative: float | None = None
+    function: Callable[[Tensor], Any],
+    x: Tensor,
+    tangents: Tensor,
+    relative: float | None = None,
+    *,
+    jointly: bool = False,
 ) -> Pushed:
     r"""`f(x)` and :math:`(f(x + h v_k) - f(x - h v_k)) / 2h`, which asks nothing of the function but its values.
 
@@ -109,6 +114,7 @@ def by_differences(
         x: Primal, (N, ...).
         tangents: Tangents, (K, N, ...).
         relative: Another step, relative to the norm of an image.
+        jointly: Whether all images are moved by the same `h`, as they must be where they interact.
 
     Returns:
         As :func:`lee.stacked.pushforward`.
@@ -129,6 +135,7 @@ def by_differences(
         for tangent in tangents:
             size = tangent.flatten(1).norm(dim=1)
             h = torch.where(size > 0, step / size, 1)
+            h = h.amin().expand_as(h) if jointly else h
             by = h.reshape(-1, *[1] * (x.ndim - 1)) * tangent
             difference = function(x + by).clone() - function(x - by)
             wide = (2 * h).reshape(-1, *[1] * (difference.ndim - 1)).to(difference.dtype)
