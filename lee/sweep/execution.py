@@ -171,9 +171,12 @@ class _Worker:
 
 
 def _ready(crew: Sequence[_Worker]) -> list[_Worker]:
-    """Wait for workers that have a result or have died."""
-    busy = {worker.pipe: worker for worker in crew if worker.task is not None and worker.pipe is not None}
-    return [busy[pipe] for pipe in wait(list(busy)) if isinstance(pipe, Connection)]
+    """Wait for workers that have a result or have died.
+
+    The pipes are told apart as objects, not by their class, which on Windows is another one.
+    """
+    busy: dict[Any, _Worker] = {worker.pipe: worker for worker in crew if worker.task is not None}
+    return [busy[pipe] for pipe in wait(list(busy))]
 
 
 def _serve(pipe: "Connection[Any, Any]", device: str, threads: int) -> None:
