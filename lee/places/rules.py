@@ -12,34 +12,6 @@ from lee.places.labels import MIXED, NONE, Places, Unknown, finite, grid, is_map
 Rule = Callable[[Any, Mapping[str, Any], "Lookup", Tensor], Places]
 Lookup = Callable[[Any], Places]
 
-SAME = ("alias", "clone", "contiguous", "detach", "lift_fresh", "_to_copy", "view_as_real", "channel_shuffle")
-MOVES = (
-    "view", "_unsafe_view", "_reshape_alias", "permute", "transpose", "t", "expand", "squeeze", "unsqueeze", "slice",
-    "select", "split", "split_with_sizes", "chunk", "unbind", "cat", "stack", "flip", "roll", "index", "index_select",
-    "gather", "repeat", "constant_pad_nd", "unfold", "diagonal", "take_along_dim", "masked_fill", "tril", "triu",
-)  # fmt: skip
-GRIDS = (
-    "convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "max_pool2d_with_indices", "max_pool2d",
-    "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "upsample_nearest2d",
-    "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa",
-    "_upsample_bicubic2d_aa", "reflection_pad2d", "replication_pad2d", "pixel_shuffle", "pixel_unshuffle",
-    "max_pool1d_with_indices", "avg_pool1d",
-)  # fmt: skip
-PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot")
-REDUCTIONS = (
-    "mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "logsumexp", "prod", "median",
-    "linalg_vector_norm", "norm",
-)  # fmt: skip
-FACTORIES = (
-    "new_ones", "new_zeros", "new_full", "new_empty", "new_empty_strided", "zeros_like", "ones_like", "full_like",
-    "empty_like", "rand_like", "randn_like",
-)  # fmt: skip
-ATTENTION = (
-    "_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
-    "_scaled_dot_product_fused_attention_overrideable",
-)  # fmt: skip
-
 
 def bind(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a call by the names in the operator's schema."""
@@ -47,51 +19,76 @@ def bind(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[st
     return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
+def plain_name(func: Any) -> str:
+    """The name of an operator, without the mark of in-place variants."""
+    name = str(func.overloadpacket.__name__)
+    return name.removesuffix("_") if func._schema.is_mutable else name
+
+
 def _filled(shape: Any, mark: complex) -> Tensor:
     return torch.full((), mark, dtype=torch.complex128).expand(shape)
 
 
-def _constant(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+def constant(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
     """A fresh tensor takes only its shape or dtype from the input."""
     return None
 
 
-def _same(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
-    return known(next(iter(named.values())))
+def copied(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+    """Overwritten by another tensor, broadcast, or by a number."""
+    given = known(named.get("src", named.get("value")))
+    return given.expand(out.shape) if isinstance(given, Tensor) else given
 
 
-def _move(func: Any, named: Mapping[str, Any], known: Lookup, out: Any) -> Any:
+def restrided(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+    """New strides can't be followed, unless they leave nothing but entries that are all alike."""
+    given = known(named["self"])
+    if isinstance(given, Tensor) and out._base is None and out.shape == given.shape:
+        first = given.flatten()[:1]
+        if not bool(finite(given).any()) and torch.equal(
+            torch.isinf(given.real), torch.isinf(first.real).expand(given.shape)
+        ):
+            return given
+    return Unknown(f"{plain_name(func)} sets new strides")
+
+
+def move(func: Any, named: Mapping[str, Any], known: Lookup, out: Any) -> Any:
     """Data movement: the same operator moves the places. Several outputs give a list of places."""
     unknown = [p for p in map(known, pytree.tree_leaves(named)) if isinstance(p, Unknown)]
     if unknown:
         return unknown[0]
+    if any(known(v) is not None for key in _INDICES for v in pytree.tree_leaves(named.get(key))):
+        return Unknown(f"{plain_name(func)} takes entries from where the image says")
+    if named.get("accumulate"):
+        return Unknown(f"{plain_name(func)} adds to what is there")
     moved = {}
-    for name, value in named.items():
-        if name in ("indices", "index", "mask"):
-            moved[name] = value
+    for key, value in named.items():
+        if key in _INDICES:
+            moved[key] = value
         elif isinstance(value, Tensor):
-            moved[name] = _or_none(known(value), value)
+            moved[key] = _or_none(known(value), value)
         elif isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value):
-            moved[name] = [_or_none(known(v), v) for v in value]
+            moved[key] = [_or_none(known(v), v) for v in value]
         else:
-            moved[name] = value
-    packet = func.overloadpacket.__name__
-    if packet == "masked_fill":
-        return moved["self"].expand(out.shape)
-    if packet in ("view", "_unsafe_view", "_reshape_alias"):
+            moved[key] = value
+    name = plain_name(func)
+    if name in ("view", "_unsafe_view", "_reshape_alias"):
         return moved["self"].reshape(out.shape)  # the places' strides are not those of the values
-    if packet == "constant_pad_nd":
+    if name == "constant_pad_nd":
         moved["value"] = NONE
-    if packet == "unbind":
+    if name == "unbind":
         return list(moved["self"].unbind(moved.get("dim", 0)))
-    return func(**moved)
+    return getattr(torch.ops.aten, name)(**moved)
+
+
+_INDICES = ("indices", "index")
 
 
 def _or_none(places: Places, like: Tensor) -> Tensor:
     return places if isinstance(places, Tensor) else _filled(like.shape, NONE)
 
 
-def _grid(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+def cover(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
     """Convolution, pooling, resampling: maps give maps that cover the same image."""
     given = known(next(iter(named.values())))
     if not isinstance(given, Tensor):
@@ -104,14 +101,23 @@ def _grid(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Pl
         given.nan_to_num(), given[:, :1].nan_to_num().expand(given.shape)
     ):
         return given[:, :1].expand(out.shape)
-    return Unknown(f"{_label(func)} of something that is no map")
+    return Unknown(f"{plain_name(func)} of something that is no map")
 
 
-def _product(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+def product(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
     """Matrix products keep the places of the operand that is contracted over entries of one place each."""
     left, right = _operands(named)
+    places = _contracted(func, left, right, known, out)
+    offset = None if named["self"] is left else known(named["self"])
+    if offset is None or isinstance(places, Unknown):
+        return places
+    summands = [p.expand(out.shape) for p in (places, offset) if isinstance(p, Tensor)]
+    return _merged(summands, func) if summands else offset
+
+
+def _contracted(func: Any, left: Tensor, right: Tensor, known: Lookup, out: Tensor) -> Places:
     if left.ndim == 1 or right.ndim == 1:
-        return Unknown(f"{_label(func)} of a vector")
+        return Unknown(f"{plain_name(func)} of a vector")
     a, b = known(left), known(right)
     for given in (a, b):
         if isinstance(given, Unknown):
@@ -135,7 +141,7 @@ def _operands(named: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     return tensors[-2], tensors[-1]
 
 
-def _attention(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+def attention(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
     """Attention: a query's place is its result's; without one the values of all places are mixed."""
     query, value = known(named["query"]), known(named["value"])
     if isinstance(query, Unknown):
@@ -145,7 +151,8 @@ def _attention(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) 
     return _filled(out.shape, MIXED) if isinstance(value, Tensor) else value
 
 
-def _reduction(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+def reduction(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+    """Sums, means and extremes lie in the middle of what they are taken over."""
     given = known(named.get("self", named.get("x")))
     if not isinstance(given, Tensor):
         return given
@@ -155,12 +162,20 @@ def _reduction(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) 
     dims = [d % given.ndim for d in ([dims] if isinstance(dims, int) else dims)]
     places = mean(given, dims)[0]
     return (
-        places.reshape(out.shape) if places.numel() == out.numel() else Unknown(f"{_label(func)} to {tuple(out.shape)}")
+        places.reshape(out.shape)
+        if places.numel() == out.numel()
+        else Unknown(f"{plain_name(func)} to {tuple(out.shape)}")
     )
 
 
+def gated(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+    """One half of the entries multiplied by the other."""
+    given = known(named["self"])
+    return _merged(list(given.chunk(2, named.get("dim", -1))), func) if isinstance(given, Tensor) else given
+
+
 def pointwise(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
-    """Entry by entry with broadcasting, and everything that keeps its input's shape: softmax, normalisation."""
+    """Entry by entry with broadcasting, and what keeps its input's shape and places: softmax, normalisation."""
     inputs = [v for v in pytree.tree_leaves(list(named.values())) if isinstance(v, Tensor)]
     labelled = [(v, p) for v in inputs if (p := known(v)) is not None]
     if not labelled:
@@ -173,7 +188,7 @@ def pointwise(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -
         return _merged(whole, func)
     fitting = [p for v, p in labelled if isinstance(p, Tensor) and _fits(v, out)]
     if unknown or not fitting:
-        return unknown[0] if unknown else Unknown(f"{_label(func)} changes the shape to {tuple(out.shape)}")
+        return unknown[0] if unknown else Unknown(f"{plain_name(func)} changes the shape to {tuple(out.shape)}")
     return _merged([p.expand(out.shape) for p in fitting], func)
 
 
@@ -202,7 +217,7 @@ def _merged(candidates: list[Tensor], func: Any) -> Places:
             continue
         both = finite(first) & finite(other)
         if bool(((first - other).abs() > 1e-9)[both].any()):
-            return Unknown(f"{_label(func)} combines entries of different places")
+            return Unknown(f"{plain_name(func)} combines entries of different places")
         marked = torch.where(finite(first) | torch.isinf(first.real), first, other)
         first = torch.where(finite(other) & ~finite(first), other, marked)
     return first
@@ -219,14 +234,3 @@ def written(base: Tensor, known: Places, view: Tensor, places: Places) -> Places
         stored.as_strided(*layout).copy_(known)
     stored.as_strided(view.shape, view.stride(), view.storage_offset()).copy_(_or_none(places, view))
     return stored.as_strided(*layout).clone()
-
-
-def _label(func: Any) -> str:
-    return str(func.overloadpacket.__name__)
-
-
-RULES: dict[str, Rule] = {
-    **dict.fromkeys(SAME, _same), **dict.fromkeys(MOVES, _move), **dict.fromkeys(GRIDS, _grid),
-    **dict.fromkeys(FACTORIES, _constant), **dict.fromkeys(PRODUCTS, _product),
-    **dict.fromkeys(REDUCTIONS, _reduction), **dict.fromkeys(ATTENTION, _attention),
-}  # fmt: skip

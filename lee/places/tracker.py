@@ -9,7 +9,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from lee.places.labels import Given, Guess, Places, Unknown, finite, grid
-from lee.places.rules import RULES, Rule, bind, pointwise, written
+from lee.places.operators import rule_of
+from lee.places.rules import bind, pointwise, written
 
 _ATTRIBUTE = "_lee_places"  # on the tensor itself, so it lives exactly as long
 _GUESSES = "_lee_guesses"
@@ -70,14 +71,10 @@ class Follow(TorchDispatchMode):
         return out
 
 
-def _rule(func: Any) -> Rule:
-    return RULES.get(func.overloadpacket.__name__.removesuffix("_"), pointwise)
-
-
 def _found(func: Any, named: Mapping[str, Any], outputs: list[Tensor]) -> list[Places]:
     """The places of each output; those of a second output are known only where the operator moves data."""
     try:
-        places: Any = _rule(func)(func, named, places_of, outputs[0])
+        places: Any = rule_of(func)(func, named, places_of, outputs[0])
     except Exception as error:  # a label is never worth a failed pass; the module is then counted in its parent
         places = Unknown(f"{func}: {type(error).__name__}")
     if not isinstance(places, list | tuple):
@@ -94,7 +91,7 @@ def _open_guesses(func: Any, labelled: list[Tensor], found: Places, out: Tensor)
     if not guesses or not isinstance(found, Tensor) or not bool(finite(found).any()):
         return ()
     sure = [v for v in labelled if not guesses_of(v) and v.shape == out.shape and _has_places(v)]
-    if not sure or _rule(func) is not pointwise:
+    if not sure or rule_of(func) is not pointwise:
         return guesses
     for guess in guesses:
         guess.confirmed = True
