@@ -25,7 +25,7 @@ from lee.results.parts import (
     values_of,
 )
 from lee.statistics import EquivarianceGram, Estimate
-from lee.sweep.table import Part
+from lee.sweep.table import CHECKED, Part
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ class Results:
             "seconds",
             "weights_sha256",
             "discrete",
+            *CHECKED,
         }
         columns = [column for column in self.tasks.columns if column not in skipped]
         return {c: ", ".join(sorted({str(v) for v in self.tasks[c] if v is not None})) for c in columns}

@@ -18,6 +18,7 @@ from lee.derivative import automatic_chunk, default_generators, equivariance_gra
 from lee.errors import InputError
 from lee.measuring import one_function, select
 from lee.models import Normalized, input_size
+from lee.statistics import EquivarianceGram
 from lee.sweep import shortage
 from lee.sweep.spec import Measurement
 from lee.sweep.table import Part, packed
@@ -44,16 +45,18 @@ def measure(task: Task, device: str = "cpu", chunk: int | None = None) -> Part:
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", FutureWarning)  # torch's own deprecated parts
         try:
-            columns, basis = _within_memory(task, device, chunk)
+            columns, gram = _within_memory(task, device, chunk)
         except Exception as error:  # whatever a model may raise
             return failed(task, _in_a_sentence(error), device)
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))
     seconds = round(time.perf_counter() - began, 3)
-    described = {**task.described, "basis": list(basis), "error": None, "warnings": notes, "seconds": seconds}
+    described = {**task.described, "basis": list(gram.basis), "error": None, "warnings": notes, "seconds": seconds}
+    if gram.verification is not None:
+        described |= gram.verification.row()
     return Part.of(task.key, described, _origin(device), columns)
 
 
-def _within_memory(task: Task, device: str, chunk: int | None) -> tuple[Columns, tuple[str, ...]]:
+def _within_memory(task: Task, device: str, chunk: int | None) -> tuple[Columns, EquivarianceGram]:
     """The numbers of a task, with fewer images per pass each time that memory runs out; the last shortage is raised."""
     *larger, smallest = shortage.steps_from(chunk)
     for limit in larger:
@@ -67,7 +70,7 @@ def _within_memory(task: Task, device: str, chunk: int | None) -> tuple[Columns,
     return _limited(task, device, smallest)
 
 
-def _limited(task: Task, device: str, chunk: int | None) -> tuple[Columns, tuple[str, ...]]:
+def _limited(task: Task, device: str, chunk: int | None) -> tuple[Columns, EquivarianceGram]:
     """The numbers of a task with a limit on the images per pass, which a note then tells of."""
     found = _columns(task, device, chunk)
     if chunk is not None:
@@ -127,7 +130,7 @@ class Features(nn.Module):
         return pooled
 
 
-def _columns(task: Task, device: str, chunk: int | None) -> tuple[Columns, tuple[str, ...]]:
+def _columns(task: Task, device: str, chunk: int | None) -> tuple[Columns, EquivarianceGram]:
     way = task.measurement
     model = model_of(task.model, way.weights, device)
     chosen = images_of(way.dataset, way.split, way.n, way.seed, way.size or input_size(model))
@@ -146,7 +149,7 @@ def _columns(task: Task, device: str, chunk: int | None) -> tuple[Columns, tuple
     columns: Columns = {"image": np.arange(len(x)), "output_square": value.square().mean(1).numpy()}
     columns |= _predictions(scores, chosen, classes.of_model(task.model, model.net))
     columns |= _discrete(model, subject, x, output, way, chunk)
-    return columns | packed(gram.per_image.numpy()), gram.basis
+    return columns | packed(gram.per_image.numpy()), gram
 
 
 def _check_digests(task: Task, model: Normalized, chosen: ImageSet) -> None:

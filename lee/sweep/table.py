@@ -44,6 +44,13 @@ NUMBERS = {
     "eq_r": pa.float32(),
     "error": pa.string(),
 }
+#: What was checked of a task's derivatives (:mod:`lee.measuring.verification`); only in tables in which a task has it.
+CHECKED = {
+    "verified": pa.bool_(),
+    "verified_mode": pa.string(),
+    "verified_deviation": pa.float32(),
+    "verified_precision": pa.string(),
+}
 _METADATA = b"lee.sweep"
 
 
@@ -53,7 +60,7 @@ class Part:
 
     Attributes:
         key: the task's name.
-        described: what the task was, with the basis of its Gram matrices, and the error if it failed.
+        described: what the task was, with the basis of its Gram matrices, what was checked of them, and the error if it failed.
         origin: versions, commit and device.
         rows: the columns of :data:`NUMBERS`, then those of the Gram matrix.
     """
@@ -198,9 +205,13 @@ def _metadata(parts: Sequence[Part]) -> bytes:
 
 def _joined(parts: Sequence[Part]) -> pa.Table:
     lengths = [len(part.rows) for part in parts]
-    columns = {"task": _repeated([part.key for part in parts], lengths)}
+    columns: dict[str, pa.Array] = {"task": _repeated([part.key for part in parts], lengths)}
     for name in SHARED:
         columns[name] = _repeated([part.described[name] for part in parts], lengths)
+    if any("verified" in part.described for part in parts):
+        places = pa.array(np.repeat(np.arange(len(parts)), lengths))
+        for name, kind in CHECKED.items():
+            columns[name] = pa.array([part.described.get(name) for part in parts], kind).take(places)
     numbers = pa.concat_tables([part.rows for part in parts], promote_options="default").combine_chunks()
     return pa.table({**columns, **{name: numbers[name] for name in _sorted(numbers.column_names)}})
 
