@@ -44,10 +44,10 @@ def noisy_by(draw: Callable[[], float]) -> Callable[[Tensor], Tensor]:
     "model",
     [
         Dropping().eval(),
-        noisy_by(lambda: float(np.random.rand())),
+        noisy_by(lambda: float(np.random.rand())),  # noqa: NPY002
         noisy_by(random.random),
         noisy_by(lambda: float(torch.rand(()))),
-    ],  # noqa: NPY002
+    ],
     ids=["dropout", "numpy", "python", "torch"],
 )
 def test_a_random_function_is_held_still(model: Callable[[Tensor], Tensor]) -> None:
@@ -133,8 +133,8 @@ class Hidden(nn.Module):
 @pytest.mark.parametrize(
     "model",
     [
-        NET.forward, partial(NET.forward), lambda z: NET(z), closure(NET), Holder(NET), Holder(NET).predict, by_a_global, Hidden(NET),
-        lambda z: by_a_global(z),
+        NET.forward, partial(NET.forward), lambda z: NET(z), closure(NET), Holder(NET), Holder(NET).predict, by_a_global,
+        Hidden(NET), lambda z: by_a_global(z),
     ],
     ids=["bound method", "partial", "lambda", "closure", "object", "its method", "global", "hidden", "function of a function"],
 )  # fmt: skip

@@ -227,7 +227,7 @@ def test_the_result_says_what_was_checked() -> None:
         assert verification.verified
         assert verification.mode == "forward"
         assert verification.deviation < 1e-5
-        assert "agrees with differences of the function in float64" in str(verification)
+        assert "forward mode and differences of the function in float64 agree to" in str(verification)
     assert lee.layerwise(net, x, "rotation").verification is not None
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lee.errors import InputError, nearest
+from lee.measuring.plausible import warn_of_images
 
 Output = str | Callable[[Any], Tensor]
 OUTPUTS = ("probabilities", "logits")
@@ -45,6 +46,8 @@ def check_input(model: Callable[..., Any], x: Any, *, image: bool) -> None:
     if not bool(torch.isfinite(x).all()):
         raise InputError("The input contains NaN or infinity; clean it before measuring.")
     _check_placement(model, x)
+    if image:
+        warn_of_images(model, x)
 
 
 def _check_placement(model: Callable[..., Any], x: Tensor) -> None:

@@ -99,12 +99,14 @@ class Function:
         changes: Whether it changes its modules; every call then starts from the state that they were given in.
         needs_graph: Whether gradients must be switched on around it, as it differentiates inside itself.
         state: The modules as they were given, in eval mode.
+        results: What the model itself returned, where someone wants to know.
     """
 
     def __init__(self, model: Callable[..., Any], output: Output, roots: Sequence[nn.Module]) -> None:
         self.model, self.output, self.roots = model, output, roots
         self.random, self.interacts = False, False
         self.changes = self.needs_graph = False
+        self.results: list[Any] | None = None
         self.state, self._random_state = ModuleState(roots), RandomState()
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -121,7 +123,10 @@ class Function:
     def run(self, z: Tensor) -> Tensor:
         """As a call, from whatever state the modules are in."""
         with torch.enable_grad() if self.needs_graph else nullcontext():
-            return select(self.model(z), self.output)
+            result = self.model(z)
+            if self.results is not None:
+                self.results.append(result)
+            return select(result, self.output)
 
     def value(self, x: Tensor) -> Tensor:
         """`f(x)` on a copy and as a copy: a model may write into its input, or use the same memory for all its outputs."""

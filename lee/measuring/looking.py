@@ -11,22 +11,38 @@ from torch import Tensor
 
 from lee.errors import BatchInteractionWarning, InputError, RandomFunctionWarning, StateWarning
 from lee.measuring.function import Function
+from lee.measuring.plausible import warn_of_probabilities
 
 
-def look(function: Function, x: Tensor) -> None:
+def look(function: Function, x: Tensor) -> Tensor:
     """Find out, on one or two images (n, ...), what makes this more than one function, and warn.
 
+    Two images in one pass must give the first what it gives alone: then nothing is random, and they don't interact.
+
+    Returns:
+        The value for the first image.
+
     Raises:
-        InputError: If two calls differ for a reason that can't be held still.
+        InputError: If it is not finite, or two calls differ for a reason that can't be held still.
     """
     function.state.restore(hooks=False)  # a pass before may have changed it
-    first = function.value(x[:1])
+    function.results = []
+    first = function.checked(x[:1])
+    if function.output == "probabilities":
+        warn_of_probabilities(function.results[-1])
+    function.results = None
     function.changes = function.state.changed()
+    if len(x) > 1 and not function.changes:
+        both = function.value(x[:2])
+        if both.ndim > 0 and not _differ(both[:1], first, _eps(first) ** 0.75):
+            return first
     if _differ(first, function.value(x[:1])):
         _hold_still(function, x[:1])
+        first = function.value(x[:1])
     elif function.changes and _remembers(function, x):
         _warn_of_state()
     _look_at_batch(function, x)
+    return first
 
 
 def _hold_still(function: Function, x: Tensor) -> None:
@@ -73,7 +89,7 @@ def _look_at_batch(function: Function, x: Tensor) -> None:
     both, one = function.value(x[:2]), function.value(x[:1])
     if both.ndim == 0 or len(both) != 2 or len(one) != 1:
         return  # refused later, with its shape
-    eps = torch.finfo(both.dtype).eps if both.dtype.is_floating_point else 0.0
+    eps = _eps(both)
     if not _differ(both[:1], one, eps**0.75):
         return
     if function.convertible and eps > 1e-12:
@@ -90,6 +106,11 @@ def _look_at_batch(function: Function, x: Tensor) -> None:
             BatchInteractionWarning,
             stacklevel=5,
         )
+
+
+def _eps(value: Tensor) -> float:
+    """Precision of a value's dtype; 0 for whole numbers."""
+    return torch.finfo(value.dtype).eps if value.is_floating_point() or value.is_complex() else 0.0
 
 
 def _differ(a: Tensor, b: Tensor, tolerance: float | None = None) -> bool:

@@ -10,6 +10,7 @@ from lee.errors import InputError
 from lee.measuring.checks import check_shape
 from lee.measuring.function import Function
 from lee.measuring.looking import look
+from lee.measuring.reference import generic
 from lee.measuring.verification import Verification, Way, fell_back, verified
 from lee.stacked import by_differences, by_dual_numbers, pushed, record_fallbacks
 from lee.stacked.tensor import note_fallback
@@ -78,9 +79,9 @@ class Pushing:
         self.way = Way(self.mode)
         if not self.verify:
             return
-        self.function.checked(x[:1])
-        look(self.function, x[:2])
-        self.way, self.verification = self._verified(x, tangents, self.mode)
+        points = generic(x[:2])
+        value = look(self.function, points)
+        self.way, self.verification = self._verified(points[:1], value, tangents, self.mode)
 
     def chunk(self, chunk: int | None) -> int | None:
         """Images per pass: one where each must meet the same random numbers."""
@@ -113,7 +114,11 @@ class Pushing:
     def _check_again(self, x: Tensor, tangents: Tensor) -> None:
         """These images take another way than the first ones did: it has not been checked."""
         mode = "unstacked" if self.mode == "auto" else "dual"
-        self.way, self.verification = self._verified(x, lambda z: tangents[:, :1], mode)
+        point = generic(x[:1])
+        value = self.function.value(point)
+        self.way, self.verification = self._verified(point, value, lambda z: tangents[:, :1], mode)
 
-    def _verified(self, x: Tensor, tangents: Tangents, mode: str) -> tuple[Way, Verification]:
-        return verified(self.function, x, tangents, lambda z, v, way: push(self.function, z, v, way)[1], mode)
+    def _verified(self, point: Tensor, value: Tensor, tangents: Tangents, mode: str) -> tuple[Way, Verification]:
+        return verified(
+            self.function, point, value, tangents, lambda z, v, way: push(self.function, z, v, way)[1], mode
+        )

@@ -40,54 +40,75 @@ class Reference:
         function: The function.
         x: One image at a generic point, (1, ...).
         v: A tangent of the same shape.
+        plain: The function's value at `x`.
+
+    Attributes:
+        double: Whether the modules are converted to double precision.
+        dtype: The precision of the differences.
     """
 
-    def __init__(self, function: Function, x: Tensor, v: Tensor) -> None:
-        self.function, self.x, self.v = function, x, v
-        self.plain = function.value(x)
-        self.dtype = self.plain.dtype
-        self.double = False
-        if self.dtype != torch.float64 and function.convertible:
-            self.double = self._has_double()
-        if self.double:
-            self.dtype = torch.float64
+    def __init__(self, function: Function, x: Tensor, v: Tensor, plain: Tensor) -> None:
+        self.function, self.x, self.v, self.plain = function, x, v, plain
         self._slopes: dict[float, Tensor] = {}
-
-    def _has_double(self) -> bool:
-        """Whether the function exists in double precision: it runs, and gives nearly the same."""
-        try:
-            wide = self.function.in_double(self.x)
-        except Exception:  # whatever a user's model may raise when it meets another dtype
-            return False
-        if wide.dtype != torch.float64 or wide.shape != self.plain.shape:
-            return False
-        own = self.plain.double()
-        return bool((wide - own).norm() <= torch.finfo(self.dtype).eps ** 0.5 * 10 * own.norm() + 1e-30)
+        own = plain.dtype.to_real() if plain.is_complex() else plain.dtype
+        coarse = max(x.dtype, own, key=lambda dtype: torch.finfo(dtype).eps)
+        self.double, self.dtype = False, coarse
+        if coarse != torch.float64 and function.convertible:
+            self.double, self.dtype = True, torch.float64
+            try:
+                self._check_double()
+            except Exception:  # whatever a user's model may raise when it meets another dtype
+                self.double, self.dtype = False, coarse
 
     @property
     def steps(self) -> tuple[float, ...]:
         """The table of relative steps, the one to be tried alone first."""
         return _STEPS.get(self.dtype, _COARSE)
 
-    def _at(self, x: Tensor) -> Tensor:
-        value = self.function.in_double(x) if self.double else self.function.value(x)
-        return flat(value)
+    def _pair(self, above: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+        """The values at two points; together, unless they would meet other random numbers or each other."""
+        function = self.function
+        if not self.double:
+            return function.value(above), function.value(below)
+        if function.random or function.interacts or function.changes:
+            values = function.in_double(above), function.in_double(below)
+        else:
+            values = function.in_double(torch.cat([above, below])).split(1)
+        return values
 
     def slope(self, step: float, v: Tensor | None = None) -> Tensor:
-        """The difference quotient along `v` with one relative step, flat, in double precision."""
-        known = v is None
-        if known and step in self._slopes:
+        """The difference quotient along `v` (or another tangent) with one relative step, flat, in double precision."""
+        if v is None and step in self._slopes:
             return self._slopes[step]
-        tangent = (self.v if v is None else v).double()
-        x, size = self.x.double(), float(tangent.norm())
+        first, second, h = self._values(step, self.v if v is None else v)
+        slope = (flat(first) - flat(second)) / (2 * h)
+        if v is None:
+            self._slopes[step] = slope
+        return slope
+
+    def _values(self, step: float, v: Tensor) -> tuple[Tensor, Tensor, float]:
+        """The function's values at `x ± h v`, and `h`."""
+        tangent, x = v.double(), self.x.double()
+        size = float(tangent.norm())
         h = step * max(float(x.norm()), 1e-3) / size if size > 0 else 1.0
         above, below = x + h * tangent, x - h * tangent
         if not self.double:  # what the function really sees, after rounding
             above, below = above.to(self.x.dtype), below.to(self.x.dtype)
-        slope = (self._at(above) - self._at(below)) / (2 * h)
-        if known:
-            self._slopes[step] = slope
-        return slope
+        return *self._pair(above, below), h
+
+    def _check_double(self) -> None:
+        """Take the first slope in double precision.
+
+        Raises:
+            TypeError: If the value that is known is not half way between the two: the converted model is another function.
+        """
+        step = self.steps[0]
+        first, second, h = self._values(step, self.v)
+        apart = flat(first + second) / 2 - flat(self.plain)
+        allowed = 10 * torch.finfo(self.plain.dtype).eps ** 0.5 * float(flat(self.plain).norm()) + 1e-30
+        if torch.finfo(first.dtype).eps > 1e-15 or not float(apart.norm()) <= allowed:
+            raise TypeError("no double precision")
+        self._slopes[step] = (flat(first) - flat(second)) / (2 * h)
 
     @cached_property
     def best(self) -> tuple[Tensor, float, float]:
