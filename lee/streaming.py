@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lee.derivative import Model, equivariance_gram
 from lee.errors import InputError, nearest
 from lee.generators import AnyGenerator, get
+from lee.measuring import Verification
 from lee.statistics import Estimate, unit_of
 
 try:
@@ -85,6 +86,7 @@ class LocalEquivarianceError(Metric):
         self._measured = _Measured(model)
         self.generator = get(generator)
         self.options = {"progress": False, **{name: v for name, v in options.items() if name in _OF_MEASUREMENT}}
+        self._verification: Verification | None = None  # of the first batch that was not verified, else of the last
         for state in _SUMS:
             self.add_state(state, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         # A `MetricCollection` measures metrics once whose states agree after the first batch, to a tolerance of 1e-5. Small
@@ -94,6 +96,8 @@ class LocalEquivarianceError(Metric):
     def update(self, images: Tensor) -> None:
         """Add a batch of images (N, C, H, W)."""
         gram = equivariance_gram(self._measured.model, images, generators=[self.generator], **self.options)
+        if not self.count or self._verification is None or self._verification.verified:
+            self._verification = gram.verification
         samples = gram.lee_per_image(self.generator).detach().double().to(self.total.device)
         # Not in place: states made in inference mode, as Lightning validates, may not be written to outside of it.
         self.total = self.total + samples.sum()
@@ -113,12 +117,13 @@ class LocalEquivarianceError(Metric):
         variance = max(0.0, float(self.squares) / n - mean**2) * n / (n - 1) if n > 1 else math.nan
         kernel = str(self.options.get("kernel", "fourier"))
         error = math.sqrt(variance / n)
-        self._estimate = Estimate(mean, error, n, unit_of(self.generator), kernel, self.generator.name)
+        unit, name = unit_of(self.generator), self.generator.name
+        self._estimate = Estimate(mean, error, n, unit, kernel, name, verification=self._verification)
         return (self.total / n).to(self.device, _widest(self.device))
 
     @property
     def estimate(self) -> Estimate:
-        """What `compute` gives with its standard error, number of images, unit and kernel.
+        """What `compute` gives with its standard error, number of images, unit, kernel, and what this process has checked.
 
         Raises:
             InputError: If no batch was given yet.

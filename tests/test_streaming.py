@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_compute_is_a_tensor_and_the_estimate_is_that_of_one_pass() -> None:
     assert isinstance(value, Tensor)
     assert (value.shape, value.dtype) == ((), torch.float64)
     assert value.item() == pytest.approx(whole.value, rel=1e-12)
-    assert metric.estimate._replace(value=0, stderr=0) == whole._replace(value=0, stderr=0)
+    assert metric.estimate[2:7] == whole[2:7]  # all but the numbers and what was checked
     assert metric.estimate.stderr == pytest.approx(whole.stderr, rel=1e-6)
     metric.reset()
     with warnings.catch_warnings():
@@ -205,6 +206,25 @@ def test_merged_states_are_those_of_all_images() -> None:
     two.update(x[1:])
     one.merge_state(two)
     assert one.estimate.value == pytest.approx(truth("rotation", x).value, rel=1e-12)
+
+
+def test_the_estimate_says_what_was_checked_and_a_doubt_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    metric, x = metric_of(), images(4)
+    metric.update(x[:1])
+    good = metric.estimate.verification
+    assert good is not None
+    assert good.verified
+    doubtful = replace(good, verified=False)
+    measured = lee.equivariance_gram(Net(), x[:1], generators=["rotation"], output="logits", progress=False)
+    monkeypatch.setattr("lee.streaming.equivariance_gram", lambda *_, **__: replace(measured, verification=doubtful))
+    metric.update(x[1:2])
+    monkeypatch.undo()
+    metric.update(x[2:])
+    assert metric.estimate.verification == doubtful
+    metric.reset()
+    metric.update(x)
+    assert metric.estimate.verification is not None
+    assert metric.estimate.verification.verified
 
 
 def test_validation_in_inference_mode_and_training_after_it() -> None:
