@@ -4,6 +4,7 @@ Nothing here is needed to measure a model; the cells of the book stay short beca
 """
 
 import re
+import sys
 import warnings
 from dataclasses import dataclass
 from html import escape
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from lee import charts
+from lee import charts, parameters
 from lee.errors import InputError, nearest
 
 Verdict = Literal["reproduced", "partly", "not at this scale", "contradicted"]
@@ -27,7 +28,7 @@ _HIDDEN = "application/papermill.record/"
 
 
 def setup(seed: int = 0, *, threads: int = 1) -> torch.Generator:
-    """Prepare a notebook: the charts' theme and renderer, a seed, and sums in the same order everywhere.
+    """Prepare a notebook: its parameters checked, the charts' theme and renderer, a seed, and sums in the same order everywhere.
 
     Args:
         seed: Seed of torch's global generator in this process, and of the generator that is returned.
@@ -36,7 +37,11 @@ def setup(seed: int = 0, *, threads: int = 1) -> torch.Generator:
 
     Returns:
         A generator with its own state, to be passed to whatever draws random numbers.
+
+    Raises:
+        InputError: A parameter of the notebook isn't of the type that its cell of parameters says.
     """
+    parameters.check_notebook(sys._getframe(1))
     charts.enable()
     torch.manual_seed(seed)
     torch.set_num_threads(threads)

@@ -58,6 +58,11 @@ def test_a_profile_gives_what_differs_from_the_defaults(root: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "common: {n: abc}",
+            r"The parameter n is 'abc', and a whole number \(int\) was expected\. Given by the profile 'bad' to chapter 'index'",
+        ),
+        ("chapters: {01_first: {name: 3}}", r"The parameter name is 3, and a text .* to chapter '01_first'"),
         ("common: {nmae: x}", r"No chapter has the parameter 'nmae' .* Did you mean 'name'\?"),
         ("chapters: {01_first: {m: 1}}", "Chapter '01_first' has no parameter 'm'"),
         ("chapters: {01_frist: {n: 1}}", r"parameters for '01_frist'. Did you mean '01_first'\?"),

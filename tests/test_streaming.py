@@ -16,6 +16,8 @@ from torchmetrics import MetricCollection
 
 import lee
 
+blank = pytest.mark.filterwarnings("ignore:Every pixel of these images:lee.errors.ImageWarning")
+
 
 class Net(nn.Module):
     """A small smooth network without symmetry, in float64."""
@@ -75,6 +77,7 @@ def test_forward_gives_the_batch_and_accumulates() -> None:
     assert metric.estimate.n == 5
 
 
+@blank
 def test_a_collection_keeps_generators_models_and_small_numbers_apart_after_a_blank_batch() -> None:
     x, other = images(3), Net(1)
     collection = MetricCollection(
@@ -96,6 +99,7 @@ def test_a_collection_keeps_generators_models_and_small_numbers_apart_after_a_bl
     assert len(set(found.values())) == 3
 
 
+@blank
 def test_a_collection_made_of_clones_is_one_of_metrics_of_their_own() -> None:
     """Lightning's pattern of `metrics.clone(prefix="val_")`."""
     metric, x = metric_of(), images(3)

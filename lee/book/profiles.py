@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from lee.errors import InputError, nearest
+from lee.parameters import check
 
 KEYS = ("description", "common", "chapters")
 
@@ -88,7 +89,8 @@ def plan(profile: Profile, notebooks: Sequence[Path]) -> dict[Path, dict[str, An
         notebooks: All chapters, so that a section for one that won't run is checked as well.
 
     Raises:
-        InputError: If the profile names an unknown chapter or parameter; the nearest is suggested.
+        InputError: If the profile names an unknown chapter or parameter (the nearest is suggested), or if a value isn't of the
+            type that the chapter's cell says.
     """
     known = {path: declared(path) for path in notebooks}
     stems = [path.stem for path in notebooks]
@@ -110,6 +112,9 @@ def _for_chapter(profile: Profile, path: Path, parameters: Mapping[str, Any]) ->
             where = f"Chapter {path.stem!r} has no parameter {name!r} (profile {profile.name!r})."
             raise InputError(where + nearest(name, parameters))
     values = {name: value for name, value in profile.common.items() if name in parameters} | dict(own)
+    for name, value in values.items():
+        source = f"the profile {profile.name!r} to chapter {path.stem!r}"
+        check(name, value, parameters[name]["inferred_type_name"], source)
     return {name: value for name, value in values.items() if not _is_default(value, parameters[name]["default"])}
 
 

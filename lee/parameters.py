@@ -1,0 +1,57 @@
+"""The types of a chapter's parameters: what a profile or papermill gives, held against the chapter's own cell.
+
+A cell of parameters says the types by annotations, `n_images: int = 64`. Papermill injects whatever it was given.
+"""
+
+import sys
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+from lee.errors import InputError
+
+#: Annotation: what it takes, in words, and how papermill is given one.
+KINDS: dict[str, tuple[type | tuple[type, ...], str, str]] = {
+    "int": (int, "a whole number", "-p {name} 8"),
+    "float": ((int, float), "a number", "-p {name} 0.5"),
+    "bool": (bool, "true or false", "-p {name} true"),
+    "str": (str, "a text", "-r {name} TEXT"),
+    "list": (list, "a list", "-y '{name}: [...]'"),
+    "dict": (dict, "a mapping", "-y '{name}: {{...}}'"),
+}
+
+
+def check(name: str, value: Any, annotation: str, source: str = "papermill") -> None:
+    """Refuse a value that is not of a parameter's type; types that are not in :data:`KINDS` take any.
+
+    Args:
+        name: Of the parameter.
+        value: What was given.
+        annotation: The type as the chapter writes it, such as `int` or `list[str]`.
+        source: Who gave it: `papermill`, or the profile, in words.
+
+    Raises:
+        InputError: It is of another type; the message says what was expected.
+    """
+    kind = annotation.partition("[")[0].strip()
+    if kind not in KINDS:
+        return
+    types, words, example = KINDS[kind]
+    if isinstance(value, types) and (kind == "bool" or not isinstance(value, bool)):
+        return
+    how = f"With papermill: {example.format(name=name)}." if source == "papermill" else f"Given by {source}."
+    raise InputError(f"The parameter {name} is {value!r}, and {words} ({kind}) was expected. {how}")
+
+
+def check_notebook(frame: FrameType | None) -> None:
+    """Check the annotated parameters of a notebook in one of whose cells a frame runs.
+
+    Only what papermill can inject is looked at: a name that a later cell has bound to something else is no parameter any more.
+    """
+    given: Mapping[str, Any] = {} if frame is None else frame.f_globals
+    module = sys.modules.get(str(given.get("__name__")))
+    annotations = given.get("__annotations__") or getattr(module, "__annotations__", {})
+    for name, annotation in annotations.items():
+        value = given.get(name)
+        if name in given and (value is None or isinstance(value, str | int | float | list | dict)):
+            check(name, value, annotation if isinstance(annotation, str) else getattr(annotation, "__name__", ""))
