@@ -1,4 +1,4 @@
-"""Keep freed memory for the next layer instead of giving it back to the system between two operators.
+"""Memory: what errors say that there is none left, and freed memory that is kept for the next layer.
 
 A stacked pass allocates and frees buffers of tens of megabytes for every layer. By default glibc maps each of them anew
 and unmaps it again, so that every page faults. Other allocators, and GPUs, keep their memory anyway.
@@ -12,9 +12,23 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import torch
+
 _TRIM, _MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
 _KEEP = 2**31 - 1
 _USUAL = {_TRIM: 64 * 2**20, _MMAP: 32 * 2**20}  # where glibc's own adaptation ends up after large allocations
+
+# What allocators say that raise a plain `RuntimeError`: torch's on a CPU, CUDA's libraries, oneDNN.
+_SAID = (
+    "allocate memory",
+    "out of memory",
+    "not enough memory",
+    "bad_alloc",
+    "alloc_failed",
+    "could not create a memory",
+    "could not create a primitive",
+    "could not execute a primitive",
+)
 
 _lock = threading.Lock()
 _users = 0
@@ -51,3 +65,17 @@ def kept() -> Iterator[None]:
                 for option, value in _USUAL.items():
                     library.mallopt(option, value)
                 library.malloc_trim(0)
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether an exception, or one that it was raised from, means that there was no memory left.
+
+    >>> is_shortage(MemoryError())
+    True
+    >>> is_shortage(RuntimeError("shapes don't fit"))
+    False
+    """
+    if error is None or isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return error is not None
+    told = isinstance(error, RuntimeError | OSError) and any(said in str(error).lower() for said in _SAID)
+    return told or is_shortage(error.__cause__)

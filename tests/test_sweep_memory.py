@@ -13,7 +13,7 @@ import pytest
 import torch
 from sweeps import run, spec_of, workplace
 
-from lee import results, sweep
+from lee import memory, results, sweep
 from lee.sweep import devices, shortage
 
 here = pytest.fixture(workplace)
@@ -127,16 +127,16 @@ def test_what_never_fits_is_a_row_with_its_error(hungry: Path, monkeypatch: pyte
     ],
 )
 def test_errors_of_short_memory_are_known(error: Exception, short: bool) -> None:
-    assert shortage.is_shortage(error) is short
+    assert memory.is_shortage(error) is short
     wrapped = ValueError("it can't be measured")
     wrapped.__cause__ = error
-    assert shortage.is_shortage(wrapped) is short
+    assert memory.is_shortage(wrapped) is short
 
 
 def test_the_real_allocator_s_error_is_known() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
-    assert shortage.is_shortage(caught.value)
+    assert memory.is_shortage(caught.value)
 
 
 # GPUs, of which this machine needs none

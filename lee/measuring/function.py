@@ -49,7 +49,8 @@ def untouched(*callables: Any) -> Iterator[list[nn.Module]]:
         random_state, state = RandomState(), ModuleState(roots)
         try:
             start_evaluating(roots)
-            yield roots
+            with torch.inference_mode(False):  # backward passes must be possible
+                yield roots
         finally:
             state.restore()
             random_state.restore()

@@ -12,6 +12,7 @@ from torch import Tensor
 from lee.errors import BatchInteractionWarning, InputError, RandomFunctionWarning, StateWarning
 from lee.measuring.function import Function
 from lee.measuring.plausible import warn_of_probabilities
+from lee.memory import is_shortage
 
 
 def look(function: Function, x: Tensor) -> Tensor:
@@ -33,8 +34,8 @@ def look(function: Function, x: Tensor) -> Tensor:
     function.results = None
     function.changes = function.state.changed()
     if len(x) > 1 and not function.changes:
-        both = function.value(x[:2])
-        if both.ndim > 0 and not _differ(both[:1], first, _eps(first) ** 0.75):
+        both = _together(function, x)
+        if both is not None and not _differ(both[:1], first, _eps(first) ** 0.75):
             return first
     if _differ(first, function.value(x[:1])):
         _hold_still(function, x[:1])
@@ -43,6 +44,18 @@ def look(function: Function, x: Tensor) -> Tensor:
         _warn_of_state()
     _look_at_batch(function, x)
     return first
+
+
+def _together(function: Function, x: Tensor) -> Tensor | None:
+    """The values for two images in one pass; None where there is one image, or memory for one alone."""
+    if len(x) < 2:
+        return None
+    try:
+        return function.checked(x[:2])
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+    return None
 
 
 def _hold_still(function: Function, x: Tensor) -> None:
@@ -84,11 +97,9 @@ def _warn_of_state() -> None:
 
 
 def _look_at_batch(function: Function, x: Tensor) -> None:
-    if len(x) < 2:
+    both, one = _together(function, x), function.value(x[:1])
+    if both is None:
         return
-    both, one = function.value(x[:2]), function.value(x[:1])
-    if both.ndim == 0 or len(both) != 2 or len(one) != 1:
-        return  # refused later, with its shape
     eps = _eps(both)
     if not _differ(both[:1], one, eps**0.75):
         return

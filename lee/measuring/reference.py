@@ -10,8 +10,8 @@ from lee.measuring.function import Function
 DITHER = 0.01  # how far the checked image is moved towards noise of the same range
 # Steps move an image by so much of its norm. The first is tried alone.
 _STEPS = {
-    torch.float64: (1e-6, 1e-7, 1e-5, 1e-4, 1e-3, 1e-2),
-    torch.float32: (3e-3, 1e-4, 3e-4, 1e-3, 1e-2, 3e-2),
+    torch.float64: (1e-6, 1e-4, 1e-2, 1e-5, 1e-3),
+    torch.float32: (3e-3, 1e-2, 1e-3, 3e-4, 3e-2),
 }
 _COARSE = (3e-2, 3e-3, 1e-2, 0.1, 0.3)
 
@@ -86,11 +86,14 @@ class Reference:
             self._slopes[step] = slope
         return slope
 
+    def _distance(self, step: float, v: Tensor) -> float:
+        """The `h` of a relative step along `v`."""
+        size = float(v.double().norm())
+        return step * max(float(self.x.double().norm()), 1e-3) / size if size > 0 else 1.0
+
     def _values(self, step: float, v: Tensor) -> tuple[Tensor, Tensor, float]:
         """The function's values at `x ± h v`, and `h`."""
-        tangent, x = v.double(), self.x.double()
-        size = float(tangent.norm())
-        h = step * max(float(x.norm()), 1e-3) / size if size > 0 else 1.0
+        tangent, x, h = v.double(), self.x.double(), self._distance(step, v)
         above, below = x + h * tangent, x - h * tangent
         if not self.double:  # what the function really sees, after rounding
             above, below = above.to(self.x.dtype), below.to(self.x.dtype)
@@ -112,7 +115,7 @@ class Reference:
 
     @cached_property
     def best(self) -> tuple[Tensor, float, float]:
-        """The slope at the step whose neighbours agree best with it, how far they are from it, and the step.
+        """The slope at the step that a neighbour agrees best with, how far that is (or rounding, if that is more), and the step.
 
         Steps that are too small for a function with stairs (rounding, quantised weights) give exactly zero; they say nothing
         where larger ones don't.
@@ -120,11 +123,11 @@ class Reference:
         steps = sorted(self.steps)
         table = [self.slope(s) for s in steps]
         moving = [i for i, slope in enumerate(table) if bool(slope.any())]
-        first = min(moving[0], len(table) - 3) if moving else 0
-        noises = {
-            i: max(float((table[i] - table[j]).norm()) for j in (i - 1, i + 1))
-            for i in range(first + 1, len(table) - 1)
-        }
+        first = min(moving[0], len(table) - 2) if moving else 0
+        kept = range(first, len(table))
+        noises = {i: min(float((table[i] - table[j]).norm()) for j in (i - 1, i + 1) if j in kept) for i in kept}
+        rounding = torch.finfo(self.dtype).eps * float(flat(self.plain).norm())
+        noises = {i: max(n, rounding / self._distance(steps[i], self.v)) for i, n in noises.items()}
         chosen = min(noises, key=noises.__getitem__)
         return table[chosen], noises[chosen], steps[chosen]
 

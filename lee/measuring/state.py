@@ -67,13 +67,17 @@ class ModuleState:
         ) or any(not _equal(t, kept) for t, kept in self._tensors)
 
     def restore(self, *, hooks: bool = True) -> None:
-        """Put everything back; without `hooks`, all but the hooks that were registered since."""
+        """Put everything back; without `hooks`, all but the hooks that this package has registered since."""
         for module, training in self._scripted:
             module.training = training
+        ours = {k for d, _, name in self._dictionaries if "hook" in name for k, hook in d.items() if _is_ours(hook)}
         for dictionary, before, name in self._dictionaries:
             if hooks or not ("hook" in name and name.startswith("_")):
                 dictionary.clear()
                 dictionary.update(before)
+            else:
+                for key in dictionary.keys() - before.keys() - ours:
+                    del dictionary[key]
         for values, earlier in self._collections:
             values.clear()
             values.update(earlier) if isinstance(values, set) else values.extend(earlier)
@@ -82,6 +86,10 @@ class ModuleState:
                 # Past autograd's version counter: as if nothing had been written.
                 tensor.data = kept.clone() if tensor.shape != kept.shape else tensor.data
                 tensor.data.copy_(kept)
+
+
+def _is_ours(hook: Any) -> bool:
+    return str(getattr(hook, "__module__", "")).startswith("lee.")
 
 
 def _unique(tensors: Iterator[Tensor]) -> list[Tensor]:

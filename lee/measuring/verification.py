@@ -18,6 +18,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -26,9 +27,11 @@ from torch import Tensor
 from lee.errors import InputError, LeavesTorchWarning, VerificationError, VerificationWarning
 from lee.measuring.function import Function
 from lee.measuring.reference import Reference, combined, flat
+from lee.memory import is_shortage
 from lee.stacked import LeavesTorchError, record_fallbacks
 from lee.stacked.tensor import note_fallback
 
+TIGHT = 3e-3  # relative deviation that single precision and kinks explain; a thirtieth of it in double precision
 ROUGH = 0.1  # relative deviation beyond which a number is not called verified
 _NAMES = {
     "forward": "forward mode", "dual": "torch's dual numbers", "reverse": "backward passes", "differences": "central differences",
@@ -78,9 +81,7 @@ class Verification:
         if self.verified and self.mode == "differences":
             text = f"verified: {way} of the function in {self.precision}, steady to {self.noise:.1g}"
         elif self.verified:
-            text = (
-                f"verified: {way} agrees with differences of the function in {self.precision} to {self.deviation:.1g}"
-            )
+            text = f"verified: {way} and differences of the function in {self.precision} agree to {self.deviation:.1g}"
         else:
             text = f"not verified: {way} and differences of the function in {self.precision} are {self.deviation:.1g} apart"
         return f"{text}; {self.note}" if self.note else text
@@ -128,9 +129,9 @@ def verified(
             names += without_rule
             if fell_back(without_rule):  # what was checked is what will be done
                 way = Way("dual")
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # this way can't be taken; what the model itself raises came up above
+            if is_shortage(error):
+                raise
             errors.append(error)
             left = error if isinstance(error, LeavesTorchError) else left
             continue
@@ -186,9 +187,7 @@ def _ways(mode: str, function: Function, reference: Reference) -> Iterator[Way]:
         yield Way("differences", reference.steps[0] if precise else reference.best[2], reference.double)
 
 
-def judged(
-    reference: Reference, p: Tensor, mode: str, in_double: Callable[[], Tensor | None] | None = None
-) -> Verification | None:
+def judged(reference: Reference, p: Tensor, mode: str, in_double: Callable[[], Tensor | None]) -> Verification | None:
     """Whether a pushed tangent agrees with the differences; None if it does not.
 
     Args:
@@ -197,22 +196,26 @@ def judged(
         mode: How it was pushed.
         in_double: Pushes it again in double precision, to tell rounding from a fault.
     """
+    again = cache(lambda: _in_double(in_double))
     own = torch.finfo(p.dtype).eps if p.is_floating_point() or p.is_complex() else 1e-7
     pushed, precise = flat(p), reference.dtype == torch.float64
     precision = str(reference.dtype).removeprefix("torch.")
-    tight = max(1e-4, min(own**0.5 * 3, 1e-3))
-    if precise and mode != "differences" and bool(pushed.any()):
-        deviation = _relative(pushed, reference.slope(reference.steps[0]))
-        if deviation <= tight or (
-            deviation <= ROUGH
-            and own > 1e-12
-            and _agrees_in_double(reference.slope(reference.steps[0]), 0.0, in_double)
-        ):
-            return Verification(mode, deviation, 0.0, precision, True)
+    tight = TIGHT if own > 1e-12 else TIGHT / 30
+    if mode != "differences" and bool(pushed.any()):
+        for step in reference.steps:
+            slope = reference.slope(step)
+            deviation = _relative(pushed, slope)
+            rounded = precise and own > 1e-12 and deviation <= ROUGH
+            if deviation <= tight or (rounded and _agrees_in_double(slope, 0.0, again)):
+                return Verification(mode, deviation, 0.0, precision, True)
+            if deviation > 1:
+                break  # a fault, or rounding of a constant: the whole table tells
     slope, noise, _ = reference.best
     gap, scale = float((pushed - slope).norm()), max(float(pushed.norm()), float(slope.norm()))
     if not math.isfinite(gap):
         return None
+    if gap == 0:
+        return Verification(mode, 0.0, 0.0, precision, True)
     deviation, noisy = (gap / scale, noise / scale) if scale > 0 else (0.0, 0.0)
     if gap <= tight * scale + 3 * noise and noise <= 0.3 * scale:
         return Verification(mode, deviation, noisy, precision, True)
@@ -222,7 +225,7 @@ def judged(
     if gap <= 3 * noise:
         note = f"the differences' own noise is {noisy:.0%}"
         return Verification(mode, deviation, noisy, precision, False, note)
-    if precise and own > 1e-12 and _agrees_in_double(slope, 3 * noise + 1e-8 * reference.response, in_double):
+    if precise and own > 1e-12 and _agrees_in_double(slope, 3 * noise + 1e-8 * reference.response, again):
         single = str(p.dtype).removeprefix("torch.")
         good = deviation <= ROUGH
         note = "" if good else f"{single} is too coarse for this model: measure in double precision"
@@ -230,16 +233,21 @@ def judged(
     return None
 
 
-def _agrees_in_double(slope: Tensor, noise: float, in_double: Callable[[], Tensor | None] | None) -> bool:
-    """Whether what is pushed in double precision agrees with a slope: then the rule is right, and the rest is rounding."""
+def _in_double(push: Callable[[], Tensor | None]) -> Tensor | None:
+    """What is pushed in double precision, flat; None where that can't be done."""
     try:
-        pushed = None if in_double is None else in_double()
+        pushed = push()
     except Exception:  # whatever a user's model may raise when it meets another dtype
+        return None
+    return None if pushed is None else flat(pushed)
+
+
+def _agrees_in_double(slope: Tensor, noise: float, push: Callable[[], Tensor | None]) -> bool:
+    """Whether what is pushed in double precision agrees with a slope: then the rule is right, and the rest is rounding."""
+    found = push()
+    if found is None:
         return False
-    if pushed is None:
-        return False
-    found = flat(pushed)
-    return float((found - slope).norm()) <= 1e-4 * max(float(slope.norm()), float(found.norm())) + noise
+    return float((found - slope).norm()) <= TIGHT * max(float(slope.norm()), float(found.norm())) + noise
 
 
 def _failure(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lee import classes, metrics, provenance
+from lee import classes, memory, metrics, provenance
 from lee.datasets import ImageSet
 from lee.derivative import automatic_chunk, default_generators, equivariance_gram
 from lee.errors import InputError
@@ -63,7 +63,7 @@ def _within_memory(task: Task, device: str, chunk: int | None) -> tuple[Columns,
         try:
             return _limited(task, device, limit)
         except Exception as error:
-            if not shortage.is_shortage(error):
+            if not memory.is_shortage(error):
                 raise
         forget()  # outside of the handler, whose exception holds on to the tensors
         shortage.release()
