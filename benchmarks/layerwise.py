@@ -31,7 +31,8 @@ from torch import Tensor, nn
 import lee
 from lee import datasets, models
 from lee.layerwise import layerwise
-from lee.layerwise.trace import Overrides, trace
+from lee.layerwise.readings import Overrides
+from lee.layerwise.trace import trace
 from lee.measuring import untouched
 
 MODELS = ("resnet50", "vit_small_patch16_224", "zoo/resnet-s", "zoo/vit-s", "zoo/mixer-s")

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import lee
 from lee.errors import InputError
 from lee.layerwise import Decomposition
-from lee.layerwise.trace import Overrides, trace
+from lee.layerwise.readings import Overrides
+from lee.layerwise.trace import trace
 from lee.representations import Map, Scattered, Tokens, Trivial
 from lee.stacked import record_fallbacks
 

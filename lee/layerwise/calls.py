@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lee.errors import InputError
+from lee.layerwise.hooks import Hooks, called_again, put_among
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,24 @@ class Watch:
 
     Args:
         model: The model; calls of every module in it are seen, however deep.
-        before: Called with each call and its arguments, before the user's own hooks, which a second call runs again; a pair
-            (args, kwargs) that it returns replaces them.
-        after: Called with each call, its arguments and its output after the user's hooks; what it returns replaces the
-            output, None leaves it.
+        before: Called with each call and its arguments, before the user's own hooks that may change them, which a second
+            call runs again; a pair (args, kwargs) that it returns replaces them.
+        after: Called with each call, its arguments and its output after the user's hooks that may change it; what it
+            returns replaces the output, None leaves it.
+        hooks: What the user's hooks do, by path of the module, see :func:`own_hooks`: those that change nothing see the
+            arguments as they were before, and the output as it is after.
     """
 
-    def __init__(self, model: nn.Module, before: Before | None = None, after: After | None = None) -> None:
-        self.model, self._before, self._after = model, before, after
+    def __init__(
+        self,
+        model: nn.Module,
+        before: Before | None = None,
+        after: After | None = None,
+        hooks: Mapping[str, Hooks] | None = None,
+    ) -> None:
+        self.model, self._before, self._after, self._hooks = model, before, after, hooks or {}
+        self._modules = dict(model.named_modules())
+        self._last: dict[str, int] = {}
         self.calls: list[Call] = []
         self._stack: list[Call] = []
         self._seen: Counter[str] = Counter()
@@ -80,13 +91,14 @@ class Watch:
         self._replayed: _Replay | None = None
 
     def __enter__(self) -> Self:
-        for path, module in self.model.named_modules():
+        for path, module in self._modules.items():
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # its calls can't be seen: part of the call around it
-            self._handles += [
-                module.register_forward_pre_hook(self._starts(path), with_kwargs=True, prepend=True),
-                module.register_forward_hook(self._ends, with_kwargs=True),
-            ]
+            first = module.register_forward_pre_hook(self._starts(path), with_kwargs=True)
+            last = module.register_forward_hook(self._ends, with_kwargs=True)
+            self._handles += [first, last]
+            self._last[path] = last.id
+            put_among(module, last.id, self._hooks.get(path, Hooks()))
         return self
 
     def __exit__(
@@ -102,21 +114,25 @@ class Watch:
         """The innermost call that has not ended; after an exception the one that raised it."""
         return self._stack[-1] if self._stack else None
 
-    def paused(self) -> AbstractContextManager[None]:
-        """Ignore the calls in this block."""
-        return self.replay(0, lambda index, output: None)
+    def again(self, index: int) -> AbstractContextManager[None]:
+        """Run a call again in this block, and leave everything in it as it is."""
+        return self.replay(index, lambda called, output: None)
 
     @contextmanager
     def replay(self, first: int, change: Callable[[int, Any], Any]) -> Iterator[None]:
         """Run a call again in this block: calls are not recorded, but known by their index.
 
+        Hooks that watch this call to keep something have seen it, and don't see it again.
+
         Args:
             first: Index of the call that is run again; those in it follow.
             change: Called with an index and an output; what it returns replaces the output, None leaves it.
         """
+        path = self.calls[first].path
         self._replayed = _Replay(first, change)
         try:
-            yield
+            with called_again(self._modules[path], self._last[path], self._hooks.get(path, Hooks())):
+                yield
         finally:
             self._replayed = None
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lee.layerwise.calls import check_modules
-from lee.layerwise.trace import Overrides, eager, trace
+from lee.layerwise.readings import Overrides
+from lee.layerwise.trace import eager, trace
 from lee.measuring import check_input, plain, untouched
 from lee.places import Reading
 from lee.representations import Representations

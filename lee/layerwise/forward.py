@@ -4,7 +4,7 @@ r"""Forward mode: local terms pushed to the output, one lane per call.
 lanes as memory allows, and is plain until the first of its calls ends.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,37 +12,39 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lee.layerwise.calls import Call, Watch
-from lee.layerwise.lanes import added, changed, widened
+from lee.layerwise.lanes import added, widened
 from lee.layerwise.local import ForwardError, Local
+from lee.layerwise.nested import changed
+from lee.layerwise.trace import Traced, hooks_of
 from lee.stacked import Stacked
 from lee.stacked.tensor import NoRuleError
 
 Run = Callable[[Tensor], Tensor]
 
 
-def push(model: nn.Module, run: Run, x: Tensor, found: Sequence[Local], leaves: Collection[int], lanes: int) -> Tensor:
+def push(model: nn.Module, run: Run, x: Tensor, own: Sequence[Local], found: Sequence[Traced], lanes: int) -> Tensor:
     """Terms of images `x` pushed to the output by stacked forward mode, `lanes` at a time: shape `(M, *output)`.
 
     Args:
         model: In eval mode.
         run: From images to the selected output.
         x: Images, (n, C, H, W).
-        found: The local terms, in the order in which their calls end.
-        leaves: Calls that call nothing, so that their output is in nobody else's hands.
+        own: The local terms, in the order in which their calls end.
+        found: All calls.
         lanes: How many terms at a time.
 
     Raises:
         ForwardError: If a stacked pass fails.
     """
     parts = []
-    for start in range(0, len(found), lanes):
-        group = {local.index: (lane, local) for lane, local in enumerate(found[start : start + lanes])}
-        parts.append(_push_group(model, run, x, group, leaves))
+    for start in range(0, len(own), lanes):
+        group = {local.index: (lane, local) for lane, local in enumerate(own[start : start + lanes])}
+        parts.append(_push_group(model, run, x, group, found))
     return torch.cat(parts)
 
 
 def _push_group(
-    model: nn.Module, run: Run, x: Tensor, group: dict[int, tuple[int, Local]], leaves: Collection[int]
+    model: nn.Module, run: Run, x: Tensor, group: dict[int, tuple[int, Local]], found: Sequence[Traced]
 ) -> Tensor:
     """One stacked pass; it is repeated from further up where a plain tensor would have to take a stacked one in place."""
     start: int | None = None
@@ -54,10 +56,11 @@ def _push_group(
         if call.index not in group:
             return None
         lane, local = group[call.index]
-        return added(output, local.parts, lane, len(group), (args, kwargs) if call.index in leaves else None)
+        # The output of a call that calls nothing is in nobody else's hands.
+        return added(output, local.parts, lane, len(group), (args, kwargs) if found[call.index].leaf else None)
 
     while True:
-        watch = Watch(model, before, after)
+        watch = Watch(model, before, after, hooks_of(found))
         try:
             with watch, sdpa_kernel(SDPBackend.MATH):
                 y = run(x.clone())  # the model may write into it

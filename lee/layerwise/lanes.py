@@ -1,26 +1,11 @@
 """Tangents that are added to the outputs of module calls inside a stacked pass."""
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from lee.layerwise.trace import tensors
+from lee.layerwise.nested import changed, tensors
 from lee.stacked import Stacked
-
-
-def changed(nested: Any, change: Callable[[Tensor, int], Tensor]) -> Any:
-    """`nested` with `change(tensor, i)` in place of its floating-point tensors."""
-    place = iter(range(10**9))
-    return pytree.tree_map(
-        lambda v: change(v, next(place)) if isinstance(v, Tensor) and v.is_floating_point() else v, nested
-    )
-
-
-def with_tensors(nested: Any, values: list[Tensor]) -> Any:
-    """`nested` with its floating-point tensors replaced in order."""
-    return changed(nested, lambda _, i: values[i])
 
 
 def widened(value: Tensor, lanes: int) -> Stacked:

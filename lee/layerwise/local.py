@@ -16,8 +16,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lee.errors import InputError, LeeError
 from lee.generators import Generator
 from lee.layerwise.calls import Call, Watch
-from lee.layerwise.lanes import added, changed, with_tensors
-from lee.layerwise.trace import Traced, tensors
+from lee.layerwise.lanes import added
+from lee.layerwise.nested import changed, tensors, with_tensors
+from lee.layerwise.trace import Traced, hooks_of
 from lee.representations import Image, Representation, Trivial
 from lee.sampling import Sampler
 from lee.stacked import Stacked, push_leaves
@@ -82,7 +83,7 @@ class _Collector:
         self.whole: dict[int, list[Tensor]] = {}  # Λ, children included, until the call around has ended
         self.own: list[Local] = []
         self.finished: list[int] = []
-        self.watch = Watch(model, self._before, self._after)
+        self.watch = Watch(model, self._before, self._after, hooks_of(found))
 
     def _before(self, call: Call, module: nn.Module, args: Any, kwargs: Any) -> None:
         check_call(call, self.found)

@@ -17,7 +17,8 @@ from lee.layerwise.calls import check_modules
 from lee.layerwise.decomposition import Decomposition, Moments, table
 from lee.layerwise.local import FoldError
 from lee.layerwise.passes import Pass, Setting, measure_pass, verified_mode
-from lee.layerwise.trace import Overrides, Traced, eager, trace
+from lee.layerwise.readings import Overrides
+from lee.layerwise.trace import Traced, eager, trace
 from lee.measuring import Output, Pushing, Verification, check_input, check_output_name, one_function, plain
 from lee.representations import Representations
 from lee.stacked import workspace
@@ -74,10 +75,11 @@ def layerwise(
 
     Returns:
         The decomposition. Its frame has one row per call: `path`, `type`, `call`, `depth`, `parent` (row of the caller),
-        `kind` (`leaf`, `container`, or `merged` where a tensor has no known representation, so that the call is part of its
-        parent's self term), `norm2` :math:`= E\|v\|^2/\dim`, `share` :math:`= E\langle v, L\rangle / E\|L\|^2`, the same of the
-        self term (`self_norm2`, `self_share`: these shares sum to 1), standard errors over images (`…_se`), and
-        `cumulative`, the running sum of `self_norm2` in the order in which calls end.
+        `kind` (`leaf`, `container`, or `merged` where a tensor has no known representation or is handed on by a hook or an
+        attribute, so that the call is part of its parent's self term), `norm2` :math:`= E\|v\|^2/\dim`,
+        `share` :math:`= E\langle v, L\rangle / E\|L\|^2`, the same of the self term (`self_norm2`, `self_share`: these shares
+        sum to 1), standard errors over images (`…_se`), and `cumulative`, the running sum of `self_norm2` in the order in
+        which calls end.
 
     Raises:
         InputError: For input that can't be measured, with the module's path where there is one.

@@ -178,8 +178,7 @@ def _forward(setting: Setting, run: Run, x: Tensor, total: _Total, lanes: int) -
     local = locals_of(setting.model, run, x, found, parents, setting.generator, setting.sampler)
     own = {0: _flat(local.moving - local.explained) - total.moved}
     if local.own:
-        leaves = {t.call.index for t in found if t.leaf}
-        values = push(setting.model, run, x, local.own, leaves, lanes).reshape(len(local.own), len(x), -1)
+        values = push(setting.model, run, x, local.own, found, lanes).reshape(len(local.own), len(x), -1)
         own.update({part.index: v for part, v in zip(local.own, values.double().cpu(), strict=True)})
     return _Terms(summed_up(own, parents), own, local.finished, "forward")
 

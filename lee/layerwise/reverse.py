@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from lee.generators import Generator
 from lee.layerwise.calls import Call, Watch
-from lee.layerwise.lanes import with_tensors
 from lee.layerwise.local import ROUNDING, action, check_calls, check_fold
-from lee.layerwise.trace import Traced, tensors
+from lee.layerwise.nested import tensors, with_tensors
+from lee.layerwise.trace import Traced, hooks_of
 from lee.places import Reading
 from lee.representations import Image, Representation
 from lee.sampling import Sampler
@@ -52,7 +52,7 @@ class Bumps:
         self._actions: dict[int, tuple[Tensor, int, Representation | None, Tensor]] = {}
         count = len(self.calls) + 1
         self.epsilon = torch.zeros(self.n, 2, count, dtype=x.dtype, device=x.device, requires_grad=True)
-        watch = Watch(model, self._before, self._after)
+        watch = Watch(model, self._before, self._after, hooks_of(found))
         with torch.enable_grad(), watch:
             tangent = Image().infinitesimal([generator], x, sampler)[0]
             self.y = run(self._moved(x, tangent, 0, count - 1))

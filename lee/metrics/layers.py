@@ -13,13 +13,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils import _pytree as pytree
 
 from lee import memory
 from lee.errors import InputError, nearest
 from lee.generators import AnyGenerator
 from lee.layerwise.calls import Call, Watch, check_modules
-from lee.layerwise.trace import Overrides, Traced, eager, tensors, trace
+from lee.layerwise.nested import changed, tensors
+from lee.layerwise.readings import Overrides
+from lee.layerwise.trace import Traced, eager, hooks_of, trace
 from lee.measuring import check_input, plain, untouched
 from lee.metrics.errors import check_margin, compare, moved
 from lee.metrics.motion import Motion, as_motions, grid_of, whole_samples
@@ -64,8 +65,8 @@ def _first(output: Any) -> Tensor | None:
 
 
 def _representations(traced: Traced) -> tuple[list[Representation], Representation] | None:
-    """How the inputs and the first output of a call transform; None where that is not known."""
-    if not traced.outputs or traced.outputs[0].representation is None:
+    """How the inputs and the first output of a call transform; None where that is not known, or not all that goes in."""
+    if traced.hidden or not traced.outputs or traced.outputs[0].representation is None:
         return None
     given = [r.representation for r in traced.inputs]
     known = [r for r in given if r is not None]
@@ -109,7 +110,7 @@ class _Measurement:
 
         def before(call: Call, module: nn.Module, args: Any, kwargs: Any) -> None:
             if self.calls[call.index].leaf:  # a copy: the module may write into its input
-                given[call.index] = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
+                given[call.index] = changed((args, kwargs), lambda v, _: v.clone())
 
         def after(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             known = _representations(self.calls[call.index])
@@ -117,13 +118,13 @@ class _Measurement:
             if stored is None or known is None or value is None:
                 return
             inputs = list(zip(known[0], tensors(stored), strict=True))
-            with watch.paused():
+            with watch.again(call.index):
                 for k, motion in enumerate(self._own(inputs, (known[1], value))):
                     again = _first(self._again(module, stored, known[0], motion))
                     if again is not None:
                         self._enter(call.index, k, motion, index, again, value, known[1])
 
-        with Watch(self.model, before, after) as watch:
+        with Watch(self.model, before, after, hooks_of(self.calls)) as watch:
             self.model(x.clone())
 
     def _own(self, inputs: list[tuple[Representation, Tensor]], output: tuple[Representation, Tensor]) -> list[Motion]:
@@ -133,13 +134,7 @@ class _Measurement:
 
     def _again(self, module: nn.Module, stored: Any, known: list[Representation], motion: Motion) -> Any:
         """The module's output for moved inputs."""
-        leaves, spec = pytree.tree_flatten(stored)
-        each = iter(known)
-        leaves = [
-            moved(motion, v, next(each), self.sampler) if isinstance(v, Tensor) and v.is_floating_point() else v
-            for v in leaves
-        ]
-        args, kwargs = pytree.tree_unflatten(leaves, spec)
+        args, kwargs = changed(stored, lambda v, i: moved(motion, v, known[i], self.sampler))
         return module(*args, **kwargs)
 
     def features(self, x: Tensor, index: Tensor) -> None:
@@ -151,7 +146,7 @@ class _Measurement:
             if value is not None and _output_known(self.calls[call.index]):
                 still[call.index] = value.clone()  # a later module may write into it
 
-        with Watch(self.model, after=keep):
+        with Watch(self.model, after=keep, hooks=hooks_of(self.calls)):
             self.model(x.clone())
         for k, motion in enumerate(self.motions):
 
@@ -162,7 +157,7 @@ class _Measurement:
                     actual, value = tensors(output)[0], still[call.index]
                     self._enter(call.index, k, self.motions[k], index, actual, value, representation)
 
-            with Watch(self.model, after=enter):
+            with Watch(self.model, after=enter, hooks=hooks_of(self.calls)):
                 self.model(moved(motion, x, Image(), self.sampler))
 
     def frame(self) -> pd.DataFrame:

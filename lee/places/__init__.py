@@ -6,9 +6,9 @@ partitions, convolutions, products and pools, and the representation is read off
 """
 
 from lee.places.labels import MIXED, NONE, Given, Guess, Reading, Unknown, grid, of_representation, read
-from lee.places.tracker import follow, follow_nothing, given_of, guesses_of, label, placed_image, places_of
+from lee.places.tracker import follow, follow_nothing, forget, given_of, guesses_of, label, placed_image, places_of
 
 __all__ = [
-    "MIXED", "NONE", "Given", "Guess", "Reading", "Unknown", "follow", "follow_nothing", "given_of", "grid", "guesses_of", "label",
-    "of_representation", "placed_image", "places_of", "read",
+    "MIXED", "NONE", "Given", "Guess", "Reading", "Unknown", "follow", "follow_nothing", "forget", "given_of", "grid",
+    "guesses_of", "label", "of_representation", "placed_image", "places_of", "read",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Follow the places of entries through a forward pass, operator by operator."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,6 +14,7 @@ from lee.places.rules import bind, pointwise, written
 
 _ATTRIBUTE = "_lee_places"  # on the tensor itself, so it lives exactly as long
 _GUESSES = "_lee_guesses"
+Note = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
 
 
 def places_of(value: Any) -> Places:
@@ -47,10 +48,15 @@ def placed_image(x: Tensor) -> Tensor:
 
 
 class Follow(TorchDispatchMode):
-    """While active, every ATen operator labels its outputs with places."""
+    """While active, every ATen operator labels its outputs with places.
 
-    def __init__(self) -> None:
+    Args:
+        note: Called with the tensors that an operator reads and makes, if it reads any that depend on the image.
+    """
+
+    def __init__(self, note: Note | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.note = note
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator, then work out its places."""
@@ -65,6 +71,8 @@ class Follow(TorchDispatchMode):
             guesses = _open_guesses(func, labelled, found[0], outputs[0])
             for value, places in zip(outputs, found, strict=True):
                 label(value, places, guesses)
+            if self.note is not None:
+                self.note(labelled, outputs)
             if func._schema.is_mutable and leaves[0]._base is not None and found[0] is not before:
                 base = leaves[0]._base
                 label(base, written(base, places_of(base), leaves[0], found[0]))
@@ -108,6 +116,13 @@ def follow_nothing() -> AbstractContextManager[Any]:
     return _disable_current_modes()
 
 
-def follow() -> Follow:
+def follow(note: Note | None = None) -> Follow:
     """A context in which places are followed; see :func:`placed_image` and :func:`places_of`."""
-    return Follow()
+    return Follow(note)
+
+
+def forget(value: Tensor) -> None:
+    """Take the label off a tensor that lives on."""
+    for name in (_ATTRIBUTE, _GUESSES):
+        if hasattr(value, name):
+            delattr(value, name)
