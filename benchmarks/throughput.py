@@ -39,7 +39,7 @@ def synchronised(run: Callable[[], object], device: str) -> Callable[[], object]
 def row(name: str, device: str, batch: int, rounds: int) -> dict[str, Any]:
     """Images per second of one model; generators × images per second where there are several generators."""
     torch.manual_seed(0)
-    model, x = timm.create_model(name).eval().to(device), torch.rand(batch, 3, SIDE, SIDE, device=device)
+    model, x = timm.create_model(name).eval().to(device), torch.randn(batch, 3, SIDE, SIDE, device=device)
     runs = {"forward": _forward(model, x)} | {key: _gram(model, x, chosen) for key, chosen in SETS.items()}
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()

@@ -61,7 +61,7 @@ class LocalEquivarianceError(Metric):
 
     Examples:
         >>> metric = LocalEquivarianceError(torch.nn.Flatten(), "brightness", output="logits")
-        >>> metric.update(torch.ones(2, 1, 4, 4))
+        >>> metric.update(torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).expand(2, 1, 2, 2))
         >>> metric.compute()
         tensor(1., dtype=torch.float64)
         >>> print(metric.estimate)

@@ -125,7 +125,9 @@ def test_the_check_finds_a_wrong_derivative() -> None:
             out: Tensor = Doubled.apply(x)  # type: ignore[no-untyped-call]
             return out.mean((2, 3))
 
-    report = check(nn.Sequential(Wrong()), smooth_images(16), mode="reverse")
+    with pytest.raises(lee.VerificationError):
+        check(nn.Sequential(Wrong()), smooth_images(16), mode="reverse")
+    report = check(nn.Sequential(Wrong()), smooth_images(16), mode="reverse", verify=False)
     assert any("finite differences" in problem for problem in report.problems)
 
 

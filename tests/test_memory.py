@@ -44,4 +44,5 @@ def test_measurements_run_inside() -> None:
 
     lee.equivariance_gram(model, torch.rand(1, 3, 8, 8), progress=False)
     lee.lie_derivative(model, torch.rand(1, 3, 8, 8), "scale")
-    assert users == [1, 1]
+    assert len(users) > 1
+    assert set(users) == {1}

@@ -318,11 +318,11 @@ def test_the_identity_has_no_error_and_an_infinite_ratio(metric: Callable[..., E
     assert "inf ± 0 dB" in str(decibel)
 
 
-@pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 2, 8, 8)])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 8, 8)])
 def test_a_constant_has_no_error(shape: tuple[int, ...]) -> None:
     x = images(4, 8, 8)
     for metric in (metrics.eq_t, metrics.eq_t_frac, metrics.eq_r):
-        assert metric(lambda z: torch.ones(shape).double(), x, output="logits").value < 1e-28
+        assert metric(lambda z: torch.ones(len(z), *shape).double(), x, output="logits").value < 1e-28
 
 
 def test_a_rotated_field_of_vectors_turns_its_vectors() -> None:

@@ -14,6 +14,7 @@ from lee.errors import InputError, TrainingModeWarning
 from lee.measuring.checks import Output, check_shape, plain, select
 from lee.measuring.reach import reached
 from lee.measuring.state import ModuleState, RandomState, all_modules, convertible, in_double, start_evaluating
+from lee.stacked import eager
 
 _locks: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
 _locks_guard = threading.Lock()
@@ -49,7 +50,8 @@ def untouched(*callables: Any) -> Iterator[list[nn.Module]]:
         random_state, state = RandomState(), ModuleState(roots)
         try:
             start_evaluating(roots)
-            with torch.inference_mode(False):  # backward passes must be possible
+            # Backward passes must be possible, and a compiler can't look into stacked tensors and dual numbers.
+            with torch.inference_mode(False), eager():
                 yield roots
         finally:
             state.restore()

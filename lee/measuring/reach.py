@@ -6,7 +6,7 @@ arguments do.
 
 import types
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ def reached(*callables: Any) -> list[nn.Module]:
 
     Examples:
         >>> net = nn.Linear(2, 2)
-        >>> reached(lambda x: net(x)) == reached(net.forward) == reached(partial(net.forward)) == [net]
+        >>> reached(net) == reached(net.forward) == reached(partial(net.forward)) == reached({"parts": [net]}) == [net]
         True
     """
     found: dict[int, nn.Module] = {}
@@ -59,7 +59,7 @@ def _parts_of_module(module: nn.Module) -> Iterator[Any]:
     for name, value in module.__dict__.items():
         if name not in ("_modules", "_parameters", "_buffers") and not isinstance(value, Tensor | bool | int | str):
             yield value
-    if not type(module).__module__.startswith(_LIBRARIES):
+    if not _is_library(type(module).__module__):
         yield type(module).forward
 
 
@@ -74,7 +74,7 @@ def _parts(value: Any) -> Iterable[Any]:
         return value.values() if len(value) < 1000 else []
     if isinstance(value, Sequence | Set | deque) and not isinstance(value, str | bytes | range):
         return value if len(value) < 1000 else []
-    if isinstance(value, Tensor | type | types.ModuleType) or type(value).__module__.startswith(_LIBRARIES):
+    if isinstance(value, Tensor | type | types.ModuleType) or _is_library(type(value).__module__):
         return []
     own = list(vars(value).values()) if hasattr(value, "__dict__") else []
     call = type(value).__dict__.get("__call__")
@@ -82,7 +82,7 @@ def _parts(value: Any) -> Iterable[Any]:
 
 
 def _parts_of_function(function: types.FunctionType) -> Iterator[Any]:
-    if function.__module__ is not None and function.__module__.split(".")[0] in _LIBRARIES:
+    if _is_library(function.__module__):
         return
     yield getattr(function, "__wrapped__", None)
     yield from function.__defaults__ or ()
@@ -109,4 +109,5 @@ def _names(code: types.CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-Model = Callable[..., Any]
+def _is_library(module: str | None) -> bool:
+    return module is not None and module.split(".")[0] in _LIBRARIES

@@ -8,9 +8,9 @@ from torch import Tensor
 from lee.measuring.function import Function
 
 DITHER = 0.01  # how far the checked image is moved towards noise of the same range
-# Steps move an image by so much of its norm. The first is tried alone.
+# Steps move an image by so much of its norm, the best first: small ones cross few kinks, large ones drown rounding.
 _STEPS = {
-    torch.float64: (1e-6, 1e-4, 1e-2, 1e-5, 1e-3),
+    torch.float64: (1e-7, 1e-5, 1e-9, 1e-3, 1e-2),
     torch.float32: (3e-3, 1e-2, 1e-3, 3e-4, 3e-2),
 }
 _COARSE = (3e-2, 3e-3, 1e-2, 0.1, 0.3)
@@ -113,6 +113,10 @@ class Reference:
             raise TypeError("no double precision")
         self._slopes[step] = (flat(first) - flat(second)) / (2 * h)
 
+    def rounding(self, step: float) -> float:
+        """What rounding of the values may at least do to the slope at a relative step."""
+        return torch.finfo(self.dtype).eps * float(flat(self.plain).norm()) / self._distance(step, self.v)
+
     @cached_property
     def best(self) -> tuple[Tensor, float, float]:
         """The slope at the step that a neighbour agrees best with, how far that is (or rounding, if that is more), and the step.
@@ -126,8 +130,7 @@ class Reference:
         first = min(moving[0], len(table) - 2) if moving else 0
         kept = range(first, len(table))
         noises = {i: min(float((table[i] - table[j]).norm()) for j in (i - 1, i + 1) if j in kept) for i in kept}
-        rounding = torch.finfo(self.dtype).eps * float(flat(self.plain).norm())
-        noises = {i: max(n, rounding / self._distance(steps[i], self.v)) for i, n in noises.items()}
+        noises = {i: max(n, self.rounding(steps[i])) for i, n in noises.items()}
         chosen = min(noises, key=noises.__getitem__)
         return table[chosen], noises[chosen], steps[chosen]
 

@@ -183,8 +183,7 @@ def _ways(mode: str, function: Function, reference: Reference) -> Iterator[Way]:
     if mode == "reverse" or (mode in ("auto", "unstacked") and not function.interacts):
         yield Way("reverse")
     if mode in ("auto", "unstacked", "differences"):
-        precise = reference.dtype == torch.float64
-        yield Way("differences", reference.steps[0] if precise else reference.best[2], reference.double)
+        yield Way("differences", reference.best[2], reference.double)
 
 
 def judged(reference: Reference, p: Tensor, mode: str, in_double: Callable[[], Tensor | None]) -> Verification | None:
@@ -219,7 +218,8 @@ def judged(reference: Reference, p: Tensor, mode: str, in_double: Callable[[], T
     deviation, noisy = (gap / scale, noise / scale) if scale > 0 else (0.0, 0.0)
     if gap <= tight * scale + 3 * noise and noise <= 0.3 * scale:
         return Verification(mode, deviation, noisy, precision, True)
-    small = own**0.5 * reference.response  # zero up to rounding
+    # Zero up to rounding, that of the differences themselves included.
+    small = own**0.5 * reference.response + (10 * reference.rounding(reference.best[2]) if mode == "differences" else 0)
     if gap <= small and noise <= max(small, 0.01 * reference.response):
         return Verification(mode, 0.0, 0.0, precision, True, "zero beside the response to other changes")
     if gap <= 3 * noise:

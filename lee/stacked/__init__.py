@@ -9,10 +9,11 @@ chapter 2 of the book, the measured ratios in `benchmarks/`.
 from lee.stacked import contraction, convolution, layout, normalisation, pointwise  # noqa: F401  (register the rules)
 from lee.stacked.alternatives import by_differences, check_mode, pushed
 from lee.stacked.convolution import workspace
+from lee.stacked.pushforward import _eager as eager
 from lee.stacked.pushforward import by_dual_numbers, push_leaves, pushforward
 from lee.stacked.tensor import ForwardModeError, LeavesTorchError, Stacked, load_formulas, record_fallbacks
 
 __all__ = [
-    "ForwardModeError", "LeavesTorchError", "Stacked", "by_differences", "by_dual_numbers", "check_mode", "load_formulas",
+    "ForwardModeError", "LeavesTorchError", "Stacked", "by_differences", "by_dual_numbers", "check_mode", "eager", "load_formulas",
     "push_leaves", "pushed", "pushforward", "record_fallbacks", "workspace",
 ]  # fmt: skip
