@@ -70,6 +70,15 @@ def of_memory(found: Mapping[str, Any]) -> Iterator[Line]:
                 )
 
 
+def of_verification(found: Mapping[str, Any]) -> Iterator[Line]:
+    """What the check costs, beside the measurement and in forward passes of one image."""
+    from verification import PASSES, SHARE
+
+    for r in found["rows"]:
+        yield _line(f"{r['model']}: check / 64 images", r["share"], f"≤ {SHARE}")
+        yield _line(f"{r['model']}: check, forward passes", r["passes"], f"≤ {PASSES}")
+
+
 def of_explorer(found: Mapping[str, Any]) -> Iterator[Line]:
     """Seconds until a step of a slider is shown."""
     for r in found["rows"]:
@@ -103,6 +112,7 @@ PARTS: dict[str, tuple[list[str], Callable[[Mapping[str, Any]], Iterator[Line]]]
     "layerwise": (["--models", "zoo/resnet-s", "zoo/vit-s", "--rounds", "1"], of_layerwise),
     "sweep": (["--rounds", "2"], of_sweep),
     "memory": (["--models", "resnet50", "--rounds", "1"], of_memory),
+    "verification": (["--models", "resnet50", "--rounds", "1"], of_verification),
     "explorer": (["--rounds", "3"], of_explorer),
     "compile": (["--models", "zoo/vit-s", "--methods", "lee"], of_compile),
     "throughput": ([], of_throughput),

@@ -65,7 +65,7 @@ METHODS: Mapping[str, Method] = {
 def report_alone(name: str, method: str) -> None:
     """The child process of :func:`alone`."""
     torch.manual_seed(0)
-    model, x = timm.create_model(name).eval(), torch.rand(BATCH, 3, SIDE, SIDE)
+    model, x = timm.create_model(name).eval(), torch.randn(BATCH, 3, SIDE, SIDE)
     with torch.no_grad():
         model(x[:1])
     took, above = seconds_and_peak(lambda: METHODS[method](model, x))

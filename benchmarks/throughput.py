@@ -59,7 +59,7 @@ def _forward(model: nn.Module, x: Tensor) -> Callable[[], object]:
 
 
 def _gram(model: nn.Module, x: Tensor, generators: Sequence[lee.Generator]) -> Callable[[], object]:
-    return lambda: lee.equivariance_gram(model, x, generators=generators, progress=False)
+    return lambda: lee.equivariance_gram(model, x, generators=generators, verify=False, progress=False)
 
 
 def table(rows: Sequence[dict[str, Any]], about: dict[str, object]) -> str:
