@@ -75,7 +75,8 @@ def table(rows: Sequence[dict[str, Any]], about: dict[str, object]) -> str:
         [
             "# What the check of a measurement costs", "", *lines, "",
             f"Six affine generators at {SIDE} pixels. The goals: at most {SHARE:.0%} of a measurement of {IMAGES} images, and at "
-            f"most {PASSES} forward passes of one image.", "", f"Machine: {told}.", "", "Made by `make bench BENCH=verification`.", "",
+            f"most {PASSES} forward passes of one image.", "", f"Machine: {told}.", "",
+            "Made by `make bench BENCH=verification`.", "",
         ]
     )  # fmt: skip
 
