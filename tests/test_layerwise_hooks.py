@@ -327,6 +327,17 @@ def test_a_hook_that_keeps_the_output_before_it_changes_it_leaves_the_call_to_th
     )
 
 
+@pytest.mark.parametrize("scope", ["module", "features"])
+def test_discrete_errors_of_layers_are_those_without_side_doors(scope: str) -> None:
+    model, twin = net(), net(Returning)
+    by_list(model)
+    found, expected = (lee.metrics.layer_errors(m, images(), [("rotation", 0.3)], scope=scope) for m in (model, twin))
+    leaves = found.path[found.leaf]
+    assert len(leaves) > 5
+    columns = ["path", *found.columns.difference(expected.columns[:5])]
+    pd.testing.assert_frame_equal(found[found.leaf][columns], expected[expected.leaf][columns])
+
+
 def test_features_of_timm_by_hooks_are_those_of_its_lists() -> None:
     def decomposed(kind: str) -> Decomposition:
         torch.manual_seed(0)

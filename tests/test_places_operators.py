@@ -245,6 +245,8 @@ def test_what_covers_the_image_anew_sees_its_kernel_and_no_more(name: str) -> No
         lambda z: torch.cdist(z[0], z[0]),
         lambda z: torch.baddbmm(z[0].flip(2), z[0], torch.ones(5, 6, 6, dtype=z.dtype)),
         lambda z: torch.ops.lee_tests.reversed(z),
+        lambda z: z * z.cumsum(2),
+        lambda z: torch.nn.LSTM(6, 2, batch_first=True).double()(z.flatten(0, 1))[0],
     ],
 )
 def test_what_reads_other_places_in_an_order_is_unknown(function: Function) -> None:
@@ -254,6 +256,14 @@ def test_what_reads_other_places_in_an_order_is_unknown(function: Function) -> N
         with torch.no_grad(), follow():
             found = places_of(function(placed_image(numbers(1, 5, 4, 6))))
     assert isinstance(found, Unknown)
+
+
+def test_a_residual_branch_of_unknown_places_leaves_the_sum_where_the_stream_is() -> None:
+    with torch.no_grad(), follow():
+        image = placed_image(numbers(1, 5, 4, 6))
+        found = places_of(image + image.cumsum(2))
+    assert isinstance(found, Tensor)
+    torch.testing.assert_close(found, grid(4, 6).expand(1, 5, 4, 6))
 
 
 def test_a_layer_that_turns_its_input_has_the_same_share_however_it_is_written() -> None:

@@ -11,6 +11,7 @@ from lee.places.labels import Places, Unknown
 from lee.places.rules import (
     Lookup,
     Rule,
+    across,
     attention,
     constant,
     copied,
@@ -73,8 +74,9 @@ def unknown(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> 
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys((*ENTRYWISE, *NORMALISING), pointwise), **dict.fromkeys(MOVES, move), **dict.fromkeys(GRIDS, cover),
-    **dict.fromkeys(FACTORIES, constant), **dict.fromkeys(PRODUCTS, product), "copy": copied, "fill": copied, "glu": gated,
+    **dict.fromkeys(FACTORIES, constant), **dict.fromkeys(PRODUCTS, product),
     **dict.fromkeys(REDUCTIONS, reduction), **dict.fromkeys(ATTENTION, attention), "as_strided": restrided,
+    "copy": copied, "fill": copied, "glu": gated, "avg_pool3d": across,
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from lee.places.labels import MIXED, NONE, Places, Unknown, finite, grid, is_map
 
 Rule = Callable[[Any, Mapping[str, Any], "Lookup", Tensor], Places]
 Lookup = Callable[[Any], Places]
+SUMS = ("add", "sub", "rsub", "addcmul")
 
 
 def bind(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,6 +105,14 @@ def cover(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Pl
     return Unknown(f"{plain_name(func)} of something that is no map")
 
 
+def across(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
+    """Averages over neighbouring channels, as in a response norm; over a volume they have no rule."""
+    given, size = known(named["self"]), list(named["kernel_size"])
+    if not isinstance(given, Tensor) or size[1:] != [1, 1] or list(named.get("stride", size)) != [1, 1, 1]:
+        return given if isinstance(given, Unknown) else Unknown(f"{plain_name(func)} over a volume")
+    return mean(given.unfold(-3, size[0], 1), [given.ndim])[0].squeeze(-1)
+
+
 def product(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
     """Matrix products keep the places of the operand that is contracted over entries of one place each."""
     left, right = _operands(named)
@@ -175,12 +184,18 @@ def gated(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Pl
 
 
 def pointwise(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
-    """Entry by entry with broadcasting, and what keeps its input's shape and places: softmax, normalisation."""
+    """Entry by entry with broadcasting, and what keeps its input's shape and places: softmax, normalisation.
+
+    A sum with a tensor of unknown places has those of its other summand, as behind a residual branch.
+    """
     inputs = [v for v in pytree.tree_leaves(list(named.values())) if isinstance(v, Tensor)]
     labelled = [(v, p) for v in inputs if (p := known(v)) is not None]
     if not labelled:
         return None
     whole = [p for v, p in labelled if v.shape == out.shape and isinstance(p, Tensor)]
+    hidden = [p for v, p in labelled if v.shape == out.shape and isinstance(p, Unknown)]
+    if hidden and plain_name(func) not in SUMS:
+        return hidden[0]
     if len(whole) == 1:
         return _completed(whole[0], [p for _, p in labelled if isinstance(p, Tensor)], out)
     unknown = [p for _, p in labelled if isinstance(p, Unknown)]
