@@ -32,19 +32,22 @@ def _alone(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def untouched(*callables: Any) -> Iterator[list[nn.Module]]:
+def untouched(*callables: Any) -> Iterator[None]:
     """Put all modules that callables reach into eval mode; put everything back afterwards, also after an exception.
 
     Restored are attributes, parameters and buffers of every submodule, bit by bit, and the state of all random numbers.
     Threads that measure the same module wait for each other.
 
-    Yields:
-        The outermost modules that were reached.
-
     Raises:
         InputError: For a lazy module that has no parameters yet.
     """
-    roots = reached(*callables)
+    with _evaluating(reached(*callables)):
+        yield
+
+
+@contextmanager
+def _evaluating(roots: Sequence[nn.Module]) -> Iterator[ModuleState]:
+    """What :func:`untouched` does for the outermost modules; yields their state as it was."""
     _refuse_uninitialised(roots)
     with _alone(roots):
         random_state, state = RandomState(), ModuleState(roots)
@@ -52,7 +55,7 @@ def untouched(*callables: Any) -> Iterator[list[nn.Module]]:
             start_evaluating(roots)
             # Backward passes must be possible, and a compiler can't look into stacked tensors and dual numbers.
             with torch.inference_mode(False), eager():
-                yield roots
+                yield state
         finally:
             state.restore()
             random_state.restore()
@@ -76,7 +79,8 @@ def one_function(model: Callable[..., Any], output: Output = "logits") -> "Itera
         InputError: For a lazy module that has no parameters yet.
     """
     inner = plain(model)
-    training = [m for root in reached(inner, output) if root is not inner for m in root.modules() if m.training]
+    roots = reached(inner, output)
+    training = [m for root in roots if root is not inner for m in root.modules() if m.training]
     if training:
         warnings.warn(
             f"A {type(training[0]).__name__} that is reached through the function is in training mode; it is measured in eval "
@@ -84,8 +88,8 @@ def one_function(model: Callable[..., Any], output: Output = "logits") -> "Itera
             TrainingModeWarning,
             stacklevel=4,
         )
-    with untouched(inner, output) as roots:
-        yield Function(inner, output, roots)
+    with _evaluating(roots) as state:
+        yield Function(inner, output, roots, ModuleState(roots, state))
 
 
 class Function:
@@ -95,22 +99,24 @@ class Function:
         model: In eval mode.
         output: What is asked of its result.
         roots: All modules that both reach.
+        state: The modules as they were given, in eval mode.
 
     Attributes:
         interacts: Whether the output for an image depends on the other images of its batch.
         random: Whether it draws random numbers; every call then starts from the same state of them.
         changes: Whether it changes its modules; every call then starts from the state that they were given in.
         needs_graph: Whether gradients must be switched on around it, as it differentiates inside itself.
-        state: The modules as they were given, in eval mode.
         results: What the model itself returned, where someone wants to know.
     """
 
-    def __init__(self, model: Callable[..., Any], output: Output, roots: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, model: Callable[..., Any], output: Output, roots: Sequence[nn.Module], state: ModuleState
+    ) -> None:
         self.model, self.output, self.roots = model, output, roots
         self.random, self.interacts = False, False
         self.changes = self.needs_graph = False
         self.results: list[Any] | None = None
-        self.state, self._random_state = ModuleState(roots), RandomState()
+        self.state, self._random_state = state, RandomState()
 
     def __call__(self, z: Tensor) -> Tensor:
         """The selected output for `z` (N, ...), which may be written into: a plain tensor, a stack or dual numbers."""

@@ -42,9 +42,10 @@ class ModuleState:
 
     Args:
         roots: The outermost modules.
+        before: An earlier state of them, whose copies are shared where nothing has changed.
     """
 
-    def __init__(self, roots: Sequence[nn.Module]) -> None:
+    def __init__(self, roots: Sequence[nn.Module], before: "ModuleState | None" = None) -> None:
         everything = all_modules(roots)
         self._scripted = [(m, m.training) for m in everything if isinstance(m, torch.jit.ScriptModule)]
         modules = [m for m in everything if not isinstance(m, torch.jit.ScriptModule)]  # scripted: no dictionary
@@ -56,7 +57,11 @@ class ModuleState:
         parameters = _unique(p for m in everything for p in m.parameters(recurse=False))
         buffers = _unique(b for m in everything for b in m.buffers(recurse=False))
         small = sum(p.nbytes for p in parameters) <= KEPT
-        self._tensors = [(t, t.detach().clone()) for t in (parameters if small else []) + buffers]
+        known = {id(t): kept for t, kept in before._tensors} if before is not None else {}
+        self._tensors: list[tuple[Tensor, Tensor]] = [
+            (t, kept if (kept := known.get(id(t))) is not None and _equal(t, kept) else t.detach().clone())
+            for t in (parameters if small else []) + buffers
+        ]
 
     def changed(self) -> bool:
         """Whether any parameter or buffer has another value, or a module other ones."""
