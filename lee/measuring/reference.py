@@ -10,8 +10,8 @@ from lee.measuring.function import Function
 DITHER = 0.01  # how far the checked image is moved towards noise of the same range
 # Steps move an image by so much of its norm, the best first: small ones cross few kinks, large ones drown rounding.
 _STEPS = {
-    torch.float64: (1e-7, 1e-5, 1e-9, 1e-3, 1e-2),
-    torch.float32: (3e-3, 1e-2, 1e-3, 3e-4, 3e-2),
+    torch.float64: (1e-7, 1e-5, 1e-9, 1e-3, 1e-2, 3e-2, 0.1),
+    torch.float32: (3e-3, 1e-2, 1e-3, 3e-4, 3e-2, 0.1),
 }
 _COARSE = (3e-2, 3e-3, 1e-2, 0.1, 0.3)
 

@@ -216,15 +216,15 @@ def judged(reference: Reference, p: Tensor, mode: str, in_double: Callable[[], T
     if gap == 0:
         return Verification(mode, 0.0, 0.0, precision, True)
     deviation, noisy = (gap / scale, noise / scale) if scale > 0 else (0.0, 0.0)
+    noted = f"the differences' own noise is {noisy:.0%}"
     if gap <= tight * scale + 3 * noise and noise <= 0.3 * scale:
-        return Verification(mode, deviation, noisy, precision, True)
+        return Verification(mode, deviation, noisy, precision, True, noted if noisy > ROUGH else "")
     # Zero up to rounding, that of the differences themselves included.
     small = own**0.5 * reference.response + (10 * reference.rounding(reference.best[2]) if mode == "differences" else 0)
     if gap <= small and noise <= max(small, 0.01 * reference.response):
         return Verification(mode, 0.0, 0.0, precision, True, "zero beside the response to other changes")
     if gap <= 3 * noise:
-        note = f"the differences' own noise is {noisy:.0%}"
-        return Verification(mode, deviation, noisy, precision, False, note)
+        return Verification(mode, deviation, noisy, precision, False, noted)
     if precise and own > 1e-12 and _agrees_in_double(slope, 3 * noise + 1e-8 * reference.response, again):
         single = str(p.dtype).removeprefix("torch.")
         good = deviation <= ROUGH
