@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lee.layerwise.calls import Call, Watch
 from lee.layerwise.lanes import added, widened
 from lee.layerwise.local import ForwardError, Local
 from lee.layerwise.nested import changed
 from lee.layerwise.trace import Traced, hooks_of
-from lee.stacked import Stacked
+from lee.stacked import Stacked, stacked_pass
 from lee.stacked.tensor import NoRuleError
 
 Run = Callable[[Tensor], Tensor]
@@ -62,7 +61,7 @@ def _push_group(
     while True:
         watch = Watch(model, before, after, hooks_of(found))
         try:
-            with watch, sdpa_kernel(SDPBackend.MATH):
+            with watch, stacked_pass():
                 y = run(x.clone())  # the model may write into it
             return y.buffer[1:].clone() if isinstance(y, Stacked) else y.new_zeros(len(group), *y.shape)
         except NoRuleError as error:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lee.errors import InputError, LeeError
 from lee.generators import Generator
@@ -21,7 +20,7 @@ from lee.layerwise.nested import changed, tensors, with_tensors
 from lee.layerwise.trace import Traced, hooks_of
 from lee.representations import Image, Representation, Trivial
 from lee.sampling import Sampler
-from lee.stacked import Stacked, push_leaves
+from lee.stacked import Stacked, push_leaves, stacked_pass
 
 ROUNDING = 200.0  # in units of the dtype's eps, relative to the two terms that cancel
 
@@ -144,7 +143,7 @@ class _Collector:
             if tangent is not None:
                 lane[0] = tangent[0]
         try:
-            with sdpa_kernel(SDPBackend.MATH):
+            with stacked_pass():
                 results = replayed([Stacked(torch.cat([v[None], t])) for v, t in zip(inputs, zeros, strict=True)])
         except (torch.OutOfMemoryError, LeeError):
             raise

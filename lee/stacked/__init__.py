@@ -8,12 +8,14 @@ chapter 2 of the book, the measured ratios in `benchmarks/`.
 
 from lee.stacked import contraction, convolution, layout, normalisation, pointwise  # noqa: F401  (register the rules)
 from lee.stacked.alternatives import by_differences, check_mode, pushed
-from lee.stacked.convolution import workspace
-from lee.stacked.pushforward import _eager as eager
+from lee.stacked.functorch import load_formulas
+from lee.stacked.messages import ForwardModeError, LeavesTorchError, record_fallbacks
 from lee.stacked.pushforward import by_dual_numbers, push_leaves, pushforward
-from lee.stacked.tensor import ForwardModeError, LeavesTorchError, Stacked, load_formulas, record_fallbacks
+from lee.stacked.surroundings import eager, stacked_pass
+from lee.stacked.tensor import Stacked
+from lee.stacked.weights import workspace
 
 __all__ = [
     "ForwardModeError", "LeavesTorchError", "Stacked", "by_differences", "by_dual_numbers", "check_mode", "eager", "load_formulas",
-    "push_leaves", "pushed", "pushforward", "record_fallbacks", "workspace",
+    "push_leaves", "pushed", "pushforward", "record_fallbacks", "stacked_pass", "workspace",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lee.stacked.registry import rule
+from lee.stacked.registry import lift, rule
 from lee.stacked.tensor import FUNCTION_RULES, Stacked
 
 aten = torch.ops.aten
@@ -50,14 +50,15 @@ def _matrix_product(op: Any, a: Any, b: Any) -> Stacked:
 
 @rule("addmm", "baddbmm")
 def _biased_product(op: Any, bias: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
+    if not beta or not (isinstance(a, Stacked) or isinstance(b, Stacked)):
+        return NotImplemented
     product = _matrix_product(aten.bmm.default if "baddbmm" in str(op) else aten.mm.default, a, b).buffer
     if alpha != 1:
         product = product * alpha
     if not isinstance(bias, Stacked):
         product[0] += beta * bias
         return Stacked(product)
-    offset = bias.buffer if bias.ndim == product.ndim - 1 else bias.buffer[:, None]
-    return Stacked(product.add_(offset, alpha=beta))
+    return Stacked(product.add_(lift(bias.buffer, product.ndim - 1), alpha=beta))
 
 
 _CACHE = 2**17  # attention weights per block, so that they stay in a core's cache between five operators

@@ -2,57 +2,21 @@
 
 A two-dimensional convolution is *deferred*: it runs when something reads its output. If that something is a BatchNorm in
 eval mode, the normalisation's scale goes into the weights first and the stack is passed over once instead of twice. No
-graph has to be known for this and the model is never touched; folded weights live in the :func:`workspace` of one
-measurement.
+graph has to be known for this and the model is never touched; folded weights live in the
+:func:`lee.stacked.workspace` of one measurement.
 """
 
-import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lee.stacked import passes
 from lee.stacked.registry import lift, rule
 from lee.stacked.tensor import FUNCTION_RULES, Stacked
-
-
-@dataclass
-class _Workspace:
-    channels_last: bool
-    weights: dict[tuple[int, ...], tuple[Any, ...]] = field(default_factory=dict)
-    deferred: "weakref.WeakSet[Stacked]" = field(default_factory=weakref.WeakSet)
-
-
-_current: ContextVar[_Workspace | None] = ContextVar("lee_workspace", default=None)
-
-
-@contextmanager
-def workspace(x: Tensor) -> Iterator[None]:
-    """Keep prepared weights for the passes inside; an inner call joins the outer one.
-
-    On a CPU, float32 convolutions run with channels last, which oneDNN computes faster. (On a GPU that pays in half
-    precision only, so the layout stays the model's own.)
-    """
-    if _current.get() is not None:
-        yield
-        return
-    token = _current.set(_Workspace(x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)))
-    try:
-        yield
-    finally:
-        _current.reset(token)
-
-
-def flush() -> None:
-    """Run what is deferred, because an operator is about to change a tensor in place."""
-    space = _current.get()
-    for stack in list(space.deferred) if space else ():
-        _ = stack.buffer
+from lee.stacked.weights import Workspace, current_workspace
 
 
 @dataclass(frozen=True)
@@ -72,14 +36,22 @@ class _Like:
 class Convolution:
     """A two-dimensional convolution of a stack (S, N, C, H, W) that has not run yet."""
 
+    space: Workspace
     x: Tensor
-    weight: Tensor
+    owner: Tensor  # the model's own weight
+    weight: Tensor  # its memory as it was, should the model assign to `.data`
     bias: Tensor | None
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
     groups: int
-    channels_last: bool
+    folded: Tensor | None = None  # the weight that is used, with a BatchNorm's scale in it
+
+    @property
+    def sources(self) -> list[Tensor]:
+        """Whose memory must not change before the convolution runs."""
+        parts = (self.x, self.weight if self.folded is None else None, self.bias)
+        return [p for p in parts if p is not None]
 
     @property
     def like(self) -> _Like:
@@ -89,27 +61,30 @@ class Convolution:
             reach = self.dilation[axis] * (self.weight.shape[2 + axis] - 1) + 1
             sizes.append((self.x.shape[3 + axis] + 2 * self.padding[axis] - reach) // self.stride[axis] + 1)
         c, (h, w) = self.weight.shape[0], sizes
-        strides = (c * h * w, 1, w * c, c) if self.channels_last else (c * h * w, h * w, w, 1)
+        strides = (c * h * w, 1, w * c, c) if self.space.channels_last else (c * h * w, h * w, w, 1)
         return _Like((n, c, h, w), strides, self.x.dtype, self.x.device)
 
     def run(self) -> Tensor:
         """The output's stack; the bias belongs to the primal alone."""
-        form = torch.channels_last if self.channels_last else torch.contiguous_format
+        form = torch.channels_last if self.space.channels_last else torch.contiguous_format
+        weight = self._prepared(form) if self.folded is None else self.folded
         flat = self.x.flatten(0, 1).contiguous(memory_format=form)
-        out = F.conv2d(flat, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+        out = F.conv2d(flat, weight, None, self.stride, self.padding, self.dilation, self.groups)
         out = out.contiguous(memory_format=form).unflatten(0, self.x.shape[:2])
         if self.bias is not None:
             out[0] += self.bias[:, None, None]
         return out
 
+    def _prepared(self, form: torch.memory_format) -> Any:
+        if not self.space.channels_last:
+            return self.weight
+        return self.space.prepared(self.owner, (self.weight,), None, lambda: self.weight.contiguous(memory_format=form))
 
-def _prepared(space: _Workspace, weight: Tensor) -> Tensor:
-    if not space.channels_last:
-        return weight
-    key = (id(weight),)
-    if key not in space.weights:  # the original is kept alive: ids may be reused otherwise
-        space.weights[key] = (weight, weight.contiguous(memory_format=torch.channels_last))
-    return space.weights[key][1]
+
+def _deferred(job: Convolution, state: passes.Pass) -> Stacked:
+    result = Stacked(None, job)
+    state.deferred.add(result)
+    return result
 
 
 @rule("convolution")
@@ -118,8 +93,8 @@ def _convolution(
 ) -> Any:  # fmt: skip
     if not isinstance(x, Stacked) or isinstance(weight, Stacked) or isinstance(bias, Stacked):
         return NotImplemented
-    space = _current.get()
-    if transposed or x.ndim != 4 or space is None:
+    space, state = current_workspace(), passes.current()
+    if transposed or x.ndim != 4 or space is None or state is None:
         flat = x.buffer.flatten(0, 1)
         out = op(flat, weight, None, stride, padding, dilation, transposed, extra, groups).unflatten(
             0, x.buffer.shape[:2]
@@ -128,10 +103,9 @@ def _convolution(
             out[0] += bias.reshape(-1, *[1] * (x.ndim - 2))
         return Stacked(out)
     steps, margins, gaps = ((v[0], v[-1]) for v in (stride, padding, dilation))
-    job = Convolution(x.buffer, _prepared(space, weight), bias, steps, margins, gaps, groups, space.channels_last)
-    result = Stacked(None, job)
-    space.deferred.add(result)
-    return result
+    bias = bias if bias is None else bias.detach()
+    job = Convolution(space, x.buffer, weight, weight.detach(), bias, steps, margins, gaps, groups)
+    return _deferred(job, state)
 
 
 def _affine(mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
@@ -148,24 +122,26 @@ def _batch_norm(
     momentum: float = 0.1, eps: float = 1e-5,
 ) -> Any:  # fmt: skip
     """BatchNorm with running statistics is affine; behind a deferred convolution it changes that one's weights."""
-    if training or mean is None or not isinstance(x, Stacked) or isinstance(weight, Stacked):
+    if training or mean is None or not isinstance(x, Stacked):
         return NotImplemented
-    space, job = _current.get(), x.deferred
-    if space is None or job is None:
+    if any(isinstance(v, Stacked) for v in (mean, var, weight, bias)):
+        return NotImplemented
+    state, job = passes.current(), x.deferred
+    if state is None or job is None or job.folded is not None:
         scale, shift = (v.reshape(-1, *[1] * (x.ndim - 2)) for v in _affine(mean, var, weight, bias, eps))
         out = x.buffer * lift(scale[None, None], x.ndim)
         out[0] += shift
         return Stacked(out)
-    originals = (job.weight, mean, var, weight, bias)
-    key = tuple(map(id, originals))
-    if key not in space.weights:
+
+    def fold() -> tuple[Tensor, Tensor, Tensor]:
         scale, shift = _affine(mean, var, weight, bias, eps)
-        space.weights[key] = (originals, job.weight * scale[:, None, None, None], scale, shift)
-    _, folded, scale, shift = space.weights[key]
-    folded_job = replace(job, weight=folded, bias=shift if job.bias is None else shift + scale * job.bias)
-    result = Stacked(None, folded_job)
-    space.deferred.add(result)
-    return result
+        form = torch.channels_last if job.space.channels_last else torch.contiguous_format
+        return (job.weight * scale[:, None, None, None]).contiguous(memory_format=form), scale, shift
+
+    sources = tuple(v for v in (job.weight, mean, var, weight, bias) if v is not None)
+    kind = (eps, weight is None, bias is None)
+    folded, scale, shift = job.space.prepared(job.owner, sources, kind, fold)
+    return _deferred(replace(job, folded=folded, bias=shift if job.bias is None else shift + scale * job.bias), state)
 
 
 FUNCTION_RULES[F.batch_norm] = _batch_norm

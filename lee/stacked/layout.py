@@ -6,31 +6,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lee.stacked.registry import lift, ndim, rule, with_primal
-from lee.stacked.tensor import Stacked, primal
-
-
-def _axis(dim: int, of: int) -> int:
-    """Position, in the stack, of axis `dim` of a tensor with `of` dimensions."""
-    return dim % max(of, 1) + 1
+from lee.stacked.messages import CannotStackError, LeavesTorchError
+from lee.stacked.registry import assign, axis, lift, ndim, rule, with_primal
+from lee.stacked.tensor import FUNCTION_RULES, Stacked, has_tangents, is_moving, primal
 
 
 def _axes(dims: Sequence[int] | int | None, of: int) -> list[int]:
     if dims is None or (isinstance(dims, Sequence) and not dims):
-        return list(range(1, of + 1))
-    return [_axis(d, of) for d in ([dims] if isinstance(dims, int) else dims)]
+        return [axis(d, of) for d in range(max(of, 1))]
+    return [axis(d, of) for d in ([dims] if isinstance(dims, int) else dims)]
 
 
-@rule("view", "_unsafe_view", "reshape", "_reshape_alias")
+@rule("view", "_unsafe_view", "reshape", "_reshape_alias", linear=True)
 def _view(op: Any, x: Stacked, size: Sequence[int], *_: Any) -> Stacked:
     buffer = x.buffer
     view = torch.ops.aten.view.default if "alias" in str(op) else op
     return Stacked(view(buffer, [len(buffer), *size]))
 
 
-@rule("alias", "detach", "clone", "_to_copy", "contiguous", "lift_fresh", "positive", "neg", "detach_copy")
+@rule("alias", "detach", "clone", "_to_copy", "contiguous", "lift_fresh", "positive", "neg", "detach_copy", linear=True)
 def _copy(op: Any, x: Stacked, *, dtype: torch.dtype | None = None, memory_format: Any = None, **kwargs: Any) -> Any:
-    if dtype is not None and not dtype.is_floating_point:
+    if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
         return op(primal(x), dtype=dtype, **kwargs)
     if dtype is not None:
         kwargs["dtype"] = dtype
@@ -49,91 +45,91 @@ def _as_strided(op: Any, x: Stacked, size: Sequence[int], stride: Sequence[int],
     return x if tuple(size) == tuple(x.shape) and same and not offset else NotImplemented
 
 
-@rule("permute")
+@rule("permute", linear=True)
 def _permute(op: Any, x: Stacked, dims: Sequence[int]) -> Stacked:
     return Stacked(op(x.buffer, [0, *_axes(dims, x.ndim)]))
 
 
-@rule("transpose.int")
+@rule("transpose.int", linear=True)
 def _transpose(op: Any, x: Stacked, first: int, second: int) -> Stacked:
-    return Stacked(op(x.buffer, _axis(first, x.ndim), _axis(second, x.ndim)))
+    return Stacked(op(x.buffer, axis(first, x.ndim), axis(second, x.ndim)))
 
 
-@rule("t")
+@rule("t", linear=True)
 def _t(op: Any, x: Stacked) -> Stacked:
     return Stacked(x.buffer.mT if x.ndim == 2 else x.buffer)
 
 
-@rule("unsqueeze")
+@rule("unsqueeze", linear=True)
 def _unsqueeze(op: Any, x: Stacked, dim: int) -> Stacked:
-    return Stacked(op(x.buffer, _axis(dim, x.ndim + 1)))
+    return Stacked(op(x.buffer, axis(dim, x.ndim + 1)))
 
 
-@rule("squeeze", "squeeze.dim", "squeeze.dims")
+@rule("squeeze", "squeeze.dim", "squeeze.dims", linear=True)
 def _squeeze(op: Any, x: Stacked, dim: Sequence[int] | int | None = None) -> Stacked:
     return Stacked(torch.squeeze(x.buffer, tuple(_axes(dim, x.ndim))))
 
 
-@rule("expand")
+@rule("expand", linear=True)
 def _expand(op: Any, x: Stacked, size: Sequence[int], *, implicit: bool = False) -> Stacked:
     return Stacked(op(lift(x.buffer, len(size)), [-1, *size]))
 
 
-@rule("repeat")
+@rule("repeat", linear=True)
 def _repeat(op: Any, x: Stacked, repeats: Sequence[int]) -> Stacked:
     return Stacked(op(lift(x.buffer, len(repeats)), [1, *repeats]))
 
 
-@rule("slice.Tensor")
+@rule("slice.Tensor", linear=True)
 def _slice(op: Any, x: Stacked, dim: int = 0, *args: Any) -> Stacked:
-    return Stacked(op(x.buffer, _axis(dim, x.ndim), *args))
+    return Stacked(op(x.buffer, axis(dim, x.ndim), *args))
 
 
-@rule("select.int")
+@rule("select.int", linear=True)
 def _select(op: Any, x: Stacked, dim: int, index: int) -> Stacked:
-    return Stacked(op(x.buffer, _axis(dim, x.ndim), index))
+    return Stacked(op(x.buffer, axis(dim, x.ndim), index))
 
 
-@rule("split.Tensor", "split_with_sizes", "chunk")
+@rule("split.Tensor", "split_with_sizes", "chunk", linear=True)
 def _split(op: Any, x: Stacked, size: Any, dim: int = 0) -> list[Stacked]:
-    return [Stacked(part) for part in op(x.buffer, size, _axis(dim, x.ndim))]
+    return [Stacked(part) for part in op(x.buffer, size, axis(dim, x.ndim))]
 
 
-@rule("unbind.int")
+@rule("unbind.int", linear=True)
 def _unbind(op: Any, x: Stacked, dim: int = 0) -> list[Stacked]:
-    return [Stacked(part) for part in op(x.buffer, _axis(dim, x.ndim))]
+    return [Stacked(part) for part in op(x.buffer, axis(dim, x.ndim))]
 
 
-@rule("unfold", "cumsum", "index_select", "diff")
+@rule("unfold", "cumsum", "index_select", "diff", linear=True)
 def _along(op: Any, x: Stacked, dim: int, *args: Any, **kwargs: Any) -> Any:
     if any(isinstance(a, Stacked) for a in args):
         return NotImplemented
-    return Stacked(op(x.buffer, _axis(dim, x.ndim), *args, **kwargs))
+    return Stacked(op(x.buffer, axis(dim, x.ndim), *args, **kwargs))
 
 
-@rule("flip")
+@rule("flip", linear=True)
 def _flip(op: Any, x: Stacked, dims: Sequence[int]) -> Stacked:
-    return Stacked(op(x.buffer, _axes(dims, x.ndim)))
+    return Stacked(op(x.buffer, [axis(d, x.ndim) for d in dims]))
 
 
-@rule("roll")
+@rule("roll", linear=True)
 def _roll(op: Any, x: Stacked, shifts: Sequence[int], dims: Sequence[int] = ()) -> Any:
     return Stacked(op(x.buffer, shifts, _axes(dims, x.ndim))) if dims else NotImplemented
 
 
-@rule("tril", "triu")
+@rule("tril", "triu", linear=True)
 def _triangle(op: Any, x: Stacked, diagonal: int = 0) -> Stacked:
     return Stacked(op(x.buffer, diagonal))
 
 
-@rule("gather")
+@rule("gather", linear=True)
 def _gather(op: Any, x: Any, dim: int, index: Any, **kwargs: Any) -> Any:
     if not isinstance(x, Stacked):
         return op(x, dim, primal(index))
-    return Stacked(op(x.buffer, _axis(dim, x.ndim), index.expand(len(x.buffer), *index.shape)))
+    return Stacked(op(x.buffer, axis(dim, x.ndim), index.expand(len(x.buffer), *index.shape)))
 
 
-@rule("index.Tensor")
+@rule("index.Tensor", linear=True)
 def _index(op: Any, x: Any, indices: Sequence[Tensor | None]) -> Any:
     places = [i for i, index in enumerate(indices) if index is not None]
     adjacent = places == list(range(places[0], places[-1] + 1))
@@ -142,11 +138,11 @@ def _index(op: Any, x: Any, indices: Sequence[Tensor | None]) -> Any:
     return Stacked(op(x.buffer, [None, *indices]))
 
 
-@rule("cat", "stack")
+@rule("cat", "stack", linear=True)
 def _cat(op: Any, tensors: Sequence[Any], dim: int = 0) -> Stacked:
     depth = len(next(t for t in tensors if isinstance(t, Stacked)).buffer)
     of = ndim(*tensors) + (1 if "stack" in str(op) else 0)
-    return Stacked(op([_constant(t, depth) for t in tensors], _axis(dim, of)))
+    return Stacked(op([_constant(t, depth) for t in tensors], axis(dim, of)))
 
 
 def _constant(value: Any, depth: int) -> Tensor:
@@ -158,7 +154,7 @@ def _constant(value: Any, depth: int) -> Tensor:
     return out
 
 
-@rule("constant_pad_nd")
+@rule("constant_pad_nd", linear=True)
 def _pad(op: Any, x: Stacked, pad: Sequence[int], value: float = 0) -> Stacked:
     out = op(x.buffer, pad, 0)
     return with_primal(out, op(primal(x), pad, value)) if value else Stacked(out)
@@ -177,56 +173,83 @@ def _per_image(op: Any, x: Stacked, *args: Any, **kwargs: Any) -> Any:
     return Stacked(op(x.buffer.flatten(0, 1), *args, **kwargs).unflatten(0, x.buffer.shape[:2]))
 
 
-@rule("sum", "mean")
+@rule("sum", "mean", linear=True)
 def _total(op: Any, x: Stacked, *, dtype: torch.dtype | None = None) -> Stacked:
     reduce = getattr(torch.ops.aten, op.overloadpacket.__name__)
     return Stacked(reduce(x.buffer, _axes(None, x.ndim), False, dtype=dtype))
 
 
-@rule("sum.dim_IntList", "mean.dim")
+@rule("sum.dim_IntList", "mean.dim", linear=True)
 def _reduce(op: Any, x: Stacked, dim: Any, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Stacked:
     return Stacked(op(x.buffer, _axes(dim, x.ndim), keepdim, dtype=dtype))
 
 
 @rule(
     "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros", "new_ones", "new_full",
-    "new_empty",
+    "new_empty", linear=True,
 )  # fmt: skip
 def _fresh(op: Any, x: Stacked, *args: Any, **kwargs: Any) -> Any:
     """A new tensor may be filled in place later on, so it gets tangents, zero for now."""
-    value = op(primal(x), *args, **kwargs)
-    if not value.dtype.is_floating_point:
+    value = op(primal(x).contiguous(), *args, **kwargs)  # in this layout random numbers come in the model's own order
+    if not has_tangents(value):
         return value
     return Stacked(_constant(value, len(x.buffer)))
 
 
-@rule("copy_")
+@rule("copy_", linear=True)
 def _assign(op: Any, target: Any, source: Any, *_: Any) -> Any:
-    from lee.stacked.convolution import flush
-
-    if not isinstance(target, Stacked):
-        return NotImplemented
-    flush()
-    if isinstance(source, Stacked):
-        target.buffer.copy_(lift(source.buffer, target.ndim))
-    else:
-        target.buffer[0].copy_(source)
-        target.buffer[1:].zero_()
-    return target
+    return assign(target, source) if isinstance(target, Stacked) else NotImplemented
 
 
-@rule("fill_.Scalar", "zero_")
-def _fill(op: Any, target: Stacked, *value: Any) -> Stacked:
-    op(target.buffer[0], *value)
-    target.buffer[1:].zero_()
-    return target
+@rule(
+    "fill_.Scalar", "zero_", "bernoulli_.float", "uniform_", "normal_", "log_normal_", "exponential_", "geometric_", "cauchy_",
+    "random_", "random_.to", "random_.from", linear=True,
+)  # fmt: skip
+def _fill(op: Any, target: Stacked, *args: Any, **kwargs: Any) -> Stacked:
+    """Constants, random ones too; in this layout those come in the model's own order."""
+    return assign(target, op(torch.empty_like(primal(target), memory_format=torch.contiguous_format), *args, **kwargs))
+
+
+@rule("index_fill.int_Scalar", "index_fill.int_Tensor", linear=True)
+def _index_fill(op: Any, x: Any, dim: int, index: Tensor, value: Any) -> Stacked:
+    if isinstance(value, Stacked):
+        raise CannotStackError("index_fill with a moving value, which functorch takes for a constant")
+    place = axis(dim, x.ndim)
+    return with_primal(
+        op(x.buffer, place, index, torch.zeros_like(value) if isinstance(value, Tensor) else 0),
+        op(primal(x), dim, index, value),
+    )
 
 
 @rule(
     "gt.Tensor", "gt.Scalar", "ge.Tensor", "ge.Scalar", "lt.Tensor", "lt.Scalar", "le.Tensor", "le.Scalar", "eq.Tensor",
     "eq.Scalar", "ne.Tensor", "ne.Scalar", "isnan", "isinf", "isfinite", "argmax", "argmin", "argsort", "any", "all", "equal",
-    "any.dim", "all.dim", "sign", "floor", "ceil", "round", "_local_scalar_dense", "is_nonzero", "logical_not", "is_same_size",
+    "any.dim", "all.dim", "sign", "floor", "ceil", "round", "trunc", "floor_divide",
+    "floor_divide.Scalar", "logical_not", "logical_and", "logical_or", "logical_xor", "is_same_size",
 )  # fmt: skip
 def _no_derivative(op: Any, *args: Any, **kwargs: Any) -> Any:
     """Piecewise constant: the tangents end here."""
     return op(*(primal(a) for a in args), **kwargs)
+
+
+@rule("_local_scalar_dense", linear=True)
+def _number(op: Any, x: Any) -> Any:
+    if is_moving(x):
+        raise LeavesTorchError("item")
+    return op(primal(x))
+
+
+def _set_data(func: Any, target: Any, value: Any) -> Any:
+    """`target.data = value`: from here on, `target` is another name for the memory of `value`."""
+    if not (isinstance(target, Stacked) and isinstance(value, Stacked)) or target.shape != value.shape:
+        return NotImplemented
+    target._buffer, target.deferred = value.buffer, None
+    return None
+
+
+FUNCTION_RULES[Tensor.data.__set__] = _set_data  # type: ignore[attr-defined]
+
+
+@rule("heaviside")
+def _heaviside(op: Any, x: Any, values: Any) -> Any:
+    return NotImplemented if isinstance(values, Stacked) else op(primal(x), values)

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from lee.stacked.registry import rule
-from lee.stacked.tensor import Stacked
+from lee.stacked.registry import axis, rule
+from lee.stacked.tensor import FUNCTION_RULES, Stacked
 
 aten = torch.ops.aten
 
@@ -29,50 +30,98 @@ def _times(turned: Tensor, weight: Tensor | None, out: Tensor) -> Tensor:
     return out.copy_(turned) if weight is None else torch.mul(turned, weight, out=out)
 
 
-@rule("native_layer_norm")
-def _layer_norm(op: Any, x: Any, shape: Sequence[int], weight: Any, bias: Any, eps: float) -> Any:
-    if isinstance(weight, Stacked) or not isinstance(x, Stacked):
+def _layer_norm(
+    func: Any, x: Any, shape: Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+) -> Any:
+    if isinstance(weight, Stacked) or isinstance(bias, Stacked) or not isinstance(x, Stacked):
         return NotImplemented
     buffer = x.buffer.contiguous()
-    value, mean, rstd = op(buffer[0], shape, weight, bias, eps)
+    value, mean, rstd = aten.native_layer_norm(buffer[0], shape, weight, bias, eps)
     mask = [True, False, False]
 
     def derivative(tangent: Tensor, out: Tensor) -> Tensor:
         turned = aten.native_layer_norm_backward(tangent, buffer[0], shape, mean, rstd, None, None, mask)[0]
         return _times(turned, weight, out)
 
-    return _lanes(buffer, value, derivative), mean, rstd
+    return _lanes(buffer, value, derivative)
 
 
-@rule("native_group_norm")
-def _group_norm(op: Any, x: Any, weight: Any, bias: Any, n: int, c: int, area: int, groups: int, eps: float) -> Any:
-    if isinstance(weight, Stacked) or not isinstance(x, Stacked):
+def _group_norm(
+    func: Any, x: Any, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+) -> Any:
+    if isinstance(weight, Stacked) or isinstance(bias, Stacked) or not isinstance(x, Stacked) or x.ndim < 2:
         return NotImplemented
-    buffer = x.buffer.contiguous()
-    value, mean, rstd = op(buffer[0], weight, bias, n, c, area, groups, eps)
-    mask = [True, False, False]
-
-    gain = None if weight is None else weight.reshape(-1, *[1] * (x.ndim - 2))
+    buffer, (n, c) = x.buffer.contiguous(), x.shape[:2]
+    area = buffer[0, 0, 0].numel()
+    value, mean, rstd = aten.native_group_norm(buffer[0], weight, bias, n, c, area, groups, eps)
+    gain, mask = None if weight is None else weight.reshape(-1, *[1] * (x.ndim - 2)), [True, False, False]
 
     def derivative(tangent: Tensor, out: Tensor) -> Tensor:
         turned = aten.native_group_norm_backward(tangent, buffer[0], mean, rstd, None, n, c, area, groups, mask)[0]
         return _times(turned, gain, out)
 
-    return _lanes(buffer, value, derivative), mean, rstd
+    return _lanes(buffer, value, derivative)
+
+
+FUNCTION_RULES |= {F.layer_norm: _layer_norm, torch.layer_norm: _layer_norm}
+FUNCTION_RULES |= {F.group_norm: _group_norm, torch.group_norm: _group_norm}
+
+
+def _statistics(x: Stacked, flat: Tensor, eps: float, shape: Sequence[int]) -> tuple[Stacked, Stacked]:
+    """Mean and inverse standard deviation over the last axis of `flat` (S, ..., entries), as stacks of a given shape."""
+    mean = flat.mean(-1, keepdim=True)
+    centred = flat[0] - mean[0]
+    rstd = (centred.square().mean(-1) + eps).rsqrt()
+    slopes = -rstd.pow(3) * (centred * (flat[1:] - mean[1:])).mean(-1)
+    whole = torch.cat([rstd[None], slopes])
+    return tuple(Stacked(v.reshape(len(flat), *shape)) for v in (mean, whole))  # type: ignore[return-value]
+
+
+@rule("native_layer_norm")
+def _native_layer_norm(op: Any, x: Any, shape: Sequence[int], weight: Any, bias: Any, eps: float) -> Any:
+    out = _layer_norm(op, x, shape, weight, bias, eps)
+    if out is NotImplemented:
+        return out
+    outer = x.shape[: x.ndim - len(shape)]
+    return out, *_statistics(x, x.buffer.flatten(len(outer) + 1), eps, (*outer, *[1] * len(shape)))
+
+
+@rule("native_group_norm")
+def _native_group_norm(
+    op: Any, x: Any, weight: Any, bias: Any, n: int, c: int, area: int, groups: int, eps: float
+) -> Any:
+    out = _group_norm(op, x, groups, weight, bias, eps)
+    if out is NotImplemented:
+        return out
+    return out, *_statistics(x, x.buffer.reshape(len(x.buffer), n, groups, -1), eps, (n, groups))
+
+
+def _lead(tangent: Tensor, top: Tensor, dim: int) -> Tensor:
+    """How much faster each score moves than the top one: softmax ignores a common shift, which would only cost digits."""
+    return tangent - tangent.gather(dim, top)
 
 
 @rule("_softmax")
-def _softmax(op: Any, x: Stacked, dim: int, half_to_float: bool) -> Stacked:
+def _softmax(op: Any, x: Stacked, dim: int, half_to_float: bool) -> Any:
+    if half_to_float or not x.ndim:
+        return NotImplemented
     value = op(x.buffer[0], dim, half_to_float)
-    backward = aten._softmax_backward_data.out
-    return _lanes(x.buffer, value, lambda t, out: backward(t, value, dim, value.dtype, grad_input=out))
+    top, backward = value.argmax(dim, keepdim=True), aten._softmax_backward_data.out
+    return _lanes(x.buffer, value, lambda t, out: backward(_lead(t, top, dim), value, dim, value.dtype, grad_input=out))
 
 
 @rule("_log_softmax")
-def _log_softmax(op: Any, x: Stacked, dim: int, half_to_float: bool) -> Stacked:
+def _log_softmax(op: Any, x: Stacked, dim: int, half_to_float: bool) -> Any:
+    if half_to_float or not x.ndim:
+        return NotImplemented
     value = op(x.buffer[0], dim, half_to_float)
-    chance = value.exp()
-    return _lanes(x.buffer, value, lambda t, out: torch.sub(t, (chance * t).sum(dim, keepdim=True), out=out))
+    chance, top = value.exp(), value.argmax(dim, keepdim=True)
+
+    def derivative(tangent: Tensor, out: Tensor) -> Tensor:
+        lead = _lead(tangent, top, dim)
+        return torch.sub(lead, (chance * lead).sum(dim, keepdim=True), out=out)
+
+    return _lanes(x.buffer, value, derivative)
 
 
 @rule("max_pool2d_with_indices")
@@ -86,7 +135,8 @@ def _max_pool(op: Any, x: Stacked, *args: Any) -> Any:
 
 @rule("max.dim", "min.dim")
 def _extreme_along(op: Any, x: Stacked, dim: int, keepdim: bool = False) -> Any:
+    place = axis(dim, x.ndim)
     value, index = op(x.buffer[0], dim, True)
-    lanes = x.buffer[1:].gather(dim % x.ndim + 1, index.expand(len(x.buffer) - 1, *index.shape))
+    lanes = x.buffer[1:].gather(place, index.expand(len(x.buffer) - 1, *index.shape))
     out = torch.cat([value[None], lanes])
-    return Stacked(out if keepdim else out.squeeze(dim % x.ndim + 1)), index if keepdim else index.squeeze(dim)
+    return Stacked(out if keepdim else out.squeeze(place)), index if keepdim else index.squeeze(dim)

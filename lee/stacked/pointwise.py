@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lee.stacked.convolution import flush
 from lee.stacked.registry import lift, ndim, rule, scaled, with_primal
 from lee.stacked.tensor import Stacked, primal
 
@@ -24,10 +23,13 @@ _SLOPES: dict[str, Callable[..., Tensor]] = {
     "sin": lambda x, y: x.cos(),
     "cos": lambda x, y: -x.sin(),
     "abs": lambda x, y: x.sign(),
-    "tanh": lambda x, y: 1 - y * y,
-    "sigmoid": lambda x, y: y * (1 - y),
+    "tanh": lambda x, y: 4 * (2 * x).sigmoid() * (-2 * x).sigmoid(),  # `1 - y²` is rounding where `y` is almost 1
+    "sigmoid": lambda x, y: y * (-x).sigmoid(),
+    "asinh": lambda x, y: (x * x + 1).rsqrt(),
+    "acosh": lambda x, y: (x * x - 1).rsqrt(),
+    "atanh": lambda x, y: (1 - x * x).reciprocal(),
     "erf": lambda x, y: torch.exp(-x * x) * (2 / math.sqrt(math.pi)),
-    "pow.Tensor_Scalar": lambda x, y, p: p * x.pow(p - 1) if p != 2 else 2 * x,
+    "pow.Tensor_Scalar": lambda x, y, p: _power(x, p),
     "gelu": lambda x, y, approximate="none": aten.gelu_backward(torch.ones_like(x), x, approximate=approximate),
     "silu": lambda x, y: aten.silu_backward(torch.ones_like(x), x),
     "mish": lambda x, y: aten.mish_backward(torch.ones_like(x), x),
@@ -42,6 +44,10 @@ _SLOPES: dict[str, Callable[..., Tensor]] = {
     "clamp_min": lambda x, y, low: _inside(x, low, None),
     "clamp_max": lambda x, y, high: _inside(x, None, high),
 }
+
+
+def _power(x: Tensor, p: float) -> Tensor:
+    return 2 * x if p == 2 else p * x.pow(p - 1) if p else torch.zeros_like(x)
 
 
 def _inside(x: Tensor, low: float | None, high: float | None) -> Tensor:
@@ -76,7 +82,6 @@ def _relu(op: Any, x: Stacked) -> Stacked:
 
 @rule("relu_")
 def _relu_in_place(op: Any, x: Stacked) -> Stacked:
-    flush()
     buffer = x.buffer
     lanes = buffer[1:]
     aten.threshold_backward.grad_input(lanes, buffer[0].expand_as(lanes), 0, grad_input=lanes)
@@ -112,7 +117,6 @@ def _rsub(op: Any, a: Any, b: Any, alpha: float = 1) -> Any:
 def _add_in_place(op: Any, a: Any, b: Any, *, alpha: float = 1) -> Any:
     if not isinstance(a, Stacked):
         return NotImplemented
-    flush()
     if isinstance(b, Stacked):
         a.buffer.add_(lift(b.buffer, a.ndim), alpha=alpha)
     else:

@@ -1,104 +1,17 @@
 """Jacobian-vector products of a whole function: stacked where possible, by dual numbers where not."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
-from torch._ops import OpOverloadPacket
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
 from lee.errors import LeeError
-from lee.stacked.convolution import workspace
-from lee.stacked.tensor import ForwardModeError, Stacked, load_formulas, name_of, note_fallback
-
-
-class _Complete(TorchFunctionMode):
-    """While active, a function without a forward-mode derivative is named, also where torch would pass over it in silence."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the function.
-
-        Raises:
-            ForwardModeError: If torch has no formula for it, or it is a foreign operator that drops the tangents.
-        """
-        try:
-            out = func(*args, **(kwargs or {}))
-        except (RuntimeError, NotImplementedError) as error:
-            if "forward AD" in str(error):
-                raise ForwardModeError(name_of(func)) from error
-            raise
-        if _is_foreign(func) and any(map(_is_dual, _leaves((args, kwargs)))) and not all(map(_is_dual, _leaves(out))):
-            raise ForwardModeError(str(func))
-        return out
-
-
-@contextmanager
-def _followed() -> Iterator[None]:
-    """Run a function on dual numbers inside; what can't be followed is named."""
-    try:
-        with sdpa_kernel(SDPBackend.MATH), _Complete(), _eager():
-            yield
-    except NotImplementedError as error:
-        if "forward mode AD" not in str(error):
-            raise
-        raise ForwardModeError("a custom autograd function") from error
-
-
-def _is_foreign(func: Any) -> bool:
-    """Whether a function is an operator of another library, such as torchvision's."""
-    return isinstance(func, OpOverloadPacket) and not func._qualified_op_name.startswith(("aten::", "prims::"))
-
-
-def _leaves(value: Any) -> list[Tensor]:
-    return [v for v in pytree.tree_leaves(value) if isinstance(v, Tensor) and v.dtype.is_floating_point]
-
-
-def _is_dual(value: Tensor) -> bool:
-    return forward_ad.unpack_dual(value).tangent is not None
-
-
-@contextmanager
-def _eager() -> Iterator[None]:
-    """Run what `torch.compile` made as plain Python: the compiler can't look into stacked tensors and dual numbers."""
-    if "torch._dynamo" not in sys.modules:  # so nothing is compiled, and its import is slow
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
-def by_dual_numbers(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> tuple[Any, Tensor | None]:
-    """One tangent after the other with torch's dual numbers: slow, but takes everything that torch can differentiate.
-
-    Raises:
-        ForwardModeError: For a function that torch's forward mode can't be followed through.
-    """
-    load_formulas()
-    lanes, value = [], None
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it has no forward-mode derivative
-    try:
-        for tangent in tangents:
-            with forward_ad.dual_level():
-                dual = forward_ad.make_dual(x.clone(), tangent.contiguous())
-                with _followed():
-                    result = function(dual)
-                if not isinstance(result, Tensor):
-                    return result, None
-                value, lane = forward_ad.unpack_dual(result)
-                if lane is None:
-                    return value, None
-                value, lane = value.clone(), lane.clone()
-            lanes.append(lane)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-    return value, torch.stack(lanes)
+from lee.stacked.dual import dual_leaves
+from lee.stacked.messages import ForwardModeError, note_fallback
+from lee.stacked.surroundings import random_state, stacked_pass
+from lee.stacked.tensor import Stacked
+from lee.stacked.weights import workspace
 
 
 def pushforward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> tuple[Any, Tensor | None]:
@@ -110,31 +23,37 @@ def pushforward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) 
         tangents: Tangents, (K, N, ...).
 
     Returns:
-        The output, and its tangents `(K, *output.shape)`; None in their place if the output is not a tensor, or does not
-        depend on `x`.
+        The output, and `(K, *output.shape)`; None in its place if the output does not depend on the input, and whatever
+        the function returned if it is not a tensor (without tangents).
+
+    Raises:
+        ForwardModeError: If torch has no forward-mode derivative of a function that is used.
+        LeavesTorchError: If a value that moves with the input leaves torch.
 
     Examples:
         >>> value, lanes = pushforward(torch.relu, torch.tensor([[-1.0, 2.0]]), torch.ones(1, 1, 2))
         >>> lanes.tolist()
         [[[0.0, 1.0]]]
     """
-    with torch.no_grad():
-        try:
-            with sdpa_kernel(SDPBackend.MATH), workspace(x), _eager():
-                result = function(Stacked(torch.cat([x[None], tangents])))
-                if isinstance(result, Stacked):
-                    return result.buffer[0], result.buffer[1:]
-                return result, None
-        except (torch.OutOfMemoryError, LeeError):
-            raise
-        except Exception as error:  # the function itself decides: it runs again, on dual numbers
-            note_fallback(f"whole function ({type(error).__name__}: {error})")
-        return by_dual_numbers(function, x, tangents)
+    with workspace(x):
+        (value,), (lanes,) = push_leaves(lambda values: [function(values[0])], [x], [tangents])
+    return value, lanes
+
+
+def by_dual_numbers(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> tuple[Any, Tensor | None]:
+    """One tangent after the other with torch's dual numbers: slow, but takes everything that torch can differentiate.
+
+    Raises:
+        ForwardModeError: For a function that torch's forward mode can't be followed through.
+        LeavesTorchError: If a value that moves with the input leaves torch.
+    """
+    (value,), (lanes,) = _by_dual_leaves(lambda values: [function(values[0])], [x], [tangents])
+    return value, lanes
 
 
 def push_leaves(
-    function: Callable[[list[Tensor]], list[Tensor]], primals: list[Tensor], tangents: list[Tensor]
-) -> tuple[list[Tensor], list[Tensor | None]]:
+    function: Callable[[list[Tensor]], list[Any]], primals: list[Tensor], tangents: list[Tensor]
+) -> tuple[list[Any], list[Tensor | None]]:
     """Like :func:`pushforward` for a function of several tensors with several outputs.
 
     Args:
@@ -145,35 +64,41 @@ def push_leaves(
     Returns:
         The outputs, and the tangents of each, `(K, *output.shape)`; None where an output does not depend on the inputs.
     """
-    with torch.no_grad():
-        try:
-            with sdpa_kernel(SDPBackend.MATH), _eager():
-                stacks = [Stacked(torch.cat([p[None], t])) for p, t in zip(primals, tangents, strict=True)]
-                results = function(list(stacks))
-                return (
-                    [r.buffer[0] if isinstance(r, Stacked) else r for r in results],
-                    [r.buffer[1:] if isinstance(r, Stacked) else None for r in results],
-                )
-        except (torch.OutOfMemoryError, LeeError):
-            raise
-        except Exception as error:
-            note_fallback(f"whole function ({type(error).__name__}: {error})")
-        lanes = [_dual_leaves(function, primals, [t[k] for t in tangents]) for k in range(len(tangents[0]))]
+    restart = random_state(primals[0].device)
+    try:
+        with stacked_pass():
+            stacks = [Stacked(torch.cat([p[None], t])) for p, t in zip(primals, tangents, strict=True)]
+            results = function(list(stacks))
+            return (
+                [r.buffer[0] if isinstance(r, Stacked) else r for r in results],
+                [r.buffer[1:] if isinstance(r, Stacked) else None for r in results],
+            )
+    except (torch.OutOfMemoryError, LeeError):
+        raise
+    except Exception as error:  # the function itself decides: it runs again, on dual numbers
+        note_fallback(f"whole function ({type(error).__name__}: {error})")
+    restart()
+    return _by_dual_leaves(function, primals, tangents)
+
+
+def _by_dual_leaves(
+    function: Callable[[list[Tensor]], list[Any]], primals: list[Tensor], tangents: list[Tensor]
+) -> tuple[list[Any], list[Tensor | None]]:
+    restart, lanes = random_state(primals[0].device), []
+    try:
+        for tangent in zip(*tangents, strict=True):
+            restart()
+            lanes.append(dual_leaves(function, primals, list(tangent)))
+    except (torch.OutOfMemoryError, LeeError):
+        raise
+    except Exception as error:
+        restart()
+        with torch.no_grad():
+            function([p.clone() for p in primals])  # if this fails too, it is the function's own error
+        raise ForwardModeError(f"the function ({type(error).__name__}: {error})") from error
     values = lanes[0][0]
     moved = [[lane[1][i] for lane in lanes] for i in range(len(values))]
     return values, [
-        None if all(m is None for m in ms) else torch.stack([m if m is not None else torch.zeros_like(v) for m in ms])
+        None if all(m is None for m in ms) else torch.stack([torch.zeros_like(v) if m is None else m for m in ms])
         for v, ms in zip(values, moved, strict=True)
     ]
-
-
-def _dual_leaves(
-    function: Callable[[list[Tensor]], list[Tensor]], primals: list[Tensor], tangents: list[Tensor]
-) -> tuple[list[Tensor], list[Tensor | None]]:
-    load_formulas()
-    with forward_ad.dual_level():
-        duals = [forward_ad.make_dual(p.clone(), t.contiguous()) for p, t in zip(primals, tangents, strict=True)]
-        with _followed():
-            results = function(duals)
-        parts = [forward_ad.unpack_dual(r) for r in results]
-        return [p.primal.clone() for p in parts], [None if p.tangent is None else p.tangent.clone() for p in parts]

@@ -1,4 +1,4 @@
-"""The stacked tensor, and what happens to functions that have no rule.
+"""The stacked tensor, and which way a torch function goes that meets one.
 
 A :class:`Stacked` tensor looks like the primal, shape `(N, ...)`, and carries a buffer of shape `(1 + K, N, ...)`: slice 0
 is the primal, the others are tangents. A linear operation then runs *once* on the whole stack (one convolution or
@@ -6,54 +6,47 @@ matrix product over `(1 + K)·N` images), and a non-linear one once on the prima
 the tangents. So K directional derivatives cost about as much as a forward pass over `1 + K` times the images, and no
 graph is kept.
 
-Whatever has no rule is differentiated by `torch.func.vmap(torch.func.jvp)` of that one function. This happens one level
-above the dispatcher, in `__torch_function__`, because functorch's transforms can't be entered from inside it.
+A rule is only asked where it was tested: real floating stacks of one precision, no autocast, no gradients. Whatever has no
+rule is differentiated by functorch (:mod:`lee.stacked.functorch`). This happens one level above the dispatcher, in
+`__torch_function__`, because functorch's transforms can't be entered from inside it.
 """
 
-import importlib
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import cache, partial
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
-from lee.errors import InputError
+from lee.stacked import passes
+from lee.stacked.messages import CannotStackError, name_of, short
+from lee.stacked.messages import ForwardModeError as ForwardModeError
+from lee.stacked.messages import LeavesTorchError as LeavesTorchError
+from lee.stacked.messages import NoRuleError as NoRuleError
+from lee.stacked.messages import note_fallback as note_fallback
+from lee.stacked.messages import record_fallbacks as record_fallbacks
 
 RULES: dict[Any, Callable[..., Any]] = {}  # ATen overload -> rule
 FUNCTION_RULES: dict[Any, Callable[..., Any]] = {}  # torch function -> rule, tried before its decomposition
+LINEAR: set[Any] = set()  # what only moves, copies or adds entries, so that its rule holds for complex stacks too
 
-_fallbacks: ContextVar[list[str] | None] = ContextVar("lee_fallbacks", default=None)
-
-
-class NoRuleError(NotImplementedError):
-    """An operator without a rule met a stacked tensor."""
-
-
-class ForwardModeError(InputError):
-    """Torch has no forward-mode derivative of a function that the model uses."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"Torch has no forward-mode derivative of {name.rpartition('.')[2]}. Use mode='reverse' where the model has a "
-            "backward pass, else mode='differences'."
-        )
-
-
-class LeavesTorchError(ForwardModeError):
-    """A value that moves with the input leaves torch, as a Python number or a NumPy array; no derivative can follow it there."""
-
-    def __init__(self, name: str) -> None:
-        InputError.__init__(
-            self,
-            f"{name.rpartition('.')[2]} takes a value that depends on the input out of torch, where no derivative can follow "
-            "it. Compute it with torch functions, or use mode='differences'.",
-        )
+#: Below this dispatch key torch links each view to its base, which would keep all bases alive.
+_VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
+#: What a tensor says of itself without its values.
+_FACTS = frozenset(
+    [getattr(Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim", "layout", "is_cuda")]
+    + [Tensor.size, Tensor.dim]
+)
+#: What hands a tensor's values, or its memory, to something other than torch.
+LEAVING = frozenset({
+    "item", "tolist", "numpy", "__array__", "__float__", "__complex__", "__dlpack__", "from_dlpack", "to_dlpack", "data_ptr",
+    "untyped_storage", "storage", "_typed_storage", "share_memory_", "pin_memory", "__reduce_ex__",
+})  # fmt: skip
+#: What is piecewise constant, or for the eye only.
+STEPS = frozenset({"__bool__", "__int__", "is_nonzero", "__format__"})
+#: What returns a view or a copy, depending on strides.
+DOUBTFUL = frozenset({"reshape", "reshape_as", "flatten", "ravel", "contiguous", "to"})
 
 
 class Stacked(Tensor):
@@ -61,15 +54,18 @@ class Stacked(Tensor):
 
     _buffer: Tensor | None
     deferred: Any  # a lee.stacked.convolution.Convolution that has not run yet
+    home: passes.Pass | None
 
     @staticmethod
     def __new__(cls, buffer: Tensor | None, deferred: Any = None) -> "Stacked":
         """Wrap `buffer`, or something with `.run() -> buffer` and the `.like` (shape, strides, dtype, device) of it."""
         like = deferred.like if buffer is None else buffer[0]
+        if not has_tangents(like):
+            raise NoRuleError(f"{like.dtype} has no tangents")
         self = Tensor._make_wrapper_subclass(
             cls, like.shape, strides=like.stride(), dtype=like.dtype, device=like.device, requires_grad=False
         )
-        self._buffer, self.deferred = buffer, deferred
+        self._buffer, self.deferred, self.home = buffer, deferred, passes.current()
         return self
 
     def __init__(self, buffer: Tensor | None, deferred: Any = None) -> None:
@@ -79,7 +75,8 @@ class Stacked(Tensor):
     def buffer(self) -> Tensor:
         """The stack, shape (1 + K, N, ...)."""
         if self._buffer is None:
-            self._buffer, self.deferred = self.deferred.run(), None
+            with torch._C._DisableTorchDispatch():
+                self._buffer, self.deferred = self.deferred.run(), None
         return self._buffer
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
@@ -88,31 +85,134 @@ class Stacked(Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Apply a rule for the whole function, else its ATen decomposition, else functorch."""
-        kwargs = kwargs or {}
-        rule = FUNCTION_RULES.get(func)
         with torch._C.DisableTorchFunctionSubclass():
-            if rule is not None:
-                result = rule(func, *args, **kwargs)
-                if result is not NotImplemented:
-                    return result
-            try:
-                return func(*args, **kwargs)
-            except NoRuleError:
-                pass
-        return _by_functorch(func, args, kwargs)
+            if func in _FACTS:
+                return func(*args, **(kwargs or {}))
+            if not torch.is_inference_mode_enabled():
+                return _apply(func, args, kwargs or {})
+            with torch.inference_mode(False), torch.no_grad():  # there, torch neither decomposes nor differentiates
+                return _apply(func, args, kwargs or {})
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Apply the rule of an ATen operator."""
-        rule = RULES.get(func)
-        if rule is None:
+        rule, kwargs = RULES.get(func), kwargs or {}
+        tensors = tensors_of((args, kwargs))
+        if _are_over(tensors):
+            return func(*constant(args), **constant(kwargs))
+        _check_surroundings(func, tensors)
+        if rule is None or not _fits(func, tensors, args):
             raise NoRuleError(f"no stacked rule for {func}")
-        result = rule(func, *args, **(kwargs or {}))
+        result = rule(func, *args, **kwargs)
         if result is NotImplemented:
             raise NoRuleError(f"no stacked rule for {func} with these arguments")
         return result
+
+
+def _apply(func: Any, args: Any, kwargs: Any) -> Any:
+    from lee.stacked.functorch import by_functorch, into
+
+    tensors = tensors_of((args, kwargs))
+    if _are_over(tensors):
+        return func(*constant(args), **constant(kwargs))
+    _check_surroundings(func, tensors)
+    name, rule, state = short(name_of(func)), FUNCTION_RULES.get(func), passes.current()
+    if name in LEAVING or name in STEPS:
+        return _leave(func, name, args, kwargs)
+    if kwargs.get("out") is not None:
+        return into(func, args, kwargs)
+    if rule is not None and _fits(func, tensors, args):
+        with torch._C._DisableTorchDispatch():  # what a rule does concerns nobody
+            result = rule(func, *args, **kwargs)
+        if result is not NotImplemented:
+            return result
+    if state is not None:
+        state.written.clear()
+    try:
+        with torch._C._ExcludeDispatchKeyGuard(_VIEWS):
+            result = func(*args, **kwargs)
+    except NoRuleError as error:
+        if state is not None and any(_storage(t) in state.written for t in tensors):
+            raise CannotStackError(f"{error}, inside of {name}, which has written in place before") from error
+        return by_functorch(func, args, kwargs)
+    except LeavesTorchError:
+        raise LeavesTorchError(name) from None
+    if (
+        name in DOUBTFUL
+        and state is not None
+        and isinstance(result, Stacked)
+        and (name != "to" or "memory_format" in kwargs)
+    ):
+        if result is args[0]:
+            result = Stacked(result.buffer)
+        state.doubt(args[0].buffer, result.buffer)
+    return result
+
+
+def tensors_of(values: Any) -> list[Tensor]:
+    """The tensors among arguments, also those in lists, tuples and dictionaries."""
+    found: list[Tensor] = []
+    for value in values.values() if isinstance(values, dict) else values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (tuple, list, dict)):
+            found += tensors_of(value)
+    return found
+
+
+def has_tangents(value: Any) -> bool:
+    """Whether a tensor (or the description of one) is of a type that has derivatives."""
+    return value.dtype.is_floating_point or value.dtype.is_complex
+
+
+def _storage(value: Tensor) -> int | None:
+    memory = value._buffer if isinstance(value, Stacked) else value
+    return None if memory is None or memory.layout is not torch.strided else passes.storage_of(memory)
+
+
+def _are_over(tensors: list[Tensor]) -> bool:
+    """Whether there are stacks of a pass that has ended: what a model keeps from one call to the next is a constant."""
+    return any(isinstance(t, Stacked) and t.home is not None and not t.home.is_open for t in tensors)
+
+
+def constant(values: Any) -> Any:
+    """Arguments in which the stacks of former passes are their primals."""
+    return pytree.tree_map(lambda v: v.buffer[0] if isinstance(v, Stacked) and _are_over([v]) else v, values)
+
+
+def _check_surroundings(func: Any, tensors: list[Tensor]) -> None:
+    """Refuse what the values alone don't show.
+
+    Raises:
+        ForwardModeError: Under autocast, where a rule would compute in another precision than torch.
+        CannotStackError: If the function takes gradients inside: rules leave no graph.
+    """
+    if torch._C._is_any_autocast_enabled() and any(torch.is_autocast_enabled(t.device.type) for t in tensors):
+        raise ForwardModeError(f"{short(name_of(func))} under autocast")
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        raise CannotStackError("gradients are taken inside the function")
+
+
+def _fits(func: Any, tensors: list[Tensor], args: Any) -> bool:
+    """Whether all floating-point arguments have one precision, and are real unless the operator is linear."""
+    dtypes = {t.dtype for t in tensors if has_tangents(t)}
+    if len(dtypes) != 1:
+        return False
+    return func in LINEAR or not (dtypes.pop().is_complex or any(isinstance(a, complex) for a in args))
+
+
+def is_moving(value: Any) -> bool:
+    """Whether a value is a stack with a tangent that isn't zero."""
+    return isinstance(value, Stacked) and bool(value.buffer[1:].any())
+
+
+def _leave(func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    """What a function makes of the primal, if that is a constant."""
+    if name in LEAVING and any(map(is_moving, tensors_of((args, kwargs)))):
+        raise LeavesTorchError(name)
+    return func(*map(primal, args), **kwargs)
 
 
 def primal(value: Any) -> Any:
@@ -120,123 +220,8 @@ def primal(value: Any) -> Any:
     return value.buffer[0] if isinstance(value, Stacked) else value
 
 
-def name_of(func: Any) -> str:
-    """What a function is called in messages."""
-    return getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or str(func)
-
-
 @cache
-def load_formulas() -> None:
-    """Import torch's formulas for forward mode, which torch itself still scripts, without a warning to the user."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
-        importlib.import_module("torch._decomp.decompositions_for_jvp")
-
-
-def _by_functorch(func: Any, args: Any, kwargs: Any) -> Any:
-    """Differentiate one function by `vmap(jvp)`: the rule of everything without a rule."""
-    note_fallback(name_of(func))
-    load_formulas()
-    leaves, tree = pytree.tree_flatten((args, kwargs))
-    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Stacked)]
-    stacks = [leaves[i].buffer for i in places]
-    mutates = _mutates_first(func)
-    if mutates and places[0] != 0:
-        raise NoRuleError(f"{name_of(func)} writes a stacked tensor into a plain one")
-
-    def call(*values: Tensor) -> Any:
-        filled = list(leaves)
-        for place, value in zip(places, values, strict=True):
-            filled[place] = value.clone() if mutates and place == places[0] else value
-        positional, named = pytree.tree_unflatten(filled, tree)
-        result = func(*positional, **named)
-        return positional[0] if mutates and not isinstance(result, Tensor) else result
-
-    primals = tuple(s[0] for s in stacks)
-    with sdpa_kernel(SDPBackend.MATH):
-        value = call(*primals)
-        directions = _directions(_tensors_only(call), primals, tuple(s[1:] for s in stacks), name_of(func))
-    result = _zip_stacks(value, directions)
-    if mutates and isinstance(leaves[places[0]], Stacked):
-        leaves[places[0]].buffer.copy_(result.buffer)
-        return leaves[places[0]]
-    return result
-
-
-def _directions(call: Callable[..., Any], primals: tuple[Tensor, ...], lanes: tuple[Tensor, ...], name: str) -> Any:
-    """The tangents of a function's outputs.
-
-    Raises:
-        ForwardModeError: If torch's forward mode passes over the function, as it does over torchvision's own operators.
-    """
-
-    def along(*tangents: Tensor, strict: bool) -> Any:
-        return torch.func.jvp(call, primals, tangents, strict=strict)[1]
-
-    try:
-        return torch.func.vmap(partial(along, strict=True))(*lanes)
-    except RuntimeError as error:
-        if "strict=True" not in str(error):
-            raise
-    directions = torch.func.vmap(partial(along, strict=False))(*lanes)
-    still = [not bool(d.any()) for d in directions]
-    if any(a and b for a, b in zip(still, _are_differentiable(call, primals), strict=True)):
-        raise ForwardModeError(name)
-    return directions
-
-
-def _are_differentiable(call: Callable[..., Any], primals: Sequence[Tensor]) -> list[bool]:
-    """Whether torch's reverse mode sees that each output depends on the inputs."""
-    with torch.enable_grad():
-        return [out.requires_grad for out in call(*(p.detach().clone().requires_grad_() for p in primals))]
-
-
-def _mutates_first(func: Any) -> bool:
-    name = getattr(func, "__name__", "")
-    in_place = name.endswith("_") and not name.endswith("__")
-    return (
-        in_place
-        or name == "__setitem__"
-        or (name.startswith("__i") and name not in ("__index__", "__invert__", "__int__"))
-    )
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dtype.is_floating_point
-
-
-def _tensors_only(call: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *values: [leaf for leaf in pytree.tree_leaves(call(*values)) if _is_real(leaf)]
-
-
-def _zip_stacks(value: Any, directions: list[Tensor]) -> Any:
-    leaves, tree = pytree.tree_flatten(value)
-    lanes = iter(directions)
-    joined = [Stacked(torch.cat([leaf[None], next(lanes)])) if _is_real(leaf) else leaf for leaf in leaves]
-    return pytree.tree_unflatten(joined, tree)
-
-
-def note_fallback(name: str) -> None:
-    """Tell the innermost :func:`record_fallbacks` about a function without a rule."""
-    found = _fallbacks.get()
-    if found is not None:
-        found.append(name)
-
-
-@contextmanager
-def record_fallbacks() -> Iterator[list[str]]:
-    """Collect the names of functions that have no stacked rule, in the order of their calls.
-
-    Examples:
-        >>> from lee.stacked import pushforward
-        >>> with record_fallbacks() as names:
-        ...     _ = pushforward(torch.special.i0e, torch.ones(1, 2), torch.ones(1, 1, 2))
-        >>> len(names)
-        1
-    """
-    names: list[str] = []
-    token = _fallbacks.set(names)
-    try:
-        yield names
-    finally:
-        _fallbacks.reset(token)
+def is_writer(func: Any) -> bool:
+    """Whether an operator writes into one of its arguments."""
+    schema = getattr(func, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
