@@ -121,10 +121,12 @@ def batches_of(images: Tensor | Iterable[Any]) -> Iterator[Tensor]:
 
 
 def _gram(derivatives: Tensor) -> Tensor:
-    """Inner products of (K, N, ...) over the output, divided by its dimension: (N, K, K), float64."""
+    """Inner products of (K, N, ...) over the output, divided by its dimension: (N, K, K), float64; real parts of complex ones."""
     flat = derivatives.flatten(2) if derivatives.ndim > 2 else derivatives[..., None]
+    dim = flat.shape[-1]
+    flat = torch.view_as_real(flat).flatten(2) if flat.is_complex() else flat
     wide = flat.to("cpu" if flat.device.type == "mps" else flat.device).double()
-    return torch.einsum("and,bnd->nab", wide, wide).cpu() / wide.shape[-1]
+    return torch.einsum("and,bnd->nab", wide, wide).cpu() / dim
 
 
 def equivariance_gram(

@@ -330,3 +330,85 @@ def test_layers_of_what_leaves_torch_are_refused_or_right() -> None:
     with quietly(), pytest.raises(lee.LeeError) as raised:
         lee.layerwise(model, images(), "brightness", output="logits")
     assert len(str(raised.value)) < 600
+
+
+def unit(z: Tensor) -> Tensor:
+    v = torch.fft.rfft(CONV(z).tanh().mean((2, 3))).abs()
+    return v / v.norm(dim=1, keepdim=True).detach()
+
+
+def test_an_image_at_which_nothing_changes_is_no_proof() -> None:
+    """The first image is saturated; the check goes on to one that is not."""
+
+    def model(z: Tensor) -> Tensor:
+        return (unit(z) + 60 * (z.mean((1, 2, 3)) > 0.6).to(z)[:, None]).sigmoid()
+
+    x = images()
+    x[0], x[1:] = x[0] * 0.1 + 0.8, x[1:] * 0.5
+    agrees(model, x, "brightness")
+
+
+def test_images_that_interact_are_checked_together() -> None:
+    def model(z: Tensor) -> Tensor:
+        v = torch.fft.rfft(CONV(z).tanh().mean((2, 3))).abs()
+        v = v - v.mean(0, keepdim=True)
+        return v / (v.norm(dim=1, keepdim=True).detach() + 1e-3)
+
+    known = truth(model, images(), "brightness")
+    with quietly():
+        found = lee.lie_derivative(model, images(), "brightness", output="logits", chunk=4)
+    assert float((found - known).norm()) < 1e-5 * float(known.norm())
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e5])
+def test_a_generator_of_little_effect_is_checked_beside_one_of_much(scale: float) -> None:
+    def model(z: Tensor) -> Tensor:
+        return scale * z.mean((1, 2, 3))[:, None] + unit(z)
+
+    x = images()
+    options = {"output": "logits", "boundary": "circular", "progress": False}
+    with quietly():
+        both = lee.equivariance_gram(model, x, generators=["translation_x", "brightness"], **options)  # type: ignore[arg-type]
+        alone = lee.local_equivariance_error(model, x, "translation_x", **options)  # type: ignore[arg-type]
+    assert both.lee("translation_x").value == pytest.approx(alone.value, rel=1e-3)
+
+
+def test_differences_take_steps_that_other_images_allow() -> None:
+    """A piecewise linear model looks steady at any step around one image; at others a large one crosses its kinks."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(768, 64), nn.ReLU(), nn.Linear(64, 3)).double().eval()
+    x = images(16)
+    known = lee.lie_derivative(net, x, "rotation", output="logits")
+    with quietly():
+        found = lee.lie_derivative(lambda z: torch.from_numpy(net(z).detach().numpy()), x, "rotation", output="logits")
+    assert float((found - known).norm()) < 1e-5 * float(known.norm())
+
+
+def test_complex_outputs_count_with_their_whole_size() -> None:
+    def model(z: Tensor) -> Tensor:
+        return torch.fft.fft(z.square().mean((2, 3)))
+
+    x = images()
+    derivative = lee.lie_derivative(model, x, "scale", output="logits")
+    found = lee.local_equivariance_error(model, x, "scale", output="logits", progress=False)
+    assert found.value == pytest.approx(float(derivative.abs().square().mean()), rel=1e-9)
+
+
+def test_outputs_without_a_derivative_are_refused() -> None:
+    for model, said in ((lambda z: z.mean((2, 3)).argmax(1), "no derivative"), (lambda z: z[:, :0], "empty")):
+        with pytest.raises(lee.InputError, match=said):
+            lee.lie_derivative(model, images(), "scale", output="logits")
+
+
+def test_a_backward_pass_that_is_half_the_derivative_is_not_verified() -> None:
+    class Half(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return x.square()
+
+        @staticmethod
+        def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+            return gradient / 2
+
+    with pytest.raises(lee.VerificationError):
+        lee.lie_derivative(lambda z: Half.apply(z).mean((2, 3)), images(), "scale", output="logits", mode="reverse")  # type: ignore[no-untyped-call]

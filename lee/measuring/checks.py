@@ -35,6 +35,10 @@ def check_input(model: Callable[..., Any], x: Any, *, image: bool) -> None:
     """
     if not isinstance(x, Tensor):
         raise InputError(f"Inputs must be a torch tensor, not {type(x).__name__}; use torch.as_tensor(...).")
+    if x.is_meta or x.layout != torch.strided or x.is_nested:
+        raise InputError(
+            f"Inputs must be dense tensors with data, not {x.layout} on {x.device}; use .to_dense() or real images."
+        )
     if image and x.ndim != 4:
         raise InputError(f"Images must have shape (N, C, H, W); got {tuple(x.shape)}. Add a batch axis with x[None].")
     if not x.dtype.is_floating_point:
@@ -114,4 +118,15 @@ def check_shape(value: Tensor, n: int) -> None:
     if value.ndim == 0 or len(value) != n:
         raise InputError(
             f"The output must have one entry per input along its first axis; {n} inputs gave shape {tuple(value.shape)}."
+        )
+    if value.numel() == 0:
+        raise InputError(f"The output is empty: shape {tuple(value.shape)}.")
+    if not value.is_floating_point() and not value.is_complex():
+        raise InputError(
+            f"The output holds {value.dtype}, which has no derivative; measure the scores that it was computed from (before an "
+            "argmax or a comparison)."
+        )
+    if value.layout != torch.strided:
+        raise InputError(
+            f"The output is a {value.layout} tensor; select a dense one with output=lambda o: o.to_dense()."
         )

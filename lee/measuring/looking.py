@@ -111,12 +111,31 @@ def _look_at_batch(function: Function, x: Tensor) -> None:
     else:
         function.interacts = _differ(both[:1], one, eps**0.5)
     if function.interacts:
-        warnings.warn(
-            "The output for an image depends on the other images of its batch (batch statistics in eval mode?), so the "
-            "number depends on `chunk`, the images per pass; chunk=1 measures each image alone.",
-            BatchInteractionWarning,
-            stacklevel=5,
-        )
+        _warn_of_batch()
+
+
+def look_at_chunk(function: Function, x: Tensor, value: Tensor) -> None:
+    """Find out whether the first of many images (n, ...) has another value among them than alone, and warn.
+
+    Args:
+        function: That :func:`look` has seen.
+        x: A chunk.
+        value: Its values, as they were pushed.
+    """
+    if function.interacts or function.random or function.changes:
+        return
+    if _differ(value[:1], function.value(x[:1]), 10 * _eps(value) ** 0.5):
+        function.interacts = True
+        _warn_of_batch()
+
+
+def _warn_of_batch() -> None:
+    warnings.warn(
+        "The output for an image depends on the other images of its batch (batch statistics in eval mode?), so the "
+        "number depends on `chunk`, the images per pass; chunk=1 measures each image alone.",
+        BatchInteractionWarning,
+        stacklevel=6,
+    )
 
 
 def _eps(value: Tensor) -> float:

@@ -1,7 +1,7 @@
 """Tangents pushed through a function, chunk after chunk, in the way that was verified on the first images."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -9,13 +9,15 @@ from torch import Tensor
 from lee.errors import InputError
 from lee.measuring.checks import check_shape
 from lee.measuring.function import Function
-from lee.measuring.looking import look
+from lee.measuring.judgement import NOTHING, Verification
+from lee.measuring.looking import look, look_at_chunk
 from lee.measuring.reference import generic
-from lee.measuring.verification import Verification, Way, fell_back, verified
+from lee.measuring.verification import Way, fell_back, verified
 from lee.stacked import by_differences, by_dual_numbers, pushed, record_fallbacks
 from lee.stacked.tensor import note_fallback
 
 Tangents = Callable[[Tensor], Tensor]
+TRIED = 4  # images, until one changes
 
 
 def push(function: Function, x: Tensor, tangents: Tensor, way: Way) -> tuple[Tensor, Tensor | None]:
@@ -62,6 +64,7 @@ class Pushing:
     verify: bool = True
     way: Way | None = None
     verification: Verification | None = None
+    _looked: bool = field(default=False, repr=False)
 
     def start(self, x: Tensor, tangents: Tangents) -> None:
         """Look at the function, and choose a way that agrees with its values; does nothing the second time.
@@ -81,7 +84,16 @@ class Pushing:
             return
         points = generic(x[:2])
         value = look(self.function, points)
-        self.way, self.verification = self._verified(points[:1], value, tangents, self.mode)
+        if self.function.interacts:
+            point, value = points, self.function.value(points)
+            self.way, self.verification = self._verified(point, value, tangents(point), self.mode)
+            return
+        for i in range(min(len(x), TRIED)):  # where nothing changes there is nothing to compare
+            point = points[:1] if i == 0 else generic(x[i : i + 1])
+            value = value if i == 0 else self.function.checked(point)
+            self.way, self.verification = self._verified(point, value, tangents(point), self.mode)
+            if self.verification.note != NOTHING:
+                return
 
     def chunk(self, chunk: int | None) -> int | None:
         """Images per pass: one where each must meet the same random numbers."""
@@ -108,6 +120,9 @@ class Pushing:
             )
         check_shape(value, len(x))
         self.function.refuse(~torch.isfinite(value), "output", x)
+        if self.verify and not self._looked and len(x) > 2:  # some images interact only where there are many
+            look_at_chunk(self.function, x, value)
+            self._looked = True
         self.function.refuse(~torch.isfinite(lanes).all(0), "derivative", x)
         return value, lanes
 
@@ -115,10 +130,7 @@ class Pushing:
         """These images take another way than the first ones did: it has not been checked."""
         mode = "unstacked" if self.mode == "auto" else "dual"
         point = generic(x[:1])
-        value = self.function.value(point)
-        self.way, self.verification = self._verified(point, value, lambda z: tangents[:, :1], mode)
+        self.way, self.verification = self._verified(point, self.function.value(point), tangents[:, :1], mode)
 
-    def _verified(self, point: Tensor, value: Tensor, tangents: Tangents, mode: str) -> tuple[Way, Verification]:
-        return verified(
-            self.function, point, value, tangents, lambda z, v, way: push(self.function, z, v, way)[1], mode
-        )
+    def _verified(self, point: Tensor, value: Tensor, along: Tensor, mode: str) -> tuple[Way, Verification]:
+        return verified(self.function, point, value, along, lambda z, v, way: push(self.function, z, v, way)[1], mode)

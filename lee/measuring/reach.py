@@ -5,6 +5,7 @@ arguments do.
 """
 
 import types
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 _DEPTH = 6  # a function that calls a function that holds a list of modules, and the like
-_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "builtins", "lee")
+_MANY = 1000  # a longer collection is data
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "builtins", "functools", "lee")
+_PLAIN = (Tensor, bool, int, float, complex, str, bytes, type(None))
 
 
 def reached(*callables: Any) -> list[nn.Module]:
@@ -57,10 +60,9 @@ def _parts_of_module(module: nn.Module) -> Iterator[Any]:
     if isinstance(module, torch.jit.ScriptModule):
         return
     for name, value in module.__dict__.items():
-        if name not in ("_modules", "_parameters", "_buffers") and not isinstance(value, Tensor | bool | int | str):
+        if name not in ("_modules", "_parameters", "_buffers") and not isinstance(value, _PLAIN):
             yield value
-    if not _is_library(type(module).__module__):
-        yield type(module).forward
+    yield from _parts_of_class(type(module))
 
 
 def _parts(value: Any) -> Iterable[Any]:
@@ -70,20 +72,34 @@ def _parts(value: Any) -> Iterable[Any]:
         return [value.__self__, value.__func__]
     if isinstance(value, types.FunctionType):
         return _parts_of_function(value)
+    if isinstance(value, weakref.ref):
+        return [value()]
     if isinstance(value, Mapping):
-        return value.values() if len(value) < 1000 else []
+        return value.values() if len(value) < _MANY else []
     if isinstance(value, Sequence | Set | deque) and not isinstance(value, str | bytes | range):
-        return value if len(value) < 1000 else []
-    if isinstance(value, Tensor | type | types.ModuleType) or _is_library(type(value).__module__):
+        return value if len(value) < _MANY else []
+    if isinstance(value, (types.ModuleType, type, *_PLAIN)):
         return []
-    own = list(vars(value).values()) if hasattr(value, "__dict__") else []
-    call = type(value).__dict__.get("__call__")
-    return [*own, call] if isinstance(call, types.FunctionType) else own
+    slots = [n for c in type(value).__mro__ for n in _names_in(c.__dict__.get("__slots__", ()))]
+    own = [getattr(value, n, None) for n in slots] + list(getattr(value, "__dict__", {}).values())
+    return [*own, *_parts_of_class(type(value))]
+
+
+def _parts_of_class(kind: type) -> Iterator[Any]:
+    """Methods and class attributes of a user's class and of those that it derives from."""
+    for base in kind.__mro__:
+        if not _is_library(base.__module__):
+            for value in vars(base).values():
+                inner = getattr(value, "__func__", None) or getattr(value, "fget", None)
+                yield inner if inner is not None else value
+
+
+def _names_in(slots: Any) -> Iterable[str]:
+    return [slots] if isinstance(slots, str) else slots
 
 
 def _parts_of_function(function: types.FunctionType) -> Iterator[Any]:
-    if _is_library(function.__module__):
-        return
+    """What a function holds; the globals that it names only if it is no library's (whose wrappers hold a user's functions)."""
     yield getattr(function, "__wrapped__", None)
     yield from function.__defaults__ or ()
     yield from (function.__kwdefaults__ or {}).values()
@@ -92,6 +108,8 @@ def _parts_of_function(function: types.FunctionType) -> Iterator[Any]:
             yield cell.cell_contents
         except ValueError:  # not filled yet
             continue
+    if _is_library(function.__globals__.get("__name__")):
+        return
     names = set(_names(function.__code__))
     for name in names:
         value = function.__globals__.get(name)

@@ -1,5 +1,6 @@
 """Central differences of a plain function at one generic image: what a derivative is held against."""
 
+import math
 from functools import cached_property
 
 import torch
@@ -24,13 +25,30 @@ def generic(x: Tensor) -> Tensor:
     return x + DITHER * (low + (high - low) * noise - x)
 
 
-def combined(tangents: Tensor) -> Tensor:
-    """One random combination (1, N, ...) of K tangents (K, N, ...), each counted with the same norm."""
+def weights_of(tangents: Tensor, lanes: Tensor | None) -> Tensor:
+    """Signs and sizes (K,) of a combination of K tangents (K, N, ...) that counts each with the same change of the output.
+
+    Where a model hardly answers to one generator, an error there would drown beside the others. Lanes that are smaller
+    than rounding leaves them are not enlarged further.
+
+    Args:
+        tangents: The tangents.
+        lanes: What was pushed along them, (K, N, ...); None counts the tangents themselves with the same norm.
+    """
     random = torch.Generator().manual_seed(1)
-    weights = torch.randn(len(tangents), generator=random, dtype=torch.float32).to(tangents)
-    sizes = tangents.flatten(1).norm(dim=1)
-    weights = torch.where(sizes > 0, weights / sizes, 0)
-    return torch.einsum("k,k...->...", weights, tangents)[None]
+    signs = torch.randint(0, 2, (len(tangents),), generator=random) * 2.0 - 1
+    sizes = (tangents if lanes is None else lanes).detach().flatten(1).abs().double().norm(dim=1).cpu()
+    if not bool(torch.isfinite(sizes).all()) or not bool(sizes.any()):
+        sizes = tangents.flatten(1).double().norm(dim=1).cpu()
+        lanes = None
+    floor = 0.0 if lanes is None else torch.finfo(lanes.dtype).eps ** 0.5 / 3 * float(sizes.max())
+    sizes = sizes.clamp(min=floor)
+    return torch.where(sizes > 0, signs * sizes.max() / sizes.clamp(min=1e-300), 0)
+
+
+def combined(tangents: Tensor, weights: Tensor) -> Tensor:
+    """The combination (1, N, ...) of K tangents or lanes (K, N, ...)."""
+    return torch.einsum("k,k...->...", weights.to(tangents.device, tangents.dtype), tangents)[None]
 
 
 class Reference:
@@ -38,7 +56,7 @@ class Reference:
 
     Args:
         function: The function.
-        x: One image at a generic point, (1, ...).
+        x: One image at a generic point, (1, ...), or two that interact.
         v: A tangent of the same shape.
         plain: The function's value at `x`.
 
@@ -73,7 +91,7 @@ class Reference:
         if function.random or function.interacts or function.changes:
             values = function.in_double(above), function.in_double(below)
         else:
-            values = function.in_double(torch.cat([above, below])).split(1)
+            values = function.in_double(torch.cat([above, below])).split(len(above))
         return values
 
     def slope(self, step: float, v: Tensor | None = None) -> Tensor:
@@ -119,8 +137,10 @@ class Reference:
 
     @cached_property
     def best(self) -> tuple[Tensor, float, float]:
-        """The slope at the step that a neighbour agrees best with, how far that is (or rounding, if that is more), and the step.
+        """The slope at a step that a neighbour agrees with, how far that is (or rounding, if that is more), and the step.
 
+        It is the usual step, or the smallest whose neighbour is nearly as close as any: larger ones cross more kinks at other
+        images.
         Steps that are too small for a function with stairs (rounding, quantised weights) give exactly zero; they say nothing
         where larger ones don't.
         """
@@ -131,7 +151,10 @@ class Reference:
         kept = range(first, len(table))
         noises = {i: min(float((table[i] - table[j]).norm()) for j in (i - 1, i + 1) if j in kept) for i in kept}
         noises = {i: max(n, self.rounding(steps[i])) for i, n in noises.items()}
-        chosen = min(noises, key=noises.__getitem__)
+        quietest = min(noises, key=noises.__getitem__)
+        enough = max(3 * noises[quietest], 1e-6 * float(table[quietest].norm()))
+        usual = steps.index(self.steps[0])
+        chosen = usual if noises.get(usual, math.inf) <= enough else min(i for i, n in noises.items() if n <= enough)
         return table[chosen], noises[chosen], steps[chosen]
 
     @cached_property

@@ -47,8 +47,8 @@ class ModuleState:
 
     def __init__(self, roots: Sequence[nn.Module], before: "ModuleState | None" = None) -> None:
         everything = all_modules(roots)
-        self._scripted = [(m, m.training) for m in everything if isinstance(m, torch.jit.ScriptModule)]
-        modules = [m for m in everything if not isinstance(m, torch.jit.ScriptModule)]  # scripted: no dictionary
+        self._scripted = [(m, m.training) for m in everything if _is_scripted(m) and hasattr(m, "training")]
+        modules = [m for m in everything if not _is_scripted(m)]  # scripted: no dictionary
         values = [v for m in modules for v in m.__dict__.values()]
         self._dictionaries = [(m.__dict__, dict(m.__dict__), "") for m in modules] + [
             (v, dict(v), name) for m in modules for name, v in m.__dict__.items() if isinstance(v, dict)
@@ -56,6 +56,8 @@ class ModuleState:
         self._collections = [(v, type(v)(v)) for v in values if type(v) in (list, set, deque)]
         parameters = _unique(p for m in everything for p in m.parameters(recurse=False))
         buffers = _unique(b for m in everything for b in m.buffers(recurse=False))
+        buffers += _unique(t for v in values for t in _tensors_in(v) if not isinstance(t, nn.Parameter))
+        self._gradients = [(p, p.grad, None if p.grad is None else p.grad.clone()) for p in parameters]
         small = sum(p.nbytes for p in parameters) <= KEPT
         known = {id(t): kept for t, kept in before._tensors} if before is not None else {}
         self._tensors: list[tuple[Tensor, Tensor]] = [
@@ -64,12 +66,12 @@ class ModuleState:
         ]
 
     def changed(self) -> bool:
-        """Whether any parameter or buffer has another value, or a module other ones."""
-        registers = [(d, b) for d, b, _ in self._dictionaries if any(isinstance(v, Tensor) for v in d.values())]
-        return any(
-            d.keys() != before.keys() or any(d[k] is not v for k, v in before.items() if isinstance(v, Tensor))
-            for d, before in registers
-        ) or any(not _equal(t, kept) for t, kept in self._tensors)
+        """Whether any parameter, buffer or attribute is another one or has another value."""
+        return (
+            any(d.keys() != b.keys() or any(d[k] is not v for k, v in b.items()) for d, b, _ in self._dictionaries)
+            or any(len(values) != len(earlier) for values, earlier in self._collections)
+            or any(not _equal(t, kept) for t, kept in self._tensors)
+        )
 
     def restore(self, *, hooks: bool = True) -> None:
         """Put everything back; without `hooks`, all but the hooks that this package has registered since."""
@@ -91,10 +93,26 @@ class ModuleState:
                 # Past autograd's version counter: as if nothing had been written.
                 tensor.data = kept.clone() if tensor.shape != kept.shape else tensor.data
                 tensor.data.copy_(kept)
+        for parameter, gradient, kept_gradient in self._gradients:
+            parameter.grad = gradient
+            if gradient is not None and kept_gradient is not None and not _equal(gradient, kept_gradient):
+                gradient.data.copy_(kept_gradient)
 
 
 def _is_ours(hook: Any) -> bool:
     return str(getattr(hook, "__module__", "")).startswith("lee.")
+
+
+def _is_scripted(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+def _tensors_in(value: Any) -> list[Tensor]:
+    """A tensor, or those in a list, tuple or dictionary."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    values = value if isinstance(value, list | tuple) else [value]
+    return [v for v in values if isinstance(v, Tensor) and not v.is_sparse and not v.is_meta]
 
 
 def _unique(tensors: Iterator[Tensor]) -> list[Tensor]:
@@ -149,7 +167,7 @@ class _Registers:
     """The dictionaries of modules that hold tensors."""
 
     def __init__(self, roots: Sequence[nn.Module]) -> None:
-        modules = [m for m in all_modules(roots) if not isinstance(m, torch.jit.ScriptModule)]
+        modules = [m for m in all_modules(roots) if not _is_scripted(m)]
         self.dictionaries: list[dict[str, Any]] = [d for m in modules for d in (m.__dict__, m._parameters, m._buffers)]
         self._before = [dict(d) for d in self.dictionaries]
 
@@ -163,4 +181,4 @@ def convertible(roots: Sequence[nn.Module]) -> bool:
     """Whether :func:`in_double` can convert modules: none is scripted, and their parameters are small enough."""
     modules = all_modules(roots)
     size = sum(p.nbytes for p in _unique(p for m in modules for p in m.parameters(recurse=False)))
-    return size <= KEPT and not any(isinstance(m, torch.jit.ScriptModule) for m in modules)
+    return size <= KEPT and not any(map(_is_scripted, modules))

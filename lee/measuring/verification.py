@@ -14,28 +14,21 @@ F'(x) and F'(x) F''(x)*, Advances in Engineering Software, 1982).
 derivative is a choice among several, and all of them are right.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from lee.errors import InputError, LeavesTorchWarning, VerificationError, VerificationWarning
+from lee.errors import InputError, LeavesTorchWarning, LeeError, VerificationError, VerificationWarning
 from lee.measuring.function import Function
-from lee.measuring.reference import Reference, combined, flat
+from lee.measuring.judgement import DENSE, NAMES, Verification, judged, steady
+from lee.measuring.reference import Reference, combined, flat, weights_of
 from lee.memory import is_shortage
 from lee.stacked import LeavesTorchError, record_fallbacks
 from lee.stacked.tensor import note_fallback
-
-TIGHT = 3e-3  # relative deviation that single precision and kinks explain; a thirtieth of it in double precision
-ROUGH = 0.1  # relative deviation beyond which a number is not called verified
-_NAMES = {
-    "forward": "forward mode", "dual": "torch's dual numbers", "reverse": "backward passes", "differences": "central differences",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,103 +49,103 @@ class Way:
 Push = Callable[[Tensor, Tensor, Way], Tensor | None]
 
 
-@dataclass(frozen=True)
-class Verification:
-    """What a check has shown.
+class _Trial:
+    """Ways of differentiating tried at one generic point, along one combination of the tangents."""
 
-    Args:
-        mode: How the number was computed, as in :class:`Way`.
-        deviation: `‖p - d‖` relative to the larger of both, `p` the pushed tangent and `d` the differences.
-        noise: Error of the differences, relative to them, as far as it was estimated.
-        precision: Dtype in which the differences were taken.
-        verified: Whether they agree as well as they can.
-        note: What else there is to know.
-    """
+    def __init__(self, function: Function, point: Tensor, value: Tensor, along: Tensor, push: Push) -> None:
+        self.function, self.point, self.value, self.along, self._push = function, point, value, along, push
+        self._weights: Tensor | None = None
 
-    mode: str
-    deviation: float
-    noise: float
-    precision: str
-    verified: bool
-    note: str = ""
+    def pushed(self, way: Way) -> Tensor:
+        """The combination of what is pushed along each tangent; zero for an output that does not depend on the image."""
+        lanes = self._push(self.point, self.along, way)
+        if lanes is None:
+            return torch.zeros_like(self.value)
+        if self._weights is None:  # the first lanes that there are
+            self._weights = weights_of(self.along, lanes)
+        return combined(lanes, self._weights)[0]
 
-    def __str__(self) -> str:
-        way = _NAMES.get(self.mode, self.mode)
-        if self.verified and self.mode == "differences":
-            text = f"verified: {way} of the function in {self.precision}, steady to {self.noise:.1g}"
-        elif self.verified:
-            text = f"verified: {way} and differences of the function in {self.precision} agree to {self.deviation:.1g}"
-        else:
-            text = f"not verified: {way} and differences of the function in {self.precision} are {self.deviation:.1g} apart"
-        return f"{text}; {self.note}" if self.note else text
-
-    def row(self) -> dict[str, Any]:
-        """As flat columns for tables and JSON."""
-        return {
-            "verified": self.verified,
-            "verified_mode": self.mode,
-            "verified_deviation": self.deviation if math.isfinite(self.deviation) else None,
-            "verified_precision": self.precision,
-        }
+    @cached_property
+    def reference(self) -> Reference:
+        """The differences along the same combination."""
+        if self._weights is None:
+            self._weights = weights_of(self.along, None)
+        return Reference(self.function, self.point, combined(self.along, self._weights)[0], self.value)
 
 
 def verified(
-    function: Function, point: Tensor, value: Tensor, tangents: Callable[[Tensor], Tensor], push: Push, mode: str
+    function: Function, point: Tensor, value: Tensor, along: Tensor, push: Push, mode: str
 ) -> tuple[Way, Verification]:
     """The first way of differentiating in a mode that agrees with the function's values, and how well.
 
     Args:
         function: The function; see :func:`lee.measuring.look`.
-        point: One image at a generic point, (1, ...), see :func:`lee.measuring.generic`.
+        point: One image at a generic point, (1, ...), see :func:`lee.measuring.generic`, or two that interact.
         value: The function's value there.
-        tangents: From images to K tangents (K, N, ...).
-        push: From an image (1, ...), a tangent (1, 1, ...) and a way to the pushed tangent (1, 1, ...), in any dtype; None for an
-            output that does not depend on the image.
+        along: K tangents there, (K, 1, ...).
+        push: From an image, tangents and a way to the pushed tangents, in any dtype; None for an output that does not depend
+            on the image.
         mode: `"auto"`, `"unstacked"` (all but a stacked pass), or one of the modes of :class:`Way`.
 
     Raises:
         VerificationError: If no way agrees.
         InputError: If no way can be taken at all.
     """
-    v = combined(tangents(point))
-    reference = Reference(function, point, v[0], value)
+    trial = _Trial(function, point, value, along, push)
     failures: list[tuple[str, float]] = []
     errors: list[Exception] = []
     left: LeavesTorchError | None = None
     names: list[str] = []
-    for way in _ways(mode, function, reference):
+    for way in _ways(mode, trial):
         if left is not None and way.mode != "differences":
             continue  # no derivative can follow; differences are exact enough, and cheaper than backward passes
-        try:
-            with record_fallbacks() as without_rule:
-                pushed = push(point, v, way)
+        if way.mode == "differences":
+            found = steady(trial.reference)
+        else:
+            try:
+                with record_fallbacks() as without_rule:
+                    p = trial.pushed(way)
+            except Exception as error:  # this way can't be taken; what the model itself raises came up above
+                if is_shortage(error):
+                    raise
+                errors.append(error)
+                left = error if isinstance(error, LeavesTorchError) else left
+                continue
             names += without_rule
             if fell_back(without_rule):  # what was checked is what will be done
                 way = Way("dual")
-        except Exception as error:  # this way can't be taken; what the model itself raises came up above
-            if is_shortage(error):
-                raise
-            errors.append(error)
-            left = error if isinstance(error, LeavesTorchError) else left
-            continue
-        p = torch.zeros_like(reference.plain) if pushed is None else pushed[0]
-        found = judged(reference, p, way.mode, lambda way=way: push(point, v, replace(way, double=True)))  # type: ignore[misc]
+            found = judged(trial.reference, p, way.mode, lambda way=way: trial.pushed(replace(way, double=True)))  # type: ignore[misc]
+            if found is None:
+                failures.append((NAMES[way.mode], float(flat(p).norm())))
         if found is not None:
             break
-        failures.append((_NAMES[way.mode], float(flat(p).norm())))
     else:
-        if not failures:
-            raise errors[0]
-        raise _failure(reference, failures, names, mode)
+        if not failures and errors:
+            raise _untaken(errors[0])
+        raise _failure(trial.reference, failures, names, mode)
     _tell(names, errors, way)
     if left is not None:
         warnings.warn(f"{left} Central differences were taken.", LeavesTorchWarning, stacklevel=5)
     if failures:
-        others = " and ".join(name for name, _ in failures)
-        found = replace(found, note=f"{others} disagreed with the function's values")
+        others = ", ".join(name for name, _ in failures)
+        note = f"{others} disagreed with the function's values"
+        found = replace(found, note=f"{found.note}; {note}" if found.note else note)
     if not found.verified:
         warnings.warn(f"The number is {found}.", VerificationWarning, stacklevel=5)
     return way, found
+
+
+def _untaken(error: Exception) -> Exception:
+    """Why no way could be taken, in a sentence."""
+    if isinstance(error, LeeError):
+        return error
+    said = str(error).strip().splitlines()
+    reason = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+    found = InputError(
+        f"The model runs, but can't be differentiated in this mode ({reason}). Use mode='auto' or 'differences'."
+    )
+    found.__cause__ = error
+    return found
 
 
 def fell_back(names: Sequence[str]) -> bool:
@@ -166,12 +159,13 @@ def _tell(names: Sequence[str], errors: Sequence[Exception], way: Way) -> None:
         note_fallback(name)
     if errors and way.mode in ("reverse", "differences"):
         note_fallback(
-            f"whole function by {'backward passes' if way.mode == 'reverse' else _NAMES[way.mode]} ({errors[0]})"
+            f"whole function by {'backward passes' if way.mode == 'reverse' else NAMES[way.mode]} ({errors[0]})"
         )
 
 
-def _ways(mode: str, function: Function, reference: Reference) -> Iterator[Way]:
-    if mode == "reverse" and function.interacts:
+def _ways(mode: str, trial: _Trial) -> Iterator[Way]:
+    interacts = trial.function.interacts
+    if mode == "reverse" and interacts:
         raise InputError(
             "mode='reverse' needs an output that depends on its own image alone; the images of a batch interact here. Use "
             "mode='forward'."
@@ -180,74 +174,14 @@ def _ways(mode: str, function: Function, reference: Reference) -> Iterator[Way]:
         yield Way("forward")
     if mode in ("auto", "forward", "unstacked", "dual"):
         yield Way("dual")
-    if mode == "reverse" or (mode in ("auto", "unstacked") and not function.interacts):
+    backward = mode == "reverse" or (mode in ("auto", "unstacked") and not interacts)
+    dense = trial.value[0].numel() > DENSE and mode != "reverse"  # one pass for each entry of the output
+    if backward and not dense:
         yield Way("reverse")
     if mode in ("auto", "unstacked", "differences"):
-        yield Way("differences", reference.best[2], reference.double)
-
-
-def judged(reference: Reference, p: Tensor, mode: str, in_double: Callable[[], Tensor | None]) -> Verification | None:
-    """Whether a pushed tangent agrees with the differences; None if it does not.
-
-    Args:
-        reference: The differences.
-        p: The pushed tangent, of the output's shape.
-        mode: How it was pushed.
-        in_double: Pushes it again in double precision, to tell rounding from a fault.
-    """
-    again = cache(lambda: _in_double(in_double))
-    own = torch.finfo(p.dtype).eps if p.is_floating_point() or p.is_complex() else 1e-7
-    pushed, precise = flat(p), reference.dtype == torch.float64
-    precision = str(reference.dtype).removeprefix("torch.")
-    tight = TIGHT if own > 1e-12 else TIGHT / 30
-    if mode != "differences" and bool(pushed.any()):
-        for step in reference.steps:
-            slope = reference.slope(step)
-            deviation = _relative(pushed, slope)
-            rounded = precise and own > 1e-12 and deviation <= ROUGH
-            if deviation <= tight or (rounded and _agrees_in_double(slope, 0.0, again)):
-                return Verification(mode, deviation, 0.0, precision, True)
-            if deviation > 1:
-                break  # a fault, or rounding of a constant: the whole table tells
-    slope, noise, _ = reference.best
-    gap, scale = float((pushed - slope).norm()), max(float(pushed.norm()), float(slope.norm()))
-    if not math.isfinite(gap):
-        return None
-    if gap == 0:
-        return Verification(mode, 0.0, 0.0, precision, True)
-    deviation, noisy = (gap / scale, noise / scale) if scale > 0 else (0.0, 0.0)
-    noted = f"the differences' own noise is {noisy:.0%}"
-    if gap <= tight * scale + 3 * noise and noise <= 0.3 * scale:
-        return Verification(mode, deviation, noisy, precision, True, noted if noisy > ROUGH else "")
-    # Zero up to rounding, that of the differences themselves included.
-    small = own**0.5 * reference.response + (10 * reference.rounding(reference.best[2]) if mode == "differences" else 0)
-    if gap <= small and noise <= max(small, 0.01 * reference.response):
-        return Verification(mode, 0.0, 0.0, precision, True, "zero beside the response to other changes")
-    if gap <= 3 * noise:
-        return Verification(mode, deviation, noisy, precision, False, noted)
-    if precise and own > 1e-12 and _agrees_in_double(slope, 3 * noise + 1e-8 * reference.response, again):
-        single = str(p.dtype).removeprefix("torch.")
-        good = deviation <= ROUGH
-        note = "" if good else f"{single} is too coarse for this model: measure in double precision"
-        return Verification(mode, deviation, noisy, precision, good, note)
-    return None
-
-
-def _in_double(push: Callable[[], Tensor | None]) -> Tensor | None:
-    """What is pushed in double precision, flat; None where that can't be done."""
-    try:
-        pushed = push()
-    except Exception:  # whatever a user's model may raise when it meets another dtype
-        return None
-    return None if pushed is None else flat(pushed)
-
-
-def _agrees_in_double(slope: Tensor, noise: float, push: Callable[[], Tensor | None]) -> bool:
-    """Whether what is pushed in double precision agrees with a slope: then the rule is right, and the rest is rounding."""
-    found = push()
-    if found is None:
-        return False
-    return float((found - slope).norm()) <= TIGHT * max(float(slope.norm()), float(found.norm())) + noise
+        yield Way("differences", trial.reference.best[2], trial.reference.double)
+    if backward and dense:
+        yield Way("reverse")
 
 
 def _failure(
@@ -267,8 +201,3 @@ def _failure(
         f"central differences of the function's own values give {float(slope.norm()):.3g} ± {noise:.2g}.{ruled} {advice}, or pass "
         "verify=False to see the number all the same."
     )
-
-
-def _relative(a: Tensor, b: Tensor) -> float:
-    scale = max(float(a.norm()), float(b.norm()))
-    return float((a - b).norm()) / scale if scale > 0 else 0.0

@@ -177,7 +177,9 @@ def read(places: Tensor) -> Reading:
     """
     if is_map(places):
         return Reading(Map(), f"channels first on a {places.shape[2]}×{places.shape[3]} grid")
-    slim = places[..., :1] if places.stride(-1) == 0 else places  # channels behind their places: one stands for all
+    slim = (
+        places[..., :1] if places.ndim and places.stride(-1) == 0 else places
+    )  # channels behind their places: one stands for all
     good = finite(slim)
     if not bool(good.any()):
         return _placeless(places)
