@@ -162,8 +162,8 @@ class Slotted:
         Hidden(NET), lambda z: by_a_global(z),
     ],
     ids=[
-        "class attribute", "slots and a weak reference", "no_grad", "autocast", "bound method", "partial", "lambda", "closure", "object", "its method", "global", "hidden",
-        "function of a function",
+        "class attribute", "slots and a weak reference", "no_grad", "autocast", "bound method", "partial", "lambda", "closure",
+        "object", "its method", "global", "hidden", "function of a function",
     ],
 )  # fmt: skip
 def test_training_mode_behind_a_function_is_eval_mode(model: Callable[[Tensor], Tensor]) -> None:
