@@ -84,7 +84,8 @@ def _zero_behind(network: "Network", x: Tensor) -> Tensor:
 
 
 STEPS: dict[str, Step] = {
-    "convolution": lambda n, x: n.conv(x), "its twin": lambda n, x: n.conv(x).tanh(), "other weights": lambda n, x: _moved(n, x, n.first),
+    "convolution": lambda n, x: n.conv(x), "its twin": lambda n, x: n.conv(x).tanh(),
+    "other weights": lambda n, x: _moved(n, x, n.first),
     "and others": lambda n, x: _moved(n, x, n.second), "batch norm": lambda n, x: n.norm(x), "group norm": lambda n, x: n.groups(x),
     "layer norm": lambda n, x: F.layer_norm(x, x.shape[2:]), "softmax": lambda n, x: x.softmax(1), "silu": lambda n, x: F.silu(x),
     "relu_": lambda n, x: (x * 1).relu_(), "celu_": lambda n, x: F.celu(x * 1, inplace=True), "leaky": lambda n, x: F.leaky_relu(x),
