@@ -121,7 +121,7 @@ def test_the_check_is_printed_below_the_numbers_and_kept_in_rows(cli: Any, tmp_p
     assert gram.verification is not None
     assert gram.verification.verified
     shown = cli(*MEASURE)
-    assert "verified: forward mode agrees with differences" in " ".join(shown.stdout.split())
+    assert "verified: forward mode and differences of the function" in " ".join(shown.stdout.split())
     printed = json.loads(cli(*MEASURE, "--json", "--out", "rows.parquet").stdout)
     assert printed["verification"]["verified"] is True
     assert set(printed["verification"]) == set(gram.verification.row())

@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from lee.layerwise.nested import changed, tensors
 from lee.stacked import Stacked
@@ -33,7 +34,9 @@ def added(output: Any, parts: list[Tensor], lane: int, lanes: int, held: Any = N
     def add(value: Tensor, i: int) -> Tensor:
         fresh = not isinstance(value, Stacked) or (held is not None and _memory(value) not in taken)
         stack = widened(value, lanes) if fresh else Stacked(widened(value, lanes).buffer.clone())
-        stack.buffer[1 + lane] += parts[i]
+        buffer = stack.buffer
+        with _disable_current_modes():  # our own write, into memory that nobody else reads
+            buffer[1 + lane] += parts[i]
         return stack
 
     return changed(output, add)
