@@ -18,6 +18,8 @@ from lee.stacked.tensor import LEAVING, has_tangents, tensors_of
 
 #: What torch reads as a number, even where a tensor is given.
 NUMBERS = frozenset({"alpha", "beta", "value", "fill_value"})
+#: What makes a tensor of numbers.
+FACTORIES = frozenset({"as_tensor", "full", "full_like", "new_full", "new_tensor", "scalar_tensor", "tensor"})
 
 
 class _Complete(TorchFunctionMode):
@@ -45,7 +47,7 @@ class _Complete(TorchFunctionMode):
                 raise ForwardModeError(name) from error
             raise
         if moving and _drops(func, name, args, kwargs, out) and any(map(_is_moving, moving)):
-            raise ForwardModeError(name)
+            raise LeavesTorchError(name) if name in FACTORIES else ForwardModeError(name)
         return out
 
 
@@ -104,7 +106,7 @@ def _drops(func: Any, name: str, args: Any, kwargs: Any, out: Any) -> bool:
 
     parts = [forward_ad.unpack_dual(leaves[i]) for i in places]
     changes = answers(run, [p.primal for p in parts], [p.tangent for p in parts])
-    return any(a and b for a, b in zip(silent, changes, strict=True))
+    return len(changes) != len(silent) or any(a and b for a, b in zip(silent, changes, strict=True))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from lee.stacked.tensor import Stacked, has_tangents
 
 #: What torch has a wrong formula for, or a zero in place of one.
 BROKEN = frozenset({
-    "logcumsumexp", "logical_and_", "logical_not_", "logical_or_", "logical_xor_", "normal", "scatter_reduce_",
+    "cholesky_inverse", "logcumsumexp", "logical_and_", "logical_not_", "logical_or_", "logical_xor_", "normal", "scatter_reduce_",
 })  # fmt: skip
 
 
@@ -51,28 +51,31 @@ class _Call:
         self.constants = [v for v in self.leaves if isinstance(v, Tensor) and not isinstance(v, Stacked)]
         self.changed: list[int] = []  # positions, among the stacks, of those that the function writes into
 
-    def run(self, *values: Tensor) -> tuple[Any, list[Tensor]]:
-        """The function's result on copies of the values, and the copies as it leaves them."""
-        copies, filled = [v.clone() for v in values], list(self.leaves)
+    def on(self, copies: list[Tensor]) -> Any:
+        """The function's result on these values, into which it may write."""
+        filled = list(self.leaves)
         for place, copy in zip(self.places, copies, strict=True):
             filled[place] = copy
         positional, named = pytree.tree_unflatten(filled, self.tree)
-        return self.func(*positional, **named), copies
+        return self.func(*positional, **named)
 
     def value(self) -> tuple[Any, list[Tensor]]:
-        """As `run`, on the primals."""
+        """The result on copies of the primals, and the copies as the function leaves them."""
         before = [v._version for v in self.constants if not v.is_inference()]
-        result, copies = self.run(*(s.buffer[0] for s in self.stacks))
+        copies = [s.buffer[0].clone() for s in self.stacks]
+        places = [(c.data_ptr(), c.shape, c.stride()) for c in copies]
+        result = self.on(copies)
         if before != [v._version for v in self.constants if not v.is_inference()]:
             raise NoRuleError(f"{name_of(self.func)} writes a stacked tensor into a plain one")
+        if places != [(c.data_ptr(), c.shape, c.stride()) for c in copies]:
+            raise CannotStackError(f"{name_of(self.func)} changes in place how a tensor lies in memory")
         self.changed = [i for i, copy in enumerate(copies) if copy._version]
-        if any(copies[i].shape != self.stacks[i].shape for i in self.changed):
-            raise CannotStackError(f"{name_of(self.func)} changes a stack's shape in place")
         return result, copies
 
     def moving(self, *values: Tensor) -> list[Tensor]:
         """All that depends on the values: results, then changed arguments."""
-        result, copies = self.run(*values)
+        copies = [v.clone() for v in values]
+        result = self.on(copies)
         return [v for v in pytree.tree_leaves(result) if _is_followed(v)] + [copies[i] for i in self.changed]
 
 
@@ -93,7 +96,7 @@ def by_functorch(func: Any, args: Any, kwargs: Any) -> Any:
     with torch._C._DisableTorchDispatch(), sdpa_kernel(SDPBackend.MATH):  # functorch crashes below dispatch modes
         result, copies = call.value()
         leaves, tree = pytree.tree_flatten(result)
-        _check(func, leaves, copies)
+        _check(call, leaves, copies)
         values = [v for v in leaves if _is_followed(v)] + [copies[i] for i in call.changed]
         lanes = _directions(call, name_of(func)) if values else []
         buffers = [torch.cat([v[None], lane.to(v.dtype)]) for v, lane in zip(values, lanes, strict=True)]
@@ -125,30 +128,32 @@ def into(func: Any, args: Any, kwargs: Any) -> Any:
 def _write(stack: Stacked, buffer: Tensor) -> None:
     if (state := passes.current()) is not None:
         state.before_write(stack.buffer)
+    stack.group.before_write()
     stack.buffer.copy_(buffer)
 
 
 def _doubt_views(call: _Call, copies: list[Tensor], leaves: list[Any], out: list[Any]) -> None:
     """Results that are views in torch are copies here."""
-    state = passes.current()
-    if state is None:
-        return
-    memories = [(s.buffer, c) for s, c in zip(call.stacks, copies, strict=True)] + [(v, v) for v in call.constants]
+    places = list(zip(copies, call.stacks, strict=True))
     for leaf, stack in zip(leaves, out, strict=True):
         if isinstance(stack, Stacked):
-            for memory, seen in memories:
-                if passes.are_shared(leaf, seen) and stack.buffer is not memory:
-                    state.doubt(memory, stack.buffer)
+            for seen, other in places:
+                if stack is not other and passes.are_shared(leaf, seen):
+                    stack.group.doubt(other.group)
+            places.append((leaf, stack))
 
 
-def _check(func: Any, leaves: list[Any], copies: list[Tensor]) -> None:
-    """Refuse results that carry the input's values on without tangents."""
+def _check(call: _Call, leaves: list[Any], copies: list[Tensor]) -> None:
+    """Refuse results that carry the input's values on without tangents, and those that lie in a constant's memory."""
+    name = name_of(call.func)
     for leaf in leaves:
-        if isinstance(leaf, Tensor) and not _is_followed(leaf):
-            if leaf.layout is not torch.strided:
-                raise CannotStackError(f"{name_of(func)} returns a {leaf.layout} tensor")
-            if leaf.is_quantized or any(passes.are_shared(leaf, c) for c in copies):  # the same bits, read as integers
-                raise ForwardModeError(name_of(func))
+        if isinstance(leaf, Tensor) and leaf.layout is not torch.strided:
+            raise CannotStackError(f"{name} returns a {leaf.layout} tensor")
+        if any(passes.are_shared(leaf, v) for v in call.constants):
+            raise CannotStackError(f"{name} returns a view of a constant")
+        same_bits = any(passes.are_shared(leaf, c) for c in copies)  # read as integers
+        if isinstance(leaf, Tensor) and not _is_followed(leaf) and (leaf.is_quantized or same_bits):
+            raise ForwardModeError(name)
 
 
 def _directions(call: _Call, name: str) -> list[Tensor]:

@@ -243,7 +243,7 @@ def _set_data(func: Any, target: Any, value: Any) -> Any:
     """`target.data = value`: from here on, `target` is another name for the memory of `value`."""
     if not (isinstance(target, Stacked) and isinstance(value, Stacked)) or target.shape != value.shape:
         return NotImplemented
-    target._buffer, target.deferred = value.buffer, None
+    target._buffer, target.deferred, target.group = value.buffer, None, value.group
     return None
 
 

@@ -1,9 +1,9 @@
-"""What one stacked pass keeps in mind about memory: what is deferred, and which tensors may or may not share storage.
+"""What one stacked pass keeps in mind about memory: what is deferred, and which tensors may or may not share it.
 
 A stack lies in memory in its own way, so where torch returns a view or a copy depending on strides (`reshape`,
 `contiguous`), and where a fallback returns a copy of what is a view in torch, a later write in place could reach too few
-tensors or too many. Such pairs are *doubtful*: a write into one while the other is alive ends the stacked pass, and the
-whole function runs on dual numbers.
+tensors or too many. Stacks that are views of each other for certain are one *group*; groups that may be are *doubtful*: a
+write into one of them while another is alive ends the stacked pass, and the whole function runs on dual numbers.
 """
 
 import weakref
@@ -15,9 +15,32 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from lee.stacked.messages import CannotStackError
+
+
+class Group:
+    """Stacks that are views of each other; it lives as long as one of them does."""
+
+    __slots__ = ("__weakref__", "family")
+
+    def __init__(self) -> None:
+        self.family: weakref.WeakSet[Group] | None = None  # this group and the doubtful ones
+
+    def doubt(self, other: "Group") -> None:
+        """Remember that writes into one group may concern the other, and whoever is doubtful to either."""
+        family = weakref.WeakSet({self, other, *(self.family or ()), *(other.family or ())})
+        for group in family:
+            group.family = family
+
+    def before_write(self) -> None:
+        """Check that it is certain which tensors a write reaches.
+
+        Raises:
+            CannotStackError: If it isn't.
+        """
+        if self.family is not None and any(group is not self for group in self.family):
+            raise CannotStackError("a write in place into memory that a copy or a view may share")
 
 
 @dataclass(eq=False)
@@ -26,40 +49,20 @@ class Pass:
 
     Args:
         is_open: False once the pass has ended: stacks that a model has kept are constants from then on.
-        deferred: Those whose convolution has not run.
+        deferred: Stacks whose convolution has not run.
         written: Storages written in place since the current function began.
-        doubts: Per storage, itself and the one that may share its memory in torch, or may not although it does here.
     """
 
     is_open: bool = True
     deferred: "weakref.WeakSet[Any]" = field(default_factory=weakref.WeakSet)
     written: set[int] = field(default_factory=set)
-    doubts: dict[int, list[tuple[StorageWeakRef, StorageWeakRef]]] = field(default_factory=dict)
-
-    def doubt(self, first: Tensor, second: Tensor) -> None:
-        """Remember that writes into the memory of one tensor may concern the other."""
-        a, b = (StorageWeakRef(t.untyped_storage()) for t in (first, second))
-        self.doubts.setdefault(a.cdata, []).append((a, b))
-        self.doubts.setdefault(b.cdata, []).append((b, a))
 
     def before_write(self, memory: Tensor) -> None:
-        """Prepare for a write into `memory`, the buffer of a stack or a plain tensor: run what is deferred on it.
-
-        Raises:
-            CannotStackError: If it is doubtful which tensors the write reaches.
-        """
+        """Run what is deferred on the memory of a tensor that is about to change."""
         storage = storage_of(memory)
         for stack in list(self.deferred):
             if stack.deferred is not None and storage in map(storage_of, stack.deferred.sources):
                 _ = stack.buffer
-        for _, other in self.doubts.get(storage, ()):
-            if _users(storage) > 1 if other.cdata == storage else not other.expired():
-                raise CannotStackError("a write in place into memory that a copy or a view may share")
-
-
-def _users(storage: int) -> int:
-    """How many tensors lie in a storage (which the object that stands for it in Python uses as well)."""
-    return int(torch._C._storage_Use_Count(storage)) - 1
 
 
 _current: ContextVar[Pass | None] = ContextVar("lee_pass", default=None)

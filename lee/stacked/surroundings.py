@@ -30,7 +30,9 @@ class _Writes(TorchDispatchMode):
         memories = list(_written(func, args, kwargs))
         for memory, target in memories:
             state.before_write(memory)
-            if not isinstance(target, Stacked):
+            if isinstance(target, Stacked):
+                target.group.before_write()
+            else:
                 forget(memory)
         out = func(*args, **kwargs)
         state.written.update(passes.storage_of(memory) for memory, _ in memories)

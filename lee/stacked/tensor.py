@@ -55,6 +55,7 @@ class Stacked(Tensor):
     _buffer: Tensor | None
     deferred: Any  # a lee.stacked.convolution.Convolution that has not run yet
     home: passes.Pass | None
+    group: passes.Group
 
     @staticmethod
     def __new__(cls, buffer: Tensor | None, deferred: Any = None) -> "Stacked":
@@ -65,7 +66,8 @@ class Stacked(Tensor):
         self = Tensor._make_wrapper_subclass(
             cls, like.shape, strides=like.stride(), dtype=like.dtype, device=like.device, requires_grad=False
         )
-        self._buffer, self.deferred, self.home = buffer, deferred, passes.current()
+        self._buffer, self.deferred = buffer, deferred
+        self.home, self.group = passes.current(), passes.Group()
         return self
 
     def __init__(self, buffer: Tensor | None, deferred: Any = None) -> None:
@@ -75,7 +77,7 @@ class Stacked(Tensor):
     def buffer(self) -> Tensor:
         """The stack, shape (1 + K, N, ...)."""
         if self._buffer is None:
-            with torch._C._DisableTorchDispatch():
+            with torch._C._DisableTorchDispatch(), torch._C._ExcludeDispatchKeyGuard(_VIEWS):
                 self._buffer, self.deferred = self.deferred.run(), None
         return self._buffer
 
@@ -108,6 +110,9 @@ class Stacked(Tensor):
         result = rule(func, *args, **kwargs)
         if result is NotImplemented:
             raise NoRuleError(f"no stacked rule for {func} with these arguments")
+        if is_view(func):
+            for part in tensors_of([result]):
+                part.group = args[0].group  # type: ignore[attr-defined]
         return result
 
 
@@ -124,7 +129,10 @@ def _apply(func: Any, args: Any, kwargs: Any) -> Any:
     if kwargs.get("out") is not None:
         return into(func, args, kwargs)
     if rule is not None and _fits(func, tensors, args):
-        with torch._C._DisableTorchDispatch():  # what a rule does concerns nobody
+        with (
+            torch._C._DisableTorchDispatch(),
+            torch._C._ExcludeDispatchKeyGuard(_VIEWS),
+        ):  # what it does concerns nobody
             result = rule(func, *args, **kwargs)
         if result is not NotImplemented:
             return result
@@ -138,16 +146,11 @@ def _apply(func: Any, args: Any, kwargs: Any) -> Any:
             raise CannotStackError(f"{error}, inside of {name}, which has written in place before") from error
         return by_functorch(func, args, kwargs)
     except LeavesTorchError:
-        raise LeavesTorchError(name) from None
-    if (
-        name in DOUBTFUL
-        and state is not None
-        and isinstance(result, Stacked)
-        and (name != "to" or "memory_format" in kwargs)
-    ):
-        if result is args[0]:
-            result = Stacked(result.buffer)
-        state.doubt(args[0].buffer, result.buffer)
+        raise LeavesTorchError("item" if name == "_local_scalar_dense" else name) from None
+    if name in DOUBTFUL and isinstance(result, Stacked) and (name != "to" or "memory_format" in kwargs):
+        result = Stacked(result.buffer) if result is args[0] else result
+        result.group = passes.Group()
+        result.group.doubt(args[0].group)
     return result
 
 
@@ -218,6 +221,12 @@ def _leave(func: Any, name: str, args: Any, kwargs: Any) -> Any:
 def primal(value: Any) -> Any:
     """The primal of a stacked tensor; anything else unchanged."""
     return value.buffer[0] if isinstance(value, Stacked) else value
+
+
+@cache
+def is_view(func: Any) -> bool:
+    """Whether an operator returns views of its first argument."""
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
 
 
 @cache

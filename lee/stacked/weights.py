@@ -37,7 +37,7 @@ class Workspace:
         """What `make()` returns for some source tensors; kept, if the weight that they belong to is a parameter."""
         if not isinstance(owner, nn.Parameter) or any(s.is_inference() for s in sources):
             return make()
-        key = (kind, *((s.data_ptr(), s._version, s.shape, s.stride(), s.dtype) for s in sources))
+        key = (kind, owner._version, *((s.data_ptr(), s._version, s.shape, s.stride(), s.dtype) for s in sources))
         entry = self.entries.get(owner)
         if entry is None or entry.key != key:
             self.entries[owner] = entry = _Entry(key, tuple(s.detach() for s in sources), make())
