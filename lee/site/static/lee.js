@@ -86,3 +86,10 @@
 
   main();
 })();
+
+// Sphinx's search looks up the place of a result as a CSS selector, in which the dots of a module's name would be classes.
+document.addEventListener("DOMContentLoaded", () => {
+  if (typeof Search === "undefined") return;
+  const text = Search.htmlToText;
+  Search.htmlToText = (html, anchor) => text(html, anchor && anchor.replace(/\./g, "\\."));
+});
