@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
+from lee.autodiff import load_formulas, pushforward, record_fallbacks
 from lee.errors import LeeError
-from lee.stacked import load_formulas, pushforward, record_fallbacks
 
 Function = Callable[[Tensor], Tensor | None]
 LARGEST = 3000  # entries of an argument that is moved

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import lee
-from lee import antialiasing
+from lee.autodiff.tensor import record_fallbacks
 from lee.errors import InputError
-from lee.stacked.tensor import record_fallbacks
+from lee.geometry import antialiasing
 
 N = 32
 MAPS = {"output": "logits", "boundary": "circular", "representations": "map"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from lee.augmentation import seeded, strong, turned
+from lee.training.augmentation import seeded, strong, turned
 
 
 def test_strong_repeats_from_the_generator_and_leaves_the_global_state() -> None:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 import lee
-from lee import brackets
 from lee.errors import InputError
-from lee.generators import (
+from lee.geometry.generators import (
     AFFINE,
     BRIGHTNESS,
     HYPERBOLIC,
@@ -23,8 +22,9 @@ from lee.generators import (
     TRANSLATION_Y,
     Generator,
 )
-from lee.spectrum import ORTHOGONAL, unit_sized
+from lee.measure.spectrum import ORTHOGONAL, unit_sized
 from lee.statistics import EquivarianceGram
+from lee.studies import brackets
 
 # By hand, with ξ(p) = A p + b and [ξ, η] = (Dη) ξ - (Dξ) η; pairs that are not listed commute.
 BY_HAND = {

@@ -17,7 +17,7 @@ from lee import charts
 from lee.charts.fields import grid_of_arrows
 from lee.charts.theme import to_json
 from lee.errors import InputError
-from lee.generators import BRIGHTNESS, ROTATION, SCALE, TRANSLATION_X
+from lee.geometry.generators import BRIGHTNESS, ROTATION, SCALE, TRANSLATION_X
 
 WORDS = {"caption": "What to see.", "alt": "What is drawn."}
 

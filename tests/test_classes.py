@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torchvision.models import ResNet18_Weights
 
-from lee import classes, models
+from lee import models
+from lee.models import classes
 
 
 def test_imagenets_synsets_are_in_the_order_of_a_classifier_s_outputs() -> None:

@@ -93,7 +93,7 @@ def test_the_table_has_a_row_per_named_generator(cli: Any) -> None:
     result = cli(*MEASURE)
     assert result.exit_code == 0, result.output
     rows = [line for line in result.stdout.splitlines() if line.startswith("│")]
-    assert [row.split("│")[1].strip() for row in rows] == list(lee.generators.NAMED)
+    assert [row.split("│")[1].strip() for row in rows] == list(lee.geometry.generators.NAMED)
     assert all("±" in row for row in rows)
     assert "mine:net" in result.stdout
 

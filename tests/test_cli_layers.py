@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from lee import charts, datasets, models
 from lee.cli import app
 from lee.cli.layers import HALF, NEGLIGIBLE, OWN, _bar, tree
-from lee.layerwise import layerwise
+from lee.layers import layerwise
 
 FACTORY = """
 import torch

@@ -7,8 +7,8 @@ import pytest
 from sweeps import SPEC, workplace, write_spec
 from typer.testing import CliRunner, Result
 
-from lee import results
 from lee.cli import app
+from lee.sweep import results
 
 here = pytest.fixture(workplace)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lee.comparisons import compare, recipes_of, spread_of, verdict, words
 from lee.errors import InputError
-from lee.recipes import load_specs
+from lee.models.recipes import load_specs
 from lee.statistics import holm, paired_ratio
+from lee.studies.comparisons import compare, recipes_of, spread_of, verdict, words
 
 SEEDS = 0.2  # standard deviation of the logarithms between seeds
 

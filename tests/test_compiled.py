@@ -9,7 +9,7 @@ from cases import images, relative
 from torch import Tensor, nn
 
 import lee
-from lee.stacked import record_fallbacks
+from lee.autodiff import record_fallbacks
 
 Backend = Callable[..., Any]
 #: The compiler itself looks at the gradients of tensors that have none.

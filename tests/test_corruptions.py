@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lee import datasets
-from lee.corruptions import BLUR, CONTRAST, KINDS, NOISE, Corruption, parse
+from lee.datasets.corruptions import BLUR, CONTRAST, KINDS, NOISE, Corruption, parse
 from lee.errors import InputError
 
 

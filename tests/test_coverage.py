@@ -20,8 +20,8 @@ from torchvision.models import detection, segmentation
 
 import lee
 from benchmarks.coverage_checks import MIXTURE, REMARKS, Report, central_difference, check, randomised, smooth_images
-from lee.measuring import Output
-from lee.representations import Image, Map, Representation
+from lee.geometry.representations import Image, Map, Representation
+from lee.measure.checks import Output
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 

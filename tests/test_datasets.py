@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from lee import datasets
-from lee.embedded import FILES, MEMBERS, SourceFile
+from lee.datasets.embedded import FILES, MEMBERS, SourceFile
+from lee.datasets.image_files import center_square
+from lee.datasets.local_data import CIFAR10_CLASSES, choose
 from lee.errors import InputError
-from lee.image_files import center_square
-from lee.local_data import CIFAR10_CLASSES, choose
 
 SIDES = {"photos": 224, "digits": 8, "rotated-digits": 12}
 

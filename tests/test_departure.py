@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lee import datasets, departure, models, sweep
-from lee.departure.measuring import NUMBERS
-from lee.distances import features, frechet_distance
+from lee import datasets, models, sweep
 from lee.errors import InputError
-from lee.results import folder
-from lee.yardsticks import yardsticks
+from lee.studies import departure
+from lee.studies.departure.measuring import NUMBERS
+from lee.studies.distances import features, frechet_distance
+from lee.studies.yardsticks import yardsticks
+from lee.sweep.results import folder
 
 SPEC = {
     "models": ["zoo/resnet-s", "zoo/vit-s"],

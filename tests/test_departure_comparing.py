@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 import lee
-from lee import datasets, departure, models, results, sweep
-from lee.departure import NAMES, Departures
+from lee import datasets, models, sweep
 from lee.errors import InputError
 from lee.statistics import holm
-from lee.yardsticks import yardsticks
+from lee.studies import departure
+from lee.studies.departure import NAMES, Departures
+from lee.studies.yardsticks import yardsticks
+from lee.sweep import results
 
 SPEC = {
     "models": ["zoo/resnet-s", "zoo/vit-s"],

@@ -10,9 +10,9 @@ from oracles import by_dense_jacobian, by_differences, by_jvp
 from torch import Tensor, nn
 
 import lee
-from lee.generators import NAMED
-from lee.representations import Image, VectorField
-from lee.sampling import Sampler
+from lee.geometry.generators import NAMED
+from lee.geometry.representations import Image, VectorField
+from lee.geometry.sampling import Sampler
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -9,8 +9,8 @@ from scipy.linalg import sqrtm
 from torch import Tensor, nn
 
 from lee import datasets, models
-from lee.distances import Gaussian, between_gaussians, features, frechet_distance
 from lee.errors import InputError
+from lee.studies.distances import Gaussian, between_gaussians, features, frechet_distance
 
 
 def _gaussian(seed: int, d: int = 5) -> Gaussian:

@@ -9,12 +9,13 @@ import torch
 from made_tables import made_part
 from torch import nn
 
-from lee import datasets, equivariance, models, sweep
+from lee import datasets, models, sweep
 from lee.errors import InputError
-from lee.recipes import load_specs
-from lee.results import Results
+from lee.models.recipes import load_specs
+from lee.studies import equivariance
+from lee.sweep.results import Results
 from lee.training import EquivariancePenalty
-from lee.zoo import train_zoo
+from lee.training.zoo import train_zoo
 
 RECIPES = """
 defaults:
@@ -24,7 +25,7 @@ defaults:
   recipe: {dataset: digits, epochs: 1, warmup_epochs: 0.5, batch_size: 64, penalty_images: 8}
 families: {cnn: CNN}
 models:
-  small: {family: cnn, title: A small one, factory: "lee.equivariant:plain_cnn", arguments: {channels: [2, 3]}}
+  small: {family: cnn, title: A small one, factory: "lee.models.equivariant:plain_cnn", arguments: {channels: [2, 3]}}
   small-1: {like: small, recipe: {penalty: 1.0}}
   small-1-seed1: {like: small-1, recipe: {seed: 1}}
   never: {like: small, recipe: {seed: 2}}
@@ -92,10 +93,10 @@ def test_a_sweep_can_name_every_network_of_the_chapter() -> None:
     spec = sweep.load(Path(__file__).parents[1] / "data" / "results" / "equivariance.yaml")
     assert {name.partition(":")[2] for name in spec.models} == set(load_specs(equivariance.recipes()))
     for name in equivariance.names():
-        model = models.load(f"lee.equivariance:{name}")
+        model = models.load(f"lee.studies.equivariance:{name}")
         assert model.net.class_names == datasets.load("cifar10", n=1).class_names
     with pytest.raises(InputError, match="can't be imported"):
-        models.load("lee.equivariance:resnet-2")
+        models.load("lee.studies.equivariance:resnet-2")
 
 
 def test_what_is_missing_is_said(file: Path, tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def simulated() -> Results:
     rng = np.random.default_rng(0)
     errors = {"resnet": 2.0, "resnet-1": 1.0, "resnet-seed1": 2.0, "vit-1": 1.0}
     parts = [
-        made_part(f"lee.equivariance:{name}", lee, 0.3, measurement=place, rng=rng)
+        made_part(f"lee.studies.equivariance:{name}", lee, 0.3, measurement=place, rng=rng)
         for place in ("clean", "noise")
         for name, lee in errors.items()
     ]
@@ -151,7 +152,9 @@ def test_gaps_pair_networks_of_one_seed_image_by_image() -> None:
 
 def test_gaps_of_joined_seeds_lie_between_those_of_each() -> None:
     rng, sizes = np.random.default_rng(1), {"vit": 2.0, "vit-1": 1.0, "vit-seed1": 2.0, "vit-1-seed1": 0.5}
-    table = Results(tuple(made_part(f"lee.equivariance:{name}", lee, 0.3, rng=rng) for name, lee in sizes.items()))
+    table = Results(
+        tuple(made_part(f"lee.studies.equivariance:{name}", lee, 0.3, rng=rng) for name, lee in sizes.items())
+    )
     each = equivariance.gaps(table, "vit-1", "vit", ("rotation",))
     joined = equivariance.gaps(table, "vit-1", "vit", ("rotation",), by_seed=False)
     assert each["seed"].tolist() == [0, 1]

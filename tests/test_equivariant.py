@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 import lee
 from lee import datasets
-from lee.equivariant import Fields, group_cnn, plain_cnn, steerable_cnn, ti_pooling
-from lee.equivariant.harmonics import dimension, kernel_basis, rotation_matrix
-from lee.equivariant.p4 import FieldConv, FieldNorm, Lift, OrientationPool, quarter_turn
-from lee.equivariant.plain import TurnedCopies
-from lee.equivariant.steerable import Gate, GaussianHalving, HarmonicConv
+from lee.autodiff import record_fallbacks
+from lee.datasets.rotated import turn
 from lee.errors import InputError
-from lee.rotated import turn
-from lee.sampling import Sampler
-from lee.stacked import record_fallbacks
-from lee.testing import assert_equivariant, assert_invariant, equivariance_deviation
+from lee.geometry.sampling import Sampler
+from lee.measure.testing import assert_equivariant, assert_invariant, equivariance_deviation
+from lee.models.equivariant import Fields, group_cnn, plain_cnn, steerable_cnn, ti_pooling
+from lee.models.equivariant.harmonics import dimension, kernel_basis, rotation_matrix
+from lee.models.equivariant.p4 import FieldConv, FieldNorm, Lift, OrientationPool, quarter_turn
+from lee.models.equivariant.plain import TurnedCopies
+from lee.models.equivariant.steerable import Gate, GaussianHalving, HarmonicConv
 
 NETWORKS = {"p4": group_cnn, "steerable": steerable_cnn, "ti": ti_pooling}
 

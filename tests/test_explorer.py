@@ -21,8 +21,8 @@ from lee.errors import InputError
 from lee.explorer import Measures, State, drawing, motion, pictures, serve, still
 from lee.explorer.app import Explorer
 from lee.explorer.state import REACH, SLIDERS, mixture_of
-from lee.generators import NAMED
-from lee.sampling import Sampler
+from lee.geometry.generators import NAMED
+from lee.geometry.sampling import Sampler
 
 MODEL = "zoo/resnet-xs"
 WHEN = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)

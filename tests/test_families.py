@@ -9,8 +9,8 @@ from layer_frames import layer_frame
 from torch import nn
 
 from lee.errors import InputError
-from lee.families import FAMILIES, by_family, completion, families, family, moved, pooled
-from lee.layerwise import layerwise
+from lee.layers import layerwise
+from lee.layers.families import FAMILIES, by_family, completion, families, family, moved, pooled
 
 LEAVES = {
     "Conv2d": "convolution", "ReLU": "activation", "GELU": "activation", "GELUTanh": "activation", "SiLU": "activation",

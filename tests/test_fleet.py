@@ -14,13 +14,13 @@ import torch
 import yaml
 
 from lee import datasets
-from lee.cards import read_front_matter
 from lee.errors import InputError
-from lee.fleet import devices_of, missing, train_missing
+from lee.models.cards import read_front_matter
+from lee.models.recipes import load_spec, load_specs
 from lee.paths import file_sha256, zoo_dir
-from lee.recipes import load_spec, load_specs
 from lee.training import train
-from lee.zoo import publish, train_zoo
+from lee.training.fleet import devices_of, missing, train_missing
+from lee.training.zoo import publish, train_zoo
 
 FILE: dict[str, Any] = {
     "families": {"cnn": "CNN"},
@@ -34,7 +34,7 @@ FILE: dict[str, Any] = {
     "models": {
         "one": {
             "family": "cnn",
-            "factory": "lee.architectures:resnet",
+            "factory": "lee.models.architectures:resnet",
             "arguments": {"channels": [4, 4, 4, 4], "in_chans": 1},
         },
         "two": {"like": "one", "recipe": {"seed": 1}},

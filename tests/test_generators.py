@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lee
-from lee.generators import BASIS, NAMED, SPATIAL_BASIS, Generator, coordinates, get
+from lee.geometry.generators import BASIS, NAMED, SPATIAL_BASIS, Generator, coordinates, get
 
 
 def test_flow_is_a_one_parameter_group() -> None:

@@ -13,9 +13,9 @@ import torch
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from lee import datasets
+from lee.datasets.image_files import CUT, ENDINGS, FIRST_FRAME, ON_WHITE, center_square, read, stacked
 from lee.errors import ImageWarning, InputError
 from lee.explorer import pictures
-from lee.image_files import CUT, ENDINGS, FIRST_FRAME, ON_WHITE, center_square, read, stacked
 
 
 def ramp(height: int = 30, width: int = 40) -> np.ndarray:

@@ -11,7 +11,7 @@ from lee import charts
 from lee.charts.layers import COLOURS, rectangles, running
 from lee.charts.theme import to_json
 from lee.errors import InputError
-from lee.families import completion
+from lee.layers.families import completion
 
 WORDS = {"caption": "What to see.", "alt": "What is drawn."}
 

@@ -12,12 +12,12 @@ from timm.models.mlp_mixer import MlpMixer
 from torch import Tensor, nn
 
 import lee
+from lee.autodiff import record_fallbacks
 from lee.errors import InputError
-from lee.layerwise import Decomposition
-from lee.layerwise.readings import Overrides
-from lee.layerwise.trace import trace
-from lee.representations import Map, Scattered, Tokens, Trivial
-from lee.stacked import record_fallbacks
+from lee.geometry.representations import Map, Scattered, Tokens, Trivial
+from lee.layers import Decomposition
+from lee.layers.readings import Overrides
+from lee.layers.trace import trace
 
 WITHOUT_REVERSE = {
     "XCiT"
@@ -283,9 +283,9 @@ def test_a_detached_path_is_measured_forward_and_refused_in_reverse() -> None:
 def test_running_out_of_memory_halves_the_chunk_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    import lee.layerwise.measure
+    import lee.layers.decomposing
 
-    measure = sys.modules["lee.layerwise.measure"]
+    measure = sys.modules["lee.layers.decomposing"]
     original, lanes = measure.measure_pass, []
 
     def greedy(setting: Any, x: Tensor, n: int) -> Any:

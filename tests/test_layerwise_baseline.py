@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 import lee
 from benchmarks.paper_layerwise import Key, Leaf, Readings, act, estimate, rounded_positions
-from lee.representations import Map, Representation, Scattered, Tokens, Trivial
-from lee.sampling import Sampler, derivative_matrix
+from lee.geometry.representations import Map, Representation, Scattered, Tokens, Trivial
+from lee.geometry.sampling import Sampler, derivative_matrix
 
 SIDE = 8
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 import lee
-from lee.layerwise import Decomposition
-from lee.layerwise.nested import changed, tensors
-from lee.measuring.state import ModuleState
+from lee.layers import Decomposition
+from lee.layers.nested import changed, tensors
+from lee.measure.state import ModuleState
 
 GAIN = torch.rand(1, 4, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 MODES = ("forward", "reverse")

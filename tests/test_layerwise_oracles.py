@@ -18,7 +18,7 @@ import lee
 from lee import datasets as lee_datasets
 from lee import models as lee_models
 from lee.errors import InputError
-from lee.layerwise import Decomposition, layerwise
+from lee.layers import Decomposition, layerwise
 
 NUMBERS = [
     "norm2",

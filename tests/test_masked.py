@@ -11,9 +11,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from lee import datasets
-from lee.architectures import resnet
 from lee.errors import InputError
-from lee.recipes import Recipe, ZooSpec
+from lee.models.architectures import resnet
+from lee.models.recipes import Recipe, ZooSpec
 from lee.training import EpochRecord, MaskedAutoencoder, train
 
 ARGUMENTS = {

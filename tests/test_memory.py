@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lee
-from lee import memory
+from lee.measure import memory
 
 
 def resident() -> int:

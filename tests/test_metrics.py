@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import lee
 from lee import metrics
 from lee.errors import InputError
-from lee.sampling import Sampler
+from lee.geometry.sampling import Sampler
 from lee.statistics import Estimate
 
 Array = np.ndarray

@@ -13,8 +13,8 @@ import lee
 from lee import charts
 from lee.charts.fields import grid_of_arrows
 from lee.errors import InputError
-from lee.generators import AFFINE, ROTATION, SCALE, SHEAR_X, TRANSLATION_X
-from lee.spectrum import ORTHOGONAL, unit_sized
+from lee.geometry.generators import AFFINE, ROTATION, SCALE, SHEAR_X, TRANSLATION_X
+from lee.measure.spectrum import ORTHOGONAL, unit_sized
 from lee.statistics import EquivarianceGram
 
 WORDS = {"caption": "What to see.", "alt": "What is drawn."}

@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import lee.cards
-from lee import cards, datasets, models
-from lee.architectures import resnet
+import lee.models.cards
+from lee import datasets, models
 from lee.errors import InputError
-from lee.recipes import load_spec, load_specs
+from lee.models import cards
+from lee.models.architectures import resnet
+from lee.models.recipes import load_spec, load_specs
 from lee.training import evaluate
 
 ZOO = sorted(load_specs())
@@ -212,7 +213,7 @@ models:
     save_file(fixed().state_dict(), tmp_path / "tiny.safetensors")
     digest = lee.paths.file_sha256(tmp_path / "tiny.safetensors")
     cards.write_card({"name": "tiny", "sha256": digest}, "# tiny\n", tmp_path)
-    for module in (lee.cards, lee.recipes):
+    for module in (lee.models.cards, lee.models.recipes):
         monkeypatch.setattr(module, "zoo_dir", lambda: tmp_path)
     return tmp_path
 

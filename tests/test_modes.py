@@ -8,8 +8,8 @@ from torchvision.ops import DeformConv2d, roi_align
 
 import lee
 from benchmarks.coverage_checks import central_difference
+from lee.autodiff import ForwardModeError, by_dual_numbers, pushforward, record_fallbacks
 from lee.errors import InputError
-from lee.stacked import ForwardModeError, by_dual_numbers, pushforward, record_fallbacks
 
 
 class Crops(nn.Module):

@@ -7,7 +7,7 @@ import altair
 import pytest
 import torch
 
-from lee import notebook
+from lee.book import notebook
 from lee.errors import InputError
 
 CLAIM = {"claim": "It holds for $x < y$ & more.", "source": "§3, Fig. 2", "measured": "0.81 ± 0.05"}

@@ -15,7 +15,7 @@ from test_verification import error, images, quietly, truth
 from torch import Tensor, nn
 
 import lee
-import lee.testing
+import lee.measure.testing
 
 torch.manual_seed(0)
 NET = nn.Sequential(
@@ -359,7 +359,7 @@ def test_foreign_code_gets_copies() -> None:
         lambda f: lee.metrics.sampled_invariance(f, x, "scale", radius=0.1, output="logits").value,
         lambda f: lee.metrics.consistency(f, x, output="logits").value,
         lambda f: lee.metrics.output_range(f, x),
-        lambda f: lee.testing.equivariance_deviation(f, x, lambda z: z.flip(-1)),
+        lambda f: lee.measure.testing.equivariance_deviation(f, x, lambda z: z.flip(-1)),
     ]  # fmt: skip
     for measure in measures:
         assert measure(Overwriting()) == pytest.approx(measure(pure), rel=1e-6, abs=1e-12)

@@ -13,10 +13,10 @@ from made_tables import made_part, made_table
 
 from lee.errors import InputError
 from lee.models import card
-from lee.overview import correlations, facts, measure, overview
-from lee.recipes import load_specs
-from lee.results import Results
+from lee.models.recipes import load_specs
 from lee.statistics import holm
+from lee.studies.overview import correlations, facts, measure, overview
+from lee.sweep.results import Results
 
 MODELS = {"zoo/vit-s": (2.0, 0.2), "zoo/mixer-s": (3.0, 0.3), "zoo/resnet-s": (1.0, 0.1)}
 SEEDED = next(f"zoo/{name}" for name in load_specs() if name.endswith("-seed1"))
@@ -140,7 +140,7 @@ def test_few_models_have_no_correlation() -> None:
 def test_what_a_table_lacks_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = "{models: [zoo/resnet-s], measurements: {main: {dataset: patches, n: 2, generators: [rotation]}}}"
     (tmp_path / "small.yaml").write_text(spec)
-    monkeypatch.setattr("lee.results.folder", lambda: tmp_path)
+    monkeypatch.setattr("lee.sweep.results.folder", lambda: tmp_path)
     first = measure("small", tmp_path / "out")
     again = measure("small", tmp_path / "out")
     assert first.models == again.models == ("zoo/resnet-s",)
@@ -160,6 +160,6 @@ def test_chapters_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("lee.sweep.load", lambda _: None)
     monkeypatch.setattr("lee.sweep.run", run)
-    monkeypatch.setattr("lee.results.load", lambda path: path)
+    monkeypatch.setattr("lee.sweep.results.load", lambda path: path)
     with ThreadPoolExecutor(3) as pool:
         assert len(list(pool.map(lambda _: measure("small", tmp_path), range(3)))) == 3

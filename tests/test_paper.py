@@ -8,7 +8,8 @@ import timm
 import yaml
 from timm.models import _registry
 
-from lee import results, sweep
+from lee import sweep
+from lee.sweep import results
 from lee.sweep.spec import SweepSpec
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,9 +15,9 @@ from timm.models._hub import save_for_hf
 from typer.testing import CliRunner, Result
 
 import lee
-from lee import datasets, models, results
+from lee import datasets, models
 from lee.cli import app
-from lee.sweep import tasks
+from lee.sweep import results, tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 #: By the paper's names; the last one's weights are damaged.
@@ -96,7 +96,7 @@ def check_numbers(place: Path, found: results.Results, name: str) -> None:
     config = net.pretrained_cfg
     model = models.Normalized(net.eval(), config["mean"], config["std"])
     photos = datasets.load("imagefolder:imagenet/val", n=3, size=64).images
-    gram = lee.equivariance_gram(model, photos, generators=lee.generators.AFFINE, progress=False)
+    gram = lee.equivariance_gram(model, photos, generators=lee.geometry.generators.AFFINE, progress=False)
     stored = found.gram(name, measurement="main").per_image
     torch.testing.assert_close(stored, gram.per_image, rtol=1e-3, atol=1e-6 * float(stored.max()))
 

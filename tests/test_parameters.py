@@ -11,9 +11,9 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
 from lee import book
+from lee.book.parameters import KINDS, check
 from lee.book.profiles import declared
 from lee.errors import InputError
-from lee.parameters import KINDS, check
 
 ROOT = Path(__file__).parents[1]
 CELL = 'n_images: int = 8  # images\nnames: list[str] = ["a"]  # models\nshare: "float" = 0.5  # of them'

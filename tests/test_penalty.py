@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import lee
 from lee import datasets
-from lee.architectures import resnet, vit
 from lee.errors import InputError
-from lee.recipes import Recipe, ZooSpec, load_spec, load_specs
-from lee.spectrum import displacement_metric
+from lee.measure.spectrum import displacement_metric
+from lee.models.architectures import resnet, vit
+from lee.models.recipes import Recipe, ZooSpec, load_spec, load_specs
 from lee.training import EpochRecord, EquivariancePenalty, train
 from lee.training.penalty import _REPLACED, _batch_norm, scores_and_derivative, unit_generators
 

@@ -10,9 +10,19 @@ from torch import Tensor
 
 import lee
 from lee.errors import InputError
-from lee.places import Unknown, follow, follow_nothing, given_of, grid, of_representation, placed_image, places_of, read
-from lee.representations import Map, Representation, Scattered, Tokens, Trivial
-from lee.sampling import Sampler
+from lee.geometry.representations import Map, Representation, Scattered, Tokens, Trivial
+from lee.geometry.sampling import Sampler
+from lee.layers.places import (
+    Unknown,
+    follow,
+    follow_nothing,
+    given_of,
+    grid,
+    of_representation,
+    placed_image,
+    places_of,
+    read,
+)
 
 H, W, C = 4, 6, 5
 SAMPLER = Sampler().for_image(H, W)

@@ -12,9 +12,9 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
 
 import lee
-from lee.places import Unknown, follow, grid, label, placed_image, places_of, tracker
-from lee.places.operators import ENTRYWISE, FACTORIES, MOVES, NORMALISING, rule_of, unknown
-from lee.places.rules import constant, copied, gated, move, plain_name, pointwise, restrided
+from lee.layers.places import Unknown, follow, grid, label, placed_image, places_of, tracker
+from lee.layers.places.operators import ENTRYWISE, FACTORIES, MOVES, NORMALISING, rule_of, unknown
+from lee.layers.places.rules import constant, copied, gated, move, plain_name, pointwise, restrided
 
 Function = Callable[[Tensor], Any]
 #: Rules whose results claim to depend on nothing but the entries of their own place.

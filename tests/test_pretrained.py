@@ -18,8 +18,9 @@ import torch
 from timm.models._hub import save_for_hf
 from torch import nn
 
-from lee import models, pretrained, provenance, sweep
+from lee import models, provenance, sweep
 from lee.errors import InputError
+from lee.models import pretrained
 from lee.sweep import tasks
 from lee.sweep.table import read
 

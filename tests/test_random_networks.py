@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lee
-from lee.sampling import Sampler
+from lee.geometry.sampling import Sampler
 
 EXAMPLES = int(os.environ.get("LEE_RANDOM_NETWORKS", "200"))
 SIDE, CHANNELS = 8, 4
@@ -142,7 +142,7 @@ def test_a_random_network_is_right_or_refused(steps: list[str], seed: int) -> No
     network = Network(steps, seed)
     random = torch.Generator().manual_seed(seed)
     x = torch.rand(2, 3, SIDE, SIDE, dtype=torch.float64, generator=random)
-    generator = lee.generators.get(["rotation", "scale", "brightness"][seed % 3])
+    generator = lee.geometry.generators.get(["rotation", "scale", "brightness"][seed % 3])
     v = lee.Image().infinitesimal([generator], x, Sampler().for_image(SIDE, SIDE))[0]
     known = slopes(network, x, v)
     noise = max(float((known[0] - k).norm()) for k in known[1:])

@@ -6,9 +6,9 @@ from cases import images
 from torch import Tensor
 
 import lee
-from lee.generators import NAMED
-from lee.representations import SHORTHAND, of_output, resolve
-from lee.sampling import Sampler
+from lee.geometry.generators import NAMED
+from lee.geometry.representations import SHORTHAND, of_output, resolve
+from lee.geometry.sampling import Sampler
 
 GENERATORS = [lee.TRANSLATION_X, lee.ROTATION, lee.SCALE, lee.SHEAR_Y]
 CASES = {

@@ -9,12 +9,11 @@ import pytest
 import torch
 
 import lee
-from lee import results
 from lee.errors import InputError
-from lee.generators import AFFINE
-from lee.results import Results
+from lee.geometry.generators import AFFINE
 from lee.statistics import EquivarianceGram
-from lee.sweep import table
+from lee.sweep import results, table
+from lee.sweep.results import Results
 from lee.sweep.table import Part
 
 N = 5
@@ -78,7 +77,7 @@ def test_a_table_by_path_is_the_one_that_was_written(found: Results, tmp_path: P
 
 def test_lee_is_the_quadratic_form_of_the_mean_matrix(chosen: Results) -> None:
     frame = chosen.lee()
-    assert set(frame["generator"]) == {n for n, g in lee.generators.NAMED.items() if g.is_spatial}
+    assert set(frame["generator"]) == {n for n, g in lee.geometry.generators.NAMED.items() if g.is_spatial}
     assert len(frame) == 20
     c = np.array([0, 0, 0, 1, -1, 0])  # rotation: y ∂x - x ∂y over ∂x, ∂y, x∂x, y∂x, x∂y, y∂y
     packed = {p.described["model"]: p for p in chosen.parts}

@@ -11,8 +11,8 @@ import torch
 from scipy import ndimage, stats
 
 from lee import datasets
+from lee.datasets.rotated import POOL, TEST, TRAIN, draw, turn
 from lee.errors import InputError
-from lee.rotated import POOL, TEST, TRAIN, draw, turn
 
 
 def angles_of(n: int, seed: int = 0) -> torch.Tensor:

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lee import rotmnist, trained
 from lee.cli import app
 from lee.errors import InputError
-from lee.recipes import load_specs
-from lee.zoo import train_zoo
+from lee.models.recipes import load_specs
+from lee.studies import rotmnist
+from lee.training import trained
+from lee.training.zoo import train_zoo
 
 RECIPES = """
 defaults:
@@ -21,7 +22,7 @@ defaults:
   recipe: {dataset: rotated-digits, epochs: 1, warmup_epochs: 0.5, batch_size: 64}
 families: {cnn: CNN}
 models:
-  small: {family: cnn, title: A small one, factory: "lee.equivariant:plain_cnn", arguments: {channels: [2, 3]}}
+  small: {family: cnn, title: A small one, factory: "lee.models.equivariant:plain_cnn", arguments: {channels: [2, 3]}}
   small-seed1: {like: small, recipe: {seed: 1}}
   never: {like: small, recipe: {seed: 2}}
 """

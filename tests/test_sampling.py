@@ -9,8 +9,8 @@ from cases import images
 from torch import Tensor
 
 import lee
-from lee.generators import AFFINE
-from lee.sampling import Sampler, derivative_matrix, interpolation_matrix
+from lee.geometry.generators import AFFINE
+from lee.geometry.sampling import Sampler, derivative_matrix, interpolation_matrix
 
 CONVENTIONS = [(b, a) for b in ("reflect", "circular") for a in (False, True)]
 

@@ -10,9 +10,9 @@ import pytest
 from sample_book import CHAPTER, write_sample_book
 
 from lee import book
-from lee.site.reading import minutes, summary
-from lee.site.status import describe
-from lee.site.vendor import vendor_scripts
+from lee.book.site.reading import minutes, summary
+from lee.book.site.status import describe
+from lee.book.site.vendor import vendor_scripts
 
 ROOT = Path(__file__).parents[1]
 
@@ -160,7 +160,7 @@ def test_vendored_scripts_come_from_installed_packages(tmp_path: Path) -> None:
 
 def test_no_browser_code_of_others_is_committed(tracked: list[Path]) -> None:
     scripts = [p.relative_to(ROOT).as_posix() for p in tracked if p.suffix in (".js", ".mjs", ".woff", ".woff2")]
-    assert scripts == ["lee/site/static/lee.js"]
+    assert scripts == ["lee/book/site/static/lee.js"]
 
 
 def test_the_status_of_a_notebook_is_read_from_it() -> None:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 import lee
 from lee.errors import InputError
-from lee.generators import AFFINE, BRIGHTNESS, CONTRAST, ROTATION, SCALE, TRANSLATION_X, Action, Generator
-from lee.spectrum import ORTHOGONAL, at_equal_size, displacement_metric, symmetry_spectrum, unit_sized
+from lee.geometry.generators import AFFINE, BRIGHTNESS, CONTRAST, ROTATION, SCALE, TRANSLATION_X, Action, Generator
+from lee.measure.spectrum import ORTHOGONAL, at_equal_size, displacement_metric, symmetry_spectrum, unit_sized
 from lee.statistics import EquivarianceGram
 
 

@@ -8,7 +8,7 @@ from cases import build, images
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lee.stacked import Stacked, pushforward, record_fallbacks, workspace
+from lee.autodiff import Stacked, pushforward, record_fallbacks, workspace
 
 OTHER = torch.rand(4, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.5
 LOWER = torch.rand(2, 4, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))

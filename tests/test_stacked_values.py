@@ -10,7 +10,7 @@ from cases import relative
 from oracles import slopes
 from torch import Tensor, nn
 
-from lee.stacked import (
+from lee.autodiff import (
     ForwardModeError,
     LeavesTorchError,
     by_dual_numbers,

@@ -11,8 +11,8 @@ from oracles import slopes
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from lee.stacked import Stacked, pushforward, record_fallbacks, workspace
-from lee.stacked.weights import current_workspace
+from lee.autodiff import Stacked, pushforward, record_fallbacks, workspace
+from lee.autodiff.weights import current_workspace
 
 Function = Callable[[Tensor], Tensor]
 RANDOM = torch.Generator().manual_seed(2)

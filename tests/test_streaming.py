@@ -222,7 +222,9 @@ def test_the_estimate_says_what_was_checked_and_a_doubt_is_not_forgotten(monkeyp
     assert good.verified
     doubtful = replace(good, verified=False)
     measured = lee.equivariance_gram(Net(), x[:1], generators=["rotation"], output="logits", progress=False)
-    monkeypatch.setattr("lee.streaming.equivariance_gram", lambda *_, **__: replace(measured, verification=doubtful))
+    monkeypatch.setattr(
+        "lee.measure.streaming.equivariance_gram", lambda *_, **__: replace(measured, verification=doubtful)
+    )
     metric.update(x[1:2])
     monkeypatch.undo()
     metric.update(x[2:])

@@ -9,8 +9,8 @@ import torch
 from sweeps import rows, run, spec_of, workplace
 
 import lee
-from lee import datasets, metrics, models, results, sweep
-from lee.sweep import table
+from lee import datasets, metrics, models, sweep
+from lee.sweep import results, table
 
 ROUNDED = 2**-16 + 2**-22  # what rounding to 16 bits may change, and float32 itself
 
@@ -24,7 +24,7 @@ def test_rows_are_what_the_library_measures(here: Path) -> None:
     run(spec_of(), here / "t.parquet")
     model, images = models.load("mine:b"), datasets.load("patches", n=3, size=12)
     gram = lee.equivariance_gram(
-        model, images.images, generators=lee.generators.AFFINE, output="logits", progress=False
+        model, images.images, generators=lee.geometry.generators.AFFINE, output="logits", progress=False
     )
     mine = results.load(here / "t.parquet").select(model="mine:b")
     stored = mine.gram(measurement="main", output="logits")

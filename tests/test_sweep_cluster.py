@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from sweeps import rows, run, spec_of, workplace
 
-from lee import results, sweep
+from lee import sweep
 from lee.errors import InputError
 from lee.sweep import cluster as cluster_module
+from lee.sweep import results
 
 pytest.importorskip("distributed")
 from dask_processes import LONG, Cluster, Forked, until

@@ -15,7 +15,8 @@ import pytest
 import torch
 from sweeps import rows, run, spec_of, workplace, write_spec
 
-from lee import results, sweep
+from lee import sweep
+from lee.sweep import results
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ["mine:slow", "mine:slower", "mine:a", "mine:b"]

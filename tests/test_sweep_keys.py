@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lee import results, sweep
-from lee.sweep import Measurement, Task, table, tasks
+from lee import sweep
+from lee.sweep import Measurement, Task, results, table, tasks
 
 OTHER_VERSION = """
 import importlib.metadata

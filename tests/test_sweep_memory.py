@@ -13,8 +13,9 @@ import pytest
 import torch
 from sweeps import run, spec_of, workplace
 
-from lee import memory, results, sweep
-from lee.sweep import devices, shortage
+from lee import sweep
+from lee.measure import memory
+from lee.sweep import devices, results, shortage
 
 here = pytest.fixture(workplace)
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems don't limit a process's growth")
@@ -109,7 +110,7 @@ def test_dask_workers_of_little_memory_measure_image_by_image(hungry: Path) -> N
 def test_what_never_fits_is_a_row_with_its_error(hungry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int | None] = []
     before = sweep.measuring._limited
-    monkeypatch.setattr("lee.sweep.measuring._limited", lambda *given: (tried.append(given[-1]), before(*given))[1])
+    monkeypatch.setattr("lee.sweep.measures._limited", lambda *given: (tried.append(given[-1]), before(*given))[1])
     report = run(spec_of(models=["hungry:Insatiable"], measurements=ONE), hungry / "t.parquet")
     assert "ALLOC_FAILED" in report.failures[0][2]
     assert tried == list(shortage.STEPS)

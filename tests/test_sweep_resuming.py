@@ -20,9 +20,9 @@ import pytest
 import torch
 from sweeps import keys, rows, run, spec_of, workplace, write_spec
 
-from lee import results, sweep
+from lee import sweep
 from lee.errors import InputError
-from lee.sweep import table, tasks
+from lee.sweep import results, table, tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 

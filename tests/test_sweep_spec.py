@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from sweeps import SPEC
 
-from lee import models, results, sweep
+from lee import models, sweep
 from lee.errors import InputError
+from lee.sweep import results
 
 
 def test_lists_are_products_and_defaults_are_shared() -> None:

@@ -7,8 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from sweeps import run, spec_of, workplace
 
-from lee import results
-from lee.sweep import table
+from lee.sweep import results, table
 
 here = pytest.fixture(workplace)
 

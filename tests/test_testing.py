@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lee.errors import InputError
-from lee.testing import assert_equivariant, assert_invariant, equivariance_deviation
+from lee.measure.testing import assert_equivariant, assert_invariant, equivariance_deviation
 
 X = torch.rand(3, 2, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 

@@ -12,13 +12,13 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from lee import datasets, models, training, zoo
-from lee.augmentation import flip_crop, seeded
-from lee.cards import check_weights
+from lee import datasets, models, training
 from lee.datasets import ImageSet
 from lee.errors import InputError
-from lee.recipes import Recipe, ZooSpec, load_spec, load_specs
-from lee.training import EpochRecord, TrainResult, evaluate, learning_rate, train
+from lee.models.cards import check_weights
+from lee.models.recipes import Recipe, ZooSpec, load_spec, load_specs
+from lee.training import EpochRecord, TrainResult, evaluate, learning_rate, train, zoo
+from lee.training.augmentation import flip_crop, seeded
 
 
 def small_net(width: int = 8) -> nn.Module:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 import lee
-from lee import datasets, turntable
+from lee import datasets
 from lee.datasets import ImageSet
-from lee.equivariant import group_cnn
+from lee.datasets.rotated import turn
 from lee.errors import InputError
-from lee.rotated import turn
+from lee.models.equivariant import group_cnn
+from lee.studies import turntable
 
 
 def blobs(n: int = 3, side: int = 28) -> Tensor:

@@ -15,7 +15,7 @@ from oracles import by_differences
 from torch import Tensor, nn
 
 import lee
-from lee.sampling import Sampler
+from lee.geometry.sampling import Sampler
 
 Model = Callable[[Tensor], Tensor]
 
@@ -29,7 +29,7 @@ def images(n: int = 4, channels: int = 3) -> Tensor:
 def truth(model: Model, x: Tensor, generator: str) -> Tensor:
     """`L_X f(x)` from the values of `f` alone."""
     sampler = Sampler().for_image(*x.shape[-2:])
-    return by_differences(model, x, lee.generators.get(generator), sampler)  # type: ignore[arg-type]
+    return by_differences(model, x, lee.geometry.generators.get(generator), sampler)  # type: ignore[arg-type]
 
 
 def error(derivative: Tensor) -> float:
