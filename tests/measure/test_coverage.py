@@ -23,7 +23,7 @@ from benchmarks.coverage_checks import MIXTURE, REMARKS, Report, central_differe
 from lee.geometry.representations import Image, Map, Representation
 from lee.measure.checks import Output
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 #: Small members of twenty families, and a side that they take.
 TIMM = {

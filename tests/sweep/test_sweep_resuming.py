@@ -24,7 +24,7 @@ from lee import sweep
 from lee.errors import InputError
 from lee.sweep import results, table, tasks
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 here = pytest.fixture(workplace)
 

@@ -309,7 +309,7 @@ def test_blurred_patches_need_a_power_of_two() -> None:
 
 
 def test_every_recipe_of_the_chapter_can_be_built_and_shares_its_epochs() -> None:
-    file = Path(__file__).parents[1] / "data" / "equivariance" / "equivariance.yaml"
+    file = Path(__file__).parents[2] / "data" / "equivariance" / "equivariance.yaml"
     specs = load_specs(file)
     assert len({spec.digest() for spec in specs.values()}) == len(specs)
     for family in ("resnet", "vit"):

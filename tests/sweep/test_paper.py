@@ -12,7 +12,7 @@ from lee import sweep
 from lee.sweep import results
 from lee.sweep.spec import SweepSpec
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PROFILES = ROOT / "book" / "profiles"
 
 

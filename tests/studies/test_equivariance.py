@@ -90,7 +90,7 @@ def test_seconds_of_a_step_are_those_of_a_training(file: Path) -> None:
 
 
 def test_a_sweep_can_name_every_network_of_the_chapter() -> None:
-    spec = sweep.load(Path(__file__).parents[1] / "data" / "results" / "equivariance.yaml")
+    spec = sweep.load(Path(__file__).parents[2] / "data" / "results" / "equivariance.yaml")
     assert {name.partition(":")[2] for name in spec.models} == set(load_specs(equivariance.recipes()))
     for name in equivariance.names():
         model = models.load(f"lee.studies.equivariance:{name}")

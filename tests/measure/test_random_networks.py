@@ -1,6 +1,6 @@
 """Random networks of five to twelve operators: the Lie derivative is that of their values, or it is refused.
 
-200 of them belong to the tests; `LEE_RANDOM_NETWORKS=5000 pytest tests/test_random_networks.py` tries as many others.
+200 of them belong to the tests; `LEE_RANDOM_NETWORKS=5000 pytest tests/measure/test_random_networks.py` tries as many others.
 """
 
 import os

@@ -18,7 +18,7 @@ from sweeps import rows, run, spec_of, workplace, write_spec
 from lee import sweep
 from lee.sweep import results
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MODELS = ["mine:slow", "mine:slower", "mine:a", "mine:b"]
 TASKS = 12
 

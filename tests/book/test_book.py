@@ -11,7 +11,7 @@ from lee import book
 from lee.book.profiles import declared
 from lee.errors import InputError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMITTED = book.chapters(ROOT)
 PYTHON = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},

@@ -359,7 +359,7 @@ def test_real_cifar10_and_mnist(lee_data: Path) -> None:
 
 
 def test_the_data_page_lists_every_embedded_file_and_set() -> None:
-    page = (Path(__file__).parents[1] / "data" / "README.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "data" / "README.md").read_text(encoding="utf-8")
     for name, file in FILES.items():
         assert f"| {name} | {file.package}: `{file.path}` | {file.licence} | {file.origin} |" in page
         assert file.sha256[:16] in page

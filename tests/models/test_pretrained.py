@@ -24,7 +24,7 @@ from lee.models import pretrained
 from lee.sweep import tasks
 from lee.sweep.table import read
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_convnext.r160_in1k")
 
 

@@ -268,7 +268,7 @@ dist.destroy_process_group()
 
 
 def test_two_processes_give_the_error_of_all_their_images(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WORKER, str(Path(__file__).parent), str(tmp_path / "rendezvous")]
+    command = [sys.executable, "-c", WORKER, str(Path(__file__).parents[1]), str(tmp_path / "rendezvous")]
     running = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True) for rank in (0, 1)]
     whole = truth("rotation", images(5))
     for process, own in zip(running, (2, 3), strict=True):

@@ -15,7 +15,7 @@ from lee.book.parameters import KINDS, check
 from lee.book.profiles import declared
 from lee.errors import InputError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CELL = 'n_images: int = 8  # images\nnames: list[str] = ["a"]  # models\nshare: "float" = 0.5  # of them'
 
 

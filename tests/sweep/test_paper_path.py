@@ -19,7 +19,7 @@ from lee import datasets, models
 from lee.cli import app
 from lee.sweep import results, tasks
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 #: By the paper's names; the last one's weights are damaged.
 SMALL = ("regnety_002", "regnetx_002", "xcit_nano_12_p16_224", "mobilenetv3_small_075")
 CHAPTER = "07_case_studies"

@@ -20,7 +20,7 @@ from lee import datasets, models
 from lee.cli import app
 from lee.cli.output import STAND_INS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FACTORY = """
 import ctypes, os, sys
 import torch

@@ -14,7 +14,7 @@ from lee.book.site.reading import minutes, summary
 from lee.book.site.status import describe
 from lee.book.site.vendor import vendor_scripts
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
