@@ -20,12 +20,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lee.autodiff import passes
-from lee.autodiff.messages import CannotStackError, name_of, short
-from lee.autodiff.messages import ForwardModeError as ForwardModeError
-from lee.autodiff.messages import LeavesTorchError as LeavesTorchError
-from lee.autodiff.messages import NoRuleError as NoRuleError
+from lee.autodiff.messages import CannotStackError, ForwardModeError, LeavesTorchError, NoRuleError, name_of, short
 from lee.autodiff.messages import note_fallback as note_fallback
-from lee.autodiff.messages import record_fallbacks as record_fallbacks
 
 RULES: dict[Any, Callable[..., Any]] = {}  # ATen overload -> rule
 FUNCTION_RULES: dict[Any, Callable[..., Any]] = {}  # torch function -> rule, tried before its decomposition
