@@ -9,7 +9,7 @@ from torch import Tensor
 from lee.autodiff.messages import ForwardModeError, LeavesTorchError, note_fallback
 from lee.autodiff.pushforward import pushforward
 from lee.errors import InputError, nearest
-from lee.measure.memory import is_shortage
+from lee.memory import is_shortage
 
 MODES = ("auto", "forward", "reverse", "differences")
 Pushed = tuple[Any, Tensor | None]

@@ -12,7 +12,7 @@ from lee.autodiff.surroundings import random_state, stacked_pass
 from lee.autodiff.tensor import Stacked
 from lee.autodiff.weights import workspace
 from lee.errors import LeeError
-from lee.measure.memory import is_shortage
+from lee.memory import is_shortage
 
 
 def pushforward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> tuple[Any, Tensor | None]:

@@ -17,7 +17,7 @@ from lee.layers.lanes import added, widened
 from lee.layers.local import ForwardError, Local
 from lee.layers.nested import changed
 from lee.layers.trace import Traced, hooks_of
-from lee.measure.memory import is_shortage
+from lee.memory import is_shortage
 
 Run = Callable[[Tensor], Tensor]
 

@@ -21,7 +21,7 @@ from lee.layers.calls import Call, Watch
 from lee.layers.lanes import added
 from lee.layers.nested import changed, tensors, with_tensors
 from lee.layers.trace import Traced, hooks_of
-from lee.measure.memory import is_shortage
+from lee.memory import is_shortage
 
 ROUNDING = 200.0  # in units of the dtype's eps, relative to the two terms that cancel
 

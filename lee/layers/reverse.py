@@ -14,7 +14,7 @@ from lee.layers.local import ROUNDING, action, check_calls, check_fold
 from lee.layers.nested import tensors, with_tensors
 from lee.layers.places import Reading
 from lee.layers.trace import Traced, hooks_of
-from lee.measure.memory import is_shortage
+from lee.memory import is_shortage
 
 
 class BackwardError(Exception):
