@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lee import datasets, models, training
@@ -17,7 +18,7 @@ from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.models.cards import check_weights
 from lee.models.recipes import Recipe, ZooSpec, load_spec, load_specs
-from lee.training import EpochRecord, TrainResult, evaluate, learning_rate, train, zoo
+from lee.training import EpochRecord, TrainResult, evaluate, learning_rate, train, trained, zoo
 from lee.training.augmentation import flip_crop, seeded
 
 
@@ -122,6 +123,33 @@ def test_a_killed_training_resumes_to_the_same_weights(
     assert [record.accuracy for record in whole.history] == [record.accuracy for record in resumed.history]
 
 
+def test_snapshots_hold_the_weights_of_spaced_epochs_across_an_interruption(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path
+) -> None:
+    spec = replace(SPEC, recipe=replace(RECIPE, epochs=7, warmup_epochs=0.5))
+    seen: dict[str, dict[str, Tensor]] = {}
+    whole, checkpoint = tmp_path / "whole", tmp_path / "small.checkpoint.pt"
+
+    def kill(record: EpochRecord) -> None:
+        content = torch.load(checkpoint, weights_only=True)["model"]
+        seen[str(record.epoch + 1)] = {key.removeprefix("net."): value for key, value in content.items()}
+        if record.epoch in (0, 1, 3):
+            raise KeyboardInterrupt
+
+    result = quiet(spec, sets, snapshots=whole)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            quiet(spec, sets, checkpoint=checkpoint, snapshots=tmp_path / "parts", on_epoch=kill)
+    quiet(spec, sets, checkpoint=checkpoint, snapshots=tmp_path / "parts", on_epoch=kill)
+    for epoch in ("1", "2", "3", "5", "7"):
+        first, second = (load_file(tmp_path / folder / f"{epoch}.safetensors") for folder in ("whole", "parts"))
+        assert first.keys() == second.keys() == seen[epoch].keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+        assert all(torch.equal(first[key], seen[epoch][key]) for key in first)
+    assert len(list(whole.iterdir())) == len(list((tmp_path / "parts").iterdir())) == 5
+    assert all(torch.equal(first[key], value) for key, value in result.model.net.state_dict().items())
+
+
 def test_a_kill_in_the_middle_of_an_epoch_or_of_writing_loses_only_that_epoch(
     sets: tuple[ImageSet, ImageSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +202,21 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(sets: tuple[ImageSet, ImageS
     checkpoint.write_bytes(checkpoint.read_bytes()[:500])
     with pytest.raises(InputError, match=r"can't be read. Delete it"):
         quiet(one, sets, checkpoint=checkpoint)
+
+
+def test_blurs_leave_autocast_and_nothing_else_changes() -> None:
+    spec = load_spec("resnet-blur", trained.recipe_file("fitted"))
+    plain, prepared = models.build(spec), training._prepare(models.build(spec), spec.recipe)
+    images = torch.rand(2, 3, 32, 32, generator=seeded("images"))
+    dtypes = set()
+    for module in prepared.modules():
+        if type(module).__name__ == "BlurPool2d":
+            module.register_forward_hook(lambda _, __, output: dtypes.add(output.dtype))
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = prepared.eval()(images)
+        assert (rounded.dtype, dtypes) == (torch.bfloat16, {torch.float32})
+        torch.testing.assert_close(prepared.double()(images.double()), plain.eval().double()(images.double()))
 
 
 def test_fraction_draws_the_same_part_each_time(sets: tuple[ImageSet, ImageSet]) -> None:
@@ -243,6 +286,11 @@ def test_train_zoo_writes_half_precision_weights_and_a_card_that_agrees(tmp_path
     model = models.build(load_spec("small", file)).eval()
     models.load_weights(model.net, path)
     assert evaluate(model, datasets.load("digits")) == card["test_accuracy"] > 0.7
+    seen = evaluate(model, datasets.load("digits", split="train"))
+    assert card["train_accuracy_before_rounding"] == pytest.approx(seen, abs=0.003)
+    assert f"{100 * card['train_accuracy_before_rounding']:.2f} % on the 1,297 training images" in " ".join(
+        text.split()
+    )
     assert card["weights_dtype"] == "float16"
     assert card["bytes"] == path.stat().st_size < 2 * card["parameters"] + 2000
     assert card["data"]["train_images"] == 1297
@@ -264,13 +312,13 @@ def test_weights_that_half_precision_would_spoil_stay_in_single(tmp_path: Path) 
     model = models.build(SPEC).eval()
     with torch.no_grad():
         model.net.get_parameter("0.weight").mul_(1e6)  # beyond 65504, the largest number of float16
-    card = zoo.publish(SPEC, TrainResult(model, (), 0, {}), datasets.load("digits", n=50), tmp_path)
+    card = zoo.publish(SPEC, TrainResult(model, (), 0, 1.0, {}), datasets.load("digits", n=50), tmp_path)
     assert card["weights_dtype"] == "float32"
     assert card["test_accuracy"] == card["test_accuracy_before_rounding"]
     with torch.no_grad():
         model.net.get_parameter("0.weight").mul_(torch.nan)
     with pytest.raises(InputError, match="not finite: the training diverged"):
-        zoo.publish(SPEC, TrainResult(model, (), 0, {}), datasets.load("digits", n=50), tmp_path)
+        zoo.publish(SPEC, TrainResult(model, (), 0, 1.0, {}), datasets.load("digits", n=50), tmp_path)
 
 
 @pytest.mark.parametrize(
