@@ -5,7 +5,6 @@ function of the step, so a training that was killed resumes from its last epoch 
 the weights it would have had. (Bit for bit on the same kind of device, versions and number of threads.)
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from lee.training.augmentation import seeded
 from lee.training.batches import batches, fraction
 from lee.training.checkpoints import EpochRecord, read, save, snapshot
 from lee.training.masked import MaskedAutoencoder
+from lee.training.optimisation import learning_rate, optimizer_of, prepare, pseudo_loss
 from lee.training.penalty import EquivariancePenalty
 
 __all__ = [
@@ -75,14 +75,6 @@ class _Phase:
     augmentation: str
 
 
-def learning_rate(peak: float, step: int, steps: int, warmup: float) -> float:
-    """Linear warm-up to `peak` over `warmup` of `steps` steps, then half a cosine that reaches 0 after the last."""
-    if step < warmup:
-        return peak * (step + 1) / (warmup + 1)
-    progress = (step - warmup) / (steps - warmup)
-    return peak * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def evaluate(model: nn.Module, data: ImageSet, *, batch_size: int = 500, precision: str = "float32") -> float:
     """Return the share of `data` whose largest output is the label; the model's mode is restored.
 
@@ -126,7 +118,7 @@ def train(
     A recipe with `pretrain_epochs` first learns to fill in masked patches (`MaskedAutoencoder`), without
     labels and on all training images, and then to classify the recipe's fraction of them. One with a
     `penalty` adds that much of `EquivariancePenalty` to the loss of the classification, in float32
-    whatever the precision of the rest.
+    whatever the precision of the rest; one with `pseudo_labels` adds that much of the unlabelled images' loss.
 
     Args:
         spec: architecture and recipe.
@@ -146,17 +138,19 @@ def train(
         InputError: no labels, fewer images than a batch, a checkpoint of another recipe, or a full disk.
     """
     recipe = spec.recipe
-    images, labels = fraction(train_set, recipe)
+    images, labels, rest = fraction(train_set, recipe)
     content, history = read(checkpoint, spec)
-    model = _prepare(build(spec), recipe)
+    model = prepare(build(spec), recipe)
     with _repeatable(device):
         for phase in _phases(model, recipe):
             module = phase.module.to(device)
-            optimizer = _optimizer(module, recipe, phase.lr)
+            optimizer = optimizer_of(module, recipe, phase.lr)
             if content is not None and phase.start < len(history) <= phase.start + phase.epochs:
                 module.load_state_dict(content["model"])
                 optimizer.load_state_dict(content["optimizer"])
-            chosen = (train_set.images, labels) if phase.name == "masked" else (images, labels)
+            chosen = (images, labels, rest if recipe.pseudo_labels else None)
+            if phase.name == "masked":
+                chosen = (train_set.images, labels, None)
             for epoch in range(max(len(history), phase.start), phase.start + phase.epochs):
                 record = _epoch(phase, optimizer, recipe, chosen, epoch, device, progress, model, test_set)
                 history.append(record)
@@ -179,7 +173,10 @@ def _phases(model: Normalized, recipe: Recipe) -> list[_Phase]:
     def supervised(batch: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             output = model(batch)
-        loss = nn.functional.cross_entropy(output.float(), target, label_smoothing=recipe.label_smoothing)
+        output, guessed = output.float().tensor_split([len(target)])
+        loss = nn.functional.cross_entropy(output, target, label_smoothing=recipe.label_smoothing)
+        if len(guessed):
+            loss = loss + recipe.pseudo_labels * pseudo_loss(guessed, recipe.pseudo_threshold)
         if penalty is None:
             return loss
         return loss + recipe.penalty * penalty(model, batch[: recipe.penalty_images or None])
@@ -210,7 +207,7 @@ def _epoch(
     phase: _Phase,
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
-    chosen: tuple[Tensor, Tensor],
+    chosen: tuple[Tensor, Tensor, Tensor | None],
     epoch: int,
     device: str,
     progress: bool,
@@ -234,6 +231,7 @@ def _pass(
     recipe: Recipe,
     images: Tensor,
     labels: Tensor,
+    unlabelled: Tensor | None,
     epoch: int,
     device: str,
     progress: bool,
@@ -243,7 +241,16 @@ def _pass(
     steps, classes = len(images) // recipe.batch_size, int(labels.max()) + 1
     done = (epoch - phase.start) * steps
     total = torch.zeros((), device=device)
-    stream = batches(recipe, images, labels, epoch, augmentation=phase.augmentation, classes=classes, device=device)
+    stream = batches(
+        recipe,
+        images,
+        labels,
+        epoch,
+        augmentation=phase.augmentation,
+        classes=classes,
+        device=device,
+        unlabelled=unlabelled,
+    )
     bar = tqdm(stream, total=steps, disable=not progress, mininterval=5.0)
     bar.set_description(f"{phase.name} epoch {epoch - phase.start + 1}/{phase.epochs}")
     for step, (batch, target) in enumerate(bar):
@@ -257,44 +264,6 @@ def _pass(
         optimizer.step()
         total += loss.detach()
     return float(total) / steps
-
-
-def _prepare(model: Normalized, recipe: Recipe) -> Normalized:
-    """Set memory format, attention kernel and precision of blurring; they only change speed and rounding."""
-    from timm.layers.blur_pool import BlurPool2d
-
-    if recipe.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    for module in model.modules():
-        if not recipe.fused_attention and hasattr(module, "fused_attn"):
-            module.fused_attn = False  # type: ignore[assignment]
-        if isinstance(module, BlurPool2d):
-            module.forward = _in_float32(module.forward)  # type: ignore[assignment,method-assign]
-    return model
-
-
-def _in_float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Leave autocast for a blur: CPUs take 5 to 20 times as long for a depthwise convolution in bfloat16."""
-
-    def blurred(x: Tensor) -> Tensor:
-        if not torch.is_autocast_enabled(x.device.type):
-            return forward(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return forward(x.float())
-
-    return blurred
-
-
-def _optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
-    """Build the optimiser; biases, norms and other vectors are not decayed."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=lr)
 
 
 @contextmanager

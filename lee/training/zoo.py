@@ -194,9 +194,15 @@ def _text(spec: ZooSpec, card: dict[str, Any], history: tuple[EpochRecord, ...],
     recipe, rows = spec.recipe, "\n".join(_row(record) for record in history if _shown(record, history))
     before = f"""{recipe.pretrain_epochs} epochs as a masked autoencoder ({recipe.mask_ratio:.0%} of the patches hidden),
         then """
+    guessed = (
+        f""" and, under pseudo-labels of weight {recipe.pseudo_labels:g} above a probability of
+        {recipe.pseudo_threshold:g}, the others of its training set"""
+        if recipe.pseudo_labels
+        else ""
+    )
     training = f"""{before if recipe.pretrain_epochs else ""}{recipe.epochs} epochs of {recipe.optimizer} in
         {recipe.precision}, seed {recipe.seed}, augmentation {recipe.augmentation},
-        {card["data"]["train_images"]:,} images: {card["minutes"]} minutes of wall time with {card["threads"]} thread(s)
+        {card["data"]["train_images"]:,} images{guessed}: {card["minutes"]} minutes of wall time with {card["threads"]} thread(s)
         of {card["device"]}, waiting for other work on the same machine included. The front matter has the whole
         recipe. `{card["command"]}` trains the model again, to the same weights bit for bit on the same machine with
         the same versions and number of threads."""

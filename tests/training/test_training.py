@@ -13,13 +13,15 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lee import datasets, models, training
+from lee import datasets, models
 from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.models.cards import check_weights
 from lee.models.recipes import Recipe, ZooSpec, load_spec, load_specs
-from lee.training import EpochRecord, TrainResult, evaluate, learning_rate, train, trained, zoo
+from lee.training import EpochRecord, TrainResult, evaluate, learning_rate, optimisation, train, trained, zoo
 from lee.training.augmentation import flip_crop, seeded
+from lee.training.batches import batches, fraction
+from lee.training.optimisation import pseudo_loss
 
 
 def small_net(width: int = 8) -> nn.Module:
@@ -206,7 +208,7 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(sets: tuple[ImageSet, ImageS
 
 def test_blurs_leave_autocast_and_nothing_else_changes() -> None:
     spec = load_spec("resnet-blur", trained.recipe_file("fitted"))
-    plain, prepared = models.build(spec), training._prepare(models.build(spec), spec.recipe)
+    plain, prepared = models.build(spec), optimisation.prepare(models.build(spec), spec.recipe)
     images = torch.rand(2, 3, 32, 32, generator=seeded("images"))
     dtypes = set()
     for module in prepared.modules():
@@ -228,8 +230,51 @@ def test_fraction_draws_the_same_part_each_time(sets: tuple[ImageSet, ImageSet])
         quiet(replace(SPEC, recipe=replace(RECIPE, fraction=0.01)), sets)
 
 
+def test_unlabelled_images_follow_the_labelled_ones_which_stay_as_they_were(sets: tuple[ImageSet, ImageSet]) -> None:
+    recipe = replace(RECIPE, fraction=0.9, pseudo_labels=1.0)
+    images, labels, rest = fraction(sets[0], recipe)
+    assert (len(images), len(rest)) == (576, 64)
+    assert torch.equal(torch.cat([images, rest]).sum((1, 2, 3)).sort()[0], sets[0].images.sum((1, 2, 3)).sort()[0])
+    options: dict[str, Any] = {"augmentation": "none", "classes": 10, "device": "cpu"}
+    alone = list(batches(recipe, images, labels, 3, **options))
+    both = list(batches(recipe, images, labels, 3, **options, unlabelled=rest))
+    assert len(both) == 18
+    for (one, target), (two, same) in zip(alone, both, strict=True):
+        assert torch.equal(one, two[:32])
+        assert torch.equal(target, same)
+    drawn = torch.cat([batch[32:] for batch, _ in both])
+    order = [int((rest == image).flatten(1).all(1).nonzero()[0]) for image in drawn]
+    assert sorted(order[:64]) == list(range(64))
+    assert order[:64] != list(range(64))
+    assert order[64:128] == order[:64]  # 18 batches want more images than there are
+
+
+def test_pseudo_labels_are_the_surest_class_of_sure_images() -> None:
+    scores = torch.tensor([[9.0, 0.0, 0.0], [0.0, 0.0, 0.1], [0.0, 5.0, 0.0]], requires_grad=True)
+    loss = pseudo_loss(scores, 0.95)
+    expected = nn.functional.cross_entropy(scores[[0, 2]], torch.tensor([0, 1]), reduction="sum") / 3
+    torch.testing.assert_close(loss, expected)
+    (found,) = torch.autograd.grad(loss, scores)
+    (wanted,) = torch.autograd.grad(expected, scores)
+    torch.testing.assert_close(found, wanted)
+    assert not found[1].any()
+
+
+def test_pseudo_labels_are_learned_from_and_repeat(sets: tuple[ImageSet, ImageSet]) -> None:
+    few = replace(
+        RECIPE, fraction=0.2, epochs=25, pseudo_labels=1.0, pseudo_threshold=0.5, score_every=25, augmentation="none"
+    )
+    first, second = quiet(replace(SPEC, recipe=few), sets), quiet(replace(SPEC, recipe=few), sets)
+    assert first.train_size == 128
+    assert states_equal(first.model, second.model)
+    assert (first.history[-1].accuracy or 0) > 0.6
+    # Batch statistics alone don't make the difference: no image is as sure as 1.
+    doubtful = quiet(replace(SPEC, recipe=replace(few, pseudo_threshold=1.0)), sets)
+    assert not states_equal(first.model, doubtful.model)
+
+
 def test_only_matrices_and_kernels_are_decayed() -> None:
-    optimizer = training._optimizer(small_net(), RECIPE, RECIPE.lr)
+    optimizer = optimisation.optimizer_of(small_net(), RECIPE, RECIPE.lr)
     decayed, spared = optimizer.param_groups
     assert {parameter.ndim for parameter in decayed["params"]} == {2, 4}
     assert {parameter.ndim for parameter in spared["params"]} == {1}
@@ -329,6 +374,8 @@ def test_weights_that_half_precision_would_spoil_stay_in_single(tmp_path: Path) 
         ({"precision": "float16"}, "Did you mean 'bfloat16'"),
         ({"epochs": 0}, "epochs is 0, which is out of range"),
         ({"fraction": 1.5}, "fraction is 1.5"),
+        ({"pseudo_labels": 1.0}, "pseudo_labels is 1.0"),
+        ({"pseudo_threshold": 1.5}, "pseudo_threshold is 1.5"),
         ({"warmup_epochs": 9.0}, "warmup_epochs is 9.0"),
         ({"lr": math.nan}, "lr is nan"),
     ],
@@ -368,3 +415,7 @@ def test_the_digest_of_a_recipe_ignores_only_its_title() -> None:
     assert SPEC.digest() == replace(SPEC, title="another").digest()
     assert SPEC.digest() != replace(SPEC, recipe=replace(RECIPE, lr=0.021)).digest()
     assert SPEC.digest() != replace(SPEC, arguments={"width": 9}).digest()
+    assert SPEC.digest() == replace(SPEC, recipe=replace(RECIPE, pseudo_threshold=0.5)).digest()
+    part = replace(RECIPE, fraction=0.5, pseudo_labels=1.0)
+    assert replace(SPEC, recipe=part).digest() != replace(SPEC, recipe=replace(part, pseudo_labels=0.0)).digest()
+    assert replace(SPEC, recipe=part).digest() != replace(SPEC, recipe=replace(part, pseudo_threshold=0.5)).digest()
