@@ -36,7 +36,7 @@ def verify(
     from lee.models import cards
 
     zoo = {row[0]: row for row in cards.verify_zoo()}
-    rows = []
+    rows: list[tuple[str, bool, str]] = []
     for name in names or [*datasets.EMBEDDED, "zoo"]:
         if name == "zoo":
             rows += zoo.values()
