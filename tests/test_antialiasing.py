@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import lee
 from lee import antialiasing
 from lee.errors import InputError
-from lee.stacked.tensor import record_fallbacks
+from lee.stacked import record_fallbacks
 
 N = 32
 MAPS = {"output": "logits", "boundary": "circular", "representations": "map"}

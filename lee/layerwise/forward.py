@@ -15,8 +15,9 @@ from lee.layerwise.lanes import added, widened
 from lee.layerwise.local import ForwardError, Local
 from lee.layerwise.nested import changed
 from lee.layerwise.trace import Traced, hooks_of
+from lee.memory import is_shortage
 from lee.stacked import Stacked, stacked_pass
-from lee.stacked.tensor import NoRuleError
+from lee.stacked.messages import NoRuleError
 
 Run = Callable[[Tensor], Tensor]
 
@@ -68,7 +69,7 @@ def _push_group(
             if watch.current is None or watch.current.index == start:
                 raise ForwardError(f"{error}.") from error
             start = watch.current.index
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
+            if is_shortage(error):
+                raise
             raise ForwardError(f"{type(error).__name__}: {error}.") from error

@@ -18,9 +18,10 @@ from lee.layerwise.calls import Call, Watch
 from lee.layerwise.lanes import added
 from lee.layerwise.nested import changed, tensors, with_tensors
 from lee.layerwise.trace import Traced, hooks_of
+from lee.memory import is_shortage
 from lee.representations import Image, Representation, Trivial
 from lee.sampling import Sampler
-from lee.stacked import Stacked, push_leaves, stacked_pass
+from lee.stacked import push_leaves
 
 ROUNDING = 200.0  # in units of the dtype's eps, relative to the two terms that cancel
 
@@ -143,17 +144,12 @@ class _Collector:
             if tangent is not None:
                 lane[0] = tangent[0]
         try:
-            with stacked_pass():
-                results = replayed([Stacked(torch.cat([v[None], t])) for v, t in zip(inputs, zeros, strict=True)])
-        except (torch.OutOfMemoryError, LeeError):
-            raise
+            found = push_leaves(replayed, inputs, zeros, fallback=not inside)[1]
         except Exception as error:
-            if inside:
-                raise ForwardError(f"{type(error).__name__}: {error}.") from error
-            return [(None if t is None else t[0], None) for t in push_leaves(replayed, inputs, zeros)[1]]
-        return [
-            (r.buffer[1], r.buffer[2] if inside else None) if isinstance(r, Stacked) else (None, None) for r in results
-        ]
+            if not inside or isinstance(error, LeeError) or is_shortage(error):
+                raise
+            raise ForwardError(f"{type(error).__name__}: {error}.") from error
+        return [(None, None) if t is None else (t[0], t[1] if inside else None) for t in found]
 
     def _keep(
         self,

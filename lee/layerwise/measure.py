@@ -182,8 +182,8 @@ def _measured(setting: Setting, batch: Tensor, chunk: int | None) -> Iterator[Pa
         except FoldError:
             singly = True
             continue
-        except torch.OutOfMemoryError:
-            if lanes_times_images == 1:
+        except Exception as error:
+            if lanes_times_images == 1 or not memory.is_shortage(error):
                 raise
             lanes_times_images //= 2
             warnings.warn(f"Out of memory: going on with chunk={lanes_times_images}.", stacklevel=3)

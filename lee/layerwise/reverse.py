@@ -11,6 +11,7 @@ from lee.layerwise.calls import Call, Watch
 from lee.layerwise.local import ROUNDING, action, check_calls, check_fold
 from lee.layerwise.nested import tensors, with_tensors
 from lee.layerwise.trace import Traced, hooks_of
+from lee.memory import is_shortage
 from lee.places import Reading
 from lee.representations import Image, Representation
 from lee.sampling import Sampler
@@ -110,9 +111,9 @@ class Bumps:
             (found,) = torch.autograd.grad(
                 self.y, self.epsilon, cotangent.expand(self.y.shape), retain_graph=True, allow_unused=True
             )
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
+            if is_shortage(error):
+                raise
             raise BackwardError(f"its backward pass fails ({type(error).__name__}: {error}).") from error
         return torch.zeros_like(self.epsilon) if found is None else found
 

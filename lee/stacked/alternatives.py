@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from lee.errors import InputError, nearest
+from lee.memory import is_shortage
+from lee.stacked.messages import ForwardModeError, LeavesTorchError, note_fallback
 from lee.stacked.pushforward import pushforward
-from lee.stacked.tensor import ForwardModeError, LeavesTorchError, note_fallback
 
 MODES = ("auto", "forward", "reverse", "differences")
 Pushed = tuple[Any, Tensor | None]
@@ -85,9 +86,9 @@ def by_backward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) 
 def _gradient(entry: Tensor, leaf: Tensor) -> Tensor:
     try:
         (gradient,) = torch.autograd.grad(entry, leaf, retain_graph=True, allow_unused=True)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
+        if is_shortage(error):
+            raise
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(
             f"The model has no backward pass ({reason}). Use mode='differences', in double precision."

@@ -20,12 +20,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lee.stacked import passes
-from lee.stacked.messages import CannotStackError, name_of, short
-from lee.stacked.messages import ForwardModeError as ForwardModeError
-from lee.stacked.messages import LeavesTorchError as LeavesTorchError
-from lee.stacked.messages import NoRuleError as NoRuleError
+from lee.stacked.messages import CannotStackError, ForwardModeError, LeavesTorchError, NoRuleError, name_of, short
 from lee.stacked.messages import note_fallback as note_fallback
-from lee.stacked.messages import record_fallbacks as record_fallbacks
 
 RULES: dict[Any, Callable[..., Any]] = {}  # ATen overload -> rule
 FUNCTION_RULES: dict[Any, Callable[..., Any]] = {}  # torch function -> rule, tried before its decomposition
