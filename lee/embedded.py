@@ -21,6 +21,7 @@ from lee.errors import InputError, LeeError
 from lee.image_files import center_square, read, to_planes
 from lee.local_data import Decoded, check_split, choose
 from lee.paths import file_sha256
+from lee.rotated import turn
 
 
 @dataclass(frozen=True)
@@ -57,97 +58,37 @@ def _sklearn(path: str, sha256: str, licence: str, origin: str) -> SourceFile:
 
 #: Every file used here, by a short name.
 FILES = {
-    "astronaut": _skimage(
-        "astronaut.png",
-        "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5",
-        "public domain",
-        "NASA Great Images: Eileen Collins",
-    ),
-    "chelsea": _skimage(
-        "chelsea.png",
-        "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb",
-        "CC0",
-        "Stefan van der Walt",
-    ),
-    "coffee": _skimage(
-        "coffee.png",
-        "cc02f8ca188b167c775a7101b5d767d1e71792cf762c33d6fa15a4599b5a8de7",
-        "CC0",
-        "Rachel Michetti, Pikolo Espresso Bar",
-    ),
-    "rocket": _skimage(
-        "rocket.jpg",
-        "c2dd0de7c538df8d111e479619b129464d0269d0ae5fd18ca91d33a7fdfea95c",
-        "public domain",
-        "SpaceX: launch of DSCOVR",
-    ),
-    "motorcycle": _skimage(
-        "motorcycle_left.png",
-        "db18e9c4157617403c3537a6ba355dfeafe9a7eabb6b9b94cb33f6525dd49179",
-        "Middlebury 2014 stereo benchmark, as redistributed by scikit-image; cite Scharstein et al. 2014",
-        "Middlebury College",
-    ),
-    "hubble": _skimage(
-        "hubble_deep_field.jpg",
-        "3a19c5dd8a927a9334bb1229a6d63711b1c0c767fb27e2286e7c84a3e2c2f5f4",
-        "public domain",
-        "NASA: Hubble eXtreme Deep Field",
-    ),
-    "china": _sklearn(
-        "images/china.jpg",
-        "8378025ad2519d649d02e32bd98990db4ab572357d9f09841c2fbfbb4fefad29",
-        "CC BY 2.0",
-        "flickr: danielbuechele",
-    ),
-    "flower": _sklearn(
-        "images/flower.jpg",
-        "a77f6ec41e353afdf8bdff2ea981b2955535d8d83294f8cfa49cf4e423dd5638",
-        "CC BY 2.0",
-        "flickr: vultilion",
-    ),
-    "immunohistochemistry": _skimage(
-        "ihc.png",
-        "f8dd1aa387ddd1f49d8ad13b50921b237df8e9b262606d258770687b0ef93cef",
-        "no known copyright restrictions",
-        "Center for Microscopy And Molecular Imaging: colonic glands, DAB and hematoxylin",
-    ),
-    "retina": _skimage(
-        "retina.jpg",
-        "38a07f36f27f095e818aea7b96d34202c05176d30253c66733f2e00379e9e0e6",
-        "CC0",
-        "Mikael Häggström: fundus photograph of a normal left eye",
-    ),
-    "microaneurysms": _skimage(
-        "microaneurysms.png",
-        "a1e1be59aa447f8ce082f7fa809997ab369a2b137cb6c4202abc647c7ccf6456",
-        "CC0",
-        "High-Resolution Fundus database, Andreas Maier: green channel",
-    ),
-    "brick": _skimage(
-        "brick.png",
-        "7966caf324f6ba843118d98f7a07746d22f6a343430add0233eca5f6eaaa8fcf",
-        "CC0",
-        "CC0Textures, grey",
-    ),
-    "grass": _skimage(
-        "grass.png",
-        "b6b6022426b38936c43a4ac09635cd78af074e90f42ffa8227ac8b7452d39f89",
-        "CC0",
-        "DeviantArt: linolafett, grey",
-    ),
-    "gravel": _skimage(
-        "gravel.png",
-        "c48615b451bf1e606fbd72c0aa9f8cc0f068ab7111ef7d93bb9b0f2586440c12",
-        "CC0",
-        "CC0Textures, grey",
-    ),
-    "digits": _sklearn(
-        "data/digits.csv.gz",
-        "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22",
-        "CC BY 4.0",
-        "E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI repository 1998",
-    ),
-}
+    "astronaut": _skimage("astronaut.png", "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5",
+        "public domain", "NASA Great Images: Eileen Collins"),
+    "chelsea": _skimage("chelsea.png", "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb",
+        "CC0", "Stefan van der Walt"),
+    "coffee": _skimage("coffee.png", "cc02f8ca188b167c775a7101b5d767d1e71792cf762c33d6fa15a4599b5a8de7",
+        "CC0", "Rachel Michetti, Pikolo Espresso Bar"),
+    "rocket": _skimage("rocket.jpg", "c2dd0de7c538df8d111e479619b129464d0269d0ae5fd18ca91d33a7fdfea95c",
+        "public domain", "SpaceX: launch of DSCOVR"),
+    "motorcycle": _skimage("motorcycle_left.png", "db18e9c4157617403c3537a6ba355dfeafe9a7eabb6b9b94cb33f6525dd49179",
+        "Middlebury 2014 stereo benchmark, as redistributed by scikit-image; cite Scharstein et al. 2014", "Middlebury College"),
+    "hubble": _skimage("hubble_deep_field.jpg", "3a19c5dd8a927a9334bb1229a6d63711b1c0c767fb27e2286e7c84a3e2c2f5f4",
+        "public domain", "NASA: Hubble eXtreme Deep Field"),
+    "china": _sklearn("images/china.jpg", "8378025ad2519d649d02e32bd98990db4ab572357d9f09841c2fbfbb4fefad29",
+        "CC BY 2.0", "flickr: danielbuechele"),
+    "flower": _sklearn("images/flower.jpg", "a77f6ec41e353afdf8bdff2ea981b2955535d8d83294f8cfa49cf4e423dd5638",
+        "CC BY 2.0", "flickr: vultilion"),
+    "immunohistochemistry": _skimage("ihc.png", "f8dd1aa387ddd1f49d8ad13b50921b237df8e9b262606d258770687b0ef93cef",
+        "no known copyright restrictions", "Center for Microscopy And Molecular Imaging: colonic glands, DAB and hematoxylin"),
+    "retina": _skimage("retina.jpg", "38a07f36f27f095e818aea7b96d34202c05176d30253c66733f2e00379e9e0e6",
+        "CC0", "Mikael Häggström: fundus photograph of a normal left eye"),
+    "microaneurysms": _skimage("microaneurysms.png", "a1e1be59aa447f8ce082f7fa809997ab369a2b137cb6c4202abc647c7ccf6456",
+        "CC0", "High-Resolution Fundus database, Andreas Maier: green channel"),
+    "brick": _skimage("brick.png", "7966caf324f6ba843118d98f7a07746d22f6a343430add0233eca5f6eaaa8fcf",
+        "CC0", "CC0Textures, grey"),
+    "grass": _skimage("grass.png", "b6b6022426b38936c43a4ac09635cd78af074e90f42ffa8227ac8b7452d39f89",
+        "CC0", "DeviantArt: linolafett, grey"),
+    "gravel": _skimage("gravel.png", "c48615b451bf1e606fbd72c0aa9f8cc0f068ab7111ef7d93bb9b0f2586440c12",
+        "CC0", "CC0Textures, grey"),
+    "digits": _sklearn("data/digits.csv.gz", "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22",
+        "CC BY 4.0", "E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI repository 1998"),
+}  # fmt: skip
 
 #: The files of each embedded data set.
 MEMBERS: dict[str, tuple[str, ...]] = {
@@ -292,11 +233,7 @@ def _rotate_randomly(images: Tensor, generator: torch.Generator) -> Tensor:
     padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
     height, width = padded.shape[-2:]
     big = resize(padded, (fine * height, fine * width))
-    angle = 2 * torch.pi * torch.rand(len(images), generator=generator)
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    matrix = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
-    grid = torch.nn.functional.affine_grid(matrix, list(big.shape), align_corners=False)
-    turned = torch.nn.functional.grid_sample(big, grid, align_corners=False)
+    turned = turn(big, 2 * torch.pi * torch.rand(len(images), generator=generator))
     return resize(turned, (height, width))
 
 

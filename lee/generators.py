@@ -165,21 +165,10 @@ SATURATION = _field("saturation", RATIO, saturation=1)
 NAMED: dict[str, Generator] = {
     g.name: g
     for g in (
-        TRANSLATION_X,
-        TRANSLATION_Y,
-        ROTATION,
-        SCALE,
-        STRETCH_X,
-        STRETCH_Y,
-        SHEAR_X,
-        SHEAR_Y,
-        HYPERBOLIC,
-        SQUEEZE,
-        BRIGHTNESS,
-        CONTRAST,
-        SATURATION,
+        TRANSLATION_X, TRANSLATION_Y, ROTATION, SCALE, STRETCH_X, STRETCH_Y, SHEAR_X, SHEAR_Y, HYPERBOLIC, SQUEEZE, BRIGHTNESS,
+        CONTRAST, SATURATION,
     )
-}
+}  # fmt: skip
 AFFINE = tuple(NAMED[name] for name in SPATIAL_BASIS)
 PHOTOMETRIC = tuple(NAMED[name] for name in PHOTOMETRIC_BASIS)
 

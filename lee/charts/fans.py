@@ -82,12 +82,12 @@ def _panel(
     spread = base.transform_filter("datum.rank > 0").encode(**PLANE, x2="x2:Q", y2="y2:Q")
     spread = spread.mark_rule(color=PALETTE[1], opacity=FAINT, clip=True)
     first = base.transform_filter("datum.rank == 0")
-    drawn = panel(title, first, side, below=[spread], image=image, opacity=0.6)
+    note = []
     if any(notes.values()):
         text = altair.Chart(pd.DataFrame({MENU: list(notes), "note": list(notes.values())}))
         text = text.transform_filter(f"datum['{MENU}'] == {MENU}").mark_text(fontSize=12, baseline="top")
-        drawn.layer.append(text.encode(x=altair.value(side / 2), y=altair.value(side + 4), text="note:N"))
-    return drawn
+        note = [text.encode(x=altair.value(side / 2), y=altair.value(side + 4), text="note:N")]
+    return panel(title, first, side, image=image, opacity=0.6, below=[spread], above=note)
 
 
 def _placed(chart: altair.Chart, n: int) -> altair.Chart:

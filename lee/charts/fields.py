@@ -109,15 +109,16 @@ def grid_of_arrows(field: VectorField, n: int) -> pd.DataFrame:
 
 
 def panel(
-    title: str, arrow: altair.Chart, side: int, *, below: Sequence[altair.Chart] = (), image: str | None, opacity: float
-) -> altair.LayerChart:
-    """Arrows from (`x`, `y`) to (`x2`, `y2`), whose heads point by `angle`, over other marks and a picture."""
+    title: str, arrow: altair.Chart, side: int, *, image: str | None, opacity: float,
+    below: Sequence[altair.Chart] = (), above: Sequence[altair.Chart] = (),
+) -> altair.LayerChart:  # fmt: skip
+    """Arrows from (`x`, `y`) to (`x2`, `y2`), whose heads point by `angle`, between other marks and over a picture."""
     arrow = arrow.encode(**PLANE)
     shaft = arrow.mark_rule(color=PALETTE[1], strokeWidth=2, clip=True).encode(x2="x2:Q", y2="y2:Q")
     head = arrow.mark_point(shape="triangle-up", color=PALETTE[1], size=46, clip=True).encode(
         x=altair.X("x2:Q", axis=None), y=altair.Y("y2:Q", axis=None), angle=altair.Angle("angle:Q", scale=None)
     )
-    layers = [*below, shaft, head]
+    layers = [*below, shaft, head, *above]
     if image is not None:
         under = altair.Chart(pd.DataFrame({"x": [0], "y": [0], "url": [image]}))
         under = under.mark_image(width=side, height=side, opacity=opacity, smooth=_smooth(image))

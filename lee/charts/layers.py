@@ -2,7 +2,6 @@
 
 Both take the tidy frame of :func:`lee.layerwise`, one row per module call in order of execution: `path`, `type`,
 `call`, `depth`, `parent`, `kind`, `norm2`, `share`, `self_norm2`, `self_share` and their standard errors `…_se`.
-Bars by type of layer are :func:`lee.charts.bars` of its `by_type()`.
 
 Source: Gruver, Finzi, Goldblum & Wilson, ICLR 2023 (Fig. 1 centre and Fig. 4 for what is shown).
 """

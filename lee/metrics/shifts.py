@@ -105,7 +105,24 @@ def agreement(
     output: Output = "logits",
     chunk: int = 64,
 ) -> Tensor:
-    """How often the top-1 class of each image stays the same, (N,), float64 in [0, 1]. Arguments: :func:`consistency`."""
+    """How often the top-1 class of each image stays the same, (N,), float64 in [0, 1].
+
+    Args:
+        model: Any module or function of images that gives class scores (N, K).
+        images: (N, C, H, W), floating point.
+        shifts: Draws per image (pairs of shifts, or single ones).
+        max_shift: Largest shift in pixels along each axis; None for all there are (which `"reflect"` doesn't allow).
+        boundary: `"circular"` (Zhang's CIFAR-10 protocol), `"crop"` (his ImageNet protocol: windows of a larger image, so
+            that nothing is invented), or `"reflect"`.
+        size: Side of the windows, for `"crop"`.
+        reference: `"pair"`: two random shifts are compared (Zhang). `"image"`: one is compared with the unshifted image.
+        random: Source of the shifts; None for seed 0.
+        output: `"logits"` for the scores themselves, or a callable that selects them.
+        chunk: Images per pass.
+
+    Raises:
+        InputError: For input that can't be measured; the message says why.
+    """
     check_input(model, images, image=True)
     _check(images, shifts, max_shift, boundary, size, reference)
     random = torch.Generator().manual_seed(0) if random is None else random
@@ -136,39 +153,17 @@ def _top(function: Function, x: Tensor) -> Tensor:
     return scores.argmax(1).cpu()
 
 
-def consistency(
-    model: Model,
-    images: Tensor,
-    *,
-    shifts: int = 8,
-    max_shift: int | None = None,
-    boundary: str = "circular",
-    size: int | None = None,
-    reference: str = "pair",
-    random: torch.Generator | None = None,
-    output: Output = "logits",
-    chunk: int = 64,
-) -> Estimate:
+def consistency(model: Model, images: Tensor, *, boundary: str = "circular", **options: Any) -> Estimate:
     """Fraction of shifts under which the top-1 class stays the same, with its standard error over images.
 
     Args:
         model: Any module or function of images that gives class scores (N, K).
         images: (N, C, H, W), floating point.
-        shifts: Draws per image (pairs of shifts, or single ones).
-        max_shift: Largest shift in pixels along each axis; None for all there are (which `"reflect"` doesn't allow).
-        boundary: `"circular"` (Zhang's CIFAR-10 protocol), `"crop"` (his ImageNet protocol: windows of a larger image, so
-            that nothing is invented), or `"reflect"`.
-        size: Side of the windows, for `"crop"`.
-        reference: `"pair"`: two random shifts are compared (Zhang). `"image"`: one is compared with the unshifted image.
-        random: Source of the shifts; None for seed 0.
-        output: `"logits"` for the scores themselves, or a callable that selects them.
-        chunk: Images per pass.
+        boundary: As for :func:`agreement`, and so are the options.
+        **options: Its keyword arguments.
 
     Raises:
         InputError: For input that can't be measured; the message says why.
     """
-    samples = agreement(
-        model, images, shifts=shifts, max_shift=max_shift, boundary=boundary, size=size, reference=reference,
-        random=random, output=output, chunk=chunk,
-    )  # fmt: skip
+    samples = agreement(model, images, boundary=boundary, **options)
     return Estimate.of(samples, name=f"{boundary} shifts", quantity="consistency")
