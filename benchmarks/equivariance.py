@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from lee import equivariance
-from lee.trained import row_of
+from lee.studies import equivariance
+from lee.training.trained import row_of
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from lee import departure, sweep
+from lee import sweep
+from lee.studies import departure
 
 ROOT = Path(__file__).resolve().parents[1]
 

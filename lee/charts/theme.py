@@ -9,7 +9,7 @@ import pandas as pd
 from lee.errors import InputError
 
 VEGALITE = "application/vnd.vegalite.v5+json"
-"""Mime type under which JupyterLab and `lee.site` draw a chart."""
+"""Mime type under which JupyterLab and `lee.book.site` draw a chart."""
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 """Okabe and Ito's colours, with a grey for their black and without the yellow: seen on white and on black."""

@@ -16,8 +16,8 @@ def rotmnist(
 
     Train them first: lee train --recipes data/rotmnist/rotmnist.yaml --zoo
     """
-    from lee import results
-    from lee import rotmnist as networks
+    from lee.studies import rotmnist as networks
+    from lee.sweep import results
 
     out = results.folder() / "rotmnist.parquet" if out is None else out
     rows = networks.summary(networks.update(out, recipes))

@@ -29,7 +29,8 @@ def sweep(
     Started again, it measures only what the table lacks: after an interruption, what was in flight; after a model was
     trained again, that model.
     """
-    from lee import results, sweep
+    from lee import sweep
+    from lee.sweep import results
 
     path = results.folder() / "zoo.yaml" if spec is None else spec
     destination = sweep.destination(path) if out is None else out

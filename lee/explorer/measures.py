@@ -14,16 +14,16 @@ import pandas as pd
 from torch import Tensor, nn
 
 from lee import models
-from lee.derivative import equivariance_gram
+from lee.autodiff import pushforward
+from lee.datasets.local_data import CIFAR10_CLASSES
 from lee.errors import InputError
 from lee.explorer import motion, pictures
 from lee.explorer.state import REACH, SLIDERS, State
-from lee.layerwise import layerwise
-from lee.local_data import CIFAR10_CLASSES
-from lee.measuring import one_function
-from lee.recipes import load_spec
-from lee.sampling import Sampler
-from lee.stacked import pushforward
+from lee.geometry.sampling import Sampler
+from lee.layers import layerwise
+from lee.measure.derivative import equivariance_gram
+from lee.measure.function import one_function
+from lee.models.recipes import load_spec
 from lee.statistics import EquivarianceGram, Estimate, concatenate
 
 TOP = 5

@@ -65,8 +65,8 @@ def rank_correlation(
     regressed on the ranks of numeric covariates and on indicators of the others, and the residuals are correlated.
 
     Without resamples the interval is :math:`\tanh(\operatorname{artanh} r \pm q \sqrt{1.06 / (n - 3 - k)})` with the normal
-    quantile `q` and `k` degrees of freedom of the covariates. With resamples it is a percentile bootstrap interval: things
-    are drawn with replacement, all those of a cluster together, and each value moves by an independent normal error where
+    quantile `q` and `k` degrees of freedom of the covariates. With resamples it is a percentile bootstrap interval: things are
+    drawn with replacement, all those of a cluster together, and each value moves by an independent normal error where
     `errors` are given.
 
     Source: Fieller, Hartley & Pearson, *Tests for rank correlation coefficients I*, Biometrika 44, 1957; for the errors of

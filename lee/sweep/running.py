@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from lee.errors import InputError, nearest
 from lee.sweep.execution import Executor, Lost
-from lee.sweep.measuring import failed
+from lee.sweep.measures import failed
 from lee.sweep.spec import Measurement, SweepSpec
 from lee.sweep.table import Part, encode, read, write
 from lee.sweep.tasks import Task, forget, plan

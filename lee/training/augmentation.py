@@ -1,0 +1,95 @@
+"""Random changes of training images, drawn from explicit generators and computed on whole batches."""
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor
+
+from lee.datasets.rotated import turn
+
+
+def seeded(*parts: object) -> torch.Generator:
+    """Return a generator whose seed is a digest of `parts`, so that nearby seeds are unrelated."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def flip_crop(images: Tensor, generator: torch.Generator, shift: int = 4) -> Tensor:
+    """Mirror half of the images and shift each by up to `shift` pixels, reflecting at the border.
+
+    Args:
+        images: (N, C, H, W) of any dtype.
+        generator: source of all randomness.
+        shift: largest shift in pixels along each side.
+
+    Returns:
+        New images of the same shape; pixel (i, j) comes from (i + dy, ±j + dx).
+    """
+    n, _, height, width = images.shape
+    dy, dx = torch.randint(-shift, shift + 1, (2, n, 1), generator=generator)
+    flip = torch.rand(n, 1, generator=generator) < 0.5
+    rows = _reflect(torch.arange(height) + dy, height)
+    columns = _reflect(torch.arange(width) + dx, width)
+    columns = torch.where(flip, width - 1 - columns, columns)
+    index = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
+    index = index[:, None].expand(-1, images.shape[1], -1).to(images.device)
+    return images.flatten(2).gather(2, index).view_as(images)
+
+
+def _reflect(index: Tensor, length: int) -> Tensor:
+    """Fold indices outside [0, length) back in, without repeating the border pixel."""
+    return (length - 1) - ((length - 1) - index.abs()).abs()
+
+
+def strong(
+    images: Tensor, labels: Tensor, classes: int, generator: torch.Generator, *, group: int = 8
+) -> tuple[Tensor, Tensor]:
+    """RandAugment, then mixup or CutMix on half of the batches.
+
+    E. D. Cubuk et al., RandAugment, NeurIPS 2020 (two operations of magnitude 9); H. Zhang et al., mixup,
+    ICLR 2018 (alpha 0.2); S. Yun et al., CutMix, ICCV 2019 (alpha 1). All by torchvision.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,).
+        classes: number of classes.
+        generator: source of all randomness.
+        group: how many neighbours of the (shuffled) batch share their two operations. One operation on
+            eight images costs as much as on one.
+
+    Returns:
+        New images and soft labels (N, classes).
+    """
+    from torchvision.transforms import v2
+
+    change, mixup, cutmix = (
+        v2.RandAugment(num_ops=2, magnitude=9),
+        v2.MixUp(alpha=0.2, num_classes=classes),
+        v2.CutMix(alpha=1.0, num_classes=classes),
+    )
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from the global state
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        pixels = (images * 255).round().to(torch.uint8)
+        images = torch.cat([change(part) for part in pixels.split(group)]).to(images.dtype) / 255
+        choice = float(torch.rand(()))
+        if choice < 0.25:
+            images, labels = mixup(images, labels)
+        elif choice < 0.5:
+            images, labels = cutmix(images, labels)
+        else:
+            labels = torch.nn.functional.one_hot(labels, classes).to(images.dtype)
+    return images, labels
+
+
+def turned(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Turn each image about its centre by an angle drawn uniformly from the circle; bilinear, 0 outside.
+
+    Args:
+        images: (N, C, H, W); what leaves the image is lost, as in rotated MNIST.
+        generator: source of all randomness.
+
+    Returns:
+        New images of the same shape.
+    """
+    return turn(images, 2 * math.pi * torch.rand(len(images), generator=generator))

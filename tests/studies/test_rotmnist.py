@@ -1,0 +1,129 @@
+"""The table of rotated MNIST: what is measured once, what is measured again, and how seeds are joined."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from lee.cli import app
+from lee.errors import InputError
+from lee.models.recipes import load_specs
+from lee.studies import rotmnist
+from lee.training import trained
+from lee.training.zoo import train_zoo
+
+RECIPES = """
+defaults:
+  input_size: [1, 12, 12]
+  mean: [0.1]
+  std: [0.3]
+  recipe: {dataset: rotated-digits, epochs: 1, warmup_epochs: 0.5, batch_size: 64}
+families: {cnn: CNN}
+models:
+  small: {family: cnn, title: A small one, factory: "lee.models.equivariant:plain_cnn", arguments: {channels: [2, 3]}}
+  small-seed1: {like: small, recipe: {seed: 1}}
+  never: {like: small, recipe: {seed: 2}}
+"""
+FEW = {"n": 8, "n_turned": 3, "degrees": (0, 30, 90)}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "rotmnist.yaml"
+    path.write_text(RECIPES)
+    for name in ("small", "small-seed1"):
+        train_zoo(name, recipes=path, progress=False)
+    return path
+
+
+def test_only_what_the_table_lacks_is_measured(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = file.parent / "results" / "table.parquet"
+    assert trained.names(file) == ["small", "small-seed1"]
+    first = rotmnist.update(out, file, **FEW)
+    assert first["name"].tolist() == ["small", "small-seed1"]
+    assert first["row"].tolist() == ["small", "small"]
+    card = file.parent / "small.md"
+    assert first["weights_sha256"][0] in card.read_text()
+    assert first["minutes"][0] >= 0
+    pd.testing.assert_frame_equal(rotmnist.read(out)[["name", "error"]], first[["name", "error"]])
+
+    measured = []
+    monkeypatch.setattr(
+        rotmnist, "measure", lambda *args, **_: measured.append(args) or {"error": 0.5, "lee": [1.0], "change": [0.0]}
+    )
+    rotmnist.update(out, file, **FEW)
+    assert not measured
+    (file.parent / "small-seed1.md").unlink()
+    assert rotmnist.update(out, file, **FEW)["name"].tolist() == ["small"]
+    train_zoo("never", recipes=file, progress=False)
+    assert rotmnist.update(out, file, **FEW)["name"].tolist() == ["small", "never"]
+    assert len(measured) == 1
+
+
+def test_loaded_networks_are_the_trained_ones(file: Path) -> None:
+    one, other = (trained.load(name, file) for name in ("small", "small-seed1"))
+    assert not one.training
+    assert any((a != b).any() for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    with pytest.raises(InputError, match="Did you mean 'small'"):
+        trained.load("smal", file)
+    with pytest.raises(InputError, match="never"):
+        trained.load("never", file)
+    (file.parent / "small.safetensors").write_bytes(b"")
+    assert trained.names(file) == ["small-seed1"]
+
+
+def test_the_command_writes_the_table_and_prints_rows(file: Path) -> None:
+    out = file.parent / "t.parquet"
+    result = CliRunner().invoke(app, ["rotmnist", "--recipes", str(file), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "small" in result.stdout
+    assert len(rotmnist.read(out)) == 2
+    for left in file.parent.glob("*.md"):
+        left.unlink()
+    refused = CliRunner().invoke(app, ["rotmnist", "--recipes", str(file), "--out", str(out)])
+    assert refused.exit_code == 2
+    assert "None of the networks" in refused.output
+
+
+def test_live_networks_are_trained_and_measured(file: Path) -> None:
+    frame, models = rotmnist.live(file, ["small", "never"], **FEW)
+    assert frame["name"].tolist() == list(models) == ["small", "never"]
+    assert frame["parameters"][0] == sum(p.numel() for p in models["small"].parameters())
+    assert len(rotmnist.followed(frame)) == 2 * 3
+
+
+def test_seeds_are_joined() -> None:
+    same = {"title": "t", "relative": 1.0, "parameters": 5, "minutes": 2.0, "epochs": 3}
+    rows = [
+        {"row": "a", "error": 0.1, "lee": [1.0, 3.0], "quarter": 0.5, **same},
+        {"row": "b", "error": 0.3, "lee": [1.0, 2.0, 3.0, 6.0], "quarter": 0.0, **same},
+        {"row": "a", "error": 0.2, "lee": [3.0, 5.0], "quarter": 0.25, **same},
+    ]
+    found = rotmnist.summary(pd.DataFrame(rows)).set_index("row")
+    assert found.index.tolist() == ["a", "b"]
+    assert found.loc["a", ["seeds", "error", "lee", "quarter"]].tolist() == [2, pytest.approx(0.15), 3.0, 0.5]
+    assert found.loc["a", "error_sd"] == pytest.approx(0.1 / 2**0.5)
+    assert found.loc["a", "lee_se"] == pytest.approx(1.0)  # seeds have means 2 and 4
+    assert np.isnan(found.loc["b", "error_sd"])
+    assert found.loc["b", "lee_se"] == pytest.approx(np.std([1, 2, 3, 6], ddof=1) / 2)
+
+
+def test_a_wrong_table_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lee rotmnist"):
+        rotmnist.read(tmp_path / "none.parquet")
+    pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(InputError, match="lacks columns"):
+        rotmnist.read(tmp_path / "other.parquet")
+
+
+@pytest.mark.parametrize(("file", "dataset"), [("rotmnist.yaml", "rotmnist"), ("digits.yaml", "rotated-digits")])
+def test_committed_recipes_hold_every_row(file: str, dataset: str) -> None:
+    specs = load_specs(rotmnist.recipes().parent / file)
+    rows = {trained.row_of(name) for name in specs}
+    assert rows == {"cnn", "cnn-rotate", "vit", "vit-rotate", "vit-mae", "p4", "steerable", "ti"}
+    assert {spec.recipe.dataset for spec in specs.values()} == {dataset}
+    if dataset == "rotmnist":
+        assert all({s.recipe.seed for n, s in specs.items() if trained.row_of(n) == row} == {0, 1, 2} for row in rows)
+        assert load_specs(rotmnist.recipes(), budget="full").keys() == specs.keys()
