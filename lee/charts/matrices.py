@@ -9,6 +9,7 @@ import pandas as pd
 from lee.charts.theme import DIVERGING, Words, finish, rounded
 from lee.errors import InputError
 
+CELL = 46  # pixels
 INK, PAPER = "#1A1A1A", "#FFFFFF"  # on the palette's light and strong colours, which are the same on every page
 
 
@@ -17,9 +18,7 @@ def heatmap(
     labels: Sequence[str],
     *,
     limit: float | None = None,
-    fmt: str = ".2f",
     title: str = "value",
-    cell: int = 46,
     **words: Unpack[Words],
 ) -> altair.LayerChart:
     """A matrix as coloured cells, blue for negative, near white for zero, vermilion for positive.
@@ -28,9 +27,7 @@ def heatmap(
         matrix: Tensor or array (K, K) of finite numbers.
         labels: K names, of the rows and of the columns.
         limit: The number drawn in the strongest colour; by default the largest absolute value.
-        fmt: Format of the numbers in the cells, as in JavaScript's d3-format.
         title: What the numbers are, for the pointer's tooltip.
-        cell: Height of a cell in pixels; the width is the page's.
         **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
@@ -51,11 +48,11 @@ def heatmap(
     strong = altair.expr.abs(altair.datum.value) > 0.8 * top
     fitting = altair.expr(f"min(12, width / {3.1 * len(labels):.4g})")  # on a phone they would overlap
     numbers = base.mark_text(fontSize=fitting).encode(
-        text=altair.Text("value:Q", format=fmt),
+        text=altair.Text("value:Q", format=".2f"),
         color=altair.condition(strong, altair.value(PAPER), altair.value(INK)),
     )
     figure = altair.LayerChart(layer=[squares, numbers])
-    figure = figure.properties(width="container", height=cell * len(labels))
+    figure = figure.properties(width="container", height=CELL * len(labels))
     return finish(figure, **words)
 
 

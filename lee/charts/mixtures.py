@@ -11,7 +11,7 @@ import torch
 
 from lee.charts import parts
 from lee.charts.theme import Words, finish, rounded
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_known
 from lee.geometry.generators import Generator
 from lee.statistics import EquivarianceGram
 
@@ -62,8 +62,7 @@ def mixer(
     start = (1.0,) + (0.0,) * (k - 1) if start is None else start
     if len(start) != k:
         raise InputError(f"{k} generators need as many starting values; got {len(start)}.")
-    if scale not in SCALES:
-        raise InputError(f"Unknown scale {scale!r}.{nearest(scale, SCALES)}")
+    check_known("scale", scale, SCALES)
     if groups is not None and (missing := [model for model in grams if model not in groups]):
         raise InputError(f"`groups` has no group for model {missing[0]!r}.")
     frame = pd.DataFrame(

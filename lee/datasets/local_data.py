@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lee.datasets.image_files import ENDINGS, ON_WHITE, center_square, read, stacked
-from lee.errors import ImageWarning, InputError, nearest
+from lee.errors import ImageWarning, InputError, check_known
 from lee.paths import DATA_VARIABLE, data_root, file_sha256
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -60,8 +60,7 @@ def choose(total: int, n: int | None, seed: int) -> Tensor:
 
 def check_split(split: str) -> None:
     """Raise `InputError` unless `split` is `train` or `test`."""
-    if split not in ("train", "test"):
-        raise InputError(f"Unknown split {split!r}.{nearest(split, ('train', 'test'))}")
+    check_known("split", split, ("train", "test"))
 
 
 def cifar10(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:

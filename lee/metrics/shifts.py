@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_known
 from lee.measure.checks import Output, check_input
 from lee.measure.function import Function, one_function
 from lee.measure.looking import look
@@ -44,8 +44,7 @@ def shifted(x: Tensor, shifts: Tensor, *, boundary: str = "circular", size: int 
         >>> shifted(torch.arange(4.0).view(1, 1, 1, 4), torch.tensor([[0, 1]]))
         tensor([[[[1., 2., 3., 0.]]]])
     """
-    if boundary not in BOUNDARIES:
-        raise InputError(f"Unknown boundary {boundary!r}.{nearest(boundary, BOUNDARIES)}")
+    check_known("boundary", boundary, BOUNDARIES)
     if (size is None) == (boundary == "crop"):
         raise InputError("`size`, the side of the window in pixels, goes with boundary='crop' and with no other.")
     if shifts.shape != (len(x), 2) or shifts.is_floating_point():
@@ -86,8 +85,7 @@ def _check(x: Tensor, shifts: int, max_shift: int | None, boundary: str, size: i
         raise InputError(f"`max_shift` must be a positive number of pixels, not {max_shift!r}.")
     if boundary == "reflect" and (max_shift is None or max_shift > min(x.shape[-2:])):
         raise InputError("boundary='reflect' needs `max_shift`, a number of pixels up to the image's side.")
-    if reference not in REFERENCES:
-        raise InputError(f"Unknown reference {reference!r}.{nearest(reference, REFERENCES)}")
+    check_known("reference", reference, REFERENCES)
     if boundary == "crop" and (size is None or not 0 < size < min(x.shape[-2:])):
         raise InputError(
             f"boundary='crop' needs `size`, a window smaller than the images of {x.shape[-2]} × {x.shape[-1]} pixels."
