@@ -131,8 +131,3 @@ def row_of(name: str, estimate: "Estimate") -> dict[str, Any]:
     """An estimate as a row; of one image there is no standard error."""
     stderr = None if math.isnan(estimate.stderr) else estimate.stderr
     return {"generator": name, "lee": estimate.value, "stderr": stderr, "n": estimate.n, "unit": estimate.unit}
-
-
-def number(estimate: "Estimate") -> str:
-    """Value ± error, without what a table's other columns and its title say."""
-    return str(estimate._replace(name="", unit="", kernel="")).partition(" (n =")[0]

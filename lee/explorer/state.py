@@ -6,7 +6,7 @@ easily: rotation and hyperbolic in place of the two shears, scale and squeeze in
 
 from dataclasses import dataclass, field
 
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_known
 from lee.geometry.generators import (
     BRIGHTNESS,
     CONTRAST,
@@ -80,9 +80,8 @@ class State:
     n: int = 16
 
     def __post_init__(self) -> None:
-        for value, known, what in ((self.kernel, KERNELS, "kernel"), (self.boundary, BOUNDARIES, "boundary")):
-            if value not in known:
-                raise InputError(f"Unknown {what} {value!r}.{nearest(value, known)}")
+        check_known("kernel", self.kernel, KERNELS)
+        check_known("boundary", self.boundary, BOUNDARIES)
         if not 1 <= len(self.models) <= MOST_MODELS:
             raise InputError(f"The explorer shows one or two models, not {len(self.models)}.")
         for name in self.models:
