@@ -1,4 +1,4 @@
-"""`lee train`: train a model of the zoo by its recipe, or all that are missing."""
+"""`lee train`: train a network by its recipe, or all that are missing."""
 
 import sys
 from pathlib import Path
@@ -9,12 +9,12 @@ import typer
 
 def train(
     name: Annotated[
-        str | None, typer.Argument(help="A model such as zoo/vit-s; with --zoo a pattern such as 'vit-*'.")
-    ] = None,
-    zoo: Annotated[bool, typer.Option("--zoo", help="Train what is missing, in the file's order.")] = False,
+        str, typer.Argument(help="A network such as zoo/vit-s; with --missing a pattern such as 'zoo/vit-*'.")
+    ],
+    missing: Annotated[bool, typer.Option("--missing", help="Train what is missing, in the file's order.")] = False,
     recipes: Annotated[
         Path | None,
-        typer.Option(help="A file like data/zoo/zoo.yaml (default: the zoo's own)", dir_okay=False),
+        typer.Option(help="A file like data/zoo/zoo.yaml (default: lee's own)", dir_okay=False),
     ] = None,
     out: Annotated[
         Path | None,
@@ -23,7 +23,7 @@ def train(
     budget: Annotated[str | None, typer.Option(help="A budget of the recipe file, such as full.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
     workers: Annotated[
-        int | None, typer.Option(help="With --zoo: trainings at once (default: one per GPU or core).")
+        int | None, typer.Option(help="With --missing: trainings at once (default: one per GPU or core).")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -34,13 +34,11 @@ def train(
     """
     from lee.errors import InputError
 
-    if zoo:
-        _train_missing(name or "*", recipes, out, budget, device, workers, quiet)
+    if missing:
+        _train_missing(name, recipes, out, budget, device, workers, quiet)
         return
-    if name is None:
-        raise InputError("Which model? Name one, such as zoo/vit-s, or give --zoo for all that are missing.")
     if workers is not None:
-        raise InputError("--workers is for --zoo; one training is one process.")
+        raise InputError("--workers is for --missing; one training is one process.")
     _train_one(name, recipes, out, budget, device, quiet)
 
 
