@@ -37,7 +37,7 @@ def verify(
     from lee.models import cards
 
     networks = cards.verify()
-    rows = []
+    rows: list[tuple[str, bool, str]] = []
     for name in names or [*datasets.EMBEDDED, "*/*"]:
         rows += [row for row in networks if fnmatchcase(row[0], name)] or datasets.verify([name])
     if as_json:

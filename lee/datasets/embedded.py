@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lee.datasets.image_files import center_square, read, to_planes
 from lee.datasets.local_data import Decoded, check_split, choose
+from lee.datasets.rotated import rotate_randomly
 from lee.errors import InputError, LeeError
 from lee.paths import file_sha256
 
@@ -277,30 +278,7 @@ def _digits(n: int | None, split: str, seed: int, *, rotated: bool) -> Decoded:
     images = table[:, :64].reshape(-1, 1, 8, 8) / 16  # ink is counted from 0 to 16
     labels = table[:, 64].long()
     if rotated:
-        images = _rotate_randomly(images, torch.Generator().manual_seed(seed))
+        images = rotate_randomly(images, torch.Generator().manual_seed(seed))
     rows = choose(len(images), n, seed)
     names = tuple(str(digit) for digit in range(10))
     return Decoded(images[rows], labels[rows], names, digest("digits"))
-
-
-def _rotate_randomly(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Rotate each image by an angle uniform in [0, 2π), about its centre and with a margin of 2 pixels.
-
-    The rotation interpolates on a grid four times as fine, so that it blurs little.
-    """
-    fine = 4
-    padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
-    height, width = padded.shape[-2:]
-    big = resize(padded, (fine * height, fine * width))
-    angle = 2 * torch.pi * torch.rand(len(images), generator=generator)
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    matrix = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
-    grid = torch.nn.functional.affine_grid(matrix, list(big.shape), align_corners=False)
-    turned = torch.nn.functional.grid_sample(big, grid, align_corners=False)
-    return resize(turned, (height, width))
-
-
-def resize(images: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Resize float images (N, C, H, W) in [0, 1] by antialiased bicubic interpolation, kept in [0, 1]."""
-    resized = torch.nn.functional.interpolate(images, shape, mode="bicubic", antialias=True)
-    return resized.clamp_(0, 1)

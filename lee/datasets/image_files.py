@@ -138,3 +138,9 @@ def stacked(images: Sequence[np.ndarray]) -> Tensor:
     if all(image.dtype == np.uint8 for image in images):
         return to_planes(np.stack(images))
     return to_planes(np.stack([image / np.float32(255) if image.dtype == np.uint8 else image for image in images]))
+
+
+def resize(images: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Resize float images (N, C, H, W) in [0, 1] by antialiased bicubic interpolation, kept in [0, 1]."""
+    resized = torch.nn.functional.interpolate(images, shape, mode="bicubic", antialias=True)
+    return resized.clamp_(0, 1)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from lee.datasets.corruptions import CIFAR10_C, CORRUPT, parse
-from lee.datasets.embedded import FILES, MEMBERS, digest, load_embedded, resize
+from lee.datasets.embedded import FILES, MEMBERS, digest, load_embedded
+from lee.datasets.image_files import resize
 from lee.datasets.local_data import Decoded, cifar10, cifar100, imagefolder, mnist
 from lee.datasets.rotated import rotmnist
 from lee.errors import InputError, nearest

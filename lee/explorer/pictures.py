@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from lee import datasets
-from lee.datasets.embedded import MEMBERS, resize
-from lee.datasets.image_files import center_square, read, stacked
+from lee.datasets.embedded import MEMBERS
+from lee.datasets.image_files import center_square, read, resize, stacked
 from lee.errors import InputError
 from lee.paths import DATA_VARIABLE
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lee import memory
 from lee.autodiff import check_mode, workspace
 from lee.errors import InputError
 from lee.geometry.generators import AFFINE, PHOTOMETRIC, AnyGenerator, Generator, get
 from lee.geometry.representations import Representations
-from lee.measure import memory
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.function import one_function
 from lee.measure.pushing import Pushing

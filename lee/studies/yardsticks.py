@@ -19,10 +19,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lee import memory
 from lee.autodiff import check_mode, workspace
 from lee.errors import InputError
 from lee.geometry.generators import AnyGenerator, Generator, get
-from lee.measure import memory
 from lee.measure.checks import check_input, select
 from lee.measure.derivative import Model, automatic_chunk
 from lee.measure.function import one_function

@@ -9,6 +9,8 @@ from benchmarks.paper_layerwise import Key, Leaf, Readings, act, estimate, round
 from lee.geometry.representations import Map, Representation, Scattered, Tokens, Trivial
 from lee.geometry.sampling import Sampler, derivative_matrix
 
+pytestmark = pytest.mark.xdist_group("baseline")  # its fixtures are made once
+
 SIDE = 8
 
 

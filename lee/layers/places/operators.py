@@ -1,4 +1,4 @@
-"""Which rule hands on the places of which ATen operator; `tests/layers/test_places_operators.py` holds every entry to what it does."""
+"""Which rule hands on the places of which ATen operator; `test_places_operators.py` holds every entry to what it does."""
 
 from collections.abc import Mapping
 from functools import cache
