@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +152,6 @@ class ZooSpec:
         """The name of its files, without an ending."""
         return self.name.rpartition("/")[2]
 
-    @property
-    def row(self) -> str:
-        """The files' name without the seed: networks that differ in the seed alone are one row of a table."""
-        return without_seed(self.stem)
-
     def digest(self) -> str:
         """Return a SHA-256 digest of all that determines the training; a checkpoint carries it."""
         content = asdict(self) | {"name": self.stem}
@@ -214,8 +209,8 @@ def load_specs(path: Path | None = None, *, budget: str | None = None) -> dict[s
     """
     if path is not None:
         return _read(Path(path), budget)
-    here = {prefix: package_data() / file for prefix, file in FILES.items()}
-    read = [_read(file, budget, f"{prefix}/") for prefix, file in here.items() if file.is_file()]
+    here = [(prefix, package_data() / file) for prefix, file in FILES.items()]
+    read = [_read(file, budget, f"{prefix}/") for prefix, file in here if file.is_file()]
     return {name: spec for specs in read for name, spec in specs.items()}
 
 
@@ -247,8 +242,8 @@ def _read(path: Path, budget: str | None, prefix: str = "") -> dict[str, ZooSpec
     if not isinstance(content, Mapping) or not isinstance(content.get("models"), Mapping):
         raise InputError(f"The recipe file {path} needs a mapping `models:` from names to specifications.")
     models = {name: _like(name, content["models"], path) for name in content["models"]}
-    specs = {name: _spec(name, entry, content, path, budget) for name, entry in models.items()}
-    return {f"{prefix}{name}": replace(spec, name=f"{prefix}{name}") for name, spec in specs.items()}
+    specs = [_spec(f"{prefix}{name}", entry, content, path, budget) for name, entry in models.items()]
+    return {spec.name: spec for spec in specs}
 
 
 def _like(name: str, models: Mapping[str, Any], path: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from lee import datasets, models, provenance
 from lee.errors import InputError
 from lee.models import Normalized
 from lee.models.cards import check_weights, read_card
-from lee.models.recipes import Recipe, ZooSpec, load_specs
+from lee.models.recipes import Recipe, ZooSpec, load_specs, without_seed
 from lee.paths import atomic_path
 from lee.studies.turntable import measure
 from lee.training import train
@@ -27,7 +27,7 @@ def _described(spec: ZooSpec, model: nn.Module) -> dict[str, Any]:
     recipe = spec.recipe
     return {
         "name": spec.name,
-        "row": spec.row,
+        "row": without_seed(spec.stem),
         "title": spec.title,
         "family": spec.family,
         "seed": recipe.seed,

@@ -6,7 +6,7 @@ from statistics import NormalDist
 import pandas as pd
 import torch
 
-from lee.models.recipes import load_specs
+from lee.models.recipes import load_specs, without_seed
 from lee.statistics import Estimate, paired_ratio
 from lee.studies.equivariance.networks import base_of, described, ordered
 from lee.sweep.results import Results
@@ -55,7 +55,10 @@ def gaps(
     specs, rows = load_specs(), []
     for measurement in dict.fromkeys(table.tasks["measurement"]):
         values = _per_image(table.select(measurement=measurement), generators)
-        seeds = {of: {specs[n].recipe.seed: n for n in values.columns if specs[n].row == of} for of in (row, base)}
+        seeds = {
+            of: {specs[n].recipe.seed: n for n in values.columns if without_seed(specs[n].stem) == of}
+            for of in (row, base)
+        }
         both = sorted(seeds[row].keys() & seeds[base].keys())
         for group in [[seed] for seed in both] if by_seed else [both] if both else []:
             first, second = (values[[seeds[of][seed] for seed in group]].to_numpy().T for of in (row, base))

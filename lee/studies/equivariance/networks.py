@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from lee.models.cards import read_card
-from lee.models.recipes import ZooSpec, load_specs
+from lee.models.recipes import ZooSpec, load_specs, without_seed
 
 #: What the end of a row's name says of its network, in the order of tables.
 VARIANTS = {
@@ -43,7 +43,12 @@ def cards(names: Sequence[str]) -> pd.DataFrame:
 
 def described(spec: ZooSpec) -> dict[str, Any]:
     """What a row of a table says of its network: `row`, `family`, `seed` and `penalty`."""
-    return {"row": spec.row, "family": spec.family, "seed": spec.recipe.seed, "penalty": spec.recipe.penalty}
+    return {
+        "row": without_seed(spec.stem),
+        "family": spec.family,
+        "seed": spec.recipe.seed,
+        "penalty": spec.recipe.penalty,
+    }
 
 
 def base_of(row: str) -> str:
