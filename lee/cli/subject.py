@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from lee.statistics import Estimate
 
-Model = Annotated[str, typer.Argument(help="zoo/NAME, a timm name, or package.module:factory.")]
+Model = Annotated[str, typer.Argument(help="A name of `lee models list`, a timm name, or package.module:factory.")]
 Images = Annotated[str, typer.Option(help="Data set (`lee data list`), or imagefolder:PATH.")]
 Count = Annotated[int, typer.Option("--n", min=1, help="How many images.")]
 Size = Annotated[int | None, typer.Option(min=1, help="Side in pixels (default: the model's)")]
@@ -78,10 +78,12 @@ def load_subject(
 
 def _kind(model: str, weights: Path | None, pretrained: bool) -> str:
     """Where the weights come from, in a word or two."""
+    from lee.models.recipes import has_recipe
+
     if weights is not None:
         return str(weights)
-    if model.startswith("zoo/"):
-        return "zoo"
+    if has_recipe(model):
+        return model.partition("/")[0]
     if ":" in model:
         return "the factory's"
     return "pretrained" if pretrained else "untrained"

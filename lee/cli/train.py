@@ -1,4 +1,4 @@
-"""`lee train`: train a model of the zoo by its recipe, or all that are missing."""
+"""`lee train`: train a network by its recipe, or all that are missing."""
 
 import sys
 from collections.abc import Callable
@@ -10,12 +10,12 @@ import typer
 
 def train(
     name: Annotated[
-        str | None, typer.Argument(help="A model such as zoo/vit-s; with --zoo a pattern such as 'vit-*'.")
-    ] = None,
-    zoo: Annotated[bool, typer.Option("--zoo", help="Train what is missing, in the file's order.")] = False,
+        str, typer.Argument(help="A network such as zoo/vit-s; with --missing a pattern such as 'zoo/vit-*'.")
+    ],
+    missing: Annotated[bool, typer.Option("--missing", help="Train what is missing, in the file's order.")] = False,
     recipes: Annotated[
         Path | None,
-        typer.Option(help="A file like data/zoo/zoo.yaml (default: the zoo's own)", dir_okay=False),
+        typer.Option(help="A file like data/zoo/zoo.yaml (default: lee's own)", dir_okay=False),
     ] = None,
     out: Annotated[
         Path | None,
@@ -24,8 +24,11 @@ def train(
     budget: Annotated[str | None, typer.Option(help="A budget of the recipe file, such as full.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
     workers: Annotated[
-        int | None, typer.Option(help="With --zoo: trainings at once (default: one per GPU or core).")
+        int | None, typer.Option(help="With --missing: trainings at once (default: one per GPU or core).")
     ] = None,
+    snapshots: Annotated[
+        bool, typer.Option("--snapshots", help="Keep the weights of epochs 1, 2, 3, 5, 8, ... beside the checkpoint.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Train NAME by its recipe; write its weights (safetensors) and its model card.
@@ -35,15 +38,15 @@ def train(
     """
     from lee.errors import InputError
 
-    where = {"recipes": recipes, "out": out, "budget": budget}
-    if zoo:
-        _train_missing(name or "*", where, device, workers, quiet)
+    where: dict[str, Any] = {"recipes": recipes, "out": out, "budget": budget}
+    if missing:
+        if snapshots:
+            raise InputError("--snapshots is for one training. Name a model, without --missing.")
+        _train_missing(name, where, device, workers, quiet)
         return
-    if name is None:
-        raise InputError("Which model? Name one, such as zoo/vit-s, or give --zoo for all that are missing.")
     if workers is not None:
-        raise InputError("--workers is for --zoo; one training is one process.")
-    _train_one(name, where, device, quiet)
+        raise InputError("--workers is for --missing; one training is one process.")
+    _train_one(name, where | {"snapshots": snapshots}, device, quiet)
 
 
 def _train_one(name: str, where: dict[str, Any], device: str, quiet: bool) -> None:

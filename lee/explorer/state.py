@@ -55,7 +55,7 @@ class State:
         images: A name that :func:`lee.datasets.load` knows.
         index: Which image of it, from 0.
         upload: The content of an image file to be shown instead.
-        models: One or two names: `zoo/NAME`, or one that timm knows.
+        models: One or two names: of trained networks such as `zoo/vit-s`, or of timm's.
         pretrained: Whether models of timm have timm's own weights (downloaded by timm), or random ones.
         mixture: Coefficients of :data:`SLIDERS`.
         t: The amount, from -:data:`REACH` to :data:`REACH`, in units of the generator.
@@ -86,7 +86,9 @@ class State:
             raise InputError(f"The explorer shows one or two models, not {len(self.models)}.")
         for name in self.models:
             if not name or ":" in name:
-                raise InputError(f"{name!r} is no model of the explorer: give zoo/NAME or a name that timm knows.")
+                raise InputError(
+                    f"{name!r} is no model of the explorer: give a name of `lee models list` or one that timm knows."
+                )
         if len(self.mixture) != len(SLIDERS):
             raise InputError(f"A mixture has {len(SLIDERS)} coefficients; got {len(self.mixture)}.")
         if not any(self.mixture):
