@@ -9,14 +9,13 @@ keeps its bytes.
 
 from lee.charts.fans import fans
 from lee.charts.fields import VectorField, arrows, orbit
-from lee.charts.intervals import intervals
 from lee.charts.landscape import Axis, landscape
 from lee.charts.layers import cumulative, icicle
 from lee.charts.matrices import heatmap
 from lee.charts.mixtures import mixer
 from lee.charts.page import page
 from lee.charts.pictures import Picture, pictures, tinted
-from lee.charts.plots import bars, dots, lines, scatter
+from lee.charts.plots import bars, dots, intervals, lines, scatter
 from lee.charts.tangents import tangents
 from lee.charts.theme import DIVERGING, PALETTE, VEGALITE, Words, enable, finish, rounded
 

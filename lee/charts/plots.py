@@ -1,4 +1,4 @@
-"""Plots of tidy frames: curves with error bands, scatter plots, dots with error bars, and bars.
+"""Plots of tidy frames: curves with error bands, scatter plots, dots with error bars or intervals, and bars.
 
 Each takes the keyword arguments `caption`, `alt` and `name` of :func:`lee.charts.finish` and raises
 :class:`lee.errors.InputError` if the frame is empty, a column is missing (the nearest one is suggested) or
@@ -6,6 +6,8 @@ not numeric, a logarithmic axis would show a number that isn't positive, or a sl
 spaced.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Unpack
 
 import altair
@@ -13,7 +15,10 @@ import pandas as pd
 
 from lee.charts import parts
 from lee.charts.theme import Words
+from lee.errors import InputError
 
+INNER = 5  # pixels
+FAINT = 0.55  # so that dots stand out from the bars of their own colour
 LABEL_ROOM = 40  # pixels at both ends of an axis for words beside the outermost points
 
 
@@ -151,20 +156,76 @@ def dots(
     parts.check(frame, [value, error] if error else [value], [label, by])
     parts.check_log(frame, "x" if log else "", value, value)
     data = parts.with_span(frame, value, error, log=log)
-    base = parts.chart(data, [value, label, by, error]).encode(
-        y=parts.rows(data, label), **parts.told_apart(data, by, "color"), **parts.offset(data, by)
-    )
-    marks = parts.compared(reference)
-    if error:
-        low = parts.axis(altair.X, data, value, title, log=log, at=parts.LOW)
-        marks.append(base.mark_rule(strokeWidth=2).encode(x=low, x2=altair.X2(field=parts.HIGH)))
-    dot = base.mark_point(size=90).encode(
-        x=parts.axis(altair.X, data, value, title, log=log),
-        tooltip=parts.tooltip(data, label, by, value, error),
-        **parts.told_apart(data, by, "shape"),
-    )
+    spans = [((parts.LOW, parts.HIGH), {"strokeWidth": 2})] if error else []
+    shown = [value, error] if error else [value]
+    marks = _dotted(data, shown, label, by, spans, parts.offset(data, by), reference, {"title": title, "log": log})
     step = 34 if by is None else 14 + 18 * frame[by].nunique()
-    return parts.assemble([*marks, dot], height=step * frame[label].nunique(), words=words)
+    return parts.assemble(marks, height=step * frame[label].nunique(), words=words)
+
+
+def intervals(
+    frame: pd.DataFrame,
+    value: str,
+    low: str,
+    high: str,
+    label: str,
+    *,
+    outer: tuple[str, str] | None = None,
+    by: str | None = None,
+    reference: float | None = 1.0,
+    log: bool = False,
+    title: str | None = None,
+    **words: Unpack[Words],
+) -> altair.LayerChart:
+    """One row for each `label`, with a dot at `value` and a bar from `low` to `high`, in the frame's order.
+
+    Args:
+        frame: One row for each dot.
+        value: Column of numbers.
+        low: Column with the lower ends, drawn as a thick bar.
+        high: Column with the upper ends.
+        label: Column of names, one row of the chart each.
+        outer: Columns with the ends of a wider interval, drawn as a thin line.
+        by: Column that tells groups of rows apart, by colour and shape; beside each other where a label has several.
+        reference: Where to draw a thin line to compare with.
+        log: Use a logarithmic axis.
+        title: Title of the axis, with the unit; the column's name by default.
+        **words: Caption, alternative text and name, as for :func:`finish`.
+
+    Raises:
+        InputError: Also if an interval doesn't hold its value.
+    """
+    wide = list(outer) if outer else []
+    parts.check(frame, [value, low, high, *wide], [label, by])
+    if ((frame[low] > frame[value]) | (frame[high] < frame[value])).any():
+        raise InputError(f"Each interval from {low!r} to {high!r} must hold the number in {value!r}.")
+    for column in (value, low, high, *wide):
+        parts.check_log(frame, "x" if log else "", column, column)
+    beside = parts.offset(frame, by) if frame[label].duplicated().any() else {}
+    spans = [((low, high), {"strokeWidth": INNER, "opacity": FAINT})]
+    spans += [(outer, {"strokeWidth": 1.5, "opacity": FAINT})] if outer else []
+    shown = [value, low, high, *wide]
+    marks = _dotted(frame, shown, label, by, spans, beside, reference, {"title": title, "log": log})
+    step = 12 + 18 * frame[by].nunique() if by and beside else 30
+    return parts.assemble(marks, height=step * frame[label].nunique(), words=words)
+
+
+def _dotted(
+    data: pd.DataFrame, shown: list[str], label: str, by: str | None, spans: Sequence[tuple[tuple[str, str], dict[str, Any]]],
+    beside: dict[str, Any], reference: float | None, axis: dict[str, Any],
+) -> list[altair.Chart]:  # fmt: skip
+    """Rows with a dot at the first of the columns `shown` to a pointer, over bars from one column to another."""
+    across = partial(parts.axis, altair.X, data, shown[0], **axis)
+    base = parts.chart(data, [*shown, label, by])
+    base = base.encode(y=parts.rows(data, label), **parts.told_apart(data, by, "color"), **beside)
+    bars = [
+        base.mark_rule(**look).encode(x=across(at=low), x2=altair.X2(field=parts.field(high)))
+        for (low, high), look in spans
+    ]
+    dot = base.mark_point(size=90).encode(
+        x=across(), tooltip=parts.tooltip(data, label, by, *shown), **parts.told_apart(data, by, "shape")
+    )
+    return [*parts.compared(reference), *bars, dot]
 
 
 def bars(
