@@ -1,25 +1,30 @@
-"""The networks of rotated MNIST: trained, measured, and seeds joined to rows (chapter 9); `lee.trained` loads them.
+"""The networks of rotated MNIST: trained here or read from a sweep, and seeds joined to rows (chapter 9).
 
-The table has a row for each trained network; networks that differ in the seed alone (`p4`, `p4-seed1`, ...) belong together.
+Networks that differ in the seed alone (`p4`, `p4-seed1`, ...) belong together. Each is an attribute of this module that
+loads it, so that a sweep can name it: `lee.rotmnist:p4`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import nn
 
-from lee import datasets, provenance, trained
+from lee import datasets, trained
 from lee.cards import read_front_matter
-from lee.errors import InputError
+from lee.classes import TRAINED_ON
+from lee.generators import ROTATION
 from lee.models import Normalized
-from lee.paths import atomic_path
 from lee.recipes import Recipe, ZooSpec, load_specs
+from lee.results import Results
 from lee.training import train
 from lee.turntable import measure
+
+_PREFIX = "lee.rotmnist:"
+_TURNED = ("relative", "quarter", "angle", "accuracy", "probability", "change")
 
 
 def recipes() -> Path:
@@ -31,7 +36,20 @@ def recipes() -> Path:
     return trained.recipe_file("rotmnist")
 
 
-def _described(spec: ZooSpec, model: nn.Module) -> dict[str, Any]:
+def __getattr__(name: str) -> Callable[[], Normalized]:
+    """The network of this name, for `lee.models.load("lee.rotmnist:NAME")`."""
+    if not name.startswith("_") and name in load_specs(recipes()):
+        return partial(_network, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _network(name: str) -> Normalized:
+    model = trained.load(name, recipes())
+    model.class_names = TRAINED_ON["rotmnist"]  # type: ignore[assignment]
+    return model
+
+
+def _described(spec: ZooSpec, parameters: int) -> dict[str, Any]:
     """What every row starts with."""
     recipe = spec.recipe
     return {
@@ -42,7 +60,7 @@ def _described(spec: ZooSpec, model: nn.Module) -> dict[str, Any]:
         "seed": recipe.seed,
         "epochs": recipe.pretrain_epochs + recipe.epochs,
         "augmentation": recipe.augmentation,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": parameters,
     }
 
 
@@ -55,7 +73,7 @@ def live(file: Path, names: Iterable[str] | None = None, **options: Any) -> tupl
         **options: of `measure`.
 
     Returns:
-        A table as of `read`, and the networks by name.
+        A row per network, with lists in `lee` and in the columns of the curves, and the networks by name.
     """
     rows, models = [], {}
     for name, spec in load_specs(file).items():
@@ -64,77 +82,30 @@ def live(file: Path, names: Iterable[str] | None = None, **options: Any) -> tupl
         sets = [datasets.load(spec.recipe.dataset, split=split) for split in ("train", "test")]
         result = train(spec, *sets, progress=False)
         models[name] = result.model
-        rows.append(
-            _described(spec, result.model) | {"minutes": result.minutes} | measure(result.model, sets[1], **options)
-        )
+        about = _described(spec, sum(p.numel() for p in result.model.parameters()))
+        rows.append({**about, "minutes": result.minutes, **measure(result.model, sets[1], **options)})
     return pd.DataFrame(rows), models
 
 
-def update(out: Path, file: Path | None = None, **options: Any) -> pd.DataFrame:
-    """Measure the trained networks that a table does not have yet, or has with other weights, and write it anew.
+def measured(table: Results) -> pd.DataFrame:
+    """The networks of a sweep, in the order of their recipes, with what their cards say: a table as of `live`.
 
     Args:
-        out: the table, Parquet; made if it isn't there.
-        file: a recipe file; rotated MNIST's own by default.
-        **options: of `measure`.
-
-    Returns:
-        The table, in the file's order; networks without weights are left out.
-
-    Raises:
-        InputError: no network of the file is trained.
+        table: of `lee sweep data/results/rotmnist.yaml`.
     """
-    file = file or recipes()
-    known = {row["weights_sha256"]: row for row in _records(read(out))} if out.is_file() else {}
-    rows: list[dict[str, Any]] = []
-    for name in trained.names(file):
+    file, rows = recipes(), []
+    scores, turns = (table.figures(name).set_index("model") for name in ("accuracy", "turntable"))
+    errors = 1 - scores["accuracy"]
+    lee = table.per_image(ROTATION)
+    for name, spec in load_specs(file).items():
+        model = _PREFIX + name
+        if model not in lee:
+            continue
         card = read_front_matter(name, file.parent)
-        found = known.pop(card["sha256"]) if card["sha256"] in known else None
-        rows.append(found or _measured(load_specs(file)[name], card, file, options))
-        _write([*rows, *known.values()], out)  # what an interruption would otherwise cost
-    if not rows:
-        raise InputError(f"None of the networks of {file} is trained. Train them: lee train --recipes {file} --zoo")
-    _write(rows, out)
+        about = _described(replace(spec, recipe=Recipe(**card["recipe"])), card["parameters"])
+        numbers = {"error": errors[model], "lee": lee[model].to_numpy()}
+        rows.append({**about, "minutes": card["minutes"], **numbers, **turns.loc[model, list(_TURNED)]})
     return pd.DataFrame(rows)
-
-
-def _measured(spec: ZooSpec, card: dict[str, Any], file: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """One row of the table, with where its numbers come from."""
-    model, test_set = trained.load(spec.name, file), datasets.load(spec.recipe.dataset)
-    made = Recipe(**card["recipe"])
-    origin = {"weights_sha256": card["sha256"], "data_sha256": test_set.sha256, "device": card["device"]}
-    origin |= {"commit": provenance.commit() or "", **provenance.versions()}
-    described = _described(replace(spec, recipe=made), model) | {"minutes": card["minutes"]}
-    return described | measure(model, test_set, **options) | origin
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table as mappings."""
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-
-
-def _write(rows: list[dict[str, Any]], out: Path) -> None:
-    """Write the table in one step."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out) as temporary:
-        pd.DataFrame(rows).to_parquet(temporary, index=False, compression="zstd")
-
-
-def read(path: Path) -> pd.DataFrame:
-    """Read a table that `update` wrote: a row per network, lists in `lee` and in the columns of the curves.
-
-    Raises:
-        InputError: the file is missing or is no such table.
-    """
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is no table of turned networks: {str(error).splitlines()[0]}. Make it: lee rotmnist"
-        ) from error
-    if not {"name", "row", "error", "lee", "change"} <= set(frame.columns):
-        raise InputError(f"{path} lacks columns of a table of turned networks. Make it again: lee rotmnist")
-    return frame
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -170,8 +141,8 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 def followed(frame: pd.DataFrame) -> pd.DataFrame:
     """The curves of all rows, averaged over seeds: `row`, `angle`, `accuracy`, `probability`, `change`."""
     parts = []
-    for record in _records(frame):
-        columns = {column: np.asarray(record[column]) for column in ("angle", "accuracy", "probability", "change")}
-        parts.append(pd.DataFrame({"row": record["row"], **columns}))
+    for row in frame.index:
+        columns = {column: frame.at[row, column] for column in _TURNED[2:]}
+        parts.append(pd.DataFrame({"row": frame.at[row, "row"], **columns}))
     joined = pd.concat(parts)
     return joined.groupby(["row", "angle"], sort=False).mean().reset_index()

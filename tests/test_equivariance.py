@@ -9,11 +9,12 @@ import torch
 from made_tables import made_part
 from torch import nn
 
-from lee import datasets, equivariance, models, sweep
+from lee import datasets, equivariance, models, results, sweep
+from lee.equivariance import comparing, networks
 from lee.errors import InputError
 from lee.recipes import load_specs
 from lee.results import Results
-from lee.training import EquivariancePenalty
+from lee.training import EquivariancePenalty, moved_share
 from lee.zoo import train_zoo
 
 RECIPES = """
@@ -40,36 +41,44 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_networks_are_measured_written_read_and_joined_over_seeds(file: Path, tmp_path: Path) -> None:
-    names = equivariance.names(file)
+def test_scores_of_a_sweep_are_joined_over_seeds(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (equivariance, networks, comparing):
+        monkeypatch.setattr(module, "recipes", lambda: file)
+    way = {"n": 30, "generators": "none", "output": "logits", "measures": {"accuracy": {"images": 60}, "moved": {}}}
+    sets = {"noise": {"dataset": "corrupt:digits/gaussian_noise/5"}, "clean": {"dataset": "digits"}}
+    names = equivariance.names()
     assert names == ["small", "small-1", "small-1-seed1"]
-    frame = equivariance.measure(
-        names, {"clean": "digits", "noise": "corrupt:digits/gaussian_noise/5"}, n=60, n_moved=30, file=file
-    )
-    assert len(frame) == 6
+    spec = {"models": [f"lee.equivariance:{name}" for name in reversed(names)], "defaults": way, "measurements": sets}
+    sweep.run(sweep.parse(spec), tmp_path / "t.parquet", sweep.executor(0), progress=False)
+    table = results.load(tmp_path / "t.parquet")
+    frame = equivariance.scores(table)
+    assert frame["name"].tolist() == [name for name in names for _ in range(2)]
+    assert frame["set"].tolist() == ["clean", "noise"] * 3
     assert frame["penalty"].tolist() == [0.0] * 2 + [1.0] * 4
     model, data = equivariance.load("small", file), datasets.load("digits", n=60)
     with torch.no_grad():
         correct = (model(data.images).argmax(1) == data.labels).double().mean().item()
         share = EquivariancePenalty(("translation_x", "translation_y", "rotation"), "exact")(model, data.images[:30])
-    assert frame["accuracy"][0] == pytest.approx(correct)
+    assert (frame["accuracy"][0], frame["images"][0]) == (pytest.approx(correct), 60)
     assert frame["moved"][0] == pytest.approx(share.item(), rel=1e-4)
     assert (frame["other"] > 0).all()
-    path = tmp_path / "new" / "scores.parquet"
-    equivariance.write(frame, path)
-    joined = equivariance.summary(equivariance.read(path))
+    joined = equivariance.summary(frame)
     assert joined["row"].tolist() == ["small", "small", "small-1", "small-1"]
     assert joined["seeds"].tolist() == [1, 1, 2, 2]
     assert joined["moved"][2] == pytest.approx(frame.loc[[2, 4], "moved"].mean())
     assert joined["accuracy_sd"].isna().tolist() == [True, True, False, False]
+    with pytest.raises(InputError, match="no Gram matrix"):
+        table.gram("lee.equivariance:small", measurement="clean")
+    with pytest.raises(InputError, match="Did you mean 'accuracy'"):
+        table.figures("acuracy")
 
 
 def test_a_share_is_the_same_in_chunks_and_its_error_is_that_of_resampled_images() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, 5)).eval()
     x = datasets.load("digits", n=80).images
-    whole = equivariance.moved_share(model, x, ["rotation", "scale"], chunk=80)
-    assert equivariance.moved_share(model, x, ["rotation", "scale"], chunk=7).value == pytest.approx(whole.value)
+    whole = moved_share(model, x, ["rotation", "scale"], chunk=80)
+    assert moved_share(model, x, ["rotation", "scale"], chunk=7).value == pytest.approx(whole.value)
     penalty = EquivariancePenalty(["rotation", "scale"], "exact")
     with torch.no_grad():
         scores, moved = penalty.terms(model, x)
@@ -82,12 +91,6 @@ def test_a_share_is_the_same_in_chunks_and_its_error_is_that_of_resampled_images
     assert whole.stderr == pytest.approx(np.std(values), rel=0.25)
 
 
-def test_seconds_of_a_step_are_those_of_a_training(file: Path) -> None:
-    seconds = equivariance.step_seconds(["small", "small-1"], steps=2, repeats=1, file=file)
-    assert list(seconds.index) == ["small", "small-1"]
-    assert 0 < seconds["small"] < seconds["small-1"]  # a penalty is more work
-
-
 def test_a_sweep_can_name_every_network_of_the_chapter() -> None:
     spec = sweep.load(Path(__file__).parents[1] / "data" / "results" / "equivariance.yaml")
     assert {name.partition(":")[2] for name in spec.models} == set(load_specs(equivariance.recipes()))
@@ -98,16 +101,11 @@ def test_a_sweep_can_name_every_network_of_the_chapter() -> None:
         models.load("lee.equivariance:resnet-2")
 
 
-def test_what_is_missing_is_said(file: Path, tmp_path: Path) -> None:
+def test_what_is_missing_is_said(file: Path) -> None:
     with pytest.raises(InputError, match="Did you mean 'small'"):
         equivariance.load("smal", file)
     with pytest.raises(InputError, match="never"):
         equivariance.load("never", file)
-    with pytest.raises(InputError, match="BENCH=equivariance"):
-        equivariance.read(tmp_path / "none.parquet")
-    pd.DataFrame({"name": [1]}).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(InputError, match="lacks row, family"):
-        equivariance.read(tmp_path / "other.parquet")
 
 
 def simulated() -> Results:
@@ -168,12 +166,12 @@ def test_rows_have_names_for_people_and_an_order() -> None:
 
 
 def test_costs_are_told_beside_the_plain_network_and_seeds_are_counted() -> None:
-    frame = pd.DataFrame({"row": ["resnet-1", "resnet", "vit-1"], "step_seconds": [0.3, 0.1, 0.2]})
+    steps = pd.Series({"resnet-1": 0.3, "resnet": 0.1, "vit-1": 0.2})
     cards = pd.DataFrame(
         {"row": ["resnet-1", "resnet-1", "resnet", "vit-1"], "parameters": [5, 5, 5, 7], "epochs": 2, "seed": [0, 1, 0, 0],
          "images": 50_000}
     )  # fmt: skip
-    told = equivariance.costs(frame, cards)
+    told = equivariance.costs(steps, cards)
     assert told.index.tolist() == ["resnet", "resnet-1", "vit-1"]
     assert told["seeds"].tolist() == [1, 2, 1]
     assert told["ms per step"].tolist() == pytest.approx([100, 300, 200])

@@ -7,16 +7,14 @@ it: `lee.equivariance:resnet-1`. Networks that differ in the seed alone (`resnet
 from collections.abc import Callable
 from functools import partial
 
-from lee.equivariance.comparing import costs, errors, gaps, summary, with_all_images
-from lee.equivariance.measuring import OTHER, SETS, measure, moved_share, read, step_seconds, write
+from lee.equivariance.comparing import costs, errors, gaps, scores, summary, with_all_images
 from lee.equivariance.networks import VARIANTS, base_of, cards, label, load, names, ordered, recipes
 from lee.models import Normalized
 from lee.recipes import load_specs
 
 __all__ = [
     "recipes", "names", "load", "cards", "VARIANTS", "label", "ordered", "base_of",
-    "OTHER", "SETS", "moved_share", "measure", "step_seconds", "write", "read",
-    "errors", "gaps", "summary", "costs", "with_all_images",
+    "scores", "errors", "gaps", "summary", "costs", "with_all_images",
 ]  # fmt: skip
 
 

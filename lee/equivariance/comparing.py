@@ -1,6 +1,6 @@
 """What a penalty or a layer changes: seeds joined, and the errors of a sweep in pairs over images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 
 import pandas as pd
@@ -16,6 +16,29 @@ from lee.training.penalty import unit_generators
 _PREFIX = "lee.equivariance:"
 
 
+def scores(table: Results) -> pd.DataFrame:
+    """Accuracy and moved shares of every network of a sweep on every set.
+
+    Args:
+        table: of `lee sweep data/results/equivariance.yaml`.
+
+    Returns:
+        `name`, `row`, `family`, `seed`, `penalty`, `set`, `accuracy`, `images` (behind it), and per pixel² `moved` and `moved_se`
+        (generators of the penalty) and `other` (generators that no penalty has seen); in the order of the recipes, clean first.
+    """
+    specs = load_specs(recipes())
+    keys = ["model", "measurement"]
+    frame = table.figures("accuracy").merge(table.figures("moved")[[*keys, "moved", "moved_se", "other"]], on=keys)
+    names = frame["model"].str.removeprefix(_PREFIX)
+    about = pd.DataFrame([{"name": name, **described(specs[name])} for name in names])
+    columns = ["accuracy", "images", "moved", "moved_se", "other"]
+    joined = pd.concat([about, frame["measurement"].rename("set"), frame[columns]], axis=1)
+    order = list(specs)
+    return joined.sort_values(
+        ["name", "set"], key=lambda c: c.map(order.index) if c.name == "name" else c != "clean", ignore_index=True
+    )
+
+
 def errors(table: Results, generators: Sequence[str]) -> pd.DataFrame:
     """LEE of every network of a sweep on every set, summed over generators that move pixels by one pixel.
 
@@ -27,8 +50,7 @@ def errors(table: Results, generators: Sequence[str]) -> pd.DataFrame:
         `name`, `row`, `family`, `seed`, `penalty`, `set`, `lee` and `stderr` (over images), per pixel².
     """
     specs, rows = load_specs(recipes()), []
-    for measurement in dict.fromkeys(table.tasks["measurement"]):
-        values = _per_image(table.select(measurement=measurement), generators)
+    for measurement, values in _by_set(table, generators):
         for name in values.columns:
             estimate = Estimate.of(torch.from_numpy(values[name].to_numpy(copy=True)))
             about = {"name": name, **described(specs[name]), "set": measurement}
@@ -56,8 +78,7 @@ def gaps(
         two is not there are left out; joined seeds have the number −1.
     """
     specs, rows = load_specs(recipes()), []
-    for measurement in dict.fromkeys(table.tasks["measurement"]):
-        values = _per_image(table.select(measurement=measurement), generators)
+    for measurement, values in _by_set(table, generators):
         seeds = {of: {specs[n].recipe.seed: n for n in values.columns if trained.row_of(n) == of} for of in (row, base)}
         both = sorted(seeds[row].keys() & seeds[base].keys())
         for group in [[seed] for seed in both] if by_seed else [both] if both else []:
@@ -68,11 +89,13 @@ def gaps(
     return pd.DataFrame(rows, columns=["row", "base", "seed", "set", "change", "low", "high"])
 
 
-def _per_image(table: Results, generators: Sequence[str]) -> pd.DataFrame:
-    """Sums over generators of squared derivatives: a row per image and a column per network, per pixel²."""
-    pixel = 2 / 32
-    parts = [table.per_image(pixel * generator) for generator in unit_generators(generators)]
-    return sum(parts[1:], parts[0]).rename(columns=lambda name: name.removeprefix(_PREFIX))
+def _by_set(table: Results, generators: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Squared derivatives of probabilities on every set, summed over generators, per pixel²: images by networks."""
+    pixel, chosen = 2 / 32, table.select(output="probabilities")
+    for name in dict.fromkeys(chosen.tasks["measurement"]):
+        part = chosen.select(measurement=name)
+        first, *others = (part.per_image(pixel * generator) for generator in unit_generators(generators))
+        yield name, sum(others, first).rename(columns=lambda model: model.removeprefix(_PREFIX))
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -94,11 +117,11 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return joined.reset_index()
 
 
-def costs(frame: pd.DataFrame, cards: pd.DataFrame, *, batch_size: int = 128) -> pd.DataFrame:
+def costs(steps: "pd.Series[float]", cards: pd.DataFrame, *, batch_size: int = 128) -> pd.DataFrame:
     """What each row cost to train, in the order of tables.
 
     Args:
-        frame: of `measure`, with the processor seconds of a training step of each row in `step_seconds`.
+        steps: processor seconds of a training step of each row.
         cards: of :func:`lee.equivariance.cards`.
         batch_size: images per step.
 
@@ -106,7 +129,6 @@ def costs(frame: pd.DataFrame, cards: pd.DataFrame, *, batch_size: int = 128) ->
         Indexed by row: `parameters`, `epochs`, `seeds`, `ms per step`, `times as long` as its base (NaN without one), and the
         `seconds per epoch` that follow.
     """
-    steps = frame.groupby("row")["step_seconds"].first()
     told = cards.groupby("row").agg(
         parameters=("parameters", "first"), epochs=("epochs", "first"), seeds=("seed", "nunique")
     )
@@ -121,7 +143,7 @@ def with_all_images(frame: pd.DataFrame, cards: pd.DataFrame, *, level: float = 
     """Put the cards' accuracy on all clean test images in place of that on some, and intervals over images beside it.
 
     Args:
-        frame: of `measure`.
+        frame: of :func:`scores`.
         cards: of :func:`lee.equivariance.cards`.
         level: of the intervals, normal ones.
 

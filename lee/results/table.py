@@ -68,7 +68,7 @@ class Results:
 
     @property
     def images(self) -> int:
-        """Images per task; of the smallest where tasks differ."""
+        """Images per task; of the smallest where tasks differ, those without rows left out."""
         return min((len(part.rows) for part in self._fine), default=0)
 
     @cached_property
@@ -118,7 +118,8 @@ class Results:
             "warnings",
             "seconds",
             "weights_sha256",
-            "discrete",
+            "measures",
+            "figures",
             *CHECKED,
         }
         columns = [column for column in self.tasks.columns if column not in skipped]
@@ -177,6 +178,19 @@ class Results:
             rows.append(row)
         return pd.DataFrame(rows)
 
+    def figures(self, measure: str) -> pd.DataFrame:
+        """What a measure says of whole sets, such as `accuracy` or `distance`: the keys and its numbers, a row per task.
+
+        Raises:
+            InputError: no task has this measure.
+        """
+        fine = [part for part in self.parts if not part.failed]
+        rows = [{**keys_of(p), **p.described["figures"][measure]} for p in fine if measure in p.described["figures"]]
+        if not rows:
+            known = {name for part in fine for name in part.described["figures"]}
+            raise InputError(f"No task has figures of {measure!r}.{nearest(measure, known)}")
+        return pd.DataFrame(rows)
+
     def per_image(self, generator: AnyGenerator, *, relative: bool = False) -> pd.DataFrame:
         """`‖L_X f(x)‖² / dim` of each image and model: a row per image that all models have, a column per model.
 
@@ -212,7 +226,7 @@ class Results:
 
     @property
     def _fine(self) -> tuple[Part, ...]:
-        return tuple(part for part in self.parts if not part.failed)
+        return tuple(part for part in self.parts if not part.failed and len(part.rows))
 
     def _single(self) -> Part:
         if len(self.parts) != 1:

@@ -1,0 +1,59 @@
+"""Processor seconds per training step of the networks that were trained for equivariance (chapter 11).
+
+    LEE_DATA=… python benchmarks/training.py
+
+Writes `benchmarks/training.json`, a number for each row of networks. About a minute on one core.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from lee import datasets, equivariance
+from lee.recipes import load_specs
+from lee.trained import row_of
+from lee.training import train
+
+OUT = Path(__file__).with_suffix(".json")
+
+
+def step_seconds(
+    names: Sequence[str], *, steps: int = 4, repeats: int = 3, file: Path | None = None
+) -> dict[str, float]:
+    """Processor seconds per training step of recipes, the least of several short trainings in turn, by name.
+
+    Args:
+        names: networks of the recipe file; they need not be trained.
+        steps: of each short training.
+        repeats: how often each is timed.
+        file: a recipe file; the chapter's own by default.
+    """
+    specs = load_specs(file or equivariance.recipes())
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for name in [*names] * repeats:
+        recipe = replace(specs[name].recipe, epochs=1, warmup_epochs=0.0, fraction=1.0)
+        data = datasets.load(recipe.dataset, split="train", n=steps * recipe.batch_size)
+        few = datasets.load(recipe.dataset, n=2)
+        start = time.process_time()
+        train(replace(specs[name], recipe=recipe), data, few, progress=False)
+        found[name].append((time.process_time() - start) / steps)
+    return {name: min(values) for name, values in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=OUT)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    seconds = step_seconds([name for name in equivariance.names() if name == row_of(name)])
+    arguments.out.write_text(json.dumps(seconds, indent=2) + "\n")
+    print(f"{arguments.out}: {len(seconds)} rows")
+
+
+if __name__ == "__main__":
+    main()
