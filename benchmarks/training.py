@@ -2,7 +2,7 @@
 
     LEE_DATA=… python benchmarks/training.py
 
-Writes `benchmarks/training.json`, a number for each row of networks. About a minute on one core.
+Writes `data/results/step_seconds.json`, a number for each row of networks. About a minute on one core.
 """
 
 import argparse
@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-from lee import datasets, equivariance
+from lee import datasets, equivariance, results
 from lee.recipes import load_specs
 from lee.trained import row_of
 from lee.training import train
 
-OUT = Path(__file__).with_suffix(".json")
+OUT = results.folder() / "step_seconds.json"
 
 
 def step_seconds(

@@ -62,6 +62,9 @@ def test_scores_of_a_sweep_are_joined_over_seeds(file: Path, tmp_path: Path, mon
     assert (frame["accuracy"][0], frame["images"][0]) == (pytest.approx(correct), 60)
     assert frame["moved"][0] == pytest.approx(share.item(), rel=1e-4)
     assert (frame["other"] > 0).all()
+    assert frame["accuracy_half"][0] == pytest.approx(1.96 * (correct * (1 - correct) / 60) ** 0.5, rel=1e-3)
+    se = table.select(model="lee.equivariance:small", measurement="clean").figures("moved")["moved_se"][0]
+    assert frame["moved_half"][0] == pytest.approx(1.96 * se, rel=1e-3)
     joined = equivariance.summary(frame)
     assert joined["row"].tolist() == ["small", "small", "small-1", "small-1"]
     assert joined["seeds"].tolist() == [1, 1, 2, 2]
@@ -177,16 +180,3 @@ def test_costs_are_told_beside_the_plain_network_and_seeds_are_counted() -> None
     assert told["ms per step"].tolist() == pytest.approx([100, 300, 200])
     assert told["times as long"].tolist() == pytest.approx([1, 3, float("nan")], nan_ok=True)
     assert told["seconds per epoch"].tolist() == pytest.approx([39.0, 117.0, 78.0])
-
-
-def test_accuracy_on_all_clean_images_is_that_of_the_cards() -> None:
-    frame = pd.DataFrame(
-        {"name": ["a", "a"], "set": ["clean", "noise 1"], "accuracy": [0.4, 0.3], "images": 1000, "moved_se": 0.01}
-    )
-    cards = pd.DataFrame({"name": ["a"], "accuracy": [0.5], "images": [50_000], "test_images": [10_000]})
-    found = equivariance.with_all_images(frame, cards)
-    assert found["accuracy"].tolist() == [0.5, 0.3]
-    assert found["images"].tolist() == [10_000, 1000]
-    assert found["accuracy_half"].tolist() == pytest.approx([0.0098, 1.96 * (0.21 / 1000) ** 0.5], rel=1e-3)
-    assert found["moved_half"].tolist() == pytest.approx([0.0196] * 2, rel=1e-3)
-    assert frame["accuracy"].tolist() == [0.4, 0.3]

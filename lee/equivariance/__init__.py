@@ -7,14 +7,14 @@ it: `lee.equivariance:resnet-1`. Networks that differ in the seed alone (`resnet
 from collections.abc import Callable
 from functools import partial
 
-from lee.equivariance.comparing import costs, errors, gaps, scores, summary, with_all_images
+from lee.equivariance.comparing import costs, errors, gaps, scores, summary
 from lee.equivariance.networks import VARIANTS, base_of, cards, label, load, names, ordered, recipes
 from lee.models import Normalized
 from lee.recipes import load_specs
 
 __all__ = [
     "recipes", "names", "load", "cards", "VARIANTS", "label", "ordered", "base_of",
-    "scores", "errors", "gaps", "summary", "costs", "with_all_images",
+    "scores", "errors", "gaps", "summary", "costs",
 ]  # fmt: skip
 
 

@@ -16,22 +16,27 @@ from lee.training.penalty import unit_generators
 _PREFIX = "lee.equivariance:"
 
 
-def scores(table: Results) -> pd.DataFrame:
+def scores(table: Results, *, level: float = 0.95) -> pd.DataFrame:
     """Accuracy and moved shares of every network of a sweep on every set.
 
     Args:
         table: of `lee sweep data/results/equivariance.yaml`.
+        level: of the intervals over images, normal ones.
 
     Returns:
-        `name`, `row`, `family`, `seed`, `penalty`, `set`, `accuracy`, `images` (behind it), and per pixel² `moved` and `moved_se`
-        (generators of the penalty) and `other` (generators that no penalty has seen); in the order of the recipes, clean first.
+        `name`, `row`, `family`, `seed`, `penalty`, `set`, `accuracy`, `images` (behind it), and per pixel² `moved` (generators of
+        the penalty) and `other` (generators that no penalty has seen); `accuracy_half` and `moved_half` are half the intervals'
+        widths. In the order of the recipes, clean first.
     """
     specs = load_specs(recipes())
     keys = ["model", "measurement"]
     frame = table.figures("accuracy").merge(table.figures("moved")[[*keys, "moved", "moved_se", "other"]], on=keys)
     names = frame["model"].str.removeprefix(_PREFIX)
     about = pd.DataFrame([{"name": name, **described(specs[name])} for name in names])
-    columns = ["accuracy", "images", "moved", "moved_se", "other"]
+    quantile = NormalDist().inv_cdf((1 + level) / 2)
+    frame["accuracy_half"] = quantile * (frame["accuracy"] * (1 - frame["accuracy"]) / frame["images"]) ** 0.5
+    frame["moved_half"] = quantile * frame["moved_se"]
+    columns = ["accuracy", "images", "moved", "other", "accuracy_half", "moved_half"]
     joined = pd.concat([about, frame["measurement"].rename("set"), frame[columns]], axis=1)
     order = list(specs)
     return joined.sort_values(
@@ -137,25 +142,3 @@ def costs(steps: "pd.Series[float]", cards: pd.DataFrame, *, batch_size: int = 1
     told["times as long"] = [steps[row] / steps.get(base_of(row), float("nan")) for row in told.index]
     told["seconds per epoch"] = steps * (cards["images"].max() // batch_size)
     return told
-
-
-def with_all_images(frame: pd.DataFrame, cards: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
-    """Put the cards' accuracy on all clean test images in place of that on some, and intervals over images beside it.
-
-    Args:
-        frame: of :func:`scores`.
-        cards: of :func:`lee.equivariance.cards`.
-        level: of the intervals, normal ones.
-
-    Returns:
-        A copy of the frame with the new `accuracy` and `images`; `accuracy_half` and `moved_half` are half the intervals' widths.
-    """
-    quantile, clean = NormalDist().inv_cdf((1 + level) / 2), frame["set"] == "clean"
-    told = cards.set_index("name")
-    joined = frame.assign(
-        accuracy=frame["accuracy"].mask(clean, frame["name"].map(told["accuracy"])),
-        images=frame["images"].mask(clean, frame["name"].map(told["test_images"])),
-    )
-    joined["accuracy_half"] = quantile * (joined["accuracy"] * (1 - joined["accuracy"]) / joined["images"]) ** 0.5
-    joined["moved_half"] = quantile * joined["moved_se"]
-    return joined

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from lee.errors import InputError, nearest
 from lee.generators import AnyGenerator
@@ -24,8 +23,8 @@ from lee.results.parts import (
     numbers_of,
     values_of,
 )
-from lee.statistics import EquivarianceGram, Estimate
-from lee.sweep.table import CHECKED, Part
+from lee.statistics import EquivarianceGram
+from lee.sweep.table import Part
 
 
 @dataclass(frozen=True)
@@ -107,23 +106,8 @@ class Results:
 
     def provenance(self) -> dict[str, str]:
         """What the tasks were made with: versions, commit, device, and digest of the data, a comma between variants."""
-        skipped = {
-            *KEYS,
-            "key",
-            "n",
-            "seed",
-            "size",
-            "basis",
-            "error",
-            "warnings",
-            "seconds",
-            "weights_sha256",
-            "measures",
-            "figures",
-            *CHECKED,
-        }
-        columns = [column for column in self.tasks.columns if column not in skipped]
-        return {c: ", ".join(sorted({str(v) for v in self.tasks[c] if v is not None})) for c in columns}
+        origins = {name: None for part in self.parts for name in ("data_sha256", *part.origin)}
+        return {c: ", ".join(sorted({str(v) for v in self.tasks[c] if v is not None})) for c in origins}
 
     def gram(self, model: str | None = None, **keys: str) -> EquivarianceGram:
         """The Gram matrices of one task.
@@ -211,18 +195,6 @@ class Results:
         return self._aligned(
             {name: numbers_of(p)[column].astype("float64").to_numpy() for name, p in self._same_images().items()}
         )
-
-    def paired(self, a: str, b: str, generator: AnyGenerator, *, relative: bool = False) -> Estimate:
-        """LEE of model `a` minus that of `b` on the images that both have, with the paired standard error.
-
-        Raises:
-            InputError: an unknown model, more than one task of one, or different images.
-        """
-        values = self.select(model=[a, b]).per_image(generator, relative=relative)
-        first, second = (self.select(model=name)._single() for name in (a, b))
-        gap = torch.from_numpy((values[name_of(first)] - values[name_of(second)]).to_numpy(copy=True))
-        like = gram_of(first).lee(generator)
-        return Estimate.of(gap, unit="" if relative else like.unit, kernel=like.kernel, name=like.name)
 
     @property
     def _fine(self) -> tuple[Part, ...]:
