@@ -17,8 +17,8 @@ from lee.errors import InputError
 from lee.measuring import one_function, select
 from lee.models import Normalized, input_size
 from lee.statistics import EquivarianceGram
-from lee.sweep import measures, shortage
-from lee.sweep.measures import CHUNK, Columns, Measured
+from lee.sweep import quantities, shortage
+from lee.sweep.quantities import CHUNK, Columns, Measured
 from lee.sweep.table import Part, packed
 from lee.sweep.tasks import Task, forget, images_of, model_of
 
@@ -136,7 +136,7 @@ def _numbers(task: Task, device: str, chunk: int | None) -> Numbers:
     subject, output = (Features(model), "logits") if way.output == "features" else (model, way.output)
     given = Measured(model, subject, output, chosen, x, way, chunk)
     if way.generators is None:
-        return {"image": np.arange(0)}, measures.figures(given), None
+        return {"image": np.arange(0)}, quantities.figures(given), None
     usual = automatic_chunk(x, len(way.generators) or len(default_generators(x)))
     gram = equivariance_gram(
         subject, x, generators=way.generators or None, output=output, kernel=way.kernel, boundary=way.boundary,
@@ -148,7 +148,7 @@ def _numbers(task: Task, device: str, chunk: int | None) -> Numbers:
     value = select(scores if subject is model else _passed(subject, x, chunk or CHUNK), output).flatten(1)
     columns: Columns = {"image": np.arange(len(x)), "output_square": value.square().mean(1).numpy()}
     columns |= _predictions(scores, chosen, classes.of_model(task.model, model.net))
-    return columns | measures.columns(given) | packed(gram.per_image.numpy()), measures.figures(given), gram
+    return columns | quantities.columns(given) | packed(gram.per_image.numpy()), quantities.figures(given), gram
 
 
 def _check_digests(task: Task, model: Normalized, chosen: ImageSet) -> None:
