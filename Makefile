@@ -9,7 +9,7 @@ BIN   := $(abspath $(VENV))/bin
 PY    := $(BIN)/python
 READY := $(VENV)/.installed
 SITE  := _build/html
-STAGES := lint types unit notebooks site browser
+STAGES ?= lint types unit notebooks site browser
 
 # An activated environment, a user site or a stray PYTHONPATH must not leak into ours.
 export PYTHONNOUSERSITE := 1
@@ -17,7 +17,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install book serve lab explore refresh test $(STAGES) format lock bench clean
+.PHONY: help install book serve lab explore refresh test quick $(STAGES) format lock bench clean
 
 help: ## List the targets
 	@echo "Targets (make TARGET):"
@@ -66,16 +66,27 @@ test: $(READY) ## Run every check, in order, and sum up (each one is a target of
 	echo; echo "=== summary"; printf "$$summary"; \
 	if [ -n "$$failed" ]; then echo "Failed:$$failed" >&2; exit 1; fi; echo "All checks passed."
 
-lint: $(READY) ## Check lint and format, notebooks included
+# A room's tests are those of tests/ROOM; BASE=main compares with a branch instead of the last commit.
+BASE ?= HEAD
+CHANGED = $(shell git diff --name-only $(BASE) -- lee tests; git ls-files --others --exclude-standard -- lee tests)
+CHANGED_TESTS = $(wildcard $(sort $(filter tests/test_%.py tests/%_test.py,$(CHANGED)) \
+  $(foreach file,$(CHANGED),tests/$(word 2,$(subst /, ,$(file)))/.)))
+
+quick: lint types ## Check lint, types and the tests of the rooms that changed since BASE=HEAD
+	@if [ -n "$(CHANGED_TESTS)" ]; then OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadgroup -m "not browser" $(CHANGED_TESTS); \
+	else echo "Nothing below lee/ or tests/ has changed since $(BASE)."; fi
+
+lint: $(READY) ## Check lint, format (notebooks included) and which room imports which
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 types: $(READY) ## Check types
 	@$(BIN)/mypy
 
 unit: export OMP_NUM_THREADS := 1
 unit: $(READY) ## Run the unit tests and the doctests
-	@$(PY) -m pytest -q -n 2 -m "not browser"
+	@$(PY) -m pytest -q -n 2 --dist loadgroup -m "not browser"
 
 notebooks: export OMP_NUM_THREADS := 1
 notebooks: $(READY) ## Re-run the committed notebooks and compare their outputs

@@ -36,10 +36,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lee import memory, models
-from lee.generators import AFFINE
-from lee.sampling import Sampler
-from lee.stacked import Stacked, workspace
-from lee.terms import infinitesimal_actions
+from lee.autodiff import Stacked, workspace
+from lee.geometry.generators import AFFINE
+from lee.geometry.sampling import Sampler
+from lee.measure.terms import infinitesimal_actions
 
 #: Models with how many images are measured at once: as many as a CPU takes by itself of 224 pixels, more of 32.
 MODELS = {"zoo/resnet-s": 32, "zoo/vit-s": 32, "resnet18": 2, "vit_tiny_patch16_224": 2}

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 import lee
-from lee.measuring import Output, select
+from lee.autodiff import record_fallbacks
+from lee.geometry.representations import Image, Representation, Trivial
+from lee.geometry.sampling import Sampler
+from lee.measure.checks import Output, select
 from lee.provenance import weights_sha256
-from lee.representations import Image, Representation, Trivial
-from lee.sampling import Sampler
-from lee.stacked import record_fallbacks
 
 STEPS, DIFFERENCE, IDENTITY = (1e-7, 1e-9, 1e-11), 1e-4, 1e-6
 #: Why a family does not pass.

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import lee
-from lee.generators import AFFINE
-from lee.sampling import Sampler
-from lee.terms import infinitesimal_actions
+from lee.geometry.generators import AFFINE
+from lee.geometry.sampling import Sampler
+from lee.measure.terms import infinitesimal_actions
 
 MODELS = ("resnet50", "vit_small_patch16_224", "mixer_b16_224", "convnext_tiny")
 BATCH, SIDE = 8, 224

@@ -30,10 +30,10 @@ from torch import Tensor, nn
 
 import lee
 from lee import datasets, models
-from lee.layerwise import layerwise
-from lee.layerwise.readings import Overrides
-from lee.layerwise.trace import trace
-from lee.measuring import untouched
+from lee.layers import layerwise
+from lee.layers.readings import Overrides
+from lee.layers.trace import trace
+from lee.measure.function import untouched
 
 MODELS = ("resnet50", "vit_small_patch16_224", "zoo/resnet-s", "zoo/vit-s", "zoo/mixer-s")
 PROBES = 100

@@ -25,7 +25,7 @@ from common import main, resident_peak, seconds_and_peak
 from torch import Tensor, nn
 
 import lee
-from lee.generators import AFFINE, PHOTOMETRIC
+from lee.geometry.generators import AFFINE, PHOTOMETRIC
 
 MODELS = ("resnet50", "vit_small_patch16_224")
 BATCH, SIDE = 8, 224

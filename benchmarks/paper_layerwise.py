@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
-from lee.generators import Generator
-from lee.representations import Map, Representation, Scattered, Tokens, Trivial
-from lee.sampling import Sampler
+from lee.geometry.generators import Generator
+from lee.geometry.representations import Map, Representation, Scattered, Tokens, Trivial
+from lee.geometry.sampling import Sampler
 
 Key = tuple[str, int]  # path of a module, and which of its calls
 Readings = Mapping[Key, tuple[Sequence[Representation | None], Sequence[Representation | None]]]

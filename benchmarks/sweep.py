@@ -27,8 +27,9 @@ import torch
 from common import clock_and_processor, machine, write
 
 import lee
-from lee import datasets, metrics, models, results, sweep
-from lee.generators import AFFINE
+from lee import datasets, metrics, models, sweep
+from lee.geometry.generators import AFFINE
+from lee.sweep import results
 from lee.sweep.spec import MEASURES
 
 MODELS = ("zoo/resnet-s", "zoo/vit-s", "zoo/mixer-s")

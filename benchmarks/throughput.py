@@ -18,7 +18,7 @@ from common import machine, seconds, write
 from torch import Tensor, nn
 
 import lee
-from lee.generators import AFFINE, PHOTOMETRIC
+from lee.geometry.generators import AFFINE, PHOTOMETRIC
 
 MODELS = ("resnet50", "vit_small_patch16_224", "convnext_tiny")
 SIDE = 224

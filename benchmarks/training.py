@@ -14,10 +14,12 @@ from pathlib import Path
 
 import torch
 
-from lee import datasets, equivariance, results
-from lee.recipes import load_specs
-from lee.trained import row_of
+from lee import datasets
+from lee.models.recipes import load_specs
+from lee.studies import equivariance
+from lee.sweep import results
 from lee.training import train
+from lee.training.trained import row_of
 
 OUT = results.folder() / "step_seconds.json"
 

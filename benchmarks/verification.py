@@ -20,9 +20,10 @@ from common import main, seconds
 from torch import Tensor, nn
 
 import lee
-from lee.generators import AFFINE
-from lee.measuring import Pushing, one_function
-from lee.terms import Terms, sampler_of
+from lee.geometry.generators import AFFINE
+from lee.measure.function import one_function
+from lee.measure.pushing import Pushing
+from lee.measure.terms import Terms, sampler_of
 
 MODELS = ("resnet50", "vit_small_patch16_224", "mixer_b16_224", "convnext_tiny")
 IMAGES, SIDE = 64, 224

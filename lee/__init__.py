@@ -13,18 +13,18 @@ from lee.errors import (
     BatchInteractionWarning, ConstantOutputWarning, ImageWarning, InputError, LeavesTorchWarning, LeeError, LeeWarning,
     OutputWarning, RandomFunctionWarning, StateWarning, TrainingModeWarning, VerificationError, VerificationWarning,
 )  # fmt: skip
-from lee.generators import (
+from lee.geometry.generators import (
     BRIGHTNESS, CONTRAST, HYPERBOLIC, ROTATION, SATURATION, SCALE, SHEAR_X, SHEAR_Y, SQUEEZE, STRETCH_X, STRETCH_Y,
     TRANSLATION_X, TRANSLATION_Y, Action, Generator, bracket,
 )  # fmt: skip
 
 # isort: on
 from lee import metrics
-from lee.derivative import equivariance_gram, lie_derivative, local_equivariance_error
-from lee.layerwise import Decomposition, explain_representations, layerwise
-from lee.representations import Image, Map, Representation, Tokens, Trivial, VectorField
-from lee.sampling import Sampler, spatial_gradient, warp
-from lee.spectrum import symmetry_spectrum
+from lee.geometry.representations import Image, Map, Representation, Tokens, Trivial, VectorField
+from lee.geometry.sampling import Sampler, spatial_gradient, warp
+from lee.layers import Decomposition, explain_representations, layerwise
+from lee.measure.derivative import equivariance_gram, lie_derivative, local_equivariance_error
+from lee.measure.spectrum import symmetry_spectrum
 from lee.statistics import EquivarianceGram, Estimate
 
 __version__ = "0.1.0"
@@ -42,7 +42,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """`lee.LocalEquivarianceError` needs torchmetrics, so it is imported on first use."""
     if name == "LocalEquivarianceError":
-        from lee.streaming import LocalEquivarianceError
+        from lee.measure.streaming import LocalEquivarianceError
 
         return LocalEquivarianceError
     raise AttributeError(f"module 'lee' has no attribute {name!r}")

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from lee.results import Results
+from lee.sweep.results import Results
 from lee.sweep.table import Part, packed
 
 BASIS = ("translation_x", "translation_y", "rotation")

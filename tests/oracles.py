@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lee.generators import Generator
-from lee.representations import Image, Representation, Trivial
-from lee.sampling import Sampler
+from lee.geometry.generators import Generator
+from lee.geometry.representations import Image, Representation, Trivial
+from lee.geometry.sampling import Sampler
 
 Function = Callable[[Tensor], Tensor]
 

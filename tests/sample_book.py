@@ -30,7 +30,8 @@ See {numref}`fig-waves`.
 """
 
 SETUP = """
-from lee import charts, notebook
+from lee import charts
+from lee.book import notebook
 import pandas as pd
 import torch
 random = notebook.setup(seed)
@@ -95,7 +96,7 @@ charts.pictures([blobs[1].roll(1, 1) - blobs[1].roll(-1, 1)], signed=True, width
 """
 
 ARROWS = """
-import lee.generators as g
+import lee.geometry.generators as g
 charts.arrows([g.TRANSLATION_X, g.ROTATION, g.SCALE, g.SHEAR_X, g.HYPERBOLIC, g.SQUEEZE], image=blobs[1],
     caption="Six generators as arrows.", alt="Six panels of arrows over a blob.")
 """

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from lee import results, sweep
-from lee.sweep import tasks
+from lee import sweep
+from lee.sweep import results, tasks
 
 FACTORIES = """
 import os, signal, time

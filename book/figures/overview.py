@@ -13,8 +13,8 @@ from torch import Tensor
 
 import lee
 from lee import datasets, models
+from lee.book.notebook import setup
 from lee.charts.pictures import data_uri, tinted
-from lee.notebook import setup
 
 MODELS = {"ResNet": "zoo/resnet-s", "ViT": "zoo/vit-s", "Mixer": "zoo/mixer-s"}
 GENERATORS = ("translation_x", "rotation", "scale", "shear_x")

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from lee.book.parameters import check
 from lee.errors import InputError, nearest
-from lee.parameters import check
 
 KEYS = ("description", "common", "chapters")
 

@@ -15,7 +15,7 @@ import pandas as pd
 from lee.charts import parts
 from lee.charts.theme import PALETTE, finish, rounded
 from lee.errors import InputError, nearest
-from lee.families import FAMILIES, completion, families
+from lee.layers.families import FAMILIES, completion, families
 
 INK, PAPER = "#1A1A1A", "#FFFFFF"  # words on rectangles, whose colours are the same on every page
 CONTAINER = "#E3E3E3"
@@ -206,7 +206,7 @@ def cumulative(
         alt: Alternative text.
         name: Label for `{numref}`.
         by: Column that tells the networks apart.
-        error: Column with the standard error of what is drawn (`fraction_so_far_se` of :func:`lee.families.pooled`, say).
+        error: Column with the standard error of what is drawn (`fraction_so_far_se` of :func:`lee.layers.families.pooled`, say).
         relative: Show the sum as a fraction of its last value, so that networks of different size can be compared.
         x_title: Title of the horizontal axis.
         y_title: Title of the vertical axis, by default what is shown.

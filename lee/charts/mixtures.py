@@ -12,7 +12,7 @@ import torch
 from lee.charts import parts
 from lee.charts.theme import finish, rounded
 from lee.errors import InputError, nearest
-from lee.generators import Generator
+from lee.geometry.generators import Generator
 from lee.statistics import EquivarianceGram
 
 DIGITS = 7  # differences of these numbers are drawn: four would not do

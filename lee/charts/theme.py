@@ -1,6 +1,5 @@
 """The one theme of all charts, and what turns a bare Altair chart into a figure of the book."""
 
-import json
 import math
 from typing import Any, TypeVar
 
@@ -10,7 +9,7 @@ import pandas as pd
 from lee.errors import InputError
 
 VEGALITE = "application/vnd.vegalite.v5+json"
-"""Mime type under which JupyterLab and `lee.site` draw a chart."""
+"""Mime type under which JupyterLab and `lee.book.site` draw a chart."""
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 """Okabe and Ito's colours, with a grey for their black and without the yellow: seen on white and on black."""
@@ -106,8 +105,3 @@ def rounded(frame: pd.DataFrame, digits: int = SIGNIFICANT_DIGITS) -> pd.DataFra
 
 def _round(value: float, digits: int) -> float:
     return float(f"{value:.{digits}g}") if math.isfinite(value) else value
-
-
-def to_json(chart: alt.TopLevelMixin) -> str:
-    """The chart's spec as JSON with sorted keys: equal charts give equal text."""
-    return json.dumps(chart.to_dict(), sort_keys=True)

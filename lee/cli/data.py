@@ -33,8 +33,15 @@ def verify(
 ) -> None:
     """Compare files with their recorded digests; exit code 1 if one differs or is missing."""
     from lee import datasets
+    from lee.models import cards
 
-    rows = datasets.verify(names or None)
+    zoo = {row[0]: row for row in cards.verify_zoo()}
+    rows: list[tuple[str, bool, str]] = []
+    for name in names or [*datasets.EMBEDDED, "zoo"]:
+        if name == "zoo":
+            rows += zoo.values()
+        else:
+            rows += [zoo[name]] if name in zoo else datasets.verify([name])
     if as_json:
         print_json([{"name": name, "ok": ok, "message": text} for name, ok, text in rows])
     else:

@@ -20,7 +20,7 @@ from lee.paths import atomic_path
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lee.layerwise import Decomposition
+    from lee.layers import Decomposition
 
 #: Calls below this fraction of the sum of all parts are counted, not listed.
 NEGLIGIBLE = 1e-4
@@ -59,7 +59,7 @@ def layers(
     cancels what others do.
     """
     _check_destinations(csv, html)
-    from lee.layerwise import layerwise
+    from lee.layers import layerwise
 
     method = {"output": output, "kernel": kernel, "boundary": boundary, "align_corners": align_corners}
     running = {"probes": probes, "seed": seed, "chunk": chunk, "progress": not quiet and sys.stderr.isatty()}
@@ -113,7 +113,7 @@ def _rows(frame: "pd.DataFrame") -> list[dict[str, Any]]:
 
 def _page(found: "Decomposition", subject: given.Subject, settings: dict[str, Any]) -> str:
     from lee.charts import icicle, page
-    from lee.families import families
+    from lee.layers.families import families
 
     frame = found.frame.assign(family=families(found.frame, subject.network))
     chart = icicle(

@@ -11,7 +11,7 @@ from lee.cli import subject as given
 from lee.cli.output import FORMATS, check_destination, only, print_json, table, write
 
 if TYPE_CHECKING:
-    from lee.generators import Generator
+    from lee.geometry.generators import Generator
     from lee.statistics import EquivarianceGram, Estimate
 
 
@@ -41,8 +41,8 @@ def measure(
     All generators come from one pass. Rows written with --out carry versions, seed, device and digests.
     """
     check_destination(out)
-    from lee import generators
-    from lee.derivative import equivariance_gram
+    from lee.geometry import generators
+    from lee.measure.derivative import equivariance_gram
 
     names = [generators.get(name).name for name in generator or ()] or None
     method: dict[str, Any] = {

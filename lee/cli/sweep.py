@@ -29,7 +29,8 @@ def sweep(
     Started again, it measures only what a table lacks: after an interruption, what was in flight; after a model was
     trained again, that model. Of several SPECS, one whose data isn't here is named and passed over; the exit code is 2 then.
     """
-    from lee import results, sweep
+    from lee import sweep
+    from lee.sweep import results
 
     paths = specs or [results.folder() / "zoo.yaml"]
     if out is not None and len(paths) > 1:

@@ -48,9 +48,9 @@ def _train_one(name: str, recipes: Path | None, out: Path | None, budget: str | 
     """Train one model: a bar per epoch in a terminal, a line per epoch elsewhere."""
     import torch
 
-    from lee.recipes import load_spec
+    from lee.models.recipes import load_spec
     from lee.training import EpochRecord
-    from lee.zoo import train_zoo
+    from lee.training.zoo import train_zoo
 
     recipe = load_spec(name, recipes, budget=budget).recipe
     epochs, terminal = recipe.pretrain_epochs + recipe.epochs, sys.stderr.isatty()
@@ -91,7 +91,7 @@ def _train_missing(
     quiet: bool,
 ) -> None:
     """Train every missing model of a pattern; fail at the end if one did."""
-    from lee.fleet import devices_of, missing, train_missing
+    from lee.training.fleet import devices_of, missing, train_missing
 
     names = missing(pattern, recipes=recipes, out=out, budget=budget)
     if not names:

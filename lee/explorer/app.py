@@ -15,7 +15,7 @@ from lee.errors import LeeError
 from lee.explorer import controls, drawing, pictures
 from lee.explorer.measures import Measures
 from lee.explorer.state import MOST_MODELS, State, mixture_of
-from lee.generators import NAMED
+from lee.geometry.generators import NAMED
 
 PAUSE = 0.03
 """Seconds without a change before work starts, and in which changes are noticed between two steps."""

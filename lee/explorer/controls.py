@@ -6,11 +6,11 @@ from typing import Any
 import ipywidgets as widgets
 
 from lee import models
+from lee.datasets.image_files import ENDINGS
 from lee.explorer import drawing, pictures
 from lee.explorer.state import KERNELS, MOST_MODELS, REACH, SLIDERS, State
-from lee.generators import NAMED
-from lee.image_files import ENDINGS
-from lee.sampling import BOUNDARIES
+from lee.geometry.generators import NAMED
+from lee.geometry.sampling import BOUNDARIES
 
 MIXTURE = "mixture"
 """What the list of generators shows where no named one is chosen."""

@@ -10,17 +10,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lee.generators import BASIS, PHOTOMETRIC_BASIS, SPATIAL_BASIS, Generator
-from lee.representations import Image
-from lee.sampling import Sampler
-from lee.stacked import load_formulas
+from lee.autodiff import load_formulas
+from lee.geometry.generators import BASIS, PHOTOMETRIC_BASIS, SPATIAL_BASIS, Generator
+from lee.geometry.representations import Image
+from lee.geometry.sampling import Sampler
 
 
 def parts(generator: Generator) -> list[Generator]:
     """The spatial part of a generator and each of its photometric ones, without those that vanish.
 
     Examples:
-        >>> from lee.generators import CONTRAST, ROTATION
+        >>> from lee.geometry.generators import CONTRAST, ROTATION
         >>> [p.name for p in parts(ROTATION + 0.5 * CONTRAST)]
         ['spatial', 'contrast']
     """

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from lee import datasets
-from lee.embedded import MEMBERS, resize
+from lee.datasets.embedded import MEMBERS
+from lee.datasets.image_files import center_square, read, resize, stacked
 from lee.errors import InputError
-from lee.image_files import center_square, read, stacked
 from lee.paths import DATA_VARIABLE
 
 MOST_IMAGES = 64
@@ -54,7 +54,7 @@ def decode(content: bytes, side: int | None = None) -> Tensor:
     """The central square of an uploaded picture, turned as its EXIF data says: (1, 3, side, side) in [0, 1].
 
     Args:
-        content: The bytes of a file that :func:`lee.image_files.read` can read.
+        content: The bytes of a file that :func:`lee.datasets.image_files.read` can read.
         side: Side in pixels; the shorter side of the picture by default.
 
     Raises:

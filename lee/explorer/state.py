@@ -1,13 +1,13 @@
 r"""What the explorer shows, as one frozen value: image, models, mixture of generators, amount, kernel and boundary.
 
-The sliders of a mixture belong to nine generators that span the same algebra as `lee.generators.BASIS`, but read more
+The sliders of a mixture belong to nine generators that span the same algebra as `lee.geometry.generators.BASIS`, but read more
 easily: rotation and hyperbolic in place of the two shears, scale and squeeze in place of the two stretches.
 """
 
 from dataclasses import dataclass, field
 
 from lee.errors import InputError, nearest
-from lee.generators import (
+from lee.geometry.generators import (
     BRIGHTNESS,
     CONTRAST,
     HYPERBOLIC,
@@ -21,7 +21,7 @@ from lee.generators import (
     Generator,
     coordinates,
 )
-from lee.sampling import BOUNDARIES
+from lee.geometry.sampling import BOUNDARIES
 
 SLIDERS = (
     TRANSLATION_X, TRANSLATION_Y, ROTATION, SCALE, SQUEEZE, HYPERBOLIC, BRIGHTNESS, CONTRAST, SATURATION,
@@ -60,7 +60,7 @@ class State:
         mixture: Coefficients of :data:`SLIDERS`.
         t: The amount, from -:data:`REACH` to :data:`REACH`, in units of the generator.
         kernel: One of :data:`KERNELS`.
-        boundary: One of `lee.sampling.BOUNDARIES`.
+        boundary: One of `lee.geometry.sampling.BOUNDARIES`.
         n: Images behind the local equivariance error, 2 or more.
 
     Raises:

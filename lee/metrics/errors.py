@@ -23,11 +23,13 @@ from torch import Tensor
 
 from lee import memory
 from lee.errors import InputError
-from lee.generators import AnyGenerator, Generator
-from lee.measuring import Output, check_input, check_output_name, look, one_function
+from lee.geometry.generators import AnyGenerator, Generator
+from lee.geometry.representations import Image, Representation, Representations, Trivial, of_output
+from lee.geometry.sampling import Sampler
+from lee.measure.checks import Output, check_input, check_output_name
+from lee.measure.function import one_function
+from lee.measure.looking import look
 from lee.metrics.motion import Motion, amounts, apart, as_motions, disc, in_view, rotations, translations
-from lee.representations import Image, Representation, Representations, Trivial, of_output
-from lee.sampling import Sampler
 from lee.statistics import Estimate
 
 Model = Callable[[Tensor], Any]

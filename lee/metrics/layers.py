@@ -16,16 +16,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lee import memory
 from lee.errors import InputError, nearest
-from lee.generators import AnyGenerator
-from lee.layerwise.calls import Call, Watch, check_modules
-from lee.layerwise.nested import changed, tensors
-from lee.layerwise.readings import Overrides
-from lee.layerwise.trace import Traced, eager, hooks_of, trace
-from lee.measuring import check_input, plain, untouched
+from lee.geometry.generators import AnyGenerator
+from lee.geometry.representations import Image, Representation, Representations
+from lee.geometry.sampling import Sampler
+from lee.layers.calls import Call, Watch, check_modules
+from lee.layers.nested import changed, tensors
+from lee.layers.readings import Overrides
+from lee.layers.trace import Traced, eager, hooks_of, trace
+from lee.measure.checks import check_input, plain
+from lee.measure.function import untouched
 from lee.metrics.errors import check_margin, compare, moved
 from lee.metrics.motion import Motion, as_motions, grid_of, whole_samples
-from lee.representations import Image, Representation, Representations
-from lee.sampling import Sampler
 from lee.statistics import Estimate
 
 SCOPES = ("module", "features")

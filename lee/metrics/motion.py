@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from lee.errors import InputError
-from lee.generators import ROTATION, TRANSLATION_X, TRANSLATION_Y, Action, AnyGenerator, Generator, get
-from lee.representations import Map, Representation, Scattered, Tokens, VectorField
-from lee.sampling import Sampler
+from lee.geometry.generators import ROTATION, TRANSLATION_X, TRANSLATION_Y, Action, AnyGenerator, Generator, get
+from lee.geometry.representations import Map, Representation, Scattered, Tokens, VectorField
+from lee.geometry.sampling import Sampler
 
 
 class Motion(NamedTuple):

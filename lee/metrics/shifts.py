@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from lee.errors import InputError, nearest
-from lee.measuring import Function, Output, check_input, look, one_function
+from lee.measure.checks import Output, check_input
+from lee.measure.function import Function, one_function
+from lee.measure.looking import look
 from lee.statistics import Estimate
 
 BOUNDARIES = ("circular", "reflect", "crop")

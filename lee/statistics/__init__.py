@@ -13,10 +13,11 @@ from lee.statistics.multiple import holm
 from lee.statistics.pairs import Comparison, paired_difference, paired_ratio
 from lee.statistics.seeds import Spread, seed_spread
 from lee.statistics.unpaired import SetRatio, set_ratio
+from lee.statistics.verification import Verification
 
 __all__ = [
     # over images
-    "Estimate", "EquivarianceGram", "concatenate", "unit_of", "Comparison", "paired_difference", "paired_ratio",
+    "Estimate", "Verification", "EquivarianceGram", "concatenate", "unit_of", "Comparison", "paired_difference", "paired_ratio",
     "SetRatio", "set_ratio",
     # over models
     "RankCorrelation", "rank_correlation", "Spread", "seed_spread",

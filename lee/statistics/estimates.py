@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from lee.errors import InputError
-from lee.measuring import Verification
+from lee.statistics.verification import Verification
 
 
 class Estimate(NamedTuple):

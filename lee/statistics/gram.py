@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from lee.errors import InputError
-from lee.generators import Action, AnyGenerator, Generator, coordinates, get
-from lee.measuring import Verification
+from lee.geometry.generators import Action, AnyGenerator, Generator, coordinates, get
 from lee.statistics.estimates import Estimate
+from lee.statistics.verification import Verification
 
 
 def unit_of(generator: Generator | Action) -> str:

@@ -1,6 +1,6 @@
 """Sweeps: many models measured on the same images, resumable task by task, into one Parquet table.
 
-`load` reads a specification (YAML), `run` measures what its table lacks; :mod:`lee.results` reads the table. A task is a
+`load` reads a specification (YAML), `run` measures what its table lacks; :mod:`lee.sweep.results` reads the table. A task is a
 model, its weights and one way of measuring it; one Gram matrix per image gives every generator at once.
 """
 
@@ -12,7 +12,7 @@ import torch
 from lee.errors import InputError
 from lee.sweep.cluster import scheduled
 from lee.sweep.execution import Executor, Lost, Result, here, perform, processes
-from lee.sweep.measuring import measure
+from lee.sweep.measures import measure
 from lee.sweep.running import Report, run
 from lee.sweep.spec import MEASURES, Measurement, SweepSpec, expand, family_of, load, parse
 from lee.sweep.table import SCHEMA, Part

@@ -20,7 +20,7 @@ import torch
 
 from lee.errors import InputError
 from lee.sweep.devices import spread
-from lee.sweep.measuring import measure
+from lee.sweep.measures import measure
 from lee.sweep.shortage import step
 from lee.sweep.table import encode
 from lee.sweep.tasks import Task

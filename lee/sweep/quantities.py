@@ -12,16 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lee import metrics, turntable
+from lee import metrics
 from lee.datasets import ImageSet
-from lee.distances import features, frechet_distance
 from lee.errors import InputError
+from lee.metrics import turntable
+from lee.metrics.distances import features, frechet_distance
+from lee.metrics.yardsticks import yardsticks
 from lee.models import Normalized, input_size
 from lee.sweep.spec import Measurement
 from lee.sweep.tasks import images_of
 from lee.training import evaluate
 from lee.training.penalty import moved_share
-from lee.yardsticks import yardsticks
 
 #: Images per plain forward pass, and per pass of moved images.
 CHUNK, MOVED = 64, 32

@@ -12,10 +12,10 @@ import yaml
 
 from lee import datasets, models
 from lee.errors import InputError, nearest
-from lee.generators import AFFINE, NAMED, PHOTOMETRIC
-from lee.measuring import OUTPUTS as NAMED_OUTPUTS
-from lee.recipes import load_specs
-from lee.sampling import BOUNDARIES, KERNELS, WARP_KERNELS
+from lee.geometry.generators import AFFINE, NAMED, PHOTOMETRIC
+from lee.geometry.sampling import BOUNDARIES, KERNELS, WARP_KERNELS
+from lee.measure.checks import OUTPUTS as NAMED_OUTPUTS
+from lee.models.recipes import load_specs
 
 #: Weights that a model is measured with: as trained, or as first drawn.
 WEIGHTS = ("trained", "initial")

@@ -47,7 +47,7 @@ NUMBERS = {
     "foreign": pa.float32(),
     "error": pa.string(),
 }
-#: What was checked of a task's derivatives (:mod:`lee.measuring.verification`); only in tables in which a task has it.
+#: What was checked of a task's derivatives (:mod:`lee.measure.verification`); only in tables in which a task has it.
 CHECKED = {
     "verified": pa.bool_(),
     "verified_mode": pa.string(),

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lee.augmentation import seeded
 from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.models import Normalized, build
-from lee.recipes import Recipe, ZooSpec
+from lee.models.recipes import Recipe, ZooSpec
+from lee.training.augmentation import seeded
 from lee.training.batches import batches, fraction
 from lee.training.checkpoints import EpochRecord, read, save
 from lee.training.masked import MaskedAutoencoder

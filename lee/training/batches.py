@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lee.augmentation import flip_crop, seeded, strong, turned
 from lee.datasets import ImageSet
 from lee.errors import InputError
-from lee.recipes import Recipe
+from lee.models.recipes import Recipe
+from lee.training.augmentation import flip_crop, seeded, strong, turned
 
 
 def fraction(data: ImageSet, recipe: Recipe) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from lee.errors import InputError
+from lee.models.recipes import ZooSpec
 from lee.paths import atomic_path
-from lee.recipes import ZooSpec
 
 
 @dataclass(frozen=True)

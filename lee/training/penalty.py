@@ -29,13 +29,13 @@ from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from lee.autodiff import load_formulas
 from lee.errors import InputError, nearest
-from lee.generators import Generator, get
-from lee.measuring import untouched
-from lee.spectrum import displacement_metric
-from lee.stacked import load_formulas
+from lee.geometry.generators import Generator, get
+from lee.measure.function import untouched
+from lee.measure.spectrum import displacement_metric
+from lee.measure.terms import infinitesimal_actions, sampler_of
 from lee.statistics import Estimate
-from lee.terms import infinitesimal_actions, sampler_of
 
 #: How the sum over generators is found: along one random direction per image, or one generator after the other.
 ESTIMATORS = ("random", "exact")

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from lee.explorer import Measures, State, serve
 from lee.explorer.state import mixture_of
-from lee.generators import SCALE
+from lee.geometry.generators import SCALE
 
 # One server for all of them, in whichever process they run.
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600), pytest.mark.xdist_group("explorer")]

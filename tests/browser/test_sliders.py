@@ -6,9 +6,9 @@ import pytest
 from browser.visits import DESKTOP, PHONE, visit
 from playwright.sync_api import Browser, Locator, Page
 
-from lee import results
-from lee.spectrum import ORTHOGONAL, unit_sized
+from lee.measure.spectrum import ORTHOGONAL, unit_sized
 from lee.statistics import EquivarianceGram, Estimate
+from lee.sweep import results
 
 pytestmark = pytest.mark.browser
 

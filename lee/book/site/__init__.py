@@ -1,0 +1,93 @@
+"""Sphinx extension of the book: a site that asks no other host for anything, with live charts.
+
+Name it as `lee.book.site` among the `extra_extensions` of `_config.yml`. It copies MathJax and Vega out of
+installed Python packages while building (`lee.book.site.vendor`), draws the outputs of :mod:`lee.charts` as
+numbered figures (`lee.book.site.figures`), and adds the directives `lee-status` (`lee.book.site.status`) and
+`lee-chapters`, with the reading time under each title (`lee.book.site.reading`).
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lee import __version__
+from lee.book.site.reading import ChaptersDirective, tell_reading_time
+from lee.book.site.status import StatusDirective
+from lee.book.site.vendor import vendor_scripts
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+    from sphinx.config import Config
+
+STATIC = Path(__file__).parent / "static"
+VENDOR = "vendor"
+
+
+def keep_requests_at_home(app: "Sphinx", config: "Config") -> None:
+    """Point every script that the theme and its extensions load at this site's own copy."""
+    config.mathjax_path = f"{VENDOR}/mathjax/tex-chtml.js"
+    config.mathjax_options = {"defer": "defer"}
+    # The menu would load parts of MathJax that are not copied; assistive MathML stays on without it.
+    config.mathjax3_config = {"options": {"enableMenu": False}}
+    config.nb_ipywidgets_js = {}
+    config.html_context.setdefault("default_mode", "auto")
+    _silence_thebe(app)
+
+
+def _silence_thebe(app: "Sphinx") -> None:
+    # sphinx-thebe has no off switch and names a CDN on every page; Jupyter Book always loads it. Its style
+    # sheet stays, as every page asks for it.
+    def wanted(handler: Any) -> bool:
+        return handler.__module__ != "sphinx_thebe" or handler.__name__ == "st_static_path"
+
+    for listeners in app.events.listeners.values():
+        listeners[:] = [one for one in listeners if wanted(one.handler)]
+
+
+def add_static_files(app: "Sphinx") -> None:
+    """Copy the vendored scripts beside the doctrees, and put them and our own files on the static path."""
+    if app.builder.format != "html":
+        return
+    static = Path(app.doctreedir).parent / "lee-static"
+    vendor_scripts(static / VENDOR)
+    app.config.html_static_path += [str(static), str(STATIC)]
+
+
+def resolve_alias(app: "Sphinx", env: Any, node: Any, contnode: Any) -> Any:
+    """Find what the API page documents in one module and a docstring names in another.
+
+    `lee.Sampler` is `lee.geometry.sampling.Sampler`, and `lee.charts.pictures.Picture` is shown as `lee.charts.Picture`.
+    """
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or not target.startswith("lee."):
+        return None
+    *modules, name = target.split(".")
+    home = getattr(import_module("lee"), name, None) if modules == ["lee"] else None
+    shorter = ".".join([*modules[:-1], name])
+    other = shorter if home is None else f"{home.__module__}.{name}"
+    domain = env.get_domain("py")
+    return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], other, node, contnode)
+
+
+def mend_roles(app: "Sphinx", name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Drop the role `list` that docutils gives a bibliography: its entries have one of their own, not that of list items."""
+    if "body" in context:
+        context["body"] = context["body"].replace(
+            '<div role="list" class="citation-list">', '<div class="citation-list">'
+        )
+
+
+def setup(app: "Sphinx") -> dict[str, Any]:
+    """Register the extension with Sphinx."""
+    app.connect("config-inited", keep_requests_at_home, priority=900)
+    app.connect("builder-inited", add_static_files)
+    app.connect("doctree-read", tell_reading_time)
+    app.connect("missing-reference", resolve_alias)
+    app.connect("html-page-context", mend_roles)
+    app.add_directive("lee-chapters", ChaptersDirective)
+    app.add_directive("lee-status", StatusDirective)
+    # FontAwesome's observer would rewrite icons inside widgets while they are being built.
+    app.add_js_file(None, body="window.FontAwesomeConfig = {observeMutations: false};", priority=1)
+    app.add_js_file("lee.js", loading_method="defer")
+    app.add_css_file("lee.css", priority=900)
+    return {"version": __version__, "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,232 @@
+"""Images by name: float tensors in [0, 1] with their licence, source and checksum.
+
+Embedded sets (`photos`, `patches`, `digits`, ...) ship in installed packages. `cifar10`, `cifar100`, `mnist`,
+`rotmnist` and `imagefolder:PATH` are read from the user's own folder, named by the environment variable `LEE_DATA`.
+`rgb:BASE` and `corrupt:BASE/KIND/STRENGTH` are made from another set.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lee.datasets.corruptions import CIFAR10_C, CORRUPT, parse
+from lee.datasets.embedded import FILES, MEMBERS, digest, load_embedded
+from lee.datasets.image_files import resize
+from lee.datasets.local_data import Decoded, cifar10, cifar100, imagefolder, mnist
+from lee.datasets.rotated import rotmnist
+from lee.errors import InputError, nearest
+from lee.paths import file_sha256
+
+#: Licence and source of the sets that are no part of an installed package.
+LOCAL = {
+    "cifar10": (
+        "no licence stated; for research, cite A. Krizhevsky, Learning Multiple Layers of Features, 2009",
+        "CIFAR-10, University of Toronto",
+    ),
+    "cifar100": (
+        "no licence stated; for research, cite A. Krizhevsky, Learning Multiple Layers of Features, 2009",
+        "CIFAR-100, University of Toronto",
+    ),
+    "mnist": ("CC BY-SA 3.0", "MNIST, Y. LeCun, C. Cortes and C. Burges"),
+    "rotmnist": (
+        "CC BY-SA 3.0",
+        "MNIST, Y. LeCun, C. Cortes and C. Burges, each digit turned as in H. Larochelle et al., ICML 2007",
+    ),
+    "imagefolder:PATH": ("the folder's own", "a folder of images"),
+}
+#: Sets made from another one, whose licence they keep: what is done to its images.
+DERIVED = {
+    "rgb:BASE": ("that of BASE", "grey images repeated over three channels, 32 pixels wide if no size is given"),
+    "corrupt:BASE/KIND/STRENGTH": (
+        "that of BASE",
+        "corrupted as in Hendrycks and Dietterich 2019 (lee.datasets.corruptions)",
+    ),
+    "cifar10-c/KIND/STRENGTH": ("that of cifar10", "short for corrupt:cifar10/KIND/STRENGTH"),
+}
+_FOLDER, _COLOUR = "imagefolder:", "rgb:"
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images with everything that a report must say about them.
+
+    Iterating yields batches of 32; `batches` chooses another size.
+
+    Attributes:
+        name: the name it was loaded by.
+        images: float32 (N, C, H, W) in [0, 1].
+        labels: int64 (N,), or None when there are none.
+        class_names: name of each label; for patches, of the picture they are cut from.
+        licence: what one may do with the images.
+        source: where they come from, and what was done to them.
+        sha256: digest of the source files.
+    """
+
+    name: str
+    images: Tensor = field(repr=False)
+    labels: Tensor | None = field(repr=False)
+    class_names: tuple[str, ...] = field(repr=False)
+    licence: str
+    source: str
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        return self.batches(32)
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield (images, labels) in order, `size` at a time; the last batch may be smaller."""
+        if size < 1:
+            raise InputError(f"Batches of {size} images were asked for. Choose 1 or more.")
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield self.images[part], None if self.labels is None else self.labels[part]
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that `load` knows: embedded sets, then the ones in `LEE_DATA`, then those made from others."""
+    return (*MEMBERS, *LOCAL, *DERIVED)
+
+
+def load(
+    name: str,
+    *,
+    n: int | None = None,
+    size: int | None = None,
+    split: str = "test",
+    seed: int = 0,
+    download: bool = False,
+) -> ImageSet:
+    """Load images by name.
+
+    Args:
+        name: one of `names()`; `imagefolder:` is followed by a path, and in the last three BASE stands for another
+            name, KIND and STRENGTH for a corruption of `lee.datasets.corruptions` and a number from 1 to 5.
+        n: how many images. Chosen by `seed`, so that a larger `n` contains every smaller one; all of
+            them, in their own order, when None (256 for the sets of patches).
+        size: side in pixels. `photos` and folders are cropped to a square and resized (224 when None),
+            patches are cut at this size (32), other sets are resized if it is given.
+        split: `train` or `test`; only CIFAR, `mnist`, `rotmnist` and the digits have `train`.
+        seed: which images, where patches are cut, by what angle digits are turned, and the noise.
+        download: fetch `cifar10`, `cifar100` or `mnist` (also for `rotmnist`) into `LEE_DATA` if they aren't there.
+
+    Returns:
+        The images as float32 in [0, 1], with labels and provenance.
+
+    Raises:
+        InputError: an unknown name (the nearest is suggested), `LEE_DATA` unset or without the data, a
+            damaged file, or a number or size that can't be had.
+
+    >>> load("photos", n=2, size=64).images.shape
+    torch.Size([2, 3, 64, 64])
+    """
+    if size is not None and size < 1:
+        raise InputError(f"size = {size} pixels was asked for. Choose 1 or more.")
+    if name.startswith((_COLOUR, CORRUPT, CIFAR10_C)):
+        return _derive(name, n=n, size=size, split=split, seed=seed, download=download)
+    decoded = _decode(name, n, size, split, seed, download)
+    images = decoded.images
+    if images.dtype == torch.uint8:
+        images = images.to(torch.float32).div_(255)
+    if size is not None and tuple(images.shape[-2:]) != (size, size):
+        images = resize(images, (size, size))
+    licence, source = describe(name)
+    source = f"{source} ({decoded.note})" if decoded.note else source
+    return ImageSet(name, images, decoded.labels, decoded.class_names, licence, source, decoded.sha256)
+
+
+def _derive(name: str, *, size: int | None, seed: int, **how: Any) -> ImageSet:
+    """Load the base of a derived set, and make it from that."""
+    corrupted = parse(name)
+    if corrupted is None:
+        base = load(name.removeprefix(_COLOUR), size=size or 32, seed=seed, **how)
+        return replace(base, name=name, images=base.images.expand(-1, 3, -1, -1).contiguous())
+    base = load(corrupted[0], size=size, seed=seed, **how)
+    images = corrupted[1](base.images, seed)
+    return replace(base, name=name, images=images, source=f"{base.source}; {corrupted[1]}")
+
+
+def _decode(name: str, n: int | None, size: int | None, split: str, seed: int, download: bool) -> Decoded:
+    """Send a name to its reader."""
+    if name in MEMBERS:
+        return load_embedded(name, n, size, split, seed)
+    if name == "cifar10":
+        return cifar10(split, n, seed, download=download)
+    if name == "cifar100":
+        return cifar100(split, n, seed, download=download)
+    if name == "mnist":
+        return mnist(split, n, seed, download=download)
+    if name == "rotmnist":
+        return rotmnist(split, n, seed, download=download)
+    if name.startswith(_FOLDER):
+        return imagefolder(name.removeprefix(_FOLDER), n, size, seed)
+    raise InputError(f"There is no data set {name!r}.{nearest(name, names())}")
+
+
+def describe(name: str) -> tuple[str, str]:
+    """Return (licence, source) of a data set, without reading it."""
+    if name in MEMBERS:
+        files = [FILES[member] for member in MEMBERS[name]]
+        licences = dict.fromkeys(file.licence for file in files)
+        package = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
+        origins = (f"{file.origin} (in {package[file.package]})" for file in files)
+        return "; ".join(licences), "; ".join(origins)
+    if name in DERIVED:
+        return DERIVED[name]
+    if name.startswith(_COLOUR):
+        return describe(name.removeprefix(_COLOUR))
+    if (corrupted := parse(name)) is not None:
+        licence, source = describe(corrupted[0])
+        return licence, f"{source}; {corrupted[1]}"
+    return LOCAL["imagefolder:PATH" if name.startswith(_FOLDER) else name]
+
+
+def verify(chosen: Sequence[str] | None = None) -> list[tuple[str, bool, str]]:
+    """Check files against their recorded digests.
+
+    Args:
+        chosen: names of data sets; by default every embedded set.
+
+    Returns:
+        (name, whether it holds, message) for each. A set in `LEE_DATA` has no recorded digest: it
+        holds when it can be read, and the message gives its digest.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    rows: list[tuple[str, bool, str]] = []
+    for name in MEMBERS if chosen is None else chosen:
+        if name in MEMBERS:
+            rows.append(_verify_embedded(name))
+        elif name in LOCAL or name.startswith((_FOLDER, _COLOUR, CORRUPT, CIFAR10_C)):
+            rows.append(_verify_local(name))
+        else:
+            hint = nearest(name, names())
+            raise InputError(f"There is nothing to verify called {name!r}.{hint}")
+    return rows
+
+
+def _verify_embedded(name: str) -> tuple[str, bool, str]:
+    """Compare the source files of an embedded set with the digests recorded here."""
+    for member in MEMBERS[name]:
+        file = FILES[member]
+        try:
+            found = file_sha256(file.locate())
+        except InputError as error:
+            return name, False, str(error)
+        if found != file.sha256:
+            return name, False, f"{file.package}'s {file.path} differs from the recorded file: sha256 {found}"
+    return name, True, f"sha256 {digest(name)}"
+
+
+def _verify_local(name: str) -> tuple[str, bool, str]:
+    """Read one image of a local set."""
+    try:
+        return name, True, f"readable, sha256 {load(name, n=1).sha256}"
+    except InputError as error:
+        return name, False, str(error)

@@ -1,0 +1,294 @@
+r"""How a generator acts on a tensor: on images, feature maps, tokens, vector fields, and (trivially) on scores.
+
+For a generator `X` with vector field `ξ(p) = A p + b` and flow `Φ_t`, the finite action is `ρ(exp tX) z = z ∘ Φ_t` and
+the infinitesimal action `X·z = d/dt|₀ ρ(exp tX) z` is `ξ·∇z` on scalars. A contravariant vector field (an optical flow)
+carries the inverse Jacobian of the flow, `X·v = ξ·∇v - A v`; a covariant one (a gradient) `X·w = ξ·∇w + Aᵀ w`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from lee.errors import InputError, nearest
+from lee.geometry.generators import Generator
+from lee.geometry.sampling import Sampler
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision's rgb_to_grayscale
+
+
+class Representation:
+    """A generator's action on tensors of one layout. Subclasses say what a spatial generator does to it."""
+
+    def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
+        """`X_k·z` for K generators and a batch `z` (N, ...): shape (K, N, ...)."""
+        raise NotImplementedError
+
+    def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
+        """`ρ(exp tX) z` for a batch `z` (N, ...), same shape."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Trivial(Representation):
+    """An invariant quantity, for instance class scores: nothing happens."""
+
+    def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
+        """Zero, shape (K, N, ...)."""
+        return z.new_zeros(len(generators), *z.shape)
+
+    def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
+        """`z` itself."""
+        return z
+
+
+@dataclass(frozen=True)
+class Map(Representation):
+    """A scalar feature map with channels first, (N, C, H, W), or last, (N, H, W, C). Photometry leaves it alone."""
+
+    channels_last: bool = False
+
+    def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
+        """`ξ·∇z`, shape (K, N, ...)."""
+        maps = self._channels_first(z)
+        out = _transport(generators, maps, sampler)
+        return out.movedim(2, -1) if self.channels_last else out
+
+    def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
+        """`z ∘ Φ_t`."""
+        out = sampler.warp(self._channels_first(z), generator, t)
+        return out.movedim(1, -1) if self.channels_last else out
+
+    def _channels_first(self, z: Tensor) -> Tensor:
+        if z.ndim != 4:
+            raise InputError(f"A feature map has 4 dimensions; got shape {tuple(z.shape)}.")
+        return z.movedim(-1, 1) if self.channels_last else z
+
+
+@dataclass(frozen=True)
+class Image(Map):
+    """An image (N, C, H, W) whose values are light: spatial generators move it, photometric ones change its values.
+
+    Brightness multiplies by `exp t`; contrast scales by `exp t` about the image's mean luma; saturation about each
+    pixel's luma (RGB only). All three are one-parameter groups. Values are in the units in which the image is given:
+    keep a model's input normalisation inside the model.
+    """
+
+    def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
+        """`ξ·∇z` plus the photometric part, shape (K, N, C, H, W)."""
+        out = super().infinitesimal(generators, z, sampler)
+        centres = [_centre(name, z) for name in range(3)] if any(not g.is_spatial for g in generators) else []
+        for k, generator in enumerate(generators):
+            for coefficient, centre in zip(generator.photometric, centres, strict=False):
+                if coefficient:
+                    out[k] += coefficient * (z - _checked(centre, z))
+        return out
+
+    def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
+        """The warped image, its values scaled about their centre.
+
+        Raises:
+            InputError: For a mixture of spatial and photometric parts (or of several photometric ones), whose finite
+                action has no closed form.
+        """
+        active = [i for i, c in enumerate(generator.photometric) if c]
+        if not active:
+            return super().finite(generator, t, z, sampler)
+        if not generator.is_photometric or len(active) > 1:
+            raise InputError(
+                f"The finite action of the mixture {generator.name!r} has no closed form; apply its spatial and "
+                "photometric parts one after the other."
+            )
+        centre = _checked(_centre(active[0], z), z)
+        gain = torch.exp(torch.as_tensor(t, dtype=z.dtype, device=z.device) * generator.photometric[active[0]])
+        return centre + gain * (z - centre)
+
+
+def _centre(kind: int, z: Tensor) -> Tensor | None:
+    """The value that brightness (0), contrast (1) or saturation (2) leaves fixed; None where that is undefined."""
+    if kind == 0:
+        return torch.zeros_like(z[:, :1])
+    if z.shape[1] == 3:
+        luma = (z * z.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+    else:
+        luma = z.mean(1, keepdim=True)
+    if kind == 1:
+        return luma.mean((-2, -1), keepdim=True)
+    return luma if z.shape[1] == 3 else None
+
+
+def _checked(centre: Tensor | None, z: Tensor) -> Tensor:
+    if centre is None:
+        raise InputError(f"Saturation needs RGB images (N, 3, H, W); got {z.shape[1]} channels.")
+    return centre
+
+
+@dataclass(frozen=True)
+class VectorField(Representation):
+    """Pairs of channels (N, 2M, H, W) that hold x and y components, contravariant (a flow) or covariant (a gradient)."""
+
+    covariant: bool = False
+
+    def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
+        """`ξ·∇v - A v`, or `ξ·∇w + Aᵀ w`, shape (K, N, 2M, H, W)."""
+        moved = _transport(generators, self._checked(z), sampler)
+        matrix = torch.tensor([g.matrix for g in generators], dtype=z.dtype, device=z.device)
+        turn = matrix.mT if self.covariant else -matrix
+        pairs = z.unflatten(1, (-1, 2))
+        return moved + torch.einsum("kij,nmjhw->knmihw", turn, pairs).flatten(2, 3)
+
+    def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
+        """The warped field, its vectors turned by the Jacobian of the flow."""
+        moved = sampler.warp(self._checked(z), generator, t).unflatten(1, (-1, 2))
+        jacobian = generator.flow(t)[:2, :2]
+        turn = (jacobian.mT if self.covariant else torch.linalg.inv(jacobian)).to(z.dtype).to(z.device)
+        return torch.einsum("ij,nmjhw->nmihw", turn, moved).flatten(1, 2)
+
+    def _checked(self, z: Tensor) -> Tensor:
+        if z.ndim != 4 or z.shape[1] % 2:
+            raise InputError(f"A vector field has shape (N, 2M, H, W); got {tuple(z.shape)}.")
+        return z
+
+
+@dataclass(frozen=True)
+class Tokens(Representation):
+    """A sequence (N, prefix + h·w, C): `prefix` tokens without a place, then a grid of `h` × `w` in row order."""
+
+    grid: tuple[int, int]
+    prefix: int = 0
+
+    def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
+        """`ξ·∇z` on the grid, zero on the prefix, shape (K, N, L, C)."""
+        out = z.new_zeros(len(generators), *z.shape)
+        moved = _transport(generators, self._maps(z), sampler)
+        out[:, :, self.prefix :] = moved.flatten(-2).mT
+        return out
+
+    def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
+        """The tokens of the warped grid; the prefix is unchanged."""
+        moved = sampler.warp(self._maps(z), generator, t)
+        return torch.cat([z[:, : self.prefix], moved.flatten(-2).mT], dim=1)
+
+    def _maps(self, z: Tensor) -> Tensor:
+        if z.ndim != 3 or z.shape[1] != self.prefix + prod(self.grid):
+            raise InputError(
+                f"Tokens with a {self.grid[0]}×{self.grid[1]} grid and {self.prefix} prefix tokens have shape "
+                f"(N, {self.prefix + prod(self.grid)}, C); got {tuple(z.shape)}."
+            )
+        return z[:, self.prefix :].mT.unflatten(-1, self.grid)
+
+
+@dataclass(frozen=True, eq=False)
+class Scattered(Representation):
+    """Any arrangement of the entries of a grid, such as Swin's windows folded into the batch, or heads split apart.
+
+    Args:
+        grid: Height and width of the grid.
+        index: Flat positions within one sample of the channels at each place, (h·w, C). Entries that it does not name have
+            no place and do not move.
+        numel: Number of entries of one sample.
+    """
+
+    grid: tuple[int, int]
+    index: Tensor
+    numel: int
+
+    def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
+        """`ξ·∇z` at every entry that has a place, zero elsewhere, shape `(K, *z.shape)`."""
+        samples = self._samples(z)
+        moved = _transport(generators, self._maps(samples), sampler).flatten(-2).mT  # (K, N, h·w, C)
+        out = samples.new_zeros(len(generators), *samples.shape)
+        out[:, :, self.index.to(z.device)] = moved
+        return out.reshape(len(generators), *z.shape)
+
+    def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
+        """The entries of the warped grid; those without a place are unchanged."""
+        samples = self._samples(z)
+        out = samples.clone()
+        out[:, self.index.to(z.device)] = sampler.warp(self._maps(samples), generator, t).flatten(-2).mT
+        return out.reshape(z.shape)
+
+    def _samples(self, z: Tensor) -> Tensor:
+        if z.numel() % self.numel:
+            raise InputError(f"Expected {self.numel} entries per sample; got shape {tuple(z.shape)}.")
+        return z.reshape(-1, self.numel)
+
+    def _maps(self, samples: Tensor) -> Tensor:
+        return samples[:, self.index.to(samples.device)].mT.unflatten(-1, self.grid)
+
+    def __str__(self) -> str:
+        return f"Scattered(grid={self.grid}, channels={self.index.shape[1]})"
+
+
+def _transport(generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
+    """`ξ_k·∇z` of scalars (N, C, H, W): shape (K, N, C, H, W), one gradient for all generators."""
+    gx, gy = sampler.gradient(z)
+    fields = sampler.fields(generators, *z.shape[-2:]).to(z.dtype).to(z.device)[:, :, None, None]
+    return torch.addcmul(fields[:, 0] * gx, fields[:, 1], gy)
+
+
+SHORTHAND: dict[str, Representation] = {
+    "trivial": Trivial(),
+    "image": Image(),
+    "map": Map(),
+    "map_channels_last": Map(channels_last=True),
+    "vector": VectorField(),
+    "covector": VectorField(covariant=True),
+}
+
+Representations = str | Representation | Mapping[str, "str | Representation"] | None
+
+
+def resolve(representation: str | Representation) -> Representation:
+    """A representation from its name or itself.
+
+    Raises:
+        InputError: If the name is unknown.
+    """
+    if isinstance(representation, Representation):
+        return representation
+    if representation not in SHORTHAND:
+        raise InputError(f"Unknown representation {representation!r}.{nearest(representation, SHORTHAND)}")
+    return SHORTHAND[representation]
+
+
+def of_output(z: Tensor, x: Tensor, given: Representations) -> Representation:
+    """The representation of a model's output `z` for input `x`, as given or where the shape leaves no doubt.
+
+    Scores (N,) and (N, K) are trivial. A 4-dimensional output with the input's own channels, height and width is an
+    image; one with the input's aspect ratio and channels first is a feature map.
+
+    Args:
+        z: Output, (N, ...).
+        x: Input, (N, ...).
+        given: A representation, its name, or a mapping whose key `"output"` holds either.
+
+    Raises:
+        InputError: If none is given and the shape allows several readings.
+    """
+    if isinstance(given, Mapping):
+        unknown = set(given) - {"output"}
+        if unknown:
+            raise InputError(f"Unknown key {sorted(unknown)[0]!r} in `representations`; this call knows 'output' only.")
+        given = given.get("output")
+    if given is not None:
+        return resolve(given)
+    if z.ndim <= 2 or x.ndim != 4:
+        return Trivial()
+    if z.ndim == 4 and z.shape[2:] == (1, 1):
+        return Trivial()
+    if z.ndim == 4 and z.shape[1:] == x.shape[1:]:
+        return Image()
+    if z.ndim == 4 and z.shape[2] * x.shape[3] == z.shape[3] * x.shape[2] and not _could_be_last(z, x):
+        return Map()
+    raise InputError(
+        f"The output of shape {tuple(z.shape)} for an input of shape {tuple(x.shape)} can be read in several ways; say "
+        "how it transforms: representations='trivial', 'map', 'map_channels_last', 'vector', or lee.Tokens(grid=(h, w))."
+    )
+
+
+def _could_be_last(z: Tensor, x: Tensor) -> bool:
+    """Whether (N, a, b, c) has the input's aspect ratio when read with channels last."""
+    return z.shape[1] * x.shape[3] == z.shape[2] * x.shape[2]

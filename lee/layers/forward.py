@@ -1,0 +1,75 @@
+r"""Forward mode: local terms pushed to the output, one lane per call.
+
+:math:`\partial y / \partial \varepsilon_m` with `out_m ← out_m + ε_m λ_m`, `λ_m` a call's own local term. A pass carries as many
+lanes as memory allows, and is plain until the first of its calls ends.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lee.autodiff import Stacked, stacked_pass
+from lee.autodiff.messages import NoRuleError
+from lee.layers.calls import Call, Watch
+from lee.layers.lanes import added, widened
+from lee.layers.local import ForwardError, Local
+from lee.layers.nested import changed
+from lee.layers.trace import Traced, hooks_of
+from lee.memory import is_shortage
+
+Run = Callable[[Tensor], Tensor]
+
+
+def push(model: nn.Module, run: Run, x: Tensor, own: Sequence[Local], found: Sequence[Traced], lanes: int) -> Tensor:
+    """Terms of images `x` pushed to the output by stacked forward mode, `lanes` at a time: shape `(M, *output)`.
+
+    Args:
+        model: In eval mode.
+        run: From images to the selected output.
+        x: Images, (n, C, H, W).
+        own: The local terms, in the order in which their calls end.
+        found: All calls.
+        lanes: How many terms at a time.
+
+    Raises:
+        ForwardError: If a stacked pass fails.
+    """
+    parts = []
+    for start in range(0, len(own), lanes):
+        group = {local.index: (lane, local) for lane, local in enumerate(own[start : start + lanes])}
+        parts.append(_push_group(model, run, x, group, found))
+    return torch.cat(parts)
+
+
+def _push_group(
+    model: nn.Module, run: Run, x: Tensor, group: dict[int, tuple[int, Local]], found: Sequence[Traced]
+) -> Tensor:
+    """One stacked pass; it is repeated from further up where a plain tensor would have to take a stacked one in place."""
+    start: int | None = None
+
+    def before(call: Call, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        return changed((args, kwargs), lambda v, _: widened(v, len(group))) if call.index == start else None
+
+    def after(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        if call.index not in group:
+            return None
+        lane, local = group[call.index]
+        # The output of a call that calls nothing is in nobody else's hands.
+        return added(output, local.parts, lane, len(group), (args, kwargs) if found[call.index].leaf else None)
+
+    while True:
+        watch = Watch(model, before, after, hooks_of(found))
+        try:
+            with watch, stacked_pass():
+                y = run(x.clone())  # the model may write into it
+            return y.buffer[1:].clone() if isinstance(y, Stacked) else y.new_zeros(len(group), *y.shape)
+        except NoRuleError as error:
+            if watch.current is None or watch.current.index == start:
+                raise ForwardError(f"{error}.") from error
+            start = watch.current.index
+        except Exception as error:
+            if is_shortage(error):
+                raise
+            raise ForwardError(f"{type(error).__name__}: {error}.") from error

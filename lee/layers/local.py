@@ -1,0 +1,245 @@
+r"""The local Lie derivative :math:`\Lambda_m = J_m\,(X \cdot h_m) - X \cdot m(h_m)` of every module call, and its own part of it.
+
+Each call is run again on its own input, with the input's infinitesimal action as tangent. In a second lane those of its
+children are carried to its output; what they leave of it is the call's own local term :math:`\lambda_m`, which for most
+containers is zero. A term that is zero up to rounding is dropped: nothing of it would reach the output.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lee.autodiff import push_leaves
+from lee.errors import InputError, LeeError
+from lee.geometry.generators import Generator
+from lee.geometry.representations import Image, Representation, Trivial
+from lee.geometry.sampling import Sampler
+from lee.layers.calls import Call, Watch
+from lee.layers.lanes import added
+from lee.layers.nested import changed, tensors, with_tensors
+from lee.layers.trace import Traced, hooks_of
+from lee.memory import is_shortage
+
+ROUNDING = 200.0  # in units of the dtype's eps, relative to the two terms that cancel
+
+
+class ForwardError(Exception):
+    """A stacked pass fails where a plain one does not."""
+
+
+@dataclass(frozen=True)
+class Local:
+    """The own local term of one call.
+
+    Args:
+        index: The call.
+        finished: Position in the order in which calls end.
+        parts: One tensor per floating-point output, of the output's shape.
+    """
+
+    index: int
+    finished: int
+    parts: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Locals:
+    """What a pass gave.
+
+    Args:
+        own: The non-zero own terms, in the order in which their calls end.
+        finished: All calls in that order.
+        moving: `J·(X·x)` of the whole model, (n, ...).
+        explained: What the model's direct children explain of it, (n, ...).
+    """
+
+    own: list[Local]
+    finished: list[int]
+    moving: Tensor
+    explained: Tensor
+
+
+def around(call: int, parents: list[int], found: list[Traced]) -> int:
+    """The nearest measured call around one that does something itself; -1 for the model."""
+    above = parents[call]
+    while above > 0 and found[above].transparent:
+        above = parents[above]
+    return above
+
+
+class _Collector:
+    """Hooks that compute the local derivative of every call as soon as it has ended."""
+
+    def __init__(
+        self, model: nn.Module, found: list[Traced], parents: list[int], generator: Generator, sampler: Sampler, n: int
+    ) -> None:
+        # What a Sequential passes through is explained, and carried on, by the call around it.
+        self.around = [around(i, parents, found) for i in range(len(found))]
+        self.found, self.generator, self.sampler, self.n = found, generator, sampler, n
+        self.kept: dict[int, tuple[Any, list[Tensor]]] = {}
+        self.whole: dict[int, list[Tensor]] = {}  # Λ, children included, until the call around has ended
+        self.own: list[Local] = []
+        self.finished: list[int] = []
+        self.watch = Watch(model, self._before, self._after, hooks_of(found))
+
+    def _before(self, call: Call, module: nn.Module, args: Any, kwargs: Any) -> None:
+        check_call(call, self.found)
+        traced = self.found[call.index]
+        if (
+            call.index and traced.placed and not traced.vanishes and not traced.transparent
+        ):  # copied, tensors and lists, for a module may write into its input
+            kept = changed((args, kwargs), lambda v, _: v.clone())
+            self.kept[call.index] = (kept, tensors(kept))
+
+    def _after(self, call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        self.finished.append(call.index)
+        if call.index not in self.kept:
+            return
+        traced, outputs = self.found[call.index], tensors(output)
+        check_fold(traced, outputs, self.n)
+        nested, inputs = self.kept.pop(call.index)
+        try:
+            tangents, moved = (
+                [
+                    action(r.representation, v, self.generator, self.sampler)
+                    for r, v in zip(readings, values, strict=True)
+                ]
+                for readings, values in ((traced.inputs, inputs), (traced.outputs, outputs))
+            )
+        except InputError as error:
+            raise InputError(f"Module {call.name!r} ({call.type}): {error}") from error
+
+        def again(values: list[Tensor]) -> list[Tensor]:
+            positional, named = with_tensors(nested, values)
+            return tensors(module(*positional, **named))
+
+        lanes = self.run_again(call.index, again, inputs, tangents)
+        self._keep(call.index, lanes, moved, outputs)
+
+    def run_again(
+        self,
+        index: int,
+        function: Callable[[list[Tensor]], list[Tensor]],
+        inputs: list[Tensor],
+        tangents: list[Tensor | None],
+    ) -> list[tuple[Tensor | None, Tensor | None]]:
+        """`J·v` and what the children explain of it, for each output."""
+        inside = {c: self.whole.pop(c) for c in [c for c in self.whole if self.around[c] == index]}
+        if not inside and all(t is None for t in tangents):
+            return [(None, None)] * len(self.found[index].outputs)
+        lanes = 2 if inside else 1
+
+        def change(called: int, output: Any) -> Any:
+            return added(output, inside[called], 1, lanes) if called in inside else None
+
+        def replayed(values: list[Tensor]) -> list[Tensor]:
+            with self.watch.replay(index, change):
+                return function(values)
+
+        zeros = [torch.zeros(lanes, *v.shape, dtype=v.dtype, device=v.device) for v in inputs]
+        for lane, tangent in zip(zeros, tangents, strict=True):
+            if tangent is not None:
+                lane[0] = tangent[0]
+        try:
+            found = push_leaves(replayed, inputs, zeros, fallback=not inside)[1]
+        except Exception as error:
+            if not inside or isinstance(error, LeeError) or is_shortage(error):
+                raise
+            raise ForwardError(f"{type(error).__name__}: {error}.") from error
+        return [(None, None) if t is None else (t[0], t[1] if inside else None) for t in found]
+
+    def _keep(
+        self,
+        index: int,
+        lanes: list[tuple[Tensor | None, Tensor | None]],
+        moved: list[Tensor | None],
+        outputs: list[Tensor],
+    ) -> None:
+        zero = [torch.zeros_like(v) for v in outputs]
+        terms = [
+            (z if a is None else a, z if m is None else m[0], z if b is None else b)
+            for (a, b), m, z in zip(lanes, moved, zero, strict=True)
+        ]
+        whole = [a - m for a, m, _ in terms]
+        if any(_is_more_than_rounding(w, [a, m], v) for w, (a, m, _), v in zip(whole, terms, outputs, strict=True)):
+            self.whole[index] = whole
+        own = [w - b for w, (_, _, b) in zip(whole, terms, strict=True)]
+        if any(_is_more_than_rounding(o, t, v) for o, t, v in zip(own, terms, outputs, strict=True)):
+            self.own.append(Local(index, len(self.finished), own))
+
+
+def locals_of(
+    model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor, found: list[Traced], parents: list[int],
+    generator: Generator, sampler: Sampler,
+) -> Locals:  # fmt: skip
+    """The own local terms of all calls in one pass of images `x` (n, C, H, W).
+
+    Raises:
+        InputError: If the pass makes other calls than the traced ones, or folds the images in a way that can't be followed.
+        ForwardError: If a stacked pass fails.
+    """
+    collector = _Collector(model, found, parents, generator, sampler, len(x))
+    with collector.watch:
+        run(x.clone())
+        check_calls(collector.watch.calls, found)
+        tangent = Image().infinitesimal([generator], x, sampler)
+        ((moving, explained),) = collector.run_again(0, lambda values: [run(values[0])], [x], [tangent])
+    if moving is None:
+        raise ForwardError("the output carries no tangent.")
+    return Locals(
+        collector.own, collector.finished, moving, torch.zeros_like(moving) if explained is None else explained
+    )
+
+
+CHANGED = (
+    "The model makes other module calls for this image than for the first one, so there is no common list of layers; "
+    "measure images with the same course of computation together."
+)
+
+
+def check_calls(calls: Sequence[Call], found: Sequence[Traced]) -> None:
+    """Refuse a pass with other calls than the traced ones.
+
+    Raises:
+        InputError: If they differ.
+    """
+    if list(calls) != [t.call for t in found]:
+        raise InputError(CHANGED)
+
+
+def check_call(call: Call, found: Sequence[Traced]) -> None:
+    """Refuse a call that was not traced in its place."""
+    if call.index >= len(found) or found[call.index].call != call:
+        raise InputError(CHANGED)
+
+
+def check_fold(traced: Traced, outputs: list[Tensor], n: int) -> None:
+    """Images must be folded one after the other along the first axis, as the trace of one image has it."""
+    for value, (shape, size) in zip(outputs, traced.prints, strict=True):
+        whole = value.shape == (n * shape[0], *shape[1:]) if shape else False
+        if n == 1 or (whole and _alike(float(value[: shape[0]].detach().abs().double().mean()), size, value.dtype)):
+            continue
+        raise FoldError(traced.call.name)
+
+
+def _alike(a: float, b: float, dtype: torch.dtype) -> bool:
+    return abs(a - b) <= 0.1 * torch.finfo(dtype).eps ** 0.5 * max(abs(a), abs(b)) + 1e-12
+
+
+class FoldError(Exception):
+    """A batch can't be told apart inside a module; images are then measured one by one."""
+
+
+def action(representation: Representation | None, z: Tensor, generator: Generator, sampler: Sampler) -> Tensor | None:
+    """`X·z`, shape (1, *z.shape); None where it is zero for certain."""
+    if representation is None or isinstance(representation, Trivial):
+        return None
+    return representation.infinitesimal([generator], z, sampler)
+
+
+def _is_more_than_rounding(value: Tensor, terms: Sequence[Tensor], out: Tensor) -> bool:
+    scale = sum(float(t.norm()) for t in terms) + float(out.norm())
+    return float(value.norm()) > ROUNDING * torch.finfo(out.dtype).eps * scale

@@ -1,0 +1,185 @@
+"""Which module calls a model makes, and how the tensors that go in and out of each transform."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lee.geometry.representations import Map, Tokens
+from lee.layers.calls import Call, Watch
+from lee.layers.flow import Flow, clear
+from lee.layers.hooks import Hooks, own_hooks
+from lee.layers.nested import Lent, changed, tensors
+from lee.layers.places import Reading, follow, follow_nothing, given_of, guesses_of, label, placed_image, places_of
+from lee.layers.readings import Overrides, Readings
+
+
+@dataclass
+class Traced:
+    """A call, and the readings of its input and output tensors.
+
+    Args:
+        call: The call.
+        inputs: One reading per floating-point tensor among the arguments.
+        outputs: One reading per floating-point tensor in the output.
+        leaf: Whether it called no other module.
+        transparent: Whether it does nothing but call measured children one after the other, as `nn.Sequential` does.
+        vanishes: Whether its local derivative is zero whatever the values: nothing happens, or a linear map of the channels.
+        hidden: Why the call is no function of its arguments alone, or not all that it does is returned; else empty.
+        hooks: What the module's own hooks do.
+        prints: Shape and mean magnitude of each output, by which one image is found again in a batch.
+    """
+
+    call: Call
+    inputs: list[Reading]
+    outputs: list[Reading] = field(default_factory=list)
+    leaf: bool = True
+    transparent: bool = False
+    vanishes: bool = False
+    hidden: str = ""
+    hooks: Hooks = field(default_factory=Hooks)
+    prints: list[tuple[tuple[int, ...], float]] = field(default_factory=list)
+
+    @property
+    def placed(self) -> bool:
+        """Whether every tensor has a representation, and is seen, so that the call has a Lie derivative of its own."""
+        return (
+            not self.hidden
+            and bool(self.outputs)
+            and all(r.representation is not None for r in self.inputs + self.outputs)
+        )
+
+    @property
+    def why(self) -> str:
+        """What was inferred, or what keeps the call from being measured on its own."""
+        if self.hidden:
+            return f"{self.hidden}: counted in the module around it"
+        if not self.outputs:
+            return "returns no floating-point tensor: counted in the module around it"
+        readings = [
+            (f"{kind}{k or ''}", r)
+            for kind, rs in (("in", self.inputs), ("out", self.outputs))
+            for k, r in enumerate(rs)
+        ]
+        text = "; ".join(f"{name}: {r.why}" for name, r in readings)
+        return text if self.placed else f"{text}: counted in the module around it"
+
+
+def _copied_label(value: Tensor) -> Tensor:
+    """The tensor as it is now, for a module may write into it: only its shape and places count."""
+    with follow_nothing():
+        return label(value.detach(), given_of(value) or places_of(value), guesses_of(value))
+
+
+def _is_as_made(module: nn.Module) -> bool:
+    """Whether a module does what its class does: no hooks but our two, no `forward` of its own."""
+    return len(module._forward_hooks) + len(module._forward_pre_hooks) <= 2 and "forward" not in module.__dict__
+
+
+def _acts_on_channels(module: nn.Module, traced: Traced) -> bool:
+    """Whether a module is a fixed linear map of the channels at each place: a 1×1 convolution, batch normalisation, `Linear`."""
+    if not _is_as_made(module) or len(traced.inputs) != 1 or len(traced.outputs) != 1:
+        return False
+    before, after = traced.inputs[0].representation, traced.outputs[0].representation
+    if (type(module) is nn.BatchNorm2d and module.running_mean is not None) or (
+        type(module) is nn.Conv2d and (module.kernel_size, module.stride, module.padding) == ((1, 1), (1, 1), (0, 0))
+    ):
+        return before == after == Map()
+    return (
+        type(module) is nn.Linear
+        and before == after
+        and (before == Map(channels_last=True) or isinstance(before, Tokens))
+    )
+
+
+def trace(model: nn.Module, x: Tensor, overrides: Overrides) -> list[Traced]:
+    """Run one image (1, C, H, W) through the model and read how every module's inputs and outputs transform.
+
+    The model must be in eval mode, and gradients off. Hooks of its own cost another pass.
+    """
+    hooks = own_hooks(model, lambda: model(x.clone()))
+    tracer = _Tracer(model, placed_image(x), overrides, hooks)
+    try:
+        with tracer.watch, sdpa_kernel(SDPBackend.MATH), follow(tracer.note):
+            model(tracer.readings.image)
+    finally:
+        clear(chain(model.parameters(), model.buffers()))
+    found = [tracer.found[i] for i in sorted(tracer.found)]
+    for traced in found:
+        traced.inputs, traced.outputs = ([r.settled() for r in rs] for rs in (traced.inputs, traced.outputs))
+        traced.hidden = tracer.flow.hidden.get(traced.call.index, "")
+        traced.hooks = hooks.get(traced.call.path, Hooks())
+    for traced in found:  # what a child leaves to be counted around it is the parent's own
+        if not traced.placed and traced.call.parent >= 0:
+            found[traced.call.parent].transparent = False
+    return found
+
+
+class _Tracer:
+    """Hooks that read every call of one pass."""
+
+    def __init__(self, model: nn.Module, image: Tensor, overrides: Overrides, hooks: Mapping[str, Hooks]) -> None:
+        self.overrides, self.readings = overrides, Readings(image)
+        self.found: dict[int, Traced] = {}
+        self._lent: dict[int, Lent] = {}
+        self._sources: dict[int, list[Tensor]] = {}
+        self._versions: dict[int, list[tuple[Tensor, int]]] = {}
+        self.watch = Watch(model, self._before, self._after, hooks)
+        self.flow = Flow(self.watch.calls)
+
+    def note(self, read: Sequence[Tensor], made: Sequence[Tensor]) -> None:
+        """An operator has run."""
+        call = self.watch.current
+        if call is not None:
+            for value in read:
+                self.flow.used(value, call.index)
+            for value in made:
+                self.flow.made(value, call.index)
+
+    def _handed(self, value: Tensor, index: int) -> Tensor:
+        alias = self.flow.handed(value, index)
+        if self.readings.is_image(value):
+            self.readings.images.append(alias)
+        return alias
+
+    def _before(self, call: Call, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        if call.parent >= 0:
+            self.found[call.parent].leaf = False
+            for value in tensors((args, kwargs)):
+                self.flow.used(value, call.parent)
+        self._lent[call.index] = Lent((args, kwargs), lambda v: self._handed(v, call.index))
+        args, kwargs = self._lent[call.index].nested
+        given = tensors((args, kwargs))
+        self.found[call.index] = Traced(call, [self.readings.of(v) for v in given])
+        self._versions[call.index] = [(v, v._version) for v in given]
+        self._sources[call.index] = [_copied_label(v) for v in given]
+        return args, kwargs
+
+    def _after(self, call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        traced, outputs = self.found[call.index], tensors(output)
+        given, passed = self._sources.pop(call.index), self._versions.pop(call.index)
+        with follow_nothing():
+            traced.prints = [(tuple(v.shape), float(v.abs().double().mean())) for v in outputs]
+        traced.outputs = [self.readings.of_output(v, call, given, self.overrides) for v in outputs]
+        nothing = len(outputs) == 1 and any(outputs[0] is v and v._version == version for v, version in passed)
+        same = nothing and self.overrides.of(call.path) is None
+        traced.vanishes = same or _acts_on_channels(module, traced)
+        traced.transparent = type(module) is nn.Sequential and _is_as_made(module) and not traced.leaf
+        for value in outputs:
+            self.flow.used(value, call.index)
+        self.flow.wrote(self._lent.pop(call.index).returned(), call.index)
+        return changed(output, lambda v, _: self._handed(v, call.parent)) if call.parent >= 0 and outputs else None
+
+
+def hooks_of(found: Sequence[Traced]) -> dict[str, Hooks]:
+    """What the modules' own hooks do, by path of the module."""
+    return {traced.call.path: traced.hooks for traced in found}
+
+
+def eager() -> Any:
+    """Run what `torch.compile` wraps as plain Python, so that its modules are seen."""
+    return torch.compiler.set_stance("force_eager")

@@ -1,0 +1,132 @@
+"""Check what goes into a user's model and what comes out, and say in a sentence what can't be measured."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lee.errors import InputError, nearest
+from lee.measure.plausible import warn_of_images
+
+Output = str | Callable[[Any], Tensor]
+OUTPUTS = ("probabilities", "logits")
+
+
+def plain(model: Callable[..., Any]) -> Callable[..., Any]:
+    """The module inside a `torch.compile` or `DataParallel` wrapper, which can't be differentiated forward as they are."""
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return plain(model.module)
+    original = getattr(model, "_orig_mod", None)
+    return plain(original) if isinstance(original, nn.Module) else model
+
+
+def check_input(model: Callable[..., Any], x: Any, *, image: bool) -> None:
+    """Refuse inputs that can't be measured.
+
+    Args:
+        model: The model that will read them.
+        x: Input, (N, ...), floating point; (N, C, H, W) if `image`.
+        image: Whether a spatial or photometric generator will act on it.
+
+    Raises:
+        InputError: For another type, rank or dtype, no samples, sides of one pixel, NaN or infinity, and a device or
+            dtype other than the model's.
+    """
+    if not isinstance(x, Tensor):
+        raise InputError(f"Inputs must be a torch tensor, not {type(x).__name__}; use torch.as_tensor(...).")
+    if x.is_meta or x.layout != torch.strided or x.is_nested:
+        raise InputError(
+            f"Inputs must be dense tensors with data, not {x.layout} on {x.device}; use .to_dense() or real images."
+        )
+    if image and x.ndim != 4:
+        raise InputError(f"Images must have shape (N, C, H, W); got {tuple(x.shape)}. Add a batch axis with x[None].")
+    if not x.dtype.is_floating_point:
+        raise InputError(f"Inputs must be floating point, not {x.dtype}; use x.float() / 255 for 8-bit images.")
+    if x.ndim == 0 or x.numel() == 0:
+        raise InputError(f"The batch is empty: shape {tuple(x.shape)}.")
+    if image and min(x.shape[-2:]) < 2:
+        raise InputError(f"Images need at least 2 pixels along each side; got {x.shape[-2]} × {x.shape[-1]}.")
+    if not bool(torch.isfinite(x).all()):
+        raise InputError("The input contains NaN or infinity; clean it before measuring.")
+    _check_placement(model, x)
+    if image:
+        warn_of_images(model, x)
+
+
+def _check_placement(model: Callable[..., Any], x: Tensor) -> None:
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    floating = [p for p in parameters if p.dtype.is_floating_point]
+    if not floating:
+        return
+    devices, dtypes = {p.device for p in floating}, {p.dtype for p in floating}
+    if x.device not in devices and x.device.type not in {d.type for d in devices}:
+        raise InputError(
+            f"The input is on {x.device} but the model is on {floating[0].device}; move one with .to(...)."
+        )
+    if x.dtype not in dtypes:
+        raise InputError(
+            f"The input is {x.dtype} but the model's parameters are {floating[0].dtype}; convert one with .to(...)."
+        )
+
+
+def check_output_name(output: Output) -> None:
+    """Refuse an `output` that is neither a known name nor a callable."""
+    if not callable(output) and output not in OUTPUTS:
+        raise InputError(f"Unknown output {output!r}.{nearest(str(output), OUTPUTS)} It may also be a callable.")
+
+
+def select(result: Any, output: Output) -> Tensor:
+    """The tensor to differentiate, out of what a model returned.
+
+    Raises:
+        InputError: If the model returned a tuple or a mapping, or probabilities were asked of something that is not (N, K).
+    """
+    if callable(output):
+        chosen = output(result)
+        if not isinstance(chosen, Tensor):
+            raise InputError(f"The callable `output` must return a tensor; it returned {type(chosen).__name__}.")
+        return chosen
+    if isinstance(result, Mapping):
+        key = next(iter(result), "logits")
+        raise InputError(
+            f"The model returns a mapping with keys {list(result)}; select a tensor, for example output=lambda o: o[{key!r}]."
+        )
+    if isinstance(result, tuple | list):
+        raise InputError(
+            f"The model returns {len(result)} values; select a tensor, for example output=lambda o: o[0] "
+            "(with .softmax(-1) for probabilities)."
+        )
+    if not isinstance(result, Tensor):
+        raise InputError(f"The model returns {type(result).__name__}; select a tensor with output=lambda o: ….")
+    if output == "logits":
+        return result
+    if result.ndim != 2 or result.shape[1] < 2:
+        raise InputError(
+            f"output='probabilities' needs class scores (N, K) with K ≥ 2; the model returns {tuple(result.shape)}. "
+            "Use output='logits' for the raw output, or a callable."
+        )
+    return result.softmax(-1)
+
+
+def check_shape(value: Tensor, n: int) -> None:
+    """Refuse an output (…) that has not one entry per input along its first axis.
+
+    Raises:
+        InputError: If it doesn't.
+    """
+    if value.ndim == 0 or len(value) != n:
+        raise InputError(
+            f"The output must have one entry per input along its first axis; {n} inputs gave shape {tuple(value.shape)}."
+        )
+    if value.numel() == 0:
+        raise InputError(f"The output is empty: shape {tuple(value.shape)}.")
+    if not value.is_floating_point() and not value.is_complex():
+        raise InputError(
+            f"The output holds {value.dtype}, which has no derivative; measure the scores that it was computed from (before an "
+            "argmax or a comparison)."
+        )
+    if value.layout != torch.strided:
+        raise InputError(
+            f"The output is a {value.layout} tensor; select a dense one with output=lambda o: o.to_dense()."
+        )

@@ -1,0 +1,230 @@
+r"""Lie derivatives of any torch model, along many generators at once, and the local equivariance error.
+
+.. math::
+    L_X f(x) = \frac{d}{dt}\Big|_{0} \rho_{out}(g_t^{-1})\, f(\rho_{in}(g_t)\, x) = J_f(x)\,(X \cdot x) - X \cdot f(x),
+    \qquad LEE_X(f) = \mathbb{E}_x \|L_X f(x)\|^2 / \dim V_{out}.
+
+The terms are computed in :mod:`lee.measure.terms`, and checked against the function's own values in
+:mod:`lee.measure.verification`.
+
+Source: Gruver, Finzi, Goldblum & Wilson, ICLR 2023 (definitions of the Lie derivative and of LEE).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lee import memory
+from lee.autodiff import check_mode, workspace
+from lee.errors import InputError
+from lee.geometry.generators import AFFINE, PHOTOMETRIC, AnyGenerator, Generator, get
+from lee.geometry.representations import Representations
+from lee.measure.checks import Output, check_input, check_output_name
+from lee.measure.function import one_function
+from lee.measure.pushing import Pushing
+from lee.measure.terms import Terms, sampler_of
+from lee.statistics import EquivarianceGram, Estimate, concatenate
+
+Model = Callable[[Tensor], Any]
+
+
+def automatic_chunk(x: Tensor, k: int) -> int:
+    """Images per stacked pass with K tangents: few on a CPU, where large activations cost page faults, more on a GPU."""
+    budget = 2.2e6 if x.device.type == "cpu" else 3.5e7  # numbers in the stacked input
+    return max(1, round(budget / ((1 + k) * x[0].numel())))
+
+
+def _chunks(x: Tensor, k: int, chunk: int | None) -> Iterator[Tensor]:
+    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+        raise InputError(f"`chunk` must be a positive number of images, not {chunk!r}.")
+    yield from x.split(chunk or automatic_chunk(x, k))
+
+
+def lie_derivative(
+    model: Model,
+    x: Tensor,
+    generator: AnyGenerator,
+    *,
+    output: Output = "probabilities",
+    kernel: str = "fourier",
+    boundary: str = "reflect",
+    align_corners: bool = False,
+    representations: Representations = None,
+    mode: str = "auto",
+    chunk: int | None = None,
+    verify: bool = True,
+) -> Tensor:
+    r"""The Lie derivative :math:`L_X f(x) = J_f(x)\,(X \cdot x) - X \cdot f(x)`, as the paper defines it.
+
+    Args:
+        model: Any module or function of one tensor; measured in eval mode and left as it was.
+        x: Images (N, C, H, W), floating point; for a user's action any (N, ...).
+        generator: A name such as `"rotation"`, a mixture such as `0.3 * lee.ROTATION + lee.SCALE`, or an action
+            `(x, t) -> x`.
+        output: `"probabilities"` (softmax over (N, K) scores), `"logits"` (the output itself), or a callable on it.
+        kernel: Interpolation kernel, see :mod:`lee.geometry.sampling`.
+        boundary: `"reflect"` or `"circular"`.
+        align_corners: Pixel convention, see :class:`lee.Sampler`.
+        representations: How the output transforms where its shape leaves that open.
+        mode: `"auto"` differentiates forward, and goes on to backward passes and to central differences where the derivative
+            can't be had or disagrees with the function's values; `"forward"` and `"reverse"` (both exact) and
+            `"differences"` insist.
+        chunk: Images per pass; None chooses by size.
+        verify: Whether to check, on the first images, that the model is one function and that the derivative is that of
+            its values (:mod:`lee.measure.verification`); costs some ten passes of one image.
+
+    Returns:
+        A tensor of the selected output's shape, per unit of the generator's parameter; its attribute `verification` says
+        what was checked and how well.
+
+    Raises:
+        InputError: For input that can't be measured; the message says why.
+        VerificationError: If no way of differentiating agrees with the function's values.
+
+    Examples:
+        >>> brightness_of = lambda x: x.mean((2, 3))
+        >>> x = torch.rand(1, 3, 8, 8)
+        >>> d = lie_derivative(brightness_of, x, "brightness", output="logits")
+        >>> torch.allclose(d, brightness_of(x))
+        True
+    """
+    resolved = get(generator)
+    check_output_name(output)
+    check_mode(mode)
+    check_input(model, x, image=isinstance(resolved, Generator))
+    with one_function(model, output) as function, memory.kept(), torch.no_grad():
+        pushing = Pushing(function, mode, verify)
+        terms = Terms(pushing, [resolved], sampler_of(x, kernel, boundary, align_corners), representations)
+        terms.start(x)
+        with workspace(x):
+            parts = [terms.derivatives(part)[0] for part in _chunks(x, 1, pushing.chunk(chunk))]
+    found = torch.cat(parts)
+    found = found.to(x.dtype) if found.dtype == torch.float64 else found  # differences of converted modules
+    found.verification = pushing.verification  # type: ignore[attr-defined]
+    return found
+
+
+def default_generators(x: Tensor) -> tuple[Generator, ...]:
+    """The six affine generators and the photometric ones that images `x` (N, C, H, W) have (saturation needs RGB)."""
+    return AFFINE + (PHOTOMETRIC if x.shape[1] == 3 else PHOTOMETRIC[:2])
+
+
+def batches_of(images: Tensor | Iterable[Any]) -> Iterator[Tensor]:
+    """Batches of inputs, from a tensor or an iterable of tensors or of (inputs, labels, …)."""
+    if isinstance(images, Tensor):
+        yield images
+        return
+    if not isinstance(images, Iterable):
+        raise InputError(f"Images must be a tensor or an iterable of batches, not {type(images).__name__}.")
+    for batch in images:
+        yield batch[0] if isinstance(batch, tuple | list) and batch else batch
+
+
+def _gram(derivatives: Tensor) -> Tensor:
+    """Inner products of (K, N, ...) over the output, divided by its dimension: (N, K, K), float64; real parts of complex ones."""
+    flat = derivatives.flatten(2) if derivatives.ndim > 2 else derivatives[..., None]
+    dim = flat.shape[-1]
+    flat = torch.view_as_real(flat).flatten(2) if flat.is_complex() else flat
+    wide = flat.to("cpu" if flat.device.type == "mps" else flat.device).double()
+    return torch.einsum("and,bnd->nab", wide, wide).cpu() / dim
+
+
+def equivariance_gram(
+    model: Model,
+    images: Tensor | Iterable[Any],
+    *,
+    generators: Sequence[AnyGenerator] | None = None,
+    output: Output = "probabilities",
+    kernel: str = "fourier",
+    boundary: str = "reflect",
+    align_corners: bool = False,
+    representations: Representations = None,
+    mode: str = "auto",
+    chunk: int | None = None,
+    verify: bool = True,
+    progress: bool = True,
+) -> EquivarianceGram:
+    """Inner products of the Lie derivatives along several generators, per image, from one primal pass.
+
+    Args:
+        model: As for :func:`lie_derivative`.
+        images: A tensor (N, C, H, W), or an iterable of such batches, or of `(batch, labels, …)`.
+        generators: Names, mixtures or actions; None for the six affine ones, brightness, contrast and saturation.
+        output: As for :func:`lie_derivative`, and so are the other arguments.
+        kernel: Interpolation kernel.
+        boundary: Boundary extension.
+        align_corners: Pixel convention.
+        representations: How the output transforms.
+        mode: How the model is differentiated.
+        chunk: Images per pass.
+        verify: Whether to check the function and its derivative on the first images.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The Gram matrices; `.lee(generator)` of any combination of the generators. `.verification` says what was checked.
+
+    Raises:
+        InputError: For input that can't be measured, and for no images at all.
+        VerificationError: If no way of differentiating agrees with the function's values.
+    """
+    check_output_name(output)
+    check_mode(mode)
+    chosen = tuple(get(g) for g in generators) if generators is not None else None
+    if chosen is not None and not chosen:
+        raise InputError("`generators` is empty; name at least one, or pass None for the default ones.")
+    grams: list[EquivarianceGram] = []
+    name = output if isinstance(output, str) else getattr(output, "__name__", "callable")
+    total = len(images) if isinstance(images, Tensor) and images.ndim else None
+    with (
+        one_function(model, output) as function,
+        memory.kept(),
+        torch.no_grad(),
+        tqdm(total=total, unit="image", disable=not progress, leave=False) as bar,
+    ):
+        pushing = Pushing(function, mode, verify)
+        for batch in batches_of(images):
+            check_input(model, batch, image=chosen is None or any(isinstance(g, Generator) for g in chosen))
+            used = chosen or default_generators(batch)
+            terms = Terms(pushing, used, sampler_of(batch, kernel, boundary, align_corners), representations)
+            terms.start(batch)
+            with workspace(batch):
+                for part in _chunks(batch, len(used), pushing.chunk(chunk)):
+                    gram = _gram(terms.derivatives(part))
+                    grams.append(
+                        EquivarianceGram(
+                            gram, used, kernel, boundary, align_corners, name, verification=pushing.verification
+                        )
+                    )
+                    bar.update(len(part))
+    if not grams:
+        raise InputError("There are no images: the iterable gave no batch.")
+    return concatenate(grams)
+
+
+def local_equivariance_error(
+    model: Model,
+    images: Tensor | Iterable[Any],
+    generator: AnyGenerator,
+    *,
+    output: Output = "probabilities",
+    kernel: str = "fourier",
+    boundary: str = "reflect",
+    align_corners: bool = False,
+    representations: Representations = None,
+    mode: str = "auto",
+    chunk: int | None = None,
+    verify: bool = True,
+    progress: bool = True,
+) -> Estimate:
+    r"""The local equivariance error :math:`E_x \|L_X f(x)\|^2 / \dim V_{out}` of the paper, with its standard error.
+
+    Arguments as for :func:`equivariance_gram`, for one generator.
+    """
+    gram = equivariance_gram(
+        model, images, generators=[generator], output=output, kernel=kernel, boundary=boundary, align_corners=align_corners,
+        representations=representations, mode=mode, chunk=chunk, verify=verify, progress=progress,
+    )  # fmt: skip
+    return gram.lee(gram.generators[0])

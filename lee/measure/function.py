@@ -1,0 +1,222 @@
+"""A user's model as one function of images: in eval mode, from one state, on copies, and put back afterwards."""
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from lee.autodiff import eager
+from lee.errors import InputError, TrainingModeWarning
+from lee.measure.checks import Output, check_shape, plain, select
+from lee.measure.reach import reached
+from lee.measure.state import ModuleState, RandomState, all_modules, convertible, in_double, start_evaluating
+
+_locks: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
+_locks_guard = threading.Lock()
+
+
+@contextmanager
+def _alone(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """One measurement at a time per module: what one restores would change under another's hands."""
+    with _locks_guard:
+        locks = [_locks.setdefault(m, threading.RLock()) for m in sorted(modules, key=id)]
+    with ExitStack() as stack:
+        for lock in locks:
+            stack.enter_context(lock)
+        yield
+
+
+@contextmanager
+def untouched(*callables: Any) -> Iterator[None]:
+    """Put all modules that callables reach into eval mode; put everything back afterwards, also after an exception.
+
+    Restored are attributes, parameters and buffers of every submodule, bit by bit, and the state of all random numbers.
+    Threads that measure the same module wait for each other.
+
+    Raises:
+        InputError: For a lazy module that has no parameters yet.
+    """
+    with _evaluating(reached(*callables)):
+        yield
+
+
+@contextmanager
+def _evaluating(roots: Sequence[nn.Module]) -> Iterator[ModuleState]:
+    """What :func:`untouched` does for the outermost modules; yields their state as it was."""
+    _refuse_uninitialised(roots)
+    with _alone(roots):
+        random_state, state = RandomState(), ModuleState(roots)
+        try:
+            start_evaluating(roots)
+            # Backward passes must be possible, and a compiler can't look into stacked tensors and dual numbers.
+            with torch.inference_mode(False), eager():
+                yield state
+        finally:
+            state.restore()
+            random_state.restore()
+
+
+def _refuse_uninitialised(roots: Sequence[nn.Module]) -> None:
+    for root in roots:
+        for path, module in root.named_modules():
+            if any(map(nn.parameter.is_lazy, [*module.parameters(recurse=False), *module.buffers(recurse=False)])):
+                name = f"{path or 'model'} ({type(module).__name__})"
+                raise InputError(
+                    f"The module {name} has no parameters yet: run the model once on a batch of images, then measure it."
+                )
+
+
+@contextmanager
+def one_function(model: Callable[..., Any], output: Output = "logits") -> "Iterator[Function]":
+    """A model and the output that is asked of it, as one function that is put back afterwards; see :func:`untouched`.
+
+    Raises:
+        InputError: For a lazy module that has no parameters yet.
+    """
+    inner = plain(model)
+    roots = reached(inner, output)
+    training = [m for root in roots if root is not inner for m in root.modules() if m.training]
+    if training:
+        warnings.warn(
+            f"A {type(training[0]).__name__} that is reached through the function is in training mode; it is measured in eval "
+            "mode, as a module is, and put back. Call .eval() on it to say that this is meant.",
+            TrainingModeWarning,
+            stacklevel=4,
+        )
+    with _evaluating(roots) as state:
+        yield Function(inner, output, roots, ModuleState(roots, state))
+
+
+class Function:
+    """`f(z) = select(model(z), output)`, the same function at every call.
+
+    Args:
+        model: In eval mode.
+        output: What is asked of its result.
+        roots: All modules that both reach.
+        state: The modules as they were given, in eval mode.
+
+    Attributes:
+        interacts: Whether the output for an image depends on the other images of its batch.
+        random: Whether it draws random numbers; every call then starts from the same state of them.
+        changes: Whether it changes its modules; every call then starts from the state that they were given in.
+        needs_graph: Whether gradients must be switched on around it, as it differentiates inside itself.
+        results: What the model itself returned, where someone wants to know.
+    """
+
+    def __init__(
+        self, model: Callable[..., Any], output: Output, roots: Sequence[nn.Module], state: ModuleState
+    ) -> None:
+        self.model, self.output, self.roots = model, output, roots
+        self.random, self.interacts = False, False
+        self.changes = self.needs_graph = False
+        self.results: list[Any] | None = None
+        self.state, self._random_state = state, RandomState()
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """The selected output for `z` (N, ...), which may be written into: a plain tensor, a stack or dual numbers."""
+        self._start()
+        return self.run(z)
+
+    def _start(self) -> None:
+        if self.random:
+            self._random_state.restore()
+        if self.changes:
+            self.state.restore(hooks=False)
+
+    def run(self, z: Tensor) -> Tensor:
+        """As a call, from whatever state the modules are in."""
+        with torch.enable_grad() if self.needs_graph else nullcontext():
+            result = self.model(z)
+            if self.results is not None:
+                self.results.append(result)
+            return select(result, self.output)
+
+    def value(self, x: Tensor) -> Tensor:
+        """`f(x)` on a copy and as a copy: a model may write into its input, or use the same memory for all its outputs."""
+        self._start()
+        try:
+            with torch.no_grad():
+                return self.run(x.clone()).detach().clone()
+        except RuntimeError as error:
+            if self.needs_graph or "does not require grad" not in str(error):
+                raise
+        self.needs_graph = True  # it differentiates inside itself
+        return self.value(x)
+
+    def checked(self, x: Tensor) -> Tensor:
+        """:meth:`value`, refused unless it is finite and has one entry per image.
+
+        Raises:
+            InputError: If it isn't.
+        """
+        value = self.value(x)
+        check_shape(value, len(x))
+        self.refuse(~torch.isfinite(value), "output", x)
+        return value
+
+    def refuse(self, bad: Tensor, what: str, x: Tensor) -> None:
+        """Refuse entries (n, ...) that are NaN or infinite, with the first module that gives any.
+
+        Raises:
+            InputError: If there are any.
+        """
+        if not bool(bad.any()):
+            return
+        image = int(bad.flatten(1).any(1).nonzero()[0]) if bad.ndim > 1 else int(bad.nonzero()[0])
+        name = first_module_that_fails(self.roots, lambda: self.value(x[image : image + 1]))
+        where = f", first in the module {name}" if name else ""
+        hint = " (a square root or a norm at zero, say)" if what == "derivative" and not name else ""
+        raise InputError(
+            f"The model's {what} holds NaN or infinity for image {image} of those measured together{where}{hint}: there is no "
+            "number."
+        )
+
+    @property
+    def convertible(self) -> bool:
+        """Whether :meth:`in_double` may be tried."""
+        return convertible(self.roots)
+
+    @contextmanager
+    def doubled(self) -> Iterator[None]:
+        """All modules converted to double precision; calls inside don't start from the kept state."""
+        self._start()
+        changes, self.changes = self.changes, False
+        try:
+            with in_double(self.roots):
+                yield
+        finally:
+            self.changes = changes
+
+    def in_double(self, x: Tensor) -> Tensor:
+        """`f(x)` with all modules converted to double precision for this call."""
+        with self.doubled():
+            return self.value(x.detach().double())
+
+
+def first_module_that_fails(roots: Sequence[nn.Module], run: Callable[[], Any]) -> str | None:
+    """Name of the first module whose parameters or whose output in `run()` are not finite."""
+    names = {id(m): f"{path or 'model'} ({type(m).__name__})" for r in roots for path, m in r.named_modules()}
+    for module in all_modules(roots):
+        for name, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()) and torch.isnan(value).any():
+                return f"{names[id(module)]}, whose {name} holds NaN"
+    found: list[str] = []
+
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        values = output if isinstance(output, tuple | list) else [output]
+        if any(isinstance(v, Tensor) and not bool(torch.isfinite(v).all()) for v in values):
+            found.append(names[id(module)])
+
+    handles = [m.register_forward_hook(hook) for m in all_modules(roots) if not isinstance(m, torch.jit.ScriptModule)]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None

@@ -1,0 +1,100 @@
+"""Whether a derivative agrees with differences of the function's own values, as well as both can."""
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from lee.measure.reference import Reference, flat
+from lee.statistics import Verification
+
+TIGHT = 3e-3  # relative deviation that single precision and kinks explain; a thirtieth of it in double precision
+NOTHING = "nothing changes at the image that was checked"
+DENSE = 256  # entries of an output for which differences come before as many backward passes
+ROUGH = 0.1  # relative deviation beyond which a number is not called verified
+
+
+def steady(reference: Reference) -> Verification | None:
+    """Whether the differences themselves are a number; None if they are noise alone."""
+    slope, noise, step = reference.best
+    scale = float(slope.norm())
+    precision = str(reference.dtype).removeprefix("torch.")
+    small = 1e-8 * reference.response + 10 * reference.rounding(step)
+    noisy = noise / scale if scale > 0 else 0.0
+    if noise <= small:
+        return Verification("differences", 0.0, min(noisy, 1.0) if scale > small else 0.0, precision, True)
+    if noisy > 1:
+        return None
+    note = f"their own noise is {noisy:.0%}" if noisy > ROUGH else ""
+    return Verification("differences", noisy, noisy, precision, noisy <= ROUGH, note)
+
+
+def judged(reference: Reference, p: Tensor, mode: str, in_double: Callable[[], Tensor | None]) -> Verification | None:
+    """Whether a pushed tangent agrees with the differences; None if it does not.
+
+    Args:
+        reference: The differences.
+        p: The pushed tangent, of the output's shape.
+        mode: How it was pushed.
+        in_double: Pushes it again in double precision, to tell rounding from a fault.
+    """
+    again = cache(lambda: _in_double(in_double))
+    own = torch.finfo(p.dtype).eps if p.is_floating_point() or p.is_complex() else 1e-7
+    pushed, precise = flat(p), reference.dtype == torch.float64
+    precision = str(reference.dtype).removeprefix("torch.")
+    tight = TIGHT if own > 1e-12 else TIGHT / 30
+    if bool(pushed.any()):
+        for step in reference.steps:
+            slope = reference.slope(step)
+            deviation = _relative(pushed, slope)
+            rounded = precise and own > 1e-12 and deviation <= ROUGH
+            if deviation <= tight or (rounded and _agrees_in_double(slope, 0.0, again)):
+                return Verification(mode, deviation, 0.0, precision, True)
+            if deviation > 1:
+                break  # a fault, or rounding of a constant: the whole table tells
+    slope, noise, _ = reference.best
+    gap, scale = float((pushed - slope).norm()), max(float(pushed.norm()), float(slope.norm()))
+    if not math.isfinite(gap):
+        return None
+    if scale == 0:
+        return Verification(mode, 0.0, 0.0, precision, True, NOTHING)
+    deviation, noisy = gap / scale, noise / scale
+    noted = f"the differences' own noise is {noisy:.0%}"
+    if gap <= min(tight * scale + 3 * noise, 0.3 * scale) and noise <= 0.3 * scale:
+        return Verification(mode, deviation, noisy, precision, True, noted if noisy > ROUGH else "")
+    # Zero up to rounding, that of the differences included.
+    small = own**0.5 * reference.response + 10 * reference.rounding(reference.best[2])
+    if gap <= small and noise <= max(small, 0.01 * reference.response):
+        return Verification(mode, 0.0, 0.0, precision, True, "zero beside the response to other changes")
+    if gap <= 3 * noise:
+        return Verification(mode, deviation, noisy, precision, False, noted)
+    if precise and own > 1e-12 and _agrees_in_double(slope, 3 * noise + 1e-8 * reference.response, again):
+        single = str(p.dtype).removeprefix("torch.")
+        good = deviation <= ROUGH
+        note = "" if good else f"{single} is too coarse for this model: measure in double precision"
+        return Verification(mode, deviation, noisy, precision, good, note)
+    return None
+
+
+def _in_double(push: Callable[[], Tensor | None]) -> Tensor | None:
+    """What is pushed in double precision, flat; None where that can't be done."""
+    try:
+        pushed = push()
+    except Exception:  # whatever a user's model may raise when it meets another dtype
+        return None
+    return None if pushed is None else flat(pushed)
+
+
+def _agrees_in_double(slope: Tensor, noise: float, push: Callable[[], Tensor | None]) -> bool:
+    """Whether what is pushed in double precision agrees with a slope: then the rule is right, and the rest is rounding."""
+    found = push()
+    if found is None:
+        return False
+    return float((found - slope).norm()) <= TIGHT * max(float(slope.norm()), float(found.norm())) + noise
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    scale = max(float(a.norm()), float(b.norm()))
+    return float((a - b).norm()) / scale if scale > 0 else 0.0

@@ -1,0 +1,155 @@
+"""What makes a model more than one function, found out on its first images.
+
+A derivative is a statement about one function. A model that draws random numbers, changes its own parameters while it runs
+or lets the images of a batch interact is many: the first two are held still, the third is said.
+"""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from lee.errors import BatchInteractionWarning, InputError, RandomFunctionWarning, StateWarning
+from lee.measure.function import Function
+from lee.measure.plausible import warn_of_probabilities
+from lee.memory import is_shortage
+
+
+def look(function: Function, x: Tensor) -> Tensor:
+    """Find out, on one or two images (n, ...), what makes this more than one function, and warn.
+
+    Two images in one pass must give the first what it gives alone: then nothing is random, and they don't interact.
+
+    Returns:
+        The value for the first image.
+
+    Raises:
+        InputError: If it is not finite, or two calls differ for a reason that can't be held still.
+    """
+    function.state.restore(hooks=False)  # a pass before may have changed it
+    function.results = []
+    first = function.checked(x[:1])
+    if function.output == "probabilities":
+        warn_of_probabilities(function.results[-1])
+    function.results = None
+    function.changes = function.state.changed()
+    if len(x) > 1 and not function.changes:
+        both = _together(function, x)
+        if both is not None and not _differ(both[:1], first, _eps(first) ** 0.75):
+            return first
+    if _differ(first, function.value(x[:1])):
+        _hold_still(function, x[:1])
+        first = function.value(x[:1])
+    elif function.changes and _remembers(function, x):
+        _warn_of_state()
+    _look_at_batch(function, x)
+    return first
+
+
+def _together(function: Function, x: Tensor) -> Tensor | None:
+    """The values for two images in one pass; None where there is one image, or memory for one alone."""
+    if len(x) < 2:
+        return None
+    try:
+        return function.checked(x[:2])
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+    return None
+
+
+def _hold_still(function: Function, x: Tensor) -> None:
+    for random, changes in ((True, function.changes), (False, True), (True, True)):
+        function.random, function.changes = random, changes
+        if not _differ(function.value(x), function.value(x)):
+            break
+    else:
+        raise InputError(
+            "The model gives another value at every call, whatever the state of torch's, NumPy's and Python's random "
+            "numbers and of its parameters; make it a function of its input."
+        )
+    if function.random:
+        warnings.warn(
+            "The model is random in eval mode (dropout with training=True, noise, …): all passes share one state of the "
+            "random numbers and go image by image, so the number belongs to that one draw.",
+            RandomFunctionWarning,
+            stacklevel=6,
+        )
+    else:
+        _warn_of_state()
+
+
+def _remembers(function: Function, x: Tensor) -> bool:
+    """Whether what a call changes in the modules changes the next call's value."""
+    fresh = function.value(x[-1:])
+    function.value(x[:1] if len(x) > 1 else x[:1].flip(-1))
+    with torch.no_grad():
+        return _differ(fresh, function.run(x[-1:].clone()).detach())
+
+
+def _warn_of_state() -> None:
+    warnings.warn(
+        "The model changes its own parameters, buffers or attributes while it runs, and with them its next output: every pass "
+        "starts from the state that it was given in.",
+        StateWarning,
+        stacklevel=6,
+    )
+
+
+def _look_at_batch(function: Function, x: Tensor) -> None:
+    both, one = _together(function, x), function.value(x[:1])
+    if both is None:
+        return
+    eps = _eps(both)
+    if not _differ(both[:1], one, eps**0.75):
+        return
+    if function.convertible and eps > 1e-12:
+        try:  # kernels round differently for other sizes of a batch
+            function.interacts = _differ(function.in_double(x[:2])[:1], function.in_double(x[:1]), 1e-9)
+        except Exception:  # then the function has no double precision
+            function.interacts = _differ(both[:1], one, eps**0.5)
+    else:
+        function.interacts = _differ(both[:1], one, eps**0.5)
+    if function.interacts:
+        _warn_of_batch()
+
+
+def look_at_chunk(function: Function, x: Tensor, value: Tensor) -> None:
+    """Find out whether the first of many images (n, ...) has another value among them than alone, and warn.
+
+    Args:
+        function: That :func:`look` has seen.
+        x: A chunk.
+        value: Its values, as they were pushed.
+    """
+    if function.interacts or function.random or function.changes:
+        return
+    if _differ(value[:1], function.value(x[:1]), 10 * _eps(value) ** 0.5):
+        function.interacts = True
+        _warn_of_batch()
+
+
+def _warn_of_batch() -> None:
+    warnings.warn(
+        "The output for an image depends on the other images of its batch (batch statistics in eval mode?), so the "
+        "number depends on `chunk`, the images per pass; chunk=1 measures each image alone.",
+        BatchInteractionWarning,
+        stacklevel=6,
+    )
+
+
+def _eps(value: Tensor) -> float:
+    """Precision of a value's dtype; 0 for whole numbers."""
+    return torch.finfo(value.dtype).eps if value.is_floating_point() or value.is_complex() else 0.0
+
+
+def _differ(a: Tensor, b: Tensor, tolerance: float | None = None) -> bool:
+    """Whether two outputs are further apart than rounding, relative to their size."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return True
+    if not a.dtype.is_floating_point and not a.dtype.is_complex:
+        return not torch.equal(a, b)
+    allowed = 100 * torch.finfo(a.dtype).eps if tolerance is None else tolerance
+    wide = torch.complex128 if a.dtype.is_complex else torch.float64
+    gap, size = (a.to("cpu", wide) - b.to("cpu", wide)).norm(), b.to("cpu", wide).norm()
+    return bool(gap > allowed * size)  # false for NaN, which has an error of its own

@@ -1,0 +1,172 @@
+"""Central differences of a plain function at one generic image: what a derivative is held against."""
+
+import math
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lee.measure.function import Function
+
+DITHER = 0.01  # how far the checked image is moved towards noise of the same range
+# Steps move an image by so much of its norm, the best first: small ones cross few kinks, large ones drown rounding.
+_STEPS = {
+    torch.float64: (1e-7, 1e-5, 1e-9, 1e-3, 1e-2, 3e-2, 0.1),
+    torch.float32: (3e-3, 1e-2, 1e-3, 3e-4, 3e-2, 0.1),
+}
+_COARSE = (3e-2, 3e-3, 1e-2, 0.1, 0.3)
+
+
+def generic(x: Tensor) -> Tensor:
+    """`x` (N, ...) moved a little towards noise, within its own range."""
+    random = torch.Generator().manual_seed(0)
+    noise = torch.rand(x.shape, generator=random, dtype=torch.float32).to(x)
+    low, high = x.amin(), x.amax()
+    return x + DITHER * (low + (high - low) * noise - x)
+
+
+def weights_of(tangents: Tensor, lanes: Tensor | None) -> Tensor:
+    """Signs and sizes (K,) of a combination of K tangents (K, N, ...) that counts each with the same change of the output.
+
+    Where a model hardly answers to one generator, an error there would drown beside the others. Lanes that are smaller
+    than rounding leaves them are not enlarged further.
+
+    Args:
+        tangents: The tangents.
+        lanes: What was pushed along them, (K, N, ...); None counts the tangents themselves with the same norm.
+    """
+    random = torch.Generator().manual_seed(1)
+    signs = torch.randint(0, 2, (len(tangents),), generator=random) * 2.0 - 1
+    sizes = (tangents if lanes is None else lanes).detach().flatten(1).abs().double().norm(dim=1).cpu()
+    if not bool(torch.isfinite(sizes).all()) or not bool(sizes.any()):
+        sizes = tangents.flatten(1).double().norm(dim=1).cpu()
+        lanes = None
+    floor = 0.0 if lanes is None else torch.finfo(lanes.dtype).eps ** 0.5 / 3 * float(sizes.max())
+    sizes = sizes.clamp(min=floor)
+    return torch.where(sizes > 0, signs * sizes.max() / sizes.clamp(min=1e-300), 0)
+
+
+def combined(tangents: Tensor, weights: Tensor) -> Tensor:
+    """The combination (1, N, ...) of K tangents or lanes (K, N, ...)."""
+    return torch.einsum("k,k...->...", weights.to(tangents.device, tangents.dtype), tangents)[None]
+
+
+class Reference:
+    """Central differences of a plain function at one image.
+
+    Args:
+        function: The function.
+        x: One image at a generic point, (1, ...), or two that interact.
+        v: A tangent of the same shape.
+        plain: The function's value at `x`.
+
+    Attributes:
+        double: Whether the modules are converted to double precision.
+        dtype: The precision of the differences.
+    """
+
+    def __init__(self, function: Function, x: Tensor, v: Tensor, plain: Tensor) -> None:
+        self.function, self.x, self.v, self.plain = function, x, v, plain
+        self._slopes: dict[float, Tensor] = {}
+        own = plain.dtype.to_real() if plain.is_complex() else plain.dtype
+        coarse = max(x.dtype, own, key=lambda dtype: torch.finfo(dtype).eps)
+        self.double, self.dtype = False, coarse
+        if coarse != torch.float64 and function.convertible:
+            self.double, self.dtype = True, torch.float64
+            try:
+                self._check_double()
+            except Exception:  # whatever a user's model may raise when it meets another dtype
+                self.double, self.dtype = False, coarse
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The table of relative steps, the one to be tried alone first."""
+        return _STEPS.get(self.dtype, _COARSE)
+
+    def _pair(self, above: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+        """The values at two points; together, unless they would meet other random numbers or each other."""
+        function = self.function
+        if not self.double:
+            return function.value(above), function.value(below)
+        if function.random or function.interacts or function.changes:
+            values = function.in_double(above), function.in_double(below)
+        else:
+            values = function.in_double(torch.cat([above, below])).split(len(above))
+        return values
+
+    def slope(self, step: float, v: Tensor | None = None) -> Tensor:
+        """The difference quotient along `v` (or another tangent) with one relative step, flat, in double precision."""
+        if v is None and step in self._slopes:
+            return self._slopes[step]
+        first, second, h = self._values(step, self.v if v is None else v)
+        slope = (flat(first) - flat(second)) / (2 * h)
+        if v is None:
+            self._slopes[step] = slope
+        return slope
+
+    def _distance(self, step: float, v: Tensor) -> float:
+        """The `h` of a relative step along `v`."""
+        size = float(v.double().norm())
+        return step * max(float(self.x.double().norm()), 1e-3) / size if size > 0 else 1.0
+
+    def _values(self, step: float, v: Tensor) -> tuple[Tensor, Tensor, float]:
+        """The function's values at `x ± h v`, and `h`."""
+        tangent, x, h = v.double(), self.x.double(), self._distance(step, v)
+        above, below = x + h * tangent, x - h * tangent
+        if not self.double:  # what the function really sees, after rounding
+            above, below = above.to(self.x.dtype), below.to(self.x.dtype)
+        return *self._pair(above, below), h
+
+    def _check_double(self) -> None:
+        """Take the first slope in double precision.
+
+        Raises:
+            TypeError: If the value that is known is not half way between the two: the converted model is another function.
+        """
+        step = self.steps[0]
+        first, second, h = self._values(step, self.v)
+        apart = flat(first + second) / 2 - flat(self.plain)
+        allowed = 10 * torch.finfo(self.plain.dtype).eps ** 0.5 * float(flat(self.plain).norm()) + 1e-30
+        if torch.finfo(first.dtype).eps > 1e-15 or not float(apart.norm()) <= allowed:
+            raise TypeError("no double precision")
+        self._slopes[step] = (flat(first) - flat(second)) / (2 * h)
+
+    def rounding(self, step: float) -> float:
+        """What rounding of the values may at least do to the slope at a relative step."""
+        return torch.finfo(self.dtype).eps * float(flat(self.plain).norm()) / self._distance(step, self.v)
+
+    @cached_property
+    def best(self) -> tuple[Tensor, float, float]:
+        """The slope at a step that a neighbour agrees with, how far that is (or rounding, if that is more), and the step.
+
+        It is the usual step, or the smallest whose neighbour is nearly as close as any: larger ones cross more kinks at other
+        images.
+        Steps that are too small for a function with stairs (rounding, quantised weights) give exactly zero; they say nothing
+        where larger ones don't.
+        """
+        steps = sorted(self.steps)
+        table = [self.slope(s) for s in steps]
+        moving = [i for i, slope in enumerate(table) if bool(slope.any())]
+        first = min(moving[0], len(table) - 2) if moving else 0
+        kept = range(first, len(table))
+        noises = {i: min(float((table[i] - table[j]).norm()) for j in (i - 1, i + 1) if j in kept) for i in kept}
+        noises = {i: max(n, self.rounding(steps[i])) for i, n in noises.items()}
+        quietest = min(noises, key=noises.__getitem__)
+        enough = max(3 * noises[quietest], 1e-6 * float(table[quietest].norm()))
+        usual = steps.index(self.steps[0])
+        chosen = usual if noises.get(usual, math.inf) <= enough else min(i for i, n in noises.items() if n <= enough)
+        return table[chosen], noises[chosen], steps[chosen]
+
+    @cached_property
+    def response(self) -> float:
+        """Norm of the slope along a random tangent as long as `v`: the scale on which a slope counts as zero."""
+        random = torch.Generator().manual_seed(2)
+        direction = torch.randn(self.v.shape, generator=random, dtype=torch.float32).to(self.v)
+        direction *= self.v.norm() / direction.norm().clamp(min=1e-30)
+        return float(self.slope(self.steps[0], direction).norm())
+
+
+def flat(value: Tensor) -> Tensor:
+    """All entries in a row, in double precision on the CPU."""
+    wide = torch.complex128 if value.is_complex() else torch.float64
+    return value.detach().to("cpu", wide).flatten()

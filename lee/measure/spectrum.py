@@ -1,0 +1,261 @@
+r"""The spectrum of a Gram matrix: which motions of the affine algebra a model respects most, and which least.
+
+The LEE of the generator with coefficients `c` is :math:`c^\top G c`. To compare directions one must say how large a
+generator is. Here its size is the mean square of its displacement over the image,
+:math:`c^\top M c` with :math:`M_{ab} = \frac1{|\Omega|}\int_\Omega \xi_a(p) \cdot \xi_b(p)\,dp`, in half sides squared, so that a
+unit of every direction moves the pixels equally far. The directions are then the solutions of
+:math:`G c = \lambda M c` with :math:`c^\top M c = 1`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lee.errors import InputError
+from lee.geometry.generators import (
+    BASIS,
+    HYPERBOLIC,
+    ROTATION,
+    SCALE,
+    SQUEEZE,
+    TRANSLATION_X,
+    TRANSLATION_Y,
+    Action,
+    Generator,
+    coordinates,
+)
+from lee.statistics import EquivarianceGram
+
+#: A basis of the affine algebra whose members are orthogonal in the metric of a square image.
+ORTHOGONAL = (TRANSLATION_X, TRANSLATION_Y, ROTATION, SCALE, SQUEEZE, HYPERBOLIC)
+UNIT = "rms half side"
+
+
+@dataclass(frozen=True)
+class SymmetrySpectrum:
+    """Eigenvalues and directions of a Gram matrix, smallest (most respected) first.
+
+    Attributes:
+        eigenvalues: (K,), LEE per mean squared displacement, in half sides squared.
+        low, high: (K,) each: bootstrap interval of each ordered eigenvalue over images.
+        directions: (K, K), float64; row k holds the coefficients of direction k over `basis`.
+        alignment: (K,): mean over resamples of the cosine, in [0, 1] and in the displacement metric, between
+            direction k and the resample's own. Near 1 the direction is determined; where eigenvalues lie close, it is
+            small and only their common plane is.
+        spread: (K,): the angle, in degrees and in the same metric, within which that share of the resamples' own
+            directions lies that `level` says.
+        resampled: (B, K, K): the directions of each resample, with the signs that turn them towards `directions`.
+        basis: names of the measured generators.
+        generators: the directions as generators, ready to be measured or drawn.
+        level: of the intervals.
+        n: number of images.
+        metric: (K, K): mean products of displacements of the measured generators, half sides squared.
+    """
+
+    eigenvalues: Tensor
+    low: Tensor
+    high: Tensor
+    directions: Tensor
+    alignment: Tensor
+    spread: Tensor
+    resampled: Tensor
+    basis: tuple[str, ...]
+    generators: tuple[Generator, ...]
+    level: float
+    n: int
+    metric: Tensor
+
+    def frame(self) -> pd.DataFrame:
+        """Return a tidy table: a row per direction with its interval, alignment and coefficients."""
+        table = pd.DataFrame(
+            {
+                "direction": range(1, len(self.eigenvalues) + 1),
+                "eigenvalue": self.eigenvalues.numpy(),
+                "low": self.low.numpy(),
+                "high": self.high.numpy(),
+                "alignment": self.alignment.numpy(),
+                "spread": self.spread.numpy(),
+            }
+        )
+        return pd.concat([table, pd.DataFrame(self.directions.numpy(), columns=list(self.basis))], axis=1)
+
+    def shares(self, generators: Sequence[Generator] = ORTHOGONAL) -> Tensor:
+        """Squared cosines of the directions with other generators, (K, G): how much of each direction is a rotation, say.
+
+        Over an orthogonal basis, such as :data:`ORTHOGONAL` on a square image, each row sums to 1.
+
+        Raises:
+            InputError: a generator is not in the span of what was measured.
+        """
+        c = torch.stack([coordinates(g, self.generators) for g in generators], 1)  # over orthonormal directions
+        return c**2 / (c**2).sum(0)
+
+    def plane_spread(self, first: int, last: int) -> float:
+        """How well directions `first` to `last` (from 1) are determined together, whatever their order: in degrees.
+
+        The largest principal angle between their span and that of the resample's own; `level` of the resamples lie
+        within what is returned. For a single direction it is its `spread`.
+
+        Raises:
+            InputError: there are no such directions.
+        """
+        if not 1 <= first <= last <= len(self.eigenvalues):
+            raise InputError(f"There are directions 1 to {len(self.eigenvalues)}, not {first} to {last}.")
+        kept = slice(first - 1, last)
+        cosines = self.directions[kept] @ self.metric @ self.resampled[:, kept].mT
+        return float(_degrees(torch.linalg.svdvals(cosines)[:, -1:], self.level)[0])
+
+
+def displacement_metric(generators: Sequence[Generator | Action], *, aspect: float = 1.0) -> Tensor:
+    """Mean products of displacements over the image, (K, K), float64, in half sides squared.
+
+    Args:
+        generators: K spatial generators.
+        aspect: longer over shorter side of the image; the longer one is taken to be the width.
+
+    Raises:
+        InputError: a generator that moves no pixels, or an aspect below 1.
+
+    >>> from lee.geometry.generators import ROTATION, TRANSLATION_X
+    >>> displacement_metric([TRANSLATION_X, ROTATION]).round(decimals=3).tolist()
+    [[1.0, 0.0], [0.0, 0.667]]
+    """
+    if aspect < 1:
+        raise InputError(f"aspect = {aspect}: give the longer side over the shorter one, 1 or more.")
+    if not generators:
+        raise InputError("There is no spatial generator to give a size to.")
+    rows = []
+    for generator in generators:
+        if isinstance(generator, Action) or not generator.is_spatial:
+            raise InputError(
+                f"The size of {generator.name!r} can't be given as a displacement: it is not an affine motion. "
+                f"Measure the Gram matrix over spatial generators alone."
+            )
+        rows.append(generator.coefficients[:6])
+    fields = torch.tensor(rows, dtype=torch.float64)
+    # ξ_x = b_x + x·xx + y·yx and ξ_y = b_y + x·xy + y·yy; over the image 1, x and y are orthogonal.
+    x, y = aspect**2 / 3, 1 / 3
+    weights = torch.tensor(
+        [1.0, 1.0, x, y, x, y], dtype=torch.float64
+    )  # the order of lee.geometry.generators.SPATIAL_BASIS
+    return fields @ (weights[:, None] * fields.T)
+
+
+def unit_sized(generator: Generator, *, aspect: float = 1.0) -> Generator:
+    """The generator scaled to a root mean square displacement of one half side, under its own name.
+
+    Args:
+        generator: a spatial generator that moves something.
+        aspect: longer over shorter side of the image, as in :func:`displacement_metric`.
+
+    Raises:
+        InputError: it moves no pixels.
+
+    >>> from lee.geometry.generators import SCALE
+    >>> round(unit_sized(SCALE).matrix[0][0] ** 2, 6)
+    1.5
+    """
+    size = float(displacement_metric([generator], aspect=aspect)[0, 0]) ** 0.5
+    if size == 0:
+        raise InputError(f"Generator {generator.name!r} moves no pixel, so it can't be scaled to a size.")
+    return (1 / size * generator).renamed(generator.name, UNIT)
+
+
+def at_equal_size(
+    gram: EquivarianceGram, generators: Sequence[Generator] = ORTHOGONAL, *, aspect: float = 1.0
+) -> EquivarianceGram:
+    """The same Gram matrices over other generators, each scaled by :func:`unit_sized`: their diagonals can be compared.
+
+    Args:
+        gram: measured over generators in whose span the others are.
+        generators: K spatial generators.
+        aspect: longer over shorter side of the image.
+
+    Raises:
+        InputError: a generator is not in the span, or moves nothing.
+    """
+    units = tuple(unit_sized(g, aspect=aspect) for g in generators)
+    rows = torch.stack([gram.coefficients(g) for g in units])
+    per_image = rows @ gram.per_image.double().cpu() @ rows.T
+    return replace(gram, per_image=per_image, generators=units)
+
+
+def symmetry_spectrum(
+    gram: EquivarianceGram,
+    *,
+    aspect: float = 1.0,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> SymmetrySpectrum:
+    """Find the directions of the affine algebra that a model respects most and least.
+
+    Intervals are percentiles over resampled images. Ordering eigenvalues biases the smallest downwards and the
+    largest upwards where they lie closer than their intervals; `alignment` shows where that is so.
+
+    Args:
+        gram: measured over linearly independent spatial generators, on two or more images; photometric ones
+            among them, which move no pixels, are left out.
+        aspect: longer over shorter side of the images.
+        resamples: bootstrap resamples of the images.
+        level: of the intervals, in (0, 1).
+        seed: of the resamples.
+
+    Raises:
+        InputError: an action whose displacement is not known, generators that depend on each other, no spatial one, a
+            single image, or a level outside (0, 1).
+    """
+    if gram.n < 2:
+        raise InputError("A spectrum with intervals needs a Gram matrix of two or more images.")
+    if not 0 < level < 1 or resamples < 1:
+        raise InputError(f"level = {level} must lie in (0, 1), and resamples = {resamples} must be 1 or more.")
+    kept = [k for k, g in enumerate(gram.generators) if isinstance(g, Action) or not g.is_photometric]
+    generators, names = [gram.generators[k] for k in kept], tuple(gram.basis[k] for k in kept)
+    metric = displacement_metric(generators, aspect=aspect)
+    sizes, axes = torch.linalg.eigh(metric)
+    if float(sizes[0]) <= 1e-9 * float(sizes[-1]):
+        raise InputError(f"The generators {', '.join(names)} depend on each other; leave out the combinations.")
+    whiten = axes / sizes.sqrt() @ axes.T
+    per_image = whiten @ gram.per_image.double().cpu()[:, kept][:, :, kept] @ whiten
+    eigenvalues, vectors = torch.linalg.eigh(per_image.mean(0))
+    drawn, turned = torch.linalg.eigh(_resampled(per_image, resamples, seed))
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    low, high = torch.quantile(drawn, tails, dim=0)
+    cosines = torch.einsum("ik,bik->bk", vectors, turned).abs()
+    directions = _signed((whiten @ vectors).T)
+    resampled = (whiten @ turned).mT
+    resampled = resampled * torch.einsum("bki,ij,kj->bk", resampled, metric, directions).sign()[:, :, None]
+    return SymmetrySpectrum(
+        eigenvalues.clamp_min(0), low.clamp_min(0), high.clamp_min(0), directions, cosines.mean(0),
+        _degrees(cosines, level), resampled, names, _as_generators(directions, generators), level, gram.n, metric,
+    )  # fmt: skip
+
+
+def _degrees(cosines: Tensor, level: float) -> Tensor:
+    """Angles (K,) in degrees within which that share of the resamples (B, K) lies."""
+    return torch.quantile(torch.rad2deg(torch.arccos(cosines.clamp(0, 1))), level, dim=0)
+
+
+def _resampled(per_image: Tensor, resamples: int, seed: int) -> Tensor:
+    """Means (B, K, K) of per-image matrices (n, K, K) over images drawn with replacement."""
+    n = len(per_image)
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    return torch.einsum("bn,nij->bij", torch.from_numpy(counts / n), per_image)
+
+
+def _signed(directions: Tensor) -> Tensor:
+    """Turn each row so that its largest entry is positive: an eigenvector has no sign of its own."""
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+    return directions * largest.sign()
+
+
+def _as_generators(directions: Tensor, basis: Sequence[Generator | Action]) -> tuple[Generator, ...]:
+    """Directions over a basis as generators over the nine basis fields."""
+    fields = torch.tensor([g.coefficients for g in basis if isinstance(g, Generator)], dtype=torch.float64)
+    rows = (directions @ fields).tolist()
+    assert all(len(row) == len(BASIS) for row in rows)
+    return tuple(Generator(f"direction {k}", tuple(row), UNIT) for k, row in enumerate(rows, 1))

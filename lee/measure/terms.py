@@ -1,0 +1,148 @@
+r"""The two terms of a Lie derivative, `J_f(x)·(X·x)` and `X·f(x)`, for many generators at once.
+
+No warp is differentiated: one spatial gradient of the image gives all the tangents `X_k·x`, and one stacked forward pass
+(:mod:`lee.autodiff`) pushes them through the model.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lee.autodiff import load_formulas
+from lee.errors import ConstantOutputWarning, InputError
+from lee.geometry.generators import Action, Generator
+from lee.geometry.representations import Image, Representations, Trivial, of_output
+from lee.geometry.sampling import Sampler
+from lee.measure.pushing import Pushing
+
+
+def sampler_of(x: Tensor, kernel: str, boundary: str, align_corners: bool) -> Sampler:
+    """The sampler of inputs `x` (N, ...), with the field of view of images."""
+    sampler = Sampler(kernel, boundary, align_corners)
+    return sampler.for_image(*x.shape[-2:]) if x.ndim == 4 else sampler
+
+
+def _velocity(action: Callable[[Tensor, Tensor], Tensor], z: Tensor) -> Tensor:
+    """`d/dt|₀ action(z, t)`, same shape as `z`."""
+    load_formulas()
+    zero = torch.zeros((), dtype=z.dtype, device=z.device)
+    value, velocity = torch.func.jvp(lambda t: action(z.clone(), t), (zero,), (torch.ones_like(zero),))[:2]
+    if value.shape != z.shape:
+        raise InputError(
+            f"An action (x, t) -> x must keep the shape {tuple(z.shape)}; it returned {tuple(value.shape)}."
+        )
+    return velocity.detach()
+
+
+def infinitesimal_actions(generators: Sequence[Generator | Action], x: Tensor, sampler: Sampler) -> Tensor:
+    """`X_k·x` of K generators on a batch of inputs (N, ...): shape (K, N, ...)."""
+    named = [g for g in generators if isinstance(g, Generator)]
+    moved = iter(Image().infinitesimal(named, x, sampler)) if named else iter(())
+    return torch.stack([next(moved) if isinstance(g, Generator) else _velocity(g.function, x) for g in generators])
+
+
+def _actions_on_output(
+    generators: Sequence[Generator | Action], z: Tensor, x: Tensor, sampler: Sampler, given: Representations
+) -> Tensor | None:
+    """`X_k·f(x)`: shape (K, N, ...); None where every one is zero."""
+    named = [g for g in generators if isinstance(g, Generator)]
+    representation = of_output(z, x, given) if named else Trivial()
+    if isinstance(representation, Trivial) and all(not isinstance(g, Action) or g.output is None for g in generators):
+        return None
+    moved = iter(representation.infinitesimal(named, z, sampler)) if named else iter(())
+    parts = []
+    for generator in generators:
+        if isinstance(generator, Generator):
+            parts.append(next(moved))
+        else:
+            parts.append(torch.zeros_like(z) if generator.output is None else _velocity(generator.output, z))
+    return torch.stack(parts)
+
+
+@dataclass
+class Terms:
+    """The terms of Lie derivatives of one function, chunk by chunk.
+
+    Args:
+        pushing: The function, and how it is differentiated.
+        generators: K of them.
+        sampler: Kernel, boundary and pixel convention, with the images' field of view.
+        representations: How the output transforms, where given.
+    """
+
+    pushing: Pushing
+    generators: Sequence[Generator | Action]
+    sampler: Sampler
+    representations: Representations
+
+    def tangents(self, x: Tensor) -> Tensor:
+        """`X_k·x`: shape (K, N, ...)."""
+        return infinitesimal_actions(self.generators, x, self.sampler)
+
+    def start(self, x: Tensor) -> None:
+        """Check the user's actions, the function and its derivative on the first images; nothing the second time.
+
+        Raises:
+            VerificationError: If the derivative disagrees with the function's values.
+            InputError: If something can't be measured.
+        """
+        if self.pushing.way is None and self.pushing.verify:
+            for generator in self.generators:
+                if isinstance(generator, Action):
+                    _check_action(generator, x[:1])
+        self.pushing.start(x, self.tangents)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The output (N, ...) of one chunk, `J_f(x)·(X_k·x)` and `X_k·f(x)`, (K, N, ...) each; the last is None if zero."""
+        tangents = self.tangents(x)
+        value, lanes = self.pushing(x, tangents)
+        if not bool(lanes.any()) and bool(tangents.any()):
+            self._warn_if_constant(x)
+        return value, lanes, _actions_on_output(self.generators, value, x, self.sampler, self.representations)
+
+    def derivatives(self, x: Tensor) -> Tensor:
+        """`L_k f(x)` of one chunk: shape (K, N, ...)."""
+        _, lanes, moved = self(x)
+        return lanes if moved is None else lanes - moved
+
+    def _warn_if_constant(self, x: Tensor) -> None:
+        """Tell an exactly invariant model from one that ignores its input, by its derivative in a random direction."""
+        direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+        if not bool(self.pushing(x, direction[None])[1].any()):
+            warnings.warn(
+                "The model's output does not change in any direction around these inputs: it ignores them or is saturated. "
+                "The zero is no evidence of learned equivariance.",
+                ConstantOutputWarning,
+                stacklevel=5,
+            )
+
+
+def _check_action(generator: Action, x: Tensor) -> None:
+    """Refuse an action that is not the identity at 0, or whose derivative there is not that of its values.
+
+    Raises:
+        InputError: If it is no such action.
+    """
+
+    def at(t: float) -> Tensor:
+        return generator.function(x.clone(), torch.tensor(t, dtype=x.dtype, device=x.device)).clone()
+
+    with torch.no_grad():
+        still, velocity = at(0.0), _velocity(generator.function, x)
+        eps = torch.finfo(x.dtype).eps
+        if float((still - x).norm()) > 100 * eps**0.5 * float(x.norm()):
+            raise InputError(
+                f"The action {generator.name!r} does not leave the input as it is at t = 0, as exp(0·X) must; rewrite it so that "
+                "action(x, 0) is x."
+            )
+        slopes = [(at(h) - at(-h)) / (2 * h) for h in (1e-2, 1e-3)]
+    noise = float((slopes[0] - slopes[1]).norm()) + eps / 1e-3 * float(x.norm())
+    if float((slopes[1] - velocity).norm()) > 0.01 * float(slopes[1].norm()) + 3 * noise:
+        raise InputError(
+            f"The action {generator.name!r} changes with t as torch's derivative of it does not say: at t = 0 that has norm "
+            f"{float(velocity.norm()):.3g}, differences give {float(slopes[1].norm()):.3g}. Let it use t as a tensor (no int(t), "
+            "float(t) or detach)."
+        )

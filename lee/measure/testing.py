@@ -1,0 +1,88 @@
+r"""Assertions for tests: a function commutes with a finite transformation, within a tolerance.
+
+The Lie derivative measures how far a function is from equivariance under small motions. Where a network is built to
+commute with a transformation exactly, a test should say so, and say by how much it fails:
+
+.. math::
+    \delta(f, g) = \max |f(\rho_{in}(g)\, x) - \rho_{out}(g)\, f(x)| \,/\, \max |f(x)|.
+
+The idea of shipping such an assertion is e3nn's (M. Geiger & T. Smidt, e3nn: Euclidean Neural Networks, 2022).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lee.errors import InputError
+from lee.measure.function import untouched
+
+Map = Callable[[Tensor], Tensor]
+
+
+def equivariance_deviation(function: Map, x: Tensor, action: Map, output_action: Map | None = None) -> float:
+    """Return `max |f(g x) - g f(x)| / max |f(x)|` over a batch.
+
+    Args:
+        function: `f`: a module (run in eval mode and left as it was) or a function of one tensor.
+        x: inputs (N, ...).
+        action: how the transformation acts on inputs.
+        output_action: how it acts on outputs; None if it leaves them alone, which makes `f` invariant.
+
+    Raises:
+        InputError: an output that isn't finite, is zero everywhere or doesn't depend on the input, so that the figure
+            would mean nothing; or outputs of different shapes.
+    """
+    with untouched(function), torch.no_grad():
+        value, moved = function(x.clone()).clone(), function(action(x.clone()).clone()).clone()
+    wanted = value if output_action is None else output_action(value)
+    if moved.shape != wanted.shape:
+        raise InputError(
+            f"f(g x) has the shape {tuple(moved.shape)} and g f(x) the shape {tuple(wanted.shape)}; "
+            "check how the transformation acts on outputs."
+        )
+    scale = float(value.abs().max())
+    if not (torch.isfinite(value).all() and torch.isfinite(moved).all()):
+        raise InputError("The output contains NaN or infinity, so it can't be compared.")
+    if scale == 0 or (len(value) > 1 and bool((value == value[:1]).all())):
+        raise InputError(
+            "The output is the same for all inputs: that is equivariant for no good reason. Use other inputs."
+        )
+    return float((moved - wanted).abs().max()) / scale
+
+
+def assert_equivariant(
+    function: Map, x: Tensor, action: Map, output_action: Map | None = None, *, tolerance: float = 1e-5
+) -> float:
+    """Assert that `f(g x) = g f(x)` up to `tolerance` times the largest output; return the deviation.
+
+    Args:
+        function: As for :func:`equivariance_deviation`, and so are the next three.
+        x: inputs.
+        action: how the transformation acts on inputs.
+        output_action: how it acts on outputs; None for an invariant function.
+        tolerance: the largest deviation that passes.
+
+    Raises:
+        AssertionError: The deviation is larger; the message gives both figures.
+        InputError: As for :func:`equivariance_deviation`.
+
+    >>> blur = torch.nn.AvgPool2d(3, 1, 1)
+    >>> x = torch.rand(2, 1, 8, 8)
+    >>> turn = lambda z: z.rot90(1, (2, 3))
+    >>> assert_equivariant(blur, x, turn, turn) < 1e-6
+    True
+    """
+    deviation = equivariance_deviation(function, x, action, output_action)
+    if not deviation <= tolerance:
+        kind = "invariant" if output_action is None else "equivariant"
+        name = type(function).__name__ if isinstance(function, torch.nn.Module) else "The function"
+        raise AssertionError(
+            f"{name} is not {kind}: it deviates by {deviation:.2e} of its largest output; {tolerance:.0e} was allowed."
+        )
+    return deviation
+
+
+def assert_invariant(function: Map, x: Tensor, action: Map, *, tolerance: float = 1e-5) -> float:
+    """Assert that `f(g x) = f(x)`: :func:`assert_equivariant` with an output that stays as it is."""
+    return assert_equivariant(function, x, action, tolerance=tolerance)

@@ -1,0 +1,204 @@
+r"""A derivative checked against the function's own values.
+
+No list of rules is ever complete, and what a model stops (`detach`, `no_grad`), does outside torch or differentiates in its own
+way changes what every derivative of torch says, but never the function's values. So what was pushed through the model along a
+tangent `v` is compared with
+
+.. math:: \frac{f(x + h v) - f(x - h v)}{2 h}
+
+of the *plain* function, with none of our modes and rules: in double precision on converted modules where that works, else
+in the precision of the output, over a table of steps whose neighbours estimate the error (Ridders, *Accurate computation of
+F'(x) and F'(x) F''(x)*, Advances in Engineering Software, 1982).
+
+`x` is an image at a generic point, moved a little: at exact ties (max-pooling over flat, saturated areas, ReLU at zero) a
+derivative is a choice among several, and all of them are right.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lee.autodiff import LeavesTorchError, record_fallbacks
+from lee.autodiff.tensor import note_fallback
+from lee.errors import InputError, LeavesTorchWarning, LeeError, VerificationError, VerificationWarning
+from lee.measure.function import Function
+from lee.measure.judgement import DENSE, judged, steady
+from lee.measure.reference import Reference, combined, flat, weights_of
+from lee.memory import is_shortage
+from lee.statistics.verification import NAMES, Verification
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a function is differentiated.
+
+    Args:
+        mode: `"auto"`, `"forward"`, `"dual"` (forward with torch's dual numbers alone), `"reverse"` or `"differences"`.
+        step: For differences: how far an image is moved, relative to its norm; None for the dtype's own.
+        double: For differences: whether the modules are converted to double precision meanwhile.
+    """
+
+    mode: str
+    step: float | None = None
+    double: bool = False
+
+
+Push = Callable[[Tensor, Tensor, Way], Tensor | None]
+
+
+class _Trial:
+    """Ways of differentiating tried at one generic point, along one combination of the tangents."""
+
+    def __init__(self, function: Function, point: Tensor, value: Tensor, along: Tensor, push: Push) -> None:
+        self.function, self.point, self.value, self.along, self._push = function, point, value, along, push
+        self._weights: Tensor | None = None
+
+    def pushed(self, way: Way) -> Tensor:
+        """The combination of what is pushed along each tangent; zero for an output that does not depend on the image."""
+        lanes = self._push(self.point, self.along, way)
+        if lanes is None:
+            return torch.zeros_like(self.value)
+        if self._weights is None:  # the first lanes that there are
+            self._weights = weights_of(self.along, lanes)
+        return combined(lanes, self._weights)[0]
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The differences along the same combination."""
+        if self._weights is None:
+            self._weights = weights_of(self.along, None)
+        return Reference(self.function, self.point, combined(self.along, self._weights)[0], self.value)
+
+
+def verified(
+    function: Function, point: Tensor, value: Tensor, along: Tensor, push: Push, mode: str
+) -> tuple[Way, Verification]:
+    """The first way of differentiating in a mode that agrees with the function's values, and how well.
+
+    Args:
+        function: The function; see :func:`lee.measure.look`.
+        point: One image at a generic point, (1, ...), see :func:`lee.measure.generic`, or two that interact.
+        value: The function's value there.
+        along: K tangents there, (K, 1, ...).
+        push: From an image, tangents and a way to the pushed tangents, in any dtype; None for an output that does not depend
+            on the image.
+        mode: `"auto"`, `"unstacked"` (all but a stacked pass), or one of the modes of :class:`Way`.
+
+    Raises:
+        VerificationError: If no way agrees.
+        InputError: If no way can be taken at all.
+    """
+    trial = _Trial(function, point, value, along, push)
+    failures: list[tuple[str, float]] = []
+    errors: list[Exception] = []
+    left: LeavesTorchError | None = None
+    names: list[str] = []
+    for way in _ways(mode, trial):
+        if left is not None and way.mode != "differences":
+            continue  # no derivative can follow; differences are exact enough, and cheaper than backward passes
+        if way.mode == "differences":
+            found = steady(trial.reference)
+        else:
+            try:
+                with record_fallbacks() as without_rule:
+                    p = trial.pushed(way)
+            except Exception as error:  # this way can't be taken; what the model itself raises came up above
+                if is_shortage(error):
+                    raise
+                errors.append(error)
+                left = error if isinstance(error, LeavesTorchError) else left
+                continue
+            names += without_rule
+            if fell_back(without_rule):  # what was checked is what will be done
+                way = Way("dual")
+            found = judged(trial.reference, p, way.mode, lambda way=way: trial.pushed(replace(way, double=True)))  # type: ignore[misc]
+            if found is None:
+                failures.append((NAMES[way.mode], float(flat(p).norm())))
+        if found is not None:
+            break
+    else:
+        if not failures and errors:
+            raise _untaken(errors[0])
+        raise _failure(trial.reference, failures, names, mode)
+    _tell(names, errors, way)
+    if left is not None:
+        warnings.warn(f"{left} Central differences were taken.", LeavesTorchWarning, stacklevel=5)
+    if failures:
+        others = ", ".join(name for name, _ in failures)
+        note = f"{others} disagreed with the function's values"
+        found = replace(found, note=f"{found.note}; {note}" if found.note else note)
+    if not found.verified:
+        warnings.warn(f"The number is {found}.", VerificationWarning, stacklevel=5)
+    return way, found
+
+
+def _untaken(error: Exception) -> Exception:
+    """Why no way could be taken, in a sentence."""
+    if isinstance(error, LeeError):
+        return error
+    said = str(error).strip().splitlines()
+    reason = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+    found = InputError(
+        f"The model runs, but can't be differentiated in this mode ({reason}). Use mode='auto' or 'differences'."
+    )
+    found.__cause__ = error
+    return found
+
+
+def fell_back(names: Sequence[str]) -> bool:
+    """Whether a stacked pass gave up and the whole function was run on torch's dual numbers."""
+    return any(name.startswith("whole function (") for name in names)
+
+
+def _tell(names: Sequence[str], errors: Sequence[Exception], way: Way) -> None:
+    """Hand on which functions had no rule, and why another way was taken."""
+    for name in names:
+        note_fallback(name)
+    if errors and way.mode in ("reverse", "differences"):
+        note_fallback(
+            f"whole function by {'backward passes' if way.mode == 'reverse' else NAMES[way.mode]} ({errors[0]})"
+        )
+
+
+def _ways(mode: str, trial: _Trial) -> Iterator[Way]:
+    interacts = trial.function.interacts
+    if mode == "reverse" and interacts:
+        raise InputError(
+            "mode='reverse' needs an output that depends on its own image alone; the images of a batch interact here. Use "
+            "mode='forward'."
+        )
+    if mode in ("auto", "forward"):
+        yield Way("forward")
+    if mode in ("auto", "forward", "unstacked", "dual"):
+        yield Way("dual")
+    backward = mode == "reverse" or (mode in ("auto", "unstacked") and not interacts)
+    dense = trial.value[0].numel() > DENSE and mode != "reverse"  # one pass for each entry of the output
+    if backward and not dense:
+        yield Way("reverse")
+    if mode in ("auto", "unstacked", "differences"):
+        yield Way("differences", trial.reference.best[2], trial.reference.double)
+    if backward and dense:
+        yield Way("reverse")
+
+
+def _failure(
+    reference: Reference, failures: Sequence[tuple[str, float]], names: Sequence[str], mode: str
+) -> VerificationError:
+    slope, noise, _ = reference.best
+    tried = ", ".join(f"{size:.3g} by {name}" for name, size in failures)
+    unruled = list(dict.fromkeys(names))
+    ruled = f" Functions that were run without a rule: {'; '.join(unruled[:5])}." if unruled else ""
+    advice = (
+        "Use mode='auto' or mode='differences'"
+        if mode in ("forward", "reverse")
+        else "Measure in double precision (.double())"
+    )
+    return VerificationError(
+        f"The derivative of this model could not be verified. Along a random combination of the motions its norm is {tried}, but "
+        f"central differences of the function's own values give {float(slope.norm()):.3g} ± {noise:.2g}.{ruled} {advice}, or pass "
+        "verify=False to see the number all the same."
+    )

@@ -1,0 +1,143 @@
+r"""How far one set of images lies from another, as a network sees them: the Fréchet distance between its features.
+
+Two sets become two Gaussians, with the means and covariances of their features, at the squared distance
+
+.. math::
+    d^2 = \lVert \mu_1 - \mu_2 \rVert^2 + \operatorname{tr} \Sigma_1 + \operatorname{tr} \Sigma_2
+          - 2 \operatorname{tr} \bigl(\Sigma_1^{1/2} \Sigma_2 \Sigma_1^{1/2}\bigr)^{1/2}.
+
+Sources: D. C. Dowson & B. V. Landau, *The Fréchet distance between multivariate normal distributions*, Journal of
+Multivariate Analysis 12, 1982; as a distance between sets of images M. Heusel et al., *GANs trained by a two time-scale
+update rule converge to a local Nash equilibrium*, NeurIPS 2017 (their features are those of another network, so the
+numbers here are comparable with one another only). Few images make any two sets look further apart, by an amount in
+proportion to 1/n: M. J. Chong & D. Forsyth, *Effectively unbiased FID and Inception Score*, CVPR 2020.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lee.errors import InputError
+from lee.measure.checks import check_input, plain
+from lee.measure.function import untouched
+
+
+class Gaussian(NamedTuple):
+    """Mean and covariance of a set of features.
+
+    Args:
+        mean: (D,), float64.
+        covariance: (D, D), float64, symmetric and positive semi-definite.
+        n: How many images they were estimated from; 0 if they are known.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    n: int = 0
+
+    @classmethod
+    def of(cls, features: Tensor) -> "Gaussian":
+        """The Gaussian with the mean and the (unbiased) covariance of features (N, D).
+
+        Raises:
+            InputError: If there are fewer than two rows, or a number is not finite.
+        """
+        if features.ndim != 2 or len(features) < 2 or not bool(torch.isfinite(features).all()):
+            raise InputError(
+                f"Expected finite features (N, D) of two images or more; got shape {tuple(features.shape)}."
+            )
+        values = features.double()
+        return cls(values.mean(0), torch.atleast_2d(torch.cov(values.T)), len(values))
+
+
+class Distance(NamedTuple):
+    """A squared Fréchet distance between two sets of equally many images.
+
+    Args:
+        value: Between the Gaussians of all `n` images; too large by an amount in proportion to 1/n.
+        limit: Extrapolated to infinitely many images; noisier, and around zero, of either sign, for equal distributions.
+        n: Number of images in each set.
+    """
+
+    value: float
+    limit: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g}, extrapolated {self.limit:.4g} (n = {self.n} each)"
+
+
+def features(model: nn.Module, images: Tensor, *, batch: int = 64) -> Tensor:
+    """Features before a network's last layer, (N, D), float64.
+
+    Args:
+        model: A model of `lee.models.load`, or one of timm: with `forward_features` and `forward_head`, itself or in `.net`.
+        images: (N, C, H, W) in [0, 1].
+        batch: Images per forward pass.
+
+    Raises:
+        InputError: If the model has no such methods, or the images can't be measured.
+    """
+    inner = plain(model)
+    net: Any = getattr(inner, "net", inner)
+    if not (hasattr(net, "forward_features") and hasattr(net, "forward_head")):
+        raise InputError(
+            f"{type(net).__name__} has no forward_features and forward_head, as timm's models have. "
+            "Pass the features themselves to frechet_distance."
+        )
+    check_input(net, images, image=True)
+    prepare = getattr(inner, "normalize", nn.Identity())
+    with untouched(inner), torch.no_grad():
+        parts = [
+            net.forward_head(net.forward_features(prepare(x)), pre_logits=True).clone()
+            for x in images.clone().split(batch)
+        ]
+    return torch.cat(parts).flatten(1).double().cpu()
+
+
+def between_gaussians(first: Gaussian, second: Gaussian) -> float:
+    r"""The squared Fréchet distance of two Gaussians, not negative.
+
+    The last trace is the sum of the singular values of :math:`\Sigma_1^{1/2} \Sigma_2^{1/2}`, which stays accurate where
+    a covariance is singular, as with fewer images than features.
+
+    Raises:
+        InputError: If they have another number of dimensions.
+    """
+    if first.mean.shape != second.mean.shape:
+        raise InputError(
+            f"The features must have one length; got {len(first.mean)} and {len(second.mean)}. Use one network for both."
+        )
+    traces = first.covariance.trace() + second.covariance.trace()
+    common = torch.linalg.svdvals(_root(first.covariance) @ _root(second.covariance)).sum()
+    return max(0.0, float((first.mean - second.mean).square().sum() + traces - 2 * common))
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """The positive semi-definite square root; eigenvalues within rounding of zero are zero."""
+    values, vectors = torch.linalg.eigh(covariance)
+    rounding = len(values) * torch.finfo(values.dtype).eps * values.abs().max()
+    return (vectors * values.where(values > rounding, 0).sqrt()) @ vectors.T
+
+
+def frechet_distance(first: Tensor, second: Tensor) -> Distance:
+    r"""The squared Fréchet distance between two sets of features, and its limit for infinitely many images.
+
+    With :math:`d^2(n) \approx d^2 + a / n`, twice the distance from `n` images less the mean of that from their first
+    and that from their second halves is free of `a`.
+
+    Args:
+        first: (N, D) features of one set, N of 4 or more.
+        second: (N, D) features of another, equally many: the bias depends on their number.
+
+    Raises:
+        InputError: If the sets differ in size, are too small, or have features of another length.
+    """
+    n = len(first)
+    if len(second) != n or n < 4:
+        raise InputError(f"Fréchet distances need equally many images, 4 or more; got {n} and {len(second)}.")
+    whole = between_gaussians(Gaussian.of(first), Gaussian.of(second))
+    pairs = zip(first.split(n // 2)[:2], second.split(n // 2)[:2], strict=True)
+    halves = [between_gaussians(Gaussian.of(a), Gaussian.of(b)) for a, b in pairs]
+    return Distance(whole, 2 * whole - sum(halves) / 2, n)

@@ -1,0 +1,65 @@
+"""Which class each output of a classifier stands for, and where the classes of a data set are among them.
+
+ImageNet's classes go by their synsets, such as `n01440764`: the names of its folders. Both the list and its order are timm's.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from lee.datasets.local_data import CIFAR10_CLASSES
+from lee.models.recipes import load_spec
+
+#: Class names of the data sets that the zoo's recipes name.
+TRAINED_ON = {"cifar10": CIFAR10_CLASSES, **dict.fromkeys(("mnist", "rotmnist"), tuple("0123456789"))}
+
+
+@cache
+def imagenet(subset: str = "imagenet-1k") -> tuple[str, ...]:
+    """The synsets of ImageNet in the order of a classifier's outputs.
+
+    Args:
+        subset: timm's name of it, such as `imagenet-1k`, `imagenet-12k` or `imagenet-22k`.
+
+    >>> len(imagenet()), imagenet()[:2]
+    (1000, ('n01440764', 'n01443537'))
+    """
+    from timm.data.imagenet_info import ImageNetInfo
+
+    return tuple(ImageNetInfo(subset).label_names())
+
+
+def of_model(name: str, net: nn.Module) -> tuple[str, ...]:
+    """The class of each output of a model; empty where nobody says.
+
+    Args:
+        name: as for `lee.models.load`. The zoo's models know the classes of their recipe's data set, timm's those of
+            their configuration or of ImageNet; a network of one's own says so by an attribute `class_names`.
+        net: the network itself, without the normalisation around it.
+    """
+    if name.startswith("zoo/"):
+        return TRAINED_ON.get(load_spec(name).recipe.dataset, ())
+    given = getattr(net, "class_names", None)
+    if given is not None or ":" in name:
+        return tuple(map(str, given or ()))
+    from timm.data.imagenet_info import infer_imagenet_subset
+
+    config = getattr(net, "pretrained_cfg", None) or {}
+    subset = infer_imagenet_subset(net)
+    return tuple(config.get("label_names") or ()) or (imagenet(subset) if subset else ())
+
+
+def places(names: Sequence[str], known: Sequence[str]) -> Tensor | None:
+    """The position of each name among the known ones, int64; None unless all are there, each once.
+
+    >>> places(["cat", "dog"], ["dog", "frog", "cat"])
+    tensor([2, 0])
+    >>> places(["cat", "unicorn"], ["dog", "frog", "cat"]) is None
+    True
+    """
+    among = {name: place for place, name in enumerate(known)}
+    if not names or len(among) != len(known) or not all(name in among for name in names):
+        return None
+    return torch.tensor([among[name] for name in names])

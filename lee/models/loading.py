@@ -1,0 +1,260 @@
+"""Models by name, ready to measure: images in [0, 1] go in, logits come out, in eval mode."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lee.errors import InputError, nearest
+from lee.models.cards import check_weights, read_card
+from lee.models.pretrained import create as pretrained_model
+from lee.models.recipes import ZooSpec, load_spec, load_specs
+
+_ZOO = "zoo/"
+
+
+class Normalize(nn.Module):
+    """Per-channel affine map x -> (x - mean) / std on images (N, C, H, W)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (x - mean) / std, of the shape of `x`."""
+        return (x - self.mean) / self.std
+
+
+class Normalized(nn.Module):
+    """A network that takes images in [0, 1]: `net(normalize(x))`.
+
+    With the normalisation inside, brightness, contrast and saturation act on the image people see.
+
+    Attributes:
+        normalize: the affine map; the identity when `mean` is None.
+        net: the bare network.
+        input_size: (C, H, W) of the images it was made for, or None if that is not known.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        input_size: tuple[int, int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalize = nn.Identity() if mean is None or std is None else Normalize(mean, std)
+        self.net = net
+        self.input_size = input_size
+
+    def forward(self, x: Tensor) -> Any:
+        """Return the network's output for images (N, C, H, W) in [0, 1]."""
+        return self.net(self.normalize(x))
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the zoo's models. timm's names are in `timm.list_models()`."""
+    return tuple(f"{_ZOO}{name}" for name in load_specs())
+
+
+def card(name: str) -> dict[str, Any]:
+    """Return what a zoo model's card says: architecture, recipe, accuracy, digest and more.
+
+    Raises:
+        InputError: an unknown name, or no card yet.
+    """
+    return read_card(name)
+
+
+def input_size(model: nn.Module) -> int | None:
+    """Return the side in pixels of the images a loaded model was made for, None if that is not known."""
+    size = getattr(model, "input_size", None)
+    return None if size is None else int(size[-1])
+
+
+def load(
+    name: str,
+    *,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    trained: bool = True,
+    **kwargs: Any,
+) -> Normalized:
+    """Load a model that takes images in [0, 1], in eval mode.
+
+    Args:
+        name: `zoo/NAME`, a name timm knows, or `package.module:factory` with a callable that returns a
+            module.
+        pretrained: use timm's own weights (see :mod:`lee.models.pretrained`); only for its names.
+        weights: a local file of weights for the bare network: safetensors, or a `.pth` state dict.
+        device: where the model is put.
+        seed: of the initial weights when none are loaded; the caller's random state stays as it is.
+        trained: False gives a zoo model's initial weights, drawn from its recipe's seed.
+        **kwargs: passed to timm or to the factory; a factory may be given `mean` and `std` as well.
+
+    Returns:
+        `Normalized(net, mean, std)` with timm's or the zoo's normalisation (none for a factory).
+
+    Raises:
+        InputError: an unknown name (the nearest is suggested), weights that are missing, damaged or
+            don't fit, or options that contradict each other.
+    """
+    if pretrained and (weights is not None or name.startswith(_ZOO) or ":" in name):
+        raise InputError("pretrained=True is for timm's names and excludes weights=FILE.")
+    if name.startswith(_ZOO):
+        model = _load_zoo(name, weights, trained, kwargs)
+    elif ":" in name:
+        model = _load_factory(name, seed, kwargs)
+    else:
+        model = _load_timm(name, pretrained, seed, kwargs)
+    if weights is not None:
+        load_weights(model.net, Path(weights))
+    return _on_device(model, device).eval()
+
+
+def build(spec: ZooSpec) -> Normalized:
+    """Return a zoo architecture with the untrained weights of its recipe's seed.
+
+    The caller's random state is left as it was.
+    """
+    net = _seeded(spec.recipe.seed, resolve(spec.factory), spec.arguments, spec.factory)
+    return Normalized(net, spec.mean, spec.std, spec.input_size)
+
+
+def resolve(path: str) -> Callable[..., Any]:
+    """Import the callable that `package.module:name` names.
+
+    Raises:
+        InputError: it can't be imported, or is not callable.
+    """
+    module, _, attribute = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"The factory {path!r} can't be imported: {error}.") from error
+    if not callable(found):
+        raise InputError(f"{path!r} is not callable. Write package.module:factory.")
+    return found
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Load a local file into a bare network, in the network's own dtype; nothing is unpickled.
+
+    Args:
+        net: the module; left unchanged when the file doesn't fit.
+        path: `.safetensors`, or a `.pth`/`.pt` file with a state dict (itself or under `state_dict`
+            or `model`).
+
+    Raises:
+        InputError: the file is missing, damaged, holds more than tensors, or doesn't fit.
+    """
+    state = _read_state(path)
+    expected = net.state_dict()
+    problems = [
+        *(f"lacks {key}" for key in expected if key not in state),
+        *(f"has {key}, which the model lacks" for key in state if key not in expected),
+        *(
+            f"has {key} of shape {tuple(state[key].shape)}, not {tuple(value.shape)}"
+            for key, value in expected.items()
+            if key in state and state[key].shape != value.shape
+        ),
+    ]
+    if problems:
+        more = f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else ""
+        raise InputError(f"{path} doesn't fit the model: it {problems[0]}{more}. Check name and arguments.")
+    net.load_state_dict(state)
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a file of weights."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise InputError(f"There is no weight file {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, weights_only=True, map_location="cpu")
+    except SafetensorError as error:
+        raise InputError(f"The weight file {path} is damaged or is not safetensors: {error}.") from error
+    except Exception as error:  # torch.load raises many unrelated types on a damaged or unsafe file
+        raise InputError(f"The weight file {path} is damaged, or holds more than tensors.") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(f"The weight file {path} holds no state dict, a mapping from names to tensors.")
+    return content
+
+
+def _load_zoo(name: str, weights: str | Path | None, trained: bool, kwargs: dict[str, Any]) -> Normalized:
+    """Build a zoo model; load its committed weights unless told otherwise."""
+    if kwargs:
+        raise InputError(f"{name} takes no further arguments, but {', '.join(kwargs)} was given.")
+    spec = load_spec(name)
+    path = check_weights(name) if trained and weights is None else None
+    model = build(spec)
+    if path is not None:
+        load_weights(model.net, path)
+    return model
+
+
+def _load_timm(name: str, pretrained: bool, seed: int, kwargs: dict[str, Any]) -> Normalized:
+    """Build a timm model with the normalisation of its pretrained configuration."""
+    import timm
+
+    if not timm.is_model(name):
+        known = [*names(), *timm.list_models()]
+        hint = nearest(name, known)
+        if "Did you mean" not in hint:  # the list of all of timm's names would not help
+            hint = f" Known: {', '.join(names())}, timm's names, package.module:factory."
+        raise InputError(f"There is no model {name!r}.{hint}")
+    factory = pretrained_model if pretrained else timm.create_model
+    net = _seeded(seed, factory, kwargs, name, name)
+    config = net.pretrained_cfg
+    side = kwargs.get("img_size")
+    size = config.get("input_size") if side is None else (kwargs.get("in_chans", 3), side, side)
+    return Normalized(net, config["mean"], config["std"], size)
+
+
+def _load_factory(name: str, seed: int, kwargs: dict[str, Any]) -> Normalized:
+    """Call `package.module:factory`; `mean` and `std` normalise its input unless it takes them itself."""
+    factory = resolve(name)
+    taken = inspect.signature(factory).parameters
+    mean, std = (None if key in taken else kwargs.pop(key, None) for key in ("mean", "std"))
+    if (mean is None) != (std is None):
+        raise InputError(f"{name}: give both mean and std, or neither.")
+    net = _seeded(seed, factory, kwargs, name)
+    if not isinstance(net, nn.Module):
+        raise InputError(f"{name} returned a {type(net).__name__}, not a torch.nn.Module.")
+    return Normalized(net, mean, std)
+
+
+def _seeded(seed: int, factory: Callable[..., Any], kwargs: dict[str, Any], name: str, *args: Any) -> Any:
+    """Call a factory under `seed`, with the global random state restored afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return factory(*args, **kwargs)
+        except TypeError as error:
+            raise InputError(f"{name} can't be built with {kwargs}: {error}.") from error
+
+
+def _on_device(model: Normalized, device: str | torch.device) -> Normalized:
+    """Move a model, with a clear error when there is no such device."""
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"The device {str(device)!r} can't be used: {str(error).splitlines()[0]}") from error

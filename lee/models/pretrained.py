@@ -1,0 +1,144 @@
+"""timm's models with their pretrained weights: from a folder of one's own, from timm's cache, or from the network.
+
+The environment variable `LEE_WEIGHTS` names a folder in timm's layout, `NAME/config.json` and `NAME/model.safetensors`, as
+`timm.models.save_for_hf` and the hub's repositories have it; `NAME/` may do without a configuration. What isn't there comes
+from timm's own cache or the network; `HF_HUB_OFFLINE=1` forbids the network, and `HF_HOME` says where the cache is.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lee.errors import InputError
+
+#: The environment variable that names the folder of weights.
+WEIGHTS_VARIABLE = "LEE_WEIGHTS"
+_DAMAGED = ("SafetensorError", "UnpicklingError", "EOFError", "PytorchStreamReader", "zip archive", "Consistency check")
+
+
+def create(name: str, **kwargs: Any) -> nn.Module:
+    """A timm model with its pretrained weights.
+
+    Args:
+        name: as timm knows it, such as `resnet50.a1_in1k`; without the part after the dot timm's default is meant.
+        **kwargs: passed to timm.
+
+    Raises:
+        InputError: the weights are neither in the folder nor in the cache nor to be had from the network, or they are
+            damaged; the cache is the user's, so nothing in it is touched, but the file is named.
+    """
+    import timm
+
+    folder = find(name)
+    if folder is not None:
+        return _from_folder(name, folder, kwargs)
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=True, **kwargs)
+    except TypeError:  # about the arguments
+        raise
+    except Exception as error:  # of the hub, its transport, the disk, or the readers of the file
+        raise InputError(f"timm's weights for {name} can't be had: {_reason(name, error)}.") from error
+    return model
+
+
+def full_name(name: str) -> str:
+    """A timm model's name with the tag of its weights; unchanged if there are none.
+
+    >>> full_name("test_vit")
+    'test_vit.r160_in1k'
+    """
+    import timm
+
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # no such tag, as timm itself will say
+        return name
+    return f"{name.partition('.')[0]}.{config.tag}" if config is not None and config.tag else name
+
+
+def find(name: str) -> Path | None:
+    """The folder of a model's weights below `LEE_WEIGHTS`; None if it isn't there, or the variable is not set.
+
+    Raises:
+        InputError: the variable names something that is no folder.
+    """
+    value = os.environ.get(WEIGHTS_VARIABLE)
+    if not value:
+        return None
+    root = Path(value).expanduser()
+    if not root.is_dir():
+        raise InputError(f"{WEIGHTS_VARIABLE} names {value!r}, which is not a folder.")
+    return next((root / one for one in dict.fromkeys((full_name(name), name)) if (root / one).is_dir()), None)
+
+
+def _from_folder(name: str, folder: Path, kwargs: dict[str, Any]) -> nn.Module:
+    """Load a folder's weights, into the architecture of that name and no other."""
+    import timm
+
+    try:
+        if (folder / "config.json").is_file():
+            _check_architecture(name, folder)
+            model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True, **kwargs)
+        else:
+            overlay = {"file": str(_only_file(folder)), "custom_load": False}
+            model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
+    except (InputError, TypeError):
+        raise
+    except Exception as error:  # of the readers of the file
+        said = " ".join(str(error).split())[:300]
+        raise InputError(f"The weights in {folder} don't fit {name} or are damaged: {said}") from error
+    return model
+
+
+def _check_architecture(name: str, folder: Path) -> None:
+    given = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architecture")
+    if given != name.partition(".")[0]:
+        raise InputError(f"{folder} holds weights of {given!r}, not of {name}. Rename the folder.")
+
+
+def _only_file(folder: Path) -> Path:
+    """The file of weights in a folder without a configuration."""
+    found = [path for ending in ("safetensors", "bin", "pth") for path in sorted(folder.glob(f"*.{ending}"))]
+    if not found:
+        raise InputError(f"There are no weights in {folder}: put a model.safetensors there.")
+    return found[0]
+
+
+def _reason(name: str, error: Exception) -> str:
+    """Why weights can't be had, in a sentence without its full stop."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    said = " ".join(str(error).split()).rstrip(".")[:300] or type(error).__name__
+    if isinstance(error, LocalEntryNotFoundError):
+        missing = "they are not in timm's cache, and HF_HUB_OFFLINE forbids to fetch them"
+        if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("", "0", "FALSE", "OFF", "NO"):
+            missing = "they are not in timm's cache, and the hub can't be reached"
+        return f"{missing}; a folder named by {WEIGHTS_VARIABLE} may hold them, as {full_name(name)}/model.safetensors"
+    if any(sign in f"{type(error).__name__} {error}" for sign in _DAMAGED):
+        remove = "".join(f"remove {path.resolve()} and " for path in _cached(name))
+        return f"what was fetched is damaged; {remove}try again ({said})"
+    return said
+
+
+def _cached(name: str) -> Iterator[Path]:
+    """The files of a model's weights in the caches of the hub and of torch."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        return
+    repository, _, revision = (config.hf_hub_id or "").partition("@")
+    for file in ("model.safetensors", "pytorch_model.bin", config.hf_hub_filename):
+        found = try_to_load_from_cache(repository, file, revision=revision or None) if repository and file else None
+        if isinstance(found, str):
+            yield Path(found)
+    if isinstance(config.url, str) and config.url:
+        kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url).name
+        if kept.is_file():
+            yield kept

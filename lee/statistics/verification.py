@@ -1,0 +1,49 @@
+"""What the check of a number has shown."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+NAMES = {
+    "forward": "forward mode", "dual": "torch's dual numbers", "reverse": "backward passes", "differences": "central differences",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a check has shown.
+
+    Args:
+        mode: How the number was computed, as in :class:`Way`.
+        deviation: `‖p - d‖` relative to the larger of both, `p` the pushed tangent and `d` the differences.
+        noise: Error of the differences, relative to them, as far as it was estimated.
+        precision: Dtype in which the differences were taken.
+        verified: Whether they agree as well as they can.
+        note: What else there is to know.
+    """
+
+    mode: str
+    deviation: float
+    noise: float
+    precision: str
+    verified: bool
+    note: str = ""
+
+    def __str__(self) -> str:
+        way = NAMES.get(self.mode, self.mode)
+        if self.verified and self.mode == "differences":
+            text = f"verified: {way} of the function in {self.precision}, steady to {self.noise:.1g}"
+        elif self.verified:
+            text = f"verified: {way} and differences of the function in {self.precision} agree to {self.deviation:.1g}"
+        else:
+            text = f"not verified: {way} and differences of the function in {self.precision} are {self.deviation:.1g} apart"
+        return f"{text}; {self.note}" if self.note else text
+
+    def row(self) -> dict[str, Any]:
+        """As flat columns for tables and JSON."""
+        return {
+            "verified": self.verified,
+            "verified_mode": self.mode,
+            "verified_deviation": self.deviation if math.isfinite(self.deviation) else None,
+            "verified_precision": self.precision,
+        }

@@ -1,0 +1,184 @@
+"""Models of a table compared in pairs: ratios of errors with intervals over images and over seeds, and what follows.
+
+A *recipe* may have several trainings, which differ in their seeds only. A comparison of two recipes is read in two ways: the
+interval over images says whether *these* networks differ, the one over seeds whether training them again would find it too.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from lee.errors import InputError, nearest
+from lee.models.recipes import load_specs
+from lee.statistics import Spread, holm, paired_ratio, seed_spread
+
+Pairs = Sequence[Sequence[str]]
+
+COLUMNS = (
+    "study", "first", "second", "first_trainings", "second_trainings", "n", "ratio", "low", "high", "p", "seed_low", "seed_high",
+    "seed_p",
+)  # fmt: skip
+
+
+def recipes_of(models: Sequence[str]) -> dict[str, str]:
+    """The recipe of every model, called by the first model that has it.
+
+    Models of the zoo share a recipe if their entries differ in name, title and seed only; any other model has its own.
+
+    Args:
+        models: Names, those of the zoo with `zoo/`.
+
+    Examples:
+        >>> recipes_of(["zoo/vit-s", "resnet18"])
+        {'zoo/vit-s': 'zoo/vit-s', 'resnet18': 'resnet18'}
+    """
+    specs = load_specs()
+    first: dict[str, str] = {}
+    found = {}
+    for name in models:
+        spec = specs.get(name.removeprefix("zoo/")) if name.startswith("zoo/") else None
+        same = name if spec is None else repr(replace(spec, name="", title="", recipe=replace(spec.recipe, seed=0)))
+        found[name] = first.setdefault(same, name)
+    return found
+
+
+def spread_of(per_image: pd.DataFrame, recipes: Mapping[str, str] | None = None, level: float = 0.95) -> Spread | None:
+    """Spread between seeds and between recipes of the logarithm of the mean error; None where no recipe was repeated.
+
+    Args:
+        per_image: A row for each image, a column for each model.
+        recipes: Model → recipe; that of :func:`recipes_of` by default.
+        level: Coverage of the intervals.
+    """
+    recipes = recipes_of(list(per_image.columns)) if recipes is None else recipes
+    groups = [recipes[name] for name in per_image.columns]
+    if len(set(groups)) < 2 or len(set(groups)) == len(groups):
+        return None
+    return seed_spread(np.log(per_image.mean().to_numpy()), groups, level)
+
+
+def compare(
+    per_image: pd.DataFrame,
+    studies: Mapping[str, Pairs],
+    *,
+    spread: Spread | None = None,
+    recipes: Mapping[str, str] | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Ratio of the mean errors of two recipes, for many pairs that are read together.
+
+    Args:
+        per_image: A row for each image, a column for each model, such as `Results.per_image` gives.
+        studies: Pairs `(first, second)` of models under the name of the question that they answer. Other trainings of the same
+            recipes are found and join in.
+        spread: Spread between seeds of the logarithms, from :func:`spread_of`; without it the columns on seeds are NaN.
+        recipes: Model → recipe; that of :func:`recipes_of` by default.
+        level: Coverage of the intervals.
+        resamples: Resamples of the bootstrap over images.
+        seed: Seed of the resamples.
+
+    Returns:
+        A row for each pair whose models are in the table: `study`, `first`, `second`, numbers of trainings `first_trainings` and
+        `second_trainings`, `n` images, `ratio`, its bootstrap interval over images `low` and `high` with `p` and, over all rows,
+        Holm's `p_holm`; the same with the spread between seeds: `seed_low`, `seed_high`, `seed_p`, `seed_p_holm`. The attribute
+        `frame.attrs["missing"]` lists the pairs that are left out, and the model that each lacks.
+
+    Raises:
+        InputError: If a pair isn't two names.
+    """
+    recipes = recipes_of(list(per_image.columns)) if recipes is None else recipes
+    rows, missing = [], []
+    for study, pairs in studies.items():
+        for pair in pairs:
+            if isinstance(pair, str) or len(pair) != 2:
+                raise InputError(f"Study {study!r} needs pairs of two models each, not {pair!r}.")
+            lacking = [name for name in pair if name not in per_image.columns]
+            if lacking:
+                missing.append({"study": study, "first": pair[0], "second": pair[1], "lacking": ", ".join(lacking)})
+                continue
+            found = _row(per_image, pair, spread, recipes, level, resamples, seed)
+            rows.append({"study": study, "first": pair[0], "second": pair[1], **found})
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    frame["p_holm"] = holm(frame["p"])
+    frame["seed_p_holm"] = holm(frame["seed_p"]) if spread is not None else math.nan
+    frame.attrs["missing"] = missing
+    return frame
+
+
+def _row(
+    per_image: pd.DataFrame,
+    pair: Sequence[str],
+    spread: Spread | None,
+    recipes: Mapping[str, str],
+    level: float,
+    resamples: int,
+    seed: int,
+) -> dict[str, float]:
+    sides = [per_image[[m for m in per_image.columns if recipes[m] == recipes[name]]].to_numpy().T for name in pair]
+    found = paired_ratio(sides[0], sides[1], level, resamples=resamples, seed=seed)
+    many = (len(sides[0]), len(sides[1]))
+    row = {"first_trainings": many[0], "second_trainings": many[1], "n": found.n, "ratio": found.value}
+    row |= {"low": found.low, "high": found.high, "p": found.p}
+    if spread is None:
+        return row | dict.fromkeys(("seed_low", "seed_high", "seed_p"), math.nan)
+    half = spread.reach(level, many, found.stderr)
+    log = math.log(found.value)
+    ends = {"seed_low": math.exp(log - half), "seed_high": math.exp(log + half)}
+    return row | ends | {"seed_p": spread.p(log, many, found.stderr)}
+
+
+def verdict(frame: pd.DataFrame, study: str | None = None, alpha: float = 0.05) -> str:
+    """What the pairs say about the statement that the first of each has the smaller error, seeds included.
+
+    A pair *supports* it if the ratio is below 1 and `seed_p_holm` below `alpha`, and *opposes* it if the ratio is above 1
+    likewise. All pairs support it: "reproduced". Some do, or some were not in the table: "partly". None does, and one opposes it:
+    "contradicted". Otherwise, or with nothing measured: "not at this scale".
+
+    Args:
+        frame: Rows of :func:`compare`; Holm's correction over all of them has been made there.
+        study: Take the rows of this study only.
+        alpha: Probability of any false alarm among all rows of :func:`compare`.
+
+    Raises:
+        InputError: If `alpha` is not between 0 and 1, or the frame lacks a column.
+    """
+    for column in ("study", "ratio", "seed_p_holm"):
+        if column not in frame.columns:
+            raise InputError(f"A verdict needs the column {column!r}.{nearest(column, map(str, frame.columns))}")
+    if not 0 < alpha < 1:
+        raise InputError(f"`alpha` must be between 0 and 1, not {alpha!r}.")
+    rows = frame if study is None else frame[frame["study"] == study]
+    sure = rows["seed_p_holm"] < alpha
+    supports, opposes = int((sure & (rows["ratio"] < 1)).sum()), int((sure & (rows["ratio"] > 1)).sum())
+    if supports:
+        return "reproduced" if supports == len(rows) + len(_missing(frame, study)) else "partly"
+    return "contradicted" if opposes else "not at this scale"
+
+
+def words(frame: pd.DataFrame, study: str | None = None) -> str:
+    """The ratios of a study in a sentence's form, with their intervals over seeds, or over images where seeds are unknown.
+
+    Args:
+        frame: Rows of :func:`compare`.
+        study: Take the rows of this study only.
+    """
+    rows = frame if study is None else frame[frame["study"] == study]
+    told = []
+    for row in rows.to_dict("records"):
+        low, high = (row["seed_low"], row["seed_high"]) if row["seed_low"] > 0 else (row["low"], row["high"])
+        names = " / ".join(str(row[side]).removeprefix("zoo/") for side in ("first", "second"))
+        told.append(f"{names} {row['ratio']:.2f} [{low:.2f}, {high:.2f}]")
+    lacking = {name.removeprefix("zoo/") for pair in _missing(frame, study) for name in pair["lacking"].split(", ")}
+    if lacking:
+        told.append("not in the table: " + ", ".join(sorted(lacking)))
+    return "; ".join(told) or "no pair"
+
+
+def _missing(frame: pd.DataFrame, study: str | None) -> list[dict[str, str]]:
+    """The pairs of a study, or of all, that :func:`compare` has left out."""
+    return [pair for pair in frame.attrs.get("missing", []) if study is None or pair["study"] == study]

@@ -1,0 +1,187 @@
+"""Sets of images that depart from a training set: how far they lie, and what becomes of a local equivariance error there.
+
+A table of a sweep whose measurements are sets of images, read: ratios between sets, by several yardsticks.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lee.errors import InputError, nearest
+from lee.geometry.generators import AnyGenerator
+from lee.metrics.yardsticks import TRANSLATION
+from lee.statistics import SetRatio, holm, set_ratio
+from lee.sweep.results import Results
+
+#: What an error can be held against, and what it is called in charts.
+NAMES = {
+    "probabilities": "probabilities (the paper's)",
+    "logits": "scores",
+    "flatness": "probabilities / scores",
+    "size": "scores / their size",
+    "speed": "scores / the image's speed",
+    "foreign": "scores / foreign changes",
+}
+Table = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Departures:
+    """A table of a sweep over sets of images.
+
+    Args:
+        sweep: results with the outputs `probabilities` and `logits`, these with the measures `yardsticks` and `distance`; each
+            measurement is a set of images.
+        generators: whose squared errors are added; the yardsticks `speed` and `foreign` are known for translation only.
+        reference: the model in whose features distances are taken.
+
+    Raises:
+        InputError: every model failed on some set, or there is no such reference.
+    """
+
+    sweep: Results = field(repr=False)
+    generators: Sequence[AnyGenerator] = TRANSLATION
+    reference: str = "zoo/resnet-s"
+    _read: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise InputError(
+                "Every model of the sweep failed on some set. Measure them again with `lee sweep --retry`."
+            )
+
+    @cached_property
+    def sets(self) -> tuple[str, ...]:
+        """Names of the sets, sorted."""
+        return tuple(sorted(set(self.sweep.tasks["measurement"])))
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that failed nowhere, sorted."""
+        return tuple(sorted(set(self.sweep.models) - set(self.sweep.errors["model"])))
+
+    def distances(self) -> pd.DataFrame:
+        """Squared Fréchet distances from the training set: `distance` and `limit`, indexed by the set."""
+        rows = self.sweep.select(model=self.reference).figures("distance")
+        return rows.set_index("measurement")[["distance", "limit"]]
+
+    def speed(self, name: str) -> float:
+        """Mean squared speed of the images of a set under translation."""
+        return float(self._column(name, "speed").iloc[:, 0].mean())
+
+    def ratio(
+        self, name: str, base: str, yardstick: str = "probabilities", *, models: Iterable[str] | None = None,
+        same_images: bool = False,
+    ) -> SetRatio:  # fmt: skip
+        """How many times larger the error, by a yardstick, is on one set than on another.
+
+        Args:
+            name: a set.
+            base: another set.
+            yardstick: one of :data:`NAMES`.
+            models: over which the geometric mean is taken; all by default.
+            same_images: the images of one set are made from those of the other, which may have more.
+
+        Raises:
+            InputError: an unknown set, yardstick or model.
+        """
+        chosen = self._chosen(models)
+        (a, below_a), (b, below_b) = (self._numbers(part, yardstick, chosen) for part in (name, base))
+        if same_images:
+            n = min(a.shape[1], b.shape[1])
+            a, b = a[:, :n], b[:, :n]
+            below_a, below_b = (None if s is None else s[..., :n] for s in (below_a, below_b))
+        return set_ratio(a, b, first_scale=below_a, second_scale=below_b, same_images=same_images)
+
+    def compare(
+        self, names: Iterable[str], base: str, yardsticks: Iterable[str] = ("probabilities",), *,
+        models: Iterable[str] | None = None, same_images: bool = False,
+    ) -> pd.DataFrame:  # fmt: skip
+        """:meth:`ratio` of several sets and yardsticks to one set.
+
+        Returns:
+            A row per set and yardstick: `set`, `yardstick` (as in charts), `key`, `ratio`, `low`, `high`, `p`, `models`,
+            `n`, and `p_holm`, the p-values corrected over the sets, for each yardstick by itself.
+        """
+        rows, names, models = [], list(names), self._chosen(models)
+        for key in yardsticks:
+            found = [self.ratio(name, base, key, models=models, same_images=same_images) for name in names]
+            corrected = holm([r.p for r in found])
+            for name, r, p in zip(names, found, corrected, strict=True):
+                numbers = {"ratio": r.value, "low": r.low, "high": r.high, "p": r.p, "p_holm": float(p)}
+                rows.append({"set": name, "yardstick": NAMES[key], "key": key, **numbers, "models": r.models, "n": r.n})
+        return pd.DataFrame(rows)
+
+    def per_model(self, name: str, base: str, yardstick: str = "probabilities") -> pd.DataFrame:
+        """:meth:`ratio` of each model alone: its intervals are over images only.
+
+        Returns:
+            A row per model: `model`, `family`, `ratio`, `low`, `high`, `p`, `p_holm`.
+        """
+        family = self.sweep.tasks.drop_duplicates("model").set_index("model")["family"]
+        found = {model: self.ratio(name, base, yardstick, models=[model]) for model in self.models}
+        rows = [
+            {
+                "model": m.removeprefix("zoo/"),
+                "family": family[m],
+                "ratio": r.value,
+                "low": r.low,
+                "high": r.high,
+                "p": r.p,
+            }
+            for m, r in found.items()
+        ]
+        return pd.DataFrame(rows).assign(p_holm=holm([r.p for r in found.values()]))
+
+    def share(self, name: str) -> pd.Series:
+        """Mean answer to the motion over mean answer to foreign changes, of each model on a set; 1 for knowing nothing."""
+        values, below = self._numbers(name, "foreign", self.models)
+        assert below is not None
+        return pd.Series(values.mean(1) / below.mean(1), index=list(self.models), name=name)
+
+    def _chosen(self, models: Iterable[str] | None) -> list[str]:
+        chosen = list(self.models if models is None else models)
+        for model in chosen:
+            if model not in self.models:
+                raise InputError(f"The table has no model {model!r}.{nearest(model, self.models)}")
+        return chosen
+
+    def _numbers(self, name: str, yardstick: str, models: Sequence[str]) -> tuple[Table, Table | None]:
+        """Numbers of each model and image (M, n) on a set, and what their means are divided by, if anything."""
+        if name not in self.sets:
+            raise InputError(f"There is no set {name!r} in the table.{nearest(name, self.sets)}")
+        if yardstick not in NAMES:
+            raise InputError(f"There is no yardstick {yardstick!r}.{nearest(yardstick, NAMES)}")
+        if yardstick in ("speed", "foreign"):
+            below = self._column(name, yardstick)[list(models)].dropna()
+            own = self._table(name, "logits", TRANSLATION).loc[below.index, list(models)]
+            return own.to_numpy(dtype=float).T, below.to_numpy(dtype=float).T
+        if yardstick == "flatness":
+            return self._errors(name, "probabilities", models), self._errors(name, "logits", models)
+        errors = self._errors(name, "probabilities" if yardstick == "probabilities" else "logits", models)
+        return errors, self._sizes(name, models) if yardstick == "size" else None
+
+    def _errors(self, name: str, output: str, models: Sequence[str]) -> Table:
+        return self._table(name, output, self.generators)[list(models)].to_numpy(dtype=float).T
+
+    def _sizes(self, name: str, models: Sequence[str]) -> Table:
+        return self._column(name, "output_square")[list(models)].to_numpy(dtype=float).T
+
+    def _table(self, name: str, output: str, generators: Sequence[AnyGenerator]) -> pd.DataFrame:
+        """Squared errors summed over generators: a row per image and a column per model."""
+        key = name, f"{output} {generators}"
+        if key not in self._read:
+            part = self.sweep.select(measurement=name, output=output)
+            first, *others = (part.per_image(g) for g in generators)
+            self._read[key] = sum(others, first)
+        return self._read[key]
+
+    def _column(self, name: str, column: str) -> pd.DataFrame:
+        """A column of the scores' tasks in the same form."""
+        if (name, column) not in self._read:
+            self._read[name, column] = self.sweep.select(measurement=name, output="logits").per_image_of(column)
+        return self._read[name, column]

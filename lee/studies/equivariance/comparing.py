@@ -1,0 +1,144 @@
+"""What a penalty or a layer changes: seeds joined, and the errors of a sweep in pairs over images."""
+
+from collections.abc import Iterator, Sequence
+from statistics import NormalDist
+
+import pandas as pd
+import torch
+
+from lee.models.recipes import load_specs
+from lee.statistics import Estimate, paired_ratio
+from lee.studies.equivariance.networks import base_of, described, ordered, recipes
+from lee.sweep.results import Results
+from lee.training import trained
+from lee.training.penalty import unit_generators
+
+_PREFIX = "lee.studies.equivariance:"
+
+
+def scores(table: Results, *, level: float = 0.95) -> pd.DataFrame:
+    """Accuracy and moved shares of every network of a sweep on every set.
+
+    Args:
+        table: of `lee sweep data/results/equivariance.yaml`.
+        level: of the intervals over images, normal ones.
+
+    Returns:
+        `name`, `row`, `family`, `seed`, `penalty`, `set`, `accuracy`, `images` (behind it), and per pixel² `moved` (generators of
+        the penalty) and `other` (generators that no penalty has seen); `accuracy_half` and `moved_half` are half the intervals'
+        widths. In the order of the recipes, clean first.
+    """
+    specs = load_specs(recipes())
+    keys = ["model", "measurement"]
+    frame = table.figures("accuracy").merge(table.figures("moved")[[*keys, "moved", "moved_se", "other"]], on=keys)
+    names = frame["model"].str.removeprefix(_PREFIX)
+    about = pd.DataFrame([{"name": name, **described(specs[name])} for name in names])
+    quantile = NormalDist().inv_cdf((1 + level) / 2)
+    frame["accuracy_half"] = quantile * (frame["accuracy"] * (1 - frame["accuracy"]) / frame["images"]) ** 0.5
+    frame["moved_half"] = quantile * frame["moved_se"]
+    columns = ["accuracy", "images", "moved", "other", "accuracy_half", "moved_half"]
+    joined = pd.concat([about, frame["measurement"].rename("set"), frame[columns]], axis=1)
+    order = list(specs)
+    return joined.sort_values(
+        ["name", "set"], key=lambda c: c.map(order.index) if c.name == "name" else c != "clean", ignore_index=True
+    )
+
+
+def errors(table: Results, generators: Sequence[str]) -> pd.DataFrame:
+    """LEE of every network of a sweep on every set, summed over generators that move pixels by one pixel.
+
+    Args:
+        table: of `lee sweep data/results/equivariance.yaml`.
+        generators: names in the span of what was measured.
+
+    Returns:
+        `name`, `row`, `family`, `seed`, `penalty`, `set`, `lee` and `stderr` (over images), per pixel².
+    """
+    specs, rows = load_specs(recipes()), []
+    for measurement, values in _by_set(table, generators):
+        for name in values.columns:
+            estimate = Estimate.of(torch.from_numpy(values[name].to_numpy(copy=True)))
+            about = {"name": name, **described(specs[name]), "set": measurement}
+            rows.append({**about, "lee": estimate.value, "stderr": estimate.stderr})
+    return pd.DataFrame(rows)
+
+
+def gaps(
+    table: Results, row: str, base: str, generators: Sequence[str], *, by_seed: bool = True, level: float = 0.95,
+    resamples: int = 2000,
+) -> pd.DataFrame:  # fmt: skip
+    """What a row changes in the LEE of another, set by set, in pairs over images; see :func:`lee.statistics.paired_ratio`.
+
+    Args:
+        table: as for :func:`errors`.
+        row: such as `resnet-1`.
+        base: such as `resnet`.
+        generators: as for :func:`errors`.
+        by_seed: compare seed with seed; otherwise all seeds of the row with all of the base.
+        level: of the intervals, by bootstrap over images.
+        resamples: number of resamples.
+
+    Returns:
+        `row`, `base`, `seed`, `set`, and the ratio of the mean LEE less one: `change`, `low`, `high`. Seeds of which one of the
+        two is not there are left out; joined seeds have the number −1.
+    """
+    specs, rows = load_specs(recipes()), []
+    for measurement, values in _by_set(table, generators):
+        seeds = {of: {specs[n].recipe.seed: n for n in values.columns if trained.row_of(n) == of} for of in (row, base)}
+        both = sorted(seeds[row].keys() & seeds[base].keys())
+        for group in [[seed] for seed in both] if by_seed else [both] if both else []:
+            first, second = (values[[seeds[of][seed] for seed in group]].to_numpy().T for of in (row, base))
+            found = paired_ratio(first, second, level, resamples=resamples)
+            about = {"row": row, "base": base, "seed": group[0] if by_seed else -1, "set": measurement}
+            rows.append({**about, "change": found.value - 1, "low": found.low - 1, "high": found.high - 1})
+    return pd.DataFrame(rows, columns=["row", "base", "seed", "set", "change", "low", "high"])
+
+
+def _by_set(table: Results, generators: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Squared derivatives of probabilities on every set, summed over generators, per pixel²: images by networks."""
+    pixel, chosen = 2 / 32, table.select(output="probabilities")
+    for name in dict.fromkeys(chosen.tasks["measurement"]):
+        part = chosen.select(measurement=name)
+        first, *others = (part.per_image(pixel * generator) for generator in unit_generators(generators))
+        yield name, sum(others, first).rename(columns=lambda model: model.removeprefix(_PREFIX))
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Join the seeds of each row and set, in the frame's order.
+
+    Returns:
+        `row`, `family`, `penalty`, `set`, `seeds`, and the means of `accuracy`, `moved` and `other`; the first two also with
+        the standard deviation over seeds (`_sd`, NaN for one).
+    """
+    groups = frame.groupby(["row", "family", "penalty", "set"], sort=False)
+    joined = groups.agg(
+        seeds=("seed", "nunique"),
+        accuracy=("accuracy", "mean"),
+        accuracy_sd=("accuracy", "std"),
+        moved=("moved", "mean"),
+        moved_sd=("moved", "std"),
+        other=("other", "mean"),
+    )
+    return joined.reset_index()
+
+
+def costs(steps: "pd.Series[float]", cards: pd.DataFrame, *, batch_size: int = 128) -> pd.DataFrame:
+    """What each row cost to train, in the order of tables.
+
+    Args:
+        steps: processor seconds of a training step of each row.
+        cards: of :func:`lee.studies.equivariance.cards`.
+        batch_size: images per step.
+
+    Returns:
+        Indexed by row: `parameters`, `epochs`, `seeds`, `ms per step`, `times as long` as its base (NaN without one), and the
+        `seconds per epoch` that follow.
+    """
+    told = cards.groupby("row").agg(
+        parameters=("parameters", "first"), epochs=("epochs", "first"), seeds=("seed", "nunique")
+    )
+    told = told.loc[ordered(told.index)]
+    told["ms per step"] = 1000 * steps
+    told["times as long"] = [steps[row] / steps.get(base_of(row), float("nan")) for row in told.index]
+    told["seconds per epoch"] = steps * (cards["images"].max() // batch_size)
+    return told

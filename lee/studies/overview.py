@@ -1,0 +1,184 @@
+"""All models of a table side by side: errors of equivariance, test errors, and what the models' cards say."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from filelock import FileLock
+
+from lee import sweep
+from lee.errors import InputError, nearest
+from lee.geometry.generators import AnyGenerator
+from lee.models.recipes import load_specs
+from lee.statistics import holm, rank_correlation
+from lee.studies.comparisons import recipes_of
+from lee.sweep import results
+from lee.sweep.results import Results
+
+UNKNOWN = "unknown"
+
+
+def facts(models: Sequence[str]) -> pd.DataFrame:
+    """What is known of models without running them.
+
+    Args:
+        models: Names that `lee.models.load` knows.
+
+    Returns:
+        A row for each: `model`, `short` (without `zoo/`), `family`, `recipe` (the first model that differs in its seed only),
+        `parameters`, `share` of the training images that was used (NaN if unknown), and `training` in words: passes over the
+        images, augmentation, share of the images, seed.
+
+    Raises:
+        InputError: If the zoo has no such model.
+    """
+    recipes, specs = recipes_of(models), load_specs()
+    rows = []
+    for name in models:
+        bare = name.removeprefix("zoo/")
+        spec = specs.get(bare) if name.startswith("zoo/") else None
+        if name.startswith("zoo/") and spec is None:
+            raise InputError(
+                f"The zoo has no model {bare!r}.{nearest(bare, specs)} "
+                "A table that names it is older than the zoo; `lee sweep` makes it anew."
+            )
+        family, training = (spec.family, _training(spec.recipe)) if spec else (sweep.family_of(name), UNKNOWN)
+        row = {"model": name, "short": bare, "family": family, "recipe": recipes[name].removeprefix("zoo/")}
+        share = spec.recipe.fraction if spec else math.nan
+        rows.append({**row, "parameters": _parameters(name), "share": share, "training": training})
+    return pd.DataFrame(rows)
+
+
+def _training(recipe: Any) -> str:
+    told = [f"{recipe.epochs} epochs", f"augmentation {recipe.augmentation}"]
+    told += [f"{recipe.fraction:.0%} of the images"] if recipe.fraction < 1 else []
+    told += [f"after {recipe.pretrain_epochs} epochs of masked autoencoding"] if recipe.pretrain_epochs else []
+    return ", ".join([*told, f"seed {recipe.seed}"])
+
+
+def _parameters(name: str) -> int:
+    """Number of parameters, from the zoo's own specification or timm's; the network is built without memory."""
+    import timm
+
+    from lee.models import build
+
+    with torch.device("meta"):
+        if name.startswith("zoo/"):
+            net: torch.nn.Module = build(load_specs()[name.removeprefix("zoo/")])
+        elif timm.is_model(name):
+            net = timm.create_model(name)
+        else:
+            return 0
+    return sum(p.numel() for p in net.parameters())
+
+
+def overview(
+    table: Results, generators: Mapping[str, AnyGenerator], *, measurements: Sequence[str] = ("main", "kernels")
+) -> pd.DataFrame:
+    """Every trained model under every generator and kernel, with its test error and the facts of :func:`facts`.
+
+    Args:
+        table: Tasks of a sweep.
+        generators: Generators under the names that they get.
+        measurements: Those whose test images, probabilities and trained weights are taken. The first gives the test errors.
+
+    Returns:
+        A row for each model, kernel and generator: the columns of :func:`facts`, `kernel`, `generator`, `lee`, `stderr`, `n`,
+        and of the first measurement `test_error`, `test_error_stderr` and `confidence`, NaN where classes are unknown.
+
+    Raises:
+        InputError: If the first measurement is not in the table.
+    """
+    present = [m for m in measurements if (table.tasks["measurement"] == m).any()]
+    if measurements[0] not in present:
+        raise InputError(f"The table has no measurement {measurements[0]!r} to read test errors from.")
+    keys = {"weights": "trained", "split": "test", "output": "probabilities"}
+    chosen = table.select(measurement=present, **keys)
+    named = {name: chosen.lee(generator).assign(generator=name) for name, generator in generators.items()}
+    rows = pd.concat(named.values(), ignore_index=True)
+    rows = rows[["model", "kernel", "generator", "lee", "stderr", "n"]]
+    scores = table.select(measurement=measurements[0], **keys).scores()
+    scores = scores.rename(columns={"error": "test_error", "error_stderr": "test_error_stderr"})
+    scores = scores[["model", "test_error", "test_error_stderr", "confidence"]]
+    known = facts([str(name) for name in scores["model"]])
+    return rows.merge(known, on="model").merge(scores, on="model")
+
+
+def correlations(
+    frame: pd.DataFrame,
+    given: Mapping[str, Sequence[str]],
+    *,
+    against: str = "test_error",
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Rank correlation of the local equivariance error with another column over models, for each generator.
+
+    Trainings of one recipe are resampled together, and count as one for the p-value.
+
+    Args:
+        frame: Rows of :func:`overview` for one kernel.
+        given: Columns held fixed, under a name for each choice; an empty list holds none.
+        against: The other column.
+        level: Coverage of the intervals.
+        resamples: Resamples of the bootstrap over recipes.
+        seed: Seed of the resamples.
+
+    Returns:
+        A row for each generator and choice: `generator`, `given`, `rho`, `low`, `high`, `p`, `n`, and `p_holm`, corrected over the
+        generators of one choice, which are read together. NaN where there are too few recipes for the covariates.
+
+    Raises:
+        InputError: If the frame holds several rows of one model and generator, or numbers are missing.
+    """
+    if frame.duplicated(["model", "generator"]).any():
+        raise InputError("Select one kernel first: a model has several rows of one generator.")
+    rows = []
+    for label, columns in given.items():
+        for generator, part in frame.groupby("generator", sort=False):
+            row = {"generator": generator, "given": label, "n": len(part)}
+            if part["recipe"].nunique() < 3 + sum(_freedom(part[column]) for column in columns):
+                rows.append(row | dict.fromkeys(("rho", "low", "high", "p"), math.nan))
+                continue
+            found = rank_correlation(
+                part["lee"].to_numpy(), part[against].to_numpy(), level, given=part[list(columns)] if columns else None,
+                clusters=part["recipe"].tolist(), resamples=resamples, seed=seed,
+            )  # fmt: skip
+            rows.append(row | {"rho": found.value, "low": found.low, "high": found.high, "p": found.p})
+    table = pd.DataFrame(rows)
+    known = table["p"].notna()
+    for label in given:
+        these = known & (table["given"] == label)
+        table.loc[these, "p_holm"] = holm(table.loc[these, "p"].to_numpy())
+    return table
+
+
+def _freedom(column: "pd.Series[Any]") -> int:
+    """Degrees of freedom that a covariate takes."""
+    return 1 if pd.api.types.is_numeric_dtype(column) else column.nunique() - 1
+
+
+def measure(name: str, folder: Path, *, workers: int = 0, device: str = "cpu") -> Results:
+    """Measure what a sweep of `data/results` asks for and its table in another folder lacks, and read that table.
+
+    Chapters that are executed beside each other take turns, and the second finds what the first has measured.
+
+    Args:
+        name: Of the specification, without `.yaml`; those whose names go on after a dot belong to it.
+        folder: Where the table goes.
+        workers: Worker processes; 0 for none.
+        device: `cpu`, `cuda`, …
+
+    Raises:
+        InputError: As for :func:`lee.sweep.load` and :func:`lee.sweep.run`.
+    """
+    specs = [results.folder() / f"{name}.yaml", *sorted(results.folder().glob(f"{name}.*.yaml"))]
+    with FileLock(folder / f".{name}.turn"):
+        for path in specs:
+            out = sweep.destination(folder / path.name)
+            sweep.run(sweep.load(path), out, sweep.executor(workers, device=device), progress=False)
+    return results.load(folder / f"{name}.parquet")

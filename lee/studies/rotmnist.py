@@ -1,0 +1,169 @@
+"""The networks of rotated MNIST: trained here or read from a sweep, and seeds joined to rows (chapter 9).
+
+Networks that differ in the seed alone (`p4`, `p4-seed1`, ...) belong together. Each is an attribute of this module that
+loads it, so that a sweep can name it: `lee.studies.rotmnist:p4`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from lee import datasets
+from lee.datasets import ImageSet
+from lee.geometry.generators import ROTATION
+from lee.measure.derivative import equivariance_gram
+from lee.metrics.turntable import DEGREES, IMAGES, TURNED, figures
+from lee.models import Normalized
+from lee.models.cards import read_front_matter
+from lee.models.classes import TRAINED_ON
+from lee.models.recipes import Recipe, ZooSpec, load_specs
+from lee.sweep.results import Results
+from lee.training import evaluate, train, trained
+
+_PREFIX = "lee.studies.rotmnist:"
+_TURNED = ("relative", "quarter", "angle", "accuracy", "probability", "change")
+
+
+def recipes() -> Path:
+    """Return the file with the networks of rotated MNIST; their weights and cards lie beside it.
+
+    Raises:
+        InputError: there is no such file, because lee was installed without it.
+    """
+    return trained.recipe_file("rotmnist")
+
+
+def __getattr__(name: str) -> Callable[[], Normalized]:
+    """The network of this name, for `lee.models.load("lee.studies.rotmnist:NAME")`."""
+    if not name.startswith("_") and name in load_specs(recipes()):
+        return partial(_network, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _network(name: str) -> Normalized:
+    model = trained.load(name, recipes())
+    model.class_names = TRAINED_ON["rotmnist"]  # type: ignore[assignment]
+    return model
+
+
+def _described(spec: ZooSpec, parameters: int) -> dict[str, Any]:
+    """What every row starts with."""
+    recipe = spec.recipe
+    return {
+        "name": spec.name,
+        "row": trained.row_of(spec.name),
+        "title": spec.title,
+        "family": spec.family,
+        "seed": recipe.seed,
+        "epochs": recipe.pretrain_epochs + recipe.epochs,
+        "augmentation": recipe.augmentation,
+        "parameters": parameters,
+    }
+
+
+def live(file: Path, names: Iterable[str] | None = None, **options: Any) -> tuple[pd.DataFrame, dict[str, Normalized]]:
+    """Train networks here and now and measure each; for recipes of seconds.
+
+    Args:
+        file: a recipe file.
+        names: some of its networks; all by default.
+        **options: of `measure`.
+
+    Returns:
+        A row per network, with lists in `lee` and in the columns of the curves, and the networks by name.
+    """
+    rows, models = [], {}
+    for name, spec in load_specs(file).items():
+        if names is not None and name not in names:
+            continue
+        sets = [datasets.load(spec.recipe.dataset, split=split) for split in ("train", "test")]
+        result = train(spec, *sets, progress=False)
+        models[name] = result.model
+        about = _described(spec, sum(p.numel() for p in result.model.parameters()))
+        rows.append({**about, "minutes": result.minutes, **measure(result.model, sets[1], **options)})
+    return pd.DataFrame(rows), models
+
+
+def measure(
+    model: nn.Module, test_set: ImageSet, *, n: int = IMAGES, n_turned: int = TURNED, degrees: Sequence[float] = DEGREES
+) -> dict[str, Any]:
+    """Measure a network: `error` on the whole test set, `lee` per image of the first `n`, and `figures` of these.
+
+    Returns:
+        `error` in [0, 1]; `lee` (n,), of probabilities under rotation, per radian²; and what `figures` says.
+
+    Raises:
+        InputError: no labels.
+    """
+    images, error = test_set.images[:n], 1 - evaluate(model, test_set)
+    assert test_set.labels is not None  # evaluate refuses a set without
+    gram = equivariance_gram(model, images, generators=[ROTATION], progress=False)
+    lee = gram.lee_per_image(ROTATION).double().tolist()
+    return {"error": error, "lee": lee, **figures(model, images, test_set.labels, n_turned=n_turned, degrees=degrees)}
+
+
+def measured(table: Results) -> pd.DataFrame:
+    """The networks of a sweep, in the order of their recipes, with what their cards say: a table as of `live`.
+
+    Args:
+        table: of `lee sweep data/results/rotmnist.yaml`.
+    """
+    file, rows = recipes(), []
+    scores, turns = (table.figures(name).set_index("model") for name in ("accuracy", "turntable"))
+    errors = 1 - scores["accuracy"]
+    lee = table.per_image(ROTATION)
+    for name, spec in load_specs(file).items():
+        model = _PREFIX + name
+        if model not in lee:
+            continue
+        card = read_front_matter(name, file.parent)
+        about = _described(replace(spec, recipe=Recipe(**card["recipe"])), card["parameters"])
+        numbers = {"error": errors[model], "lee": lee[model].to_numpy()}
+        rows.append({**about, "minutes": card["minutes"], **numbers, **turns.loc[model, list(_TURNED)]})
+    return pd.DataFrame(rows)
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Join the seeds of each row, in the frame's order.
+
+    Returns:
+        `row`, `title`, `seeds`, `error` and `error_sd` (standard deviation over seeds; NaN for one), `lee` and `lee_se` (mean over
+        seeds and images; standard error over seeds, for one seed over images), `relative`, `quarter` (largest), `parameters`,
+        `minutes` and `epochs`.
+    """
+    rows = []
+    for row, group in frame.groupby("row", sort=False):
+        values = [float(np.mean(v)) for v in group["lee"]] if len(group) > 1 else np.asarray(group["lee"].iloc[0])
+        rows.append(
+            {
+                "row": row,
+                "title": group["title"].iloc[0],
+                "seeds": len(group),
+                "error": group["error"].mean(),
+                "error_sd": group["error"].std(),
+                "lee": float(np.mean(values)),
+                "lee_se": float(np.std(values, ddof=1) / len(values) ** 0.5),
+                "relative": group["relative"].mean(),
+                "quarter": group["quarter"].max(),
+                "parameters": int(group["parameters"].iloc[0]),
+                "minutes": group["minutes"].mean(),
+                "epochs": int(group["epochs"].iloc[0]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def followed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The curves of all rows, averaged over seeds: `row`, `angle`, `accuracy`, `probability`, `change`."""
+    parts = []
+    for row in frame.index:
+        columns = {column: frame.at[row, column] for column in _TURNED[2:]}
+        parts.append(pd.DataFrame({"row": frame.at[row, "row"], **columns}))
+    joined = pd.concat(parts)
+    return joined.groupby(["row", "angle"], sort=False).mean().reset_index()

@@ -1,0 +1,52 @@
+r"""Tables made by `lee sweep`, read: errors per model with standard errors, and numbers per image for paired comparisons.
+
+Every row of a table holds the equivariance Gram matrix `G` of one model at one image, so that
+
+.. math::
+    LEE_X = \mathbb{E}_x\, c^\top G(x)\, c
+
+is at hand for every generator `X` with coefficients `c` in the span of what was measured, and any two models can be
+compared on the same images.
+"""
+
+from pathlib import Path
+
+from lee.errors import InputError, nearest
+from lee.sweep.results.parts import KEYS, SCORES
+from lee.sweep.results.table import Results
+from lee.sweep.table import read
+
+__all__ = ["load", "Results", "KEYS", "SCORES", "folder"]
+
+
+def folder() -> Path:
+    """The folder with the specifications and tables that come with the package: `data/results`.
+
+    Raises:
+        InputError: there is none.
+    """
+    package = Path(__file__).resolve().parents[2]
+    candidates = (package / "data" / "results", package.parent / "data" / "results")
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    raise InputError(f"There is no folder of results: neither {' nor '.join(map(str, candidates))}. Give a path.")
+
+
+def load(name: str | Path = "zoo") -> "Results":
+    """Read a table by its name in `data/results`, or by its path; `zoo` is `zoo.parquet` and all `zoo.*.parquet`, if any.
+
+    Raises:
+        InputError: there is no such table, it is damaged, or of another schema; says what to do.
+    """
+    path = Path(name)
+    if path.suffix != ".parquet":
+        path = folder() / f"{name}.parquet"
+        if not path.is_file():
+            known = [found.stem for found in folder().glob("*.parquet")]
+            raise InputError(
+                f"There is no table {str(name)!r} in {path.parent}.{nearest(str(name), known)} "
+                f"Make it with `lee sweep {name}.yaml`, or give the path of a .parquet file."
+            )
+    files = [path, *sorted(path.parent.glob(f"{path.stem}.*.parquet"))]
+    return Results(tuple(part for file in files for part in read(file).values()))

@@ -1,0 +1,171 @@
+"""Training what the zoo is missing: each model in a process of its own, one per GPU or processor core.
+
+A process that dies takes its own model with it and no other, and that model goes on from its last epoch the
+next time. On a CPU every training has one thread, so that the weights do not depend on the number of cores.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from queue import SimpleQueue
+
+import torch
+
+from lee.errors import InputError, nearest
+from lee.models.cards import check_digest, read_front_matter
+from lee.models.recipes import Recipe, ZooSpec, load_specs
+from lee.training.zoo import destination
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one training ended.
+
+    Attributes:
+        name: the model.
+        seconds: wall time of this sitting.
+        error: empty when it ended well.
+    """
+
+    name: str
+    seconds: float
+    error: str = ""
+
+
+@dataclass
+class _Running:
+    """The processes at work, so that an interruption can stop them."""
+
+    processes: set[subprocess.Popen[str]] = field(default_factory=set)
+    ended: bool = False
+
+    def stop(self) -> None:
+        self.ended = True
+        for process in list(self.processes):
+            process.terminate()
+
+
+def missing(
+    pattern: str = "*", *, recipes: Path | None = None, out: Path | None = None, budget: str | None = None
+) -> list[str]:
+    """Return the models of a pattern whose weights are missing, damaged or of another recipe, in the file's order.
+
+    Args:
+        pattern: a name or a shell pattern such as `resnet-*`, with or without `zoo/`.
+        recipes: a file like `data/zoo/zoo.yaml`; the zoo's own by default.
+        out: where weights and cards lie; by default beside the recipes.
+        budget: a name under the file's `budgets:`.
+
+    Raises:
+        InputError: no model fits the pattern (the nearest is suggested), or a wrong recipe file.
+    """
+    specs = load_specs(recipes, budget=budget)
+    bare = pattern.removeprefix("zoo/")
+    chosen = [name for name in specs if fnmatchcase(name, bare)]
+    if not chosen:
+        raise InputError(f"No zoo model fits {pattern!r}.{nearest(bare, specs)}")
+    folder = destination(recipes) if out is None else Path(out)
+    return [name for name in chosen if not _current(specs[name], folder)]
+
+
+def _current(spec: ZooSpec, folder: Path) -> bool:
+    """Whether the folder has this model, trained by exactly this recipe."""
+    try:
+        card = read_front_matter(spec.name, folder)
+        check_digest(card, folder)
+        known = ("factory", "arguments", "input_size", "mean", "std")
+        made = ZooSpec(spec.name, recipe=Recipe(**card["recipe"]), **{key: card[key] for key in known})
+    except (InputError, KeyError, TypeError):
+        return False
+    return made.digest() == spec.digest()
+
+
+def devices_of(device: str, workers: int | None = None) -> list[str]:
+    """Return one device per process: every GPU for `cuda`, and the CPU as often as it has cores.
+
+    Args:
+        device: cpu, cuda (all of them), cuda:1 or mps.
+        workers: this many processes instead.
+
+    Raises:
+        InputError: fewer than one worker.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(f"{workers} workers were asked for. Choose 1 or more.")
+    if device == "cuda":
+        found = [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cuda"]
+    elif device == "cpu":
+        found = ["cpu"] * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    else:
+        found = [device]
+    return found if workers is None else [found[index % len(found)] for index in range(workers)]
+
+
+def train_missing(
+    names: Sequence[str],
+    *,
+    recipes: Path | None = None,
+    out: Path | None = None,
+    budget: str | None = None,
+    devices: Sequence[str] = ("cpu",),
+    on_line: Callable[[str], None] = lambda line: None,
+) -> Iterator[Outcome]:
+    """Train models side by side, one on each device at a time; yield each outcome as it comes.
+
+    Args:
+        names: the models, most urgent first.
+        recipes: passed on, as are `out` and `budget`.
+        out: where weights and cards go.
+        budget: a name under the recipe file's `budgets:`.
+        devices: one process each.
+        on_line: called with each line that a training prints (an epoch).
+    """
+    options = [("--recipes", recipes), ("--out", out), ("--budget", budget)]
+    arguments = [str(part) for flag, value in options if value is not None for part in (flag, value)]
+    running, free = _Running(), SimpleQueue[str]()
+    for device in devices:
+        free.put(device)
+
+    def train(name: str) -> Outcome:
+        device, start = free.get(), time.perf_counter()
+        try:
+            error = _run(name, [*arguments, "--device", device], on_line, running)
+        finally:
+            free.put(device)
+        return Outcome(name, time.perf_counter() - start, error)
+
+    with ThreadPoolExecutor(len(devices)) as pool:  # a thread only waits for its process
+        try:
+            for future in as_completed([pool.submit(train, name) for name in names]):
+                yield future.result()
+        finally:  # also when interrupted: what is queued doesn't start, what is running is stopped
+            pool.shutdown(wait=False, cancel_futures=True)
+            running.stop()
+
+
+def _run(name: str, arguments: list[str], on_line: Callable[[str], None], running: _Running) -> str:
+    """Train one model in a process of its own; return its error, or nothing."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    command = [sys.executable, "-m", "lee", "train", name, *arguments]
+    last = ""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, bufsize=1
+    ) as process:
+        running.processes.add(process)
+        if running.ended:  # while this one was being started
+            process.terminate()
+        assert process.stdout is not None
+        for line in process.stdout:
+            last = line.strip() or last
+            on_line(line.rstrip())
+        code = process.wait()
+        running.processes.discard(process)
+    if code < 0:
+        return f"killed by signal {-code}; it goes on from its last epoch when it is started again"
+    return "" if code == 0 else last or f"ended with exit status {code}"

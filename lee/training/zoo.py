@@ -1,0 +1,239 @@
+"""Making a model of the zoo: train it, store its weights in half precision, and write its card."""
+
+import platform
+import textwrap
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lee import datasets, provenance
+from lee.datasets import ImageSet
+from lee.errors import InputError
+from lee.models import Normalized, build, load_weights
+from lee.models.cards import write_card
+from lee.models.recipes import ZooSpec, load_spec
+from lee.paths import atomic_path, file_sha256, zoo_dir
+from lee.training import EpochRecord, TrainResult, evaluate, train
+
+#: The accuracy, as a fraction, that half precision may cost; beyond it the weights stay in float32.
+HALF_PRECISION_COST = 0.002
+
+
+def train_zoo(
+    name: str,
+    *,
+    recipes: Path | None = None,
+    out: Path | None = None,
+    budget: str | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> dict[str, Any]:
+    """Train a model by its recipe and write `NAME.safetensors` and the card `NAME.md`.
+
+    A training that was interrupted goes on from its last epoch when it is started again: until it ends
+    it keeps `NAME.checkpoint.pt` in the same folder.
+
+    Args:
+        name: a model of the recipe file, with or without `zoo/`.
+        recipes: a file like `data/zoo/zoo.yaml`; the zoo's own by default.
+        out: folder to write to; by default the recipe file's, or `zoo` here if lee is an installed
+            package.
+        budget: a name under the recipe file's `budgets:`.
+        device: where to compute.
+        progress: show a bar per epoch.
+        on_epoch: called after each epoch, once its checkpoint is safe.
+
+    Returns:
+        The front matter of the card.
+
+    Raises:
+        InputError: an unknown name or field, missing data, or a checkpoint of another recipe.
+    """
+    spec = load_spec(name, recipes, budget=budget)
+    folder = destination(recipes) if out is None else Path(out)
+    train_set = datasets.load(spec.recipe.dataset, split="train")
+    test_set = datasets.load(spec.recipe.dataset, split="test")
+    checkpoint = folder / f"{spec.name}.checkpoint.pt"
+    result = train(
+        spec, train_set, test_set, checkpoint=checkpoint, device=device, progress=progress, on_epoch=on_epoch
+    )
+    command = train_command(spec.name, recipes=recipes, budget=budget)
+    card = publish(spec, result, test_set, folder, device=device, command=command)
+    checkpoint.unlink(missing_ok=True)
+    return card
+
+
+def train_command(name: str, *, recipes: Path | None = None, budget: str | None = None) -> str:
+    """Return the command that trains a model; a recipe file is named from the working folder, or else by its name."""
+    if recipes is None:
+        parts = ["lee train", f"zoo/{name}"]
+    else:
+        path, here = Path(recipes).resolve(), Path.cwd()
+        shown = path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
+        parts = ["lee train --recipes", shown, name]
+    return " ".join(parts if budget is None else [*parts, "--budget", budget])
+
+
+def publish(
+    spec: ZooSpec,
+    result: TrainResult,
+    test_set: ImageSet,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Write the weights and the card of a finished training; return the card's front matter.
+
+    The accuracy on the card is that of the file: read back, in float32, on the whole test set.
+    """
+    exact = evaluate(result.model, test_set)
+    path = folder / f"{spec.name}.safetensors"
+    for dtype in (torch.float16, torch.float32):
+        accuracy = _store(result.model, spec, path, dtype, test_set)
+        if exact - accuracy <= HALF_PRECISION_COST:
+            break
+    card = {
+        "name": spec.name,
+        "title": spec.title,
+        "family": spec.family,
+        "test_accuracy": accuracy,
+        "test_accuracy_before_rounding": exact,
+        "weights_dtype": str(dtype).removeprefix("torch."),
+        **_front_matter(spec, result, path, test_set, device),
+        "command": command or train_command(spec.name),
+    }
+    write_card(card, _text(spec, card, result.history, test_set), folder)
+    return card
+
+
+def destination(recipes: Path | None) -> Path:
+    """Return the recipe file's folder, but never inside an installed package."""
+    if recipes is not None:
+        return Path(recipes).parent
+    folder = zoo_dir()
+    return Path("zoo") if folder.is_relative_to(Path(__file__).resolve().parent) else folder
+
+
+def _store(model: Normalized, spec: ZooSpec, path: Path, dtype: torch.dtype, test_set: ImageSet) -> float:
+    """Write the weights in a floating dtype; return the accuracy of what was written."""
+    from safetensors.torch import save_file
+
+    def rounded(tensor: Tensor) -> Tensor:
+        kept = tensor.detach().cpu().contiguous()
+        return kept.to(dtype) if kept.is_floating_point() else kept
+
+    state = {key: rounded(value) for key, value in model.net.state_dict().items()}
+    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
+        if dtype == torch.float32:
+            raise InputError(f"The weights of {spec.name} are not finite: the training diverged. Lower its lr.")
+        return 0.0
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata={"name": spec.name})
+        temporary.chmod(0o644)  # safetensors makes a file that only its owner can read
+    stored = build(spec)
+    load_weights(stored.net, path)
+    return evaluate(stored.eval(), test_set)
+
+
+def _front_matter(spec: ZooSpec, result: TrainResult, path: Path, test_set: ImageSet, device: str) -> dict[str, Any]:
+    """Everything else that a program wants to know about the model."""
+    return {
+        "factory": spec.factory,
+        "arguments": spec.arguments,
+        "input_size": list(spec.input_size),
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "parameters": sum(parameter.numel() for parameter in result.model.parameters()),
+        "sha256": file_sha256(path),
+        "bytes": path.stat().st_size,
+        "recipe": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(spec.recipe).items()},
+        "data": {
+            "name": test_set.name,
+            "source": test_set.source,
+            "licence": test_set.licence,
+            "train_images": result.train_size,
+            "test_images": len(test_set),
+            "sha256": result.data_sha256,
+        },
+        "minutes": round(result.minutes, 1),
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+    }
+
+
+def _device_name(device: str) -> str:
+    """The accelerator's or the processor's name."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{named[0] if named else platform.machine()} ({device})"
+
+
+def _text(spec: ZooSpec, card: dict[str, Any], history: tuple[EpochRecord, ...], test_set: ImageSet) -> str:
+    """The part of the card for people."""
+    recipe, rows = spec.recipe, "\n".join(_row(record) for record in history if _shown(record, history))
+    before = f"""{recipe.pretrain_epochs} epochs as a masked autoencoder ({recipe.mask_ratio:.0%} of the patches hidden),
+        then """
+    training = f"""{before if recipe.pretrain_epochs else ""}{recipe.epochs} epochs of {recipe.optimizer} in
+        {recipe.precision}, seed {recipe.seed}, augmentation {recipe.augmentation},
+        {card["data"]["train_images"]:,} images: {card["minutes"]} minutes of wall time with {card["threads"]} thread(s)
+        of {card["device"]}, waiting for other work on the same machine included. The front matter has the whole
+        recipe. `{card["command"]}` trains the model again, to the same weights bit for bit on the same machine with
+        the same versions and number of threads."""
+    rounded = f"""**Test accuracy {100 * card["test_accuracy"]:.2f} %** on the {len(test_set):,} test images of
+        {test_set.name}; {100 * card["test_accuracy_before_rounding"]:.2f} % before the weights were rounded to
+        {card["weights_dtype"]}."""
+    return f"""# zoo/{spec.name}
+
+{spec.title}: {card["parameters"]:,} parameters, for {spec.input_size[1]}x{spec.input_size[2]} images.
+
+{_wrapped(rounded)}
+
+```python
+model = lee.models.load("zoo/{spec.name}")  # takes images in [0, 1]; the normalisation is inside
+```
+
+## Data
+
+{_wrapped(f"{test_set.source}. Licence: {test_set.licence}.")}
+
+## Training
+
+{_wrapped(training)}
+
+| epoch | training loss | test accuracy, in {recipe.precision} | seconds |
+|---:|---:|---:|---:|
+{rows}
+
+## Use
+
+Made to study equivariance at a small scale; it is no classifier to rely on. The test images were scored
+on the way, but nothing was chosen by the scores.
+"""
+
+
+def _shown(record: EpochRecord, history: tuple[EpochRecord, ...]) -> bool:
+    """Whether an epoch has a row: all of them in a short training, the scored ones in a long one."""
+    return len(history) <= 20 or record.accuracy is not None
+
+
+def _row(record: EpochRecord) -> str:
+    """One epoch of the card's table."""
+    scored = "–" if record.accuracy is None else f"{100 * record.accuracy:.2f} %"
+    phase = "" if record.phase == "supervised" else f" ({record.phase})"
+    return f"| {record.epoch + 1}{phase} | {record.loss:.3f} | {scored} | {record.seconds:.0f} |"
+
+
+def _wrapped(text: str) -> str:
+    """A paragraph in lines of at most 100 characters."""
+    return textwrap.fill(" ".join(text.split()), 100, break_long_words=False, break_on_hyphens=False)

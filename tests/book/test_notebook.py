@@ -1,0 +1,80 @@
+"""What the chapters' cells use: the first cell, verdicts, numbers for the prose, pictures."""
+
+import warnings
+from unittest.mock import patch
+
+import altair
+import pytest
+import torch
+
+from lee.book import notebook
+from lee.errors import InputError
+
+CLAIM = {"claim": "It holds for $x < y$ & more.", "source": "§3, Fig. 2", "measured": "0.81 ± 0.05"}
+
+
+def test_setup_seeds_and_registers() -> None:
+    threads = torch.get_num_threads()
+    try:
+        first = torch.rand(3, generator=notebook.setup(7))
+        drawn = torch.rand(3)
+        second = torch.rand(3, generator=notebook.setup(7))
+        assert torch.equal(first, second)
+        assert torch.equal(drawn, torch.rand(3))
+        assert torch.get_num_threads() == 1
+        assert altair.renderers.active == altair.theme.active == "lee"
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("word", ["reproduced", "partly", "not at this scale", "contradicted"])
+def test_a_verdict_shows_claim_and_measurement(word: str) -> None:
+    box = notebook.verdict(**CLAIM, verdict=word)
+    bundle = box._repr_mimebundle_()
+    assert f"lee-verdict-{word.replace(' ', '-')}" in bundle["text/html"]
+    assert r'<span class="math">\(x &lt; y\)</span> &amp; more' in bundle["text/html"]
+    assert "We measure: 0.81 ± 0.05" in bundle["text/plain"]
+
+
+def test_a_claim_that_is_not_the_paper_s_says_whose_it_is() -> None:
+    box = notebook.verdict(**CLAIM, verdict="partly", heading="Theory says")
+    assert "<dt>Theory says</dt>" in box.html()
+    assert str(box).startswith("Theory says (§3, Fig. 2)")
+    assert "Paper says" in str(notebook.verdict(**CLAIM, verdict="partly"))
+
+
+def test_bad_verdicts_are_refused() -> None:
+    with pytest.raises(InputError, match=r"Unknown verdict 'reproducd'. Did you mean 'reproduced'\?"):
+        notebook.verdict(**CLAIM, verdict="reproducd")
+    with pytest.raises(InputError, match="non-empty `measured`"):
+        notebook.verdict(**{**CLAIM, "measured": " "}, verdict="partly")
+
+
+@pytest.mark.parametrize(
+    ("value", "fmt", "text"),
+    [
+        (0.12345, ".2f", "0.12"),
+        (torch.tensor(0.5), ".0%", "50%"),
+        ("words", "", "words"),
+        (12345, ",d", "12,345"),
+    ],
+)
+def test_glued_values_are_plain_text(value: object, fmt: str, text: str) -> None:
+    with patch("IPython.display.display") as display:
+        notebook.glue("key", value, fmt)
+    ((bundle,), options) = display.call_args
+    assert bundle == {"application/papermill.record/text/plain": text}
+    assert options["metadata"]["scrapbook"]["name"] == "key"
+
+
+def test_setup_silences_the_warning_that_no_reader_can_mend_and_no_other() -> None:
+    threads = torch.get_num_threads()
+    try:
+        with warnings.catch_warnings(record=True) as told, torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("always")
+            notebook.setup()
+            warnings.warn("`torch.jit.script` is deprecated.", FutureWarning, stacklevel=1)
+            warnings.warn("something else", FutureWarning, stacklevel=1)
+    finally:
+        torch.set_num_threads(threads)
+    assert [str(w.message) for w in told] == ["something else"]

@@ -1,0 +1,241 @@
+"""Charts: what they refuse, what they promise to readers, and that equal data give equal bytes."""
+
+import base64
+import io
+import json
+import math
+
+import altair
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import vl_convert
+from PIL import Image
+
+from lee import charts
+from lee.charts.fields import grid_of_arrows
+from lee.errors import InputError
+from lee.geometry.generators import BRIGHTNESS, ROTATION, SCALE, TRANSLATION_X
+
+WORDS = {"caption": "What to see.", "alt": "What is drawn."}
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    rows = [
+        {"t": t, "value": k + 0.1 * t, "se": 0.01 * (t + 1), "kind": f"kind {k}", "step": s}
+        for k in (1, 2, 3)
+        for t in range(4)
+        for s in (0, 1, 2)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def every(frame: pd.DataFrame) -> dict[str, altair.TopLevelMixin]:
+    images = torch.rand(3, 3, 8, 8)
+    return {
+        "lines": charts.lines(frame, "t", "value", by="kind", error="se", slider="step", **WORDS),
+        "points": charts.lines(frame[frame.t > 0], "t", "value", by="kind", points=True, log="xy", **WORDS),
+        "scatter": charts.scatter(frame, "t", "value", by="kind", error="se", label="kind", **WORDS),
+        "dots": charts.dots(frame, "value", "kind", error="se", by="t", reference=1.5, **WORDS),
+        "bars": charts.bars(frame, "value", "kind", error="se", **WORDS),
+        "arrows": charts.arrows([ROTATION, SCALE], image=images[0], **WORDS),
+        "orbit": charts.orbit({"a": images, "b": images}, [-1, 0, 1], parameter="shift", **WORDS),
+    }
+
+
+KINDS = ("lines", "points", "scatter", "dots", "bars", "arrows", "orbit")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_chart_says_what_it_shows(every: dict[str, altair.TopLevelMixin], kind: str) -> None:
+    spec = every[kind].to_dict()
+    assert spec["description"] == WORDS["alt"]
+    assert spec["usermeta"] == {"caption": WORDS["caption"]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vega_lite_compiles_every_chart(every: dict[str, altair.TopLevelMixin], kind: str) -> None:
+    assert "<svg" in vl_convert.vegalite_to_svg(every[kind].to_dict())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_specs_are_neutral_between_light_and_dark(every: dict[str, altair.TopLevelMixin], kind: str) -> None:
+    charts.enable()
+    text = json.dumps({"spec": every[kind].to_dict()["config"], "theme": altair.theme.get()().get("config")})
+    assert not any(word in text for word in ("background", "labelColor", "titleColor", "domainColor"))
+
+
+def test_equal_data_give_equal_bytes(frame: pd.DataFrame) -> None:
+    noisy = frame.assign(value=frame["value"] * (1 + 1e-9))
+    first, second = (charts.lines(f, "t", "value", by="kind", error="se", **WORDS) for f in (frame, noisy))
+    assert first.to_json() == second.to_json()
+
+
+def test_colour_and_shape_share_one_legend(frame: pd.DataFrame) -> None:
+    for chart in (
+        charts.lines(frame, "t", "value", by="kind", error="se", **WORDS),
+        charts.lines(frame, "t", "value", by="kind", points=True, **WORDS),
+        charts.dots(frame, "value", "kind", by="kind", error="se", **WORDS),
+        charts.scatter(frame, "t", "value", by="kind", error="se", **WORDS),
+    ):
+        assert len(vl_convert.vegalite_to_vega(chart.to_dict())["legends"]) == 1
+
+
+def test_words_beside_points_replace_the_legend(frame: pd.DataFrame) -> None:
+    chart = charts.scatter(frame, "t", "value", by="kind", label="kind", **WORDS)
+    assert "legends" not in vl_convert.vegalite_to_vega(chart.to_dict())
+
+
+def test_a_slider_shows_the_rows_of_one_value(frame: pd.DataFrame) -> None:
+    spec = charts.lines(frame, "t", "value", by="kind", slider="step", **WORDS).to_dict()
+    (parameter,) = spec["params"]
+    assert parameter["bind"] == {"input": "range", "min": 0, "max": 2, "step": 1, "name": "step "}
+    assert parameter["value"] == 1
+    assert spec["transform"] == [{"filter": "abs(datum['step'] - picked) < 0.5"}]
+
+
+def test_axes_stay_put_while_a_slider_moves(frame: pd.DataFrame) -> None:
+    spec = charts.scatter(frame, "t", "value", error="se", slider="step", **WORDS).to_dict()
+    domains = {tuple(layer["encoding"]["y"]["scale"]["domain"]) for layer in spec["layer"]}
+    assert domains == {(0.99, 3.34)}
+
+
+def test_error_bands_stay_positive_on_a_logarithmic_axis() -> None:
+    frame = pd.DataFrame({"x": [1, 2], "y": [1.0, 0.5], "se": [2.0, 0.1]})
+    spec = charts.lines(frame, "x", "y", error="se", log="y", **WORDS).to_dict()
+    (rows,) = spec["datasets"].values()
+    assert [row["_low"] for row in rows] == [0.01, 0.4]
+
+
+@pytest.mark.parametrize("missing", ["caption", "alt"])
+@pytest.mark.parametrize("text", ["", "   ", None])
+def test_no_figure_without_caption_and_alternative_text(frame: pd.DataFrame, missing: str, text: str) -> None:
+    with pytest.raises(InputError, match=missing):
+        charts.lines(frame, "t", "value", **{**WORDS, missing: text})
+    with pytest.raises(InputError, match=missing):
+        charts.pictures(torch.rand(1, 3, 8, 8), **{**WORDS, missing: text})
+
+
+def test_bad_frames_are_refused(frame: pd.DataFrame) -> None:
+    with pytest.raises(InputError, match=r"no column 'valeu'\. Did you mean 'value'"):
+        charts.lines(frame, "t", "valeu", **WORDS)
+    with pytest.raises(InputError, match="at least one row"):
+        charts.bars(frame.iloc[:0], "value", "kind", **WORDS)
+    with pytest.raises(InputError, match="must hold numbers"):
+        charts.lines(frame, "t", "kind", **WORDS)
+    with pytest.raises(InputError, match="isn't positive everywhere"):
+        charts.lines(frame, "t", "value", log="x", **WORDS)
+    with pytest.raises(InputError, match="names no axis"):
+        charts.scatter(frame, "t", "value", log="z", **WORDS)
+    with pytest.raises(InputError, match="evenly spaced"):
+        charts.lines(frame[frame.step != 1].assign(step=[0, 1, 3] * 8), "t", "value", slider="step", **WORDS)
+
+
+def test_rounding_keeps_what_is_not_a_number() -> None:
+    frame = pd.DataFrame({"a": [1.23456789, math.nan, math.inf], "b": ["x", "y", "z"], "c": [123456, 2, 3]})
+    result = charts.rounded(frame)
+    assert result["a"][0] == 1.235
+    assert math.isnan(result["a"][1])
+    assert result["a"][2] == math.inf
+    assert result[["b", "c"]].equals(frame[["b", "c"]])
+
+
+def decode(html: str, index: int = 0) -> np.ndarray:
+    data = html.split("base64,")[index + 1].split('"')[0]
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).astype(float)
+
+
+def test_small_pictures_keep_every_pixel() -> None:
+    image = torch.rand(3, 16, 20)
+    shown = decode(charts.pictures([image], **WORDS).html)
+    assert np.array_equal(shown, (image * 255).round().permute(1, 2, 0).numpy())
+
+
+def test_large_pictures_are_compressed_and_close() -> None:
+    ramp = torch.linspace(0, 1, 128).expand(3, 128, 128)
+    picture = charts.pictures([ramp], **WORDS)
+    assert "image/jpeg" in picture.html
+    assert abs(decode(picture.html) / 255 - ramp.permute(1, 2, 0).numpy()).max() < 0.03
+
+
+def test_signed_pictures_run_from_blue_over_white_to_vermilion() -> None:
+    image = torch.tensor([-2.0, 0.0, 2.0]).expand(1, 1, 3)
+    blue, white, vermilion = decode(charts.pictures([image], signed=True, **WORDS).html)[0]
+    assert [*blue] == [0x00, 0x72, 0xB2]
+    assert [*white] == [0xF7] * 3
+    assert [*vermilion] == [0xD5, 0x5E, 0x00]
+
+
+def test_pictures_share_one_scale_and_say_it() -> None:
+    pair = torch.stack([torch.full((1, 2, 2), 1.0), torch.full((1, 2, 2), -4.0)])
+    picture = charts.pictures(pair, signed=True, titles=["a", "b"], **WORDS)
+    assert "−4" in picture.html
+    assert "+4" in picture.html
+    assert decode(picture.html, 0)[0, 0, 0] > 0xF0  # a quarter of the way from white to vermilion
+
+
+def test_every_picture_has_an_alternative_text() -> None:
+    html = charts.pictures(torch.rand(3, 1, 8, 8), titles=["one <1>", "two", "three"], **WORDS).html
+    assert html.count("<img") == html.count('alt="') == 3
+    assert f'alt="{WORDS["alt"]}"' in html
+    assert "one &lt;1&gt;" in html
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.rand(1, 2, 8, 8), r"C = 1 or 3; got \(2, 8, 8\)"),
+        (torch.rand(8, 8), "shape"),
+        (torch.full((1, 3, 4, 4), math.nan), "NaN"),
+        ([], "at least one image"),
+    ],
+)
+def test_bad_pictures_are_refused(images: torch.Tensor, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        charts.pictures(images, **WORDS)
+
+
+def test_as_many_titles_as_pictures() -> None:
+    with pytest.raises(InputError, match="2 images need as many titles; got 1"):
+        charts.pictures(torch.rand(2, 3, 8, 8), titles=["only one"], **WORDS)
+
+
+def test_pil_images_are_shown() -> None:
+    assert decode(charts.pictures(Image.new("RGB", (4, 4), "#102030"), **WORDS).html)[0, 0].tolist() == [
+        16,
+        32,
+        48,
+    ]
+
+
+def test_arrows_point_along_the_field() -> None:
+    grid = grid_of_arrows(ROTATION, 5)
+    # ξ = (y, -x) in a frame with y down: at the right-hand edge the arrow points up.
+    right = grid[(grid.x == 0.8) & (grid.y == 0)].iloc[0]
+    assert right.y2 < right.y
+    assert right.x2 == pytest.approx(right.x)
+    assert right.angle == pytest.approx(0)
+    assert (grid_of_arrows(TRANSLATION_X, 5).angle == 90).all()
+
+
+def test_a_generator_that_moves_nothing_has_no_arrows() -> None:
+    with pytest.raises(InputError, match="'brightness' moves no pixel"):
+        charts.arrows(BRIGHTNESS, **WORDS)
+    with pytest.raises(InputError, match="at least one generator"):
+        charts.arrows([], **WORDS)
+
+
+def test_an_orbit_needs_a_value_for_each_frame() -> None:
+    with pytest.raises(InputError, match="3 frames need as many values of 'angle'; got 2"):
+        charts.orbit(torch.rand(3, 3, 8, 8), [0, 1], parameter="angle", **WORDS)
+
+
+def test_the_renderer_gives_spec_and_words(frame: pd.DataFrame) -> None:
+    charts.enable()
+    bundle = charts.lines(frame, "t", "value", name="fig-one", **WORDS)._repr_mimebundle_()
+    assert set(bundle) == {charts.VEGALITE, "text/plain"}
+    assert bundle["text/plain"] == WORDS["alt"]
+    assert bundle[charts.VEGALITE]["usermeta"] == {"caption": WORDS["caption"], "name": "fig-one"}

@@ -1,0 +1,426 @@
+"""A model that is more than one function is held still or named, and put back bit by bit."""
+
+import random
+import warnings
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from test_verification import error, images, quietly, truth
+from torch import Tensor, nn
+
+import lee
+import lee.measure.testing
+
+torch.manual_seed(0)
+NET = nn.Sequential(
+    nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.SiLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(784, 3)
+).double()
+
+
+def lee_of(model: Any, x: Tensor | None = None, generator: str = "rotation", **options: Any) -> float:
+    options = {"output": "logits", "progress": False, **options}
+    return lee.local_equivariance_error(model, images() if x is None else x, generator, **options).value
+
+
+class Dropping(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3).double(), nn.Linear(8, 3).double()
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.head(F.dropout(self.conv(z), 0.5, training=True).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def noisy_by(draw: Callable[[], float]) -> Callable[[Tensor], Tensor]:
+    return lambda z: z.tanh().mean((2, 3)) * (1 + draw())
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Dropping().eval(),
+        noisy_by(lambda: float(np.random.rand())),  # noqa: NPY002
+        noisy_by(random.random),
+        noisy_by(lambda: float(torch.rand(()))),
+    ],
+    ids=["dropout", "numpy", "python", "torch"],
+)
+def test_a_random_function_is_held_still(model: Callable[[Tensor], Tensor]) -> None:
+    x, states = images(), (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate())  # type: ignore[index]  # noqa: NPY002
+    with pytest.warns(lee.RandomFunctionWarning, match="random in eval mode"):
+        gram = lee.equivariance_gram(model, x, output="logits", progress=False)
+    with quietly():
+        alone = lee_of(model, x)
+        single = lee.lie_derivative(model, x, "rotation", output="logits")
+        differences = lee_of(model, x, mode="differences")
+    assert gram.lee("rotation").value == pytest.approx(alone, rel=1e-9)
+    assert error(single) == pytest.approx(alone, rel=1e-9)
+    assert differences == pytest.approx(alone, rel=1e-4)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.random.get_state()[1].tolist() == states[1]  # type: ignore[index]  # noqa: NPY002
+    assert random.getstate() == states[2]
+
+
+def test_random_numbers_that_can_not_be_held_are_refused() -> None:
+    source = random.SystemRandom()
+    with pytest.raises(lee.InputError, match="another value at every call"):
+        lee_of(lambda z: z.mean((2, 3)) * source.random())
+
+
+def test_images_that_interact_are_named() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6, track_running_stats=False), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).double().eval()  # fmt: skip
+    with pytest.warns(lee.BatchInteractionWarning, match="chunk"):
+        whole = lee_of(model, chunk=4)
+    with quietly():
+        alone, differences = lee_of(model, chunk=1), lee_of(model, chunk=4, mode="differences")
+    assert whole != pytest.approx(alone, rel=0.1)
+    assert differences == pytest.approx(whole, rel=1e-4)
+    with quietly(), pytest.raises(lee.InputError, match="images of a batch interact"):
+        lee_of(model, mode="reverse")
+    with pytest.warns(lee.BatchInteractionWarning):
+        lee.metrics.eq_t(model, images(), output="logits", draws=2)
+
+
+def test_kernels_that_round_differently_are_no_interaction() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(9216, 10)
+    ).eval()
+    lee_of(model, images().float())
+
+
+class Holder:
+    def __init__(self, net: nn.Module) -> None:
+        self.parts = {"net": [net]}
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.parts["net"][0](z)  # type: ignore[no-any-return]
+
+    def predict(self, z: Tensor) -> Tensor:
+        return self(z)
+
+
+def closure(net: nn.Module) -> Callable[[Tensor], Tensor]:
+    def inner(z: Tensor, scale: float = 1.0) -> Tensor:
+        return net(z) * scale  # type: ignore[no-any-return]
+
+    return partial(lambda z, f: f(z), f=inner)
+
+
+def by_a_global(z: Tensor) -> Tensor:
+    return NET(z)  # type: ignore[no-any-return]
+
+
+class Hidden(nn.Module):
+    """Keeps its backbone in a list, so that it isn't registered."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.backbone = [net]
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.backbone[0](z)  # type: ignore[no-any-return]
+
+
+class Inheriting(Holder):
+    teachers = (NET,)
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.helper(z)
+
+    def helper(self, z: Tensor) -> Tensor:
+        return self.teachers[0](z)  # type: ignore[no-any-return]
+
+
+class Slotted:
+    __slots__ = ("net",)
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = weakref.ref(net)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.net()(z)  # type: ignore[misc, no-any-return]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Inheriting(), Slotted(NET), torch.no_grad()(NET), torch.autocast("cpu", enabled=False)(NET),
+        NET.forward, partial(NET.forward), lambda z: NET(z), closure(NET), Holder(NET), Holder(NET).predict, by_a_global,
+        Hidden(NET), lambda z: by_a_global(z),
+    ],
+    ids=[
+        "class attribute", "slots and a weak reference", "no_grad", "autocast", "bound method", "partial", "lambda", "closure",
+        "object", "its method", "global", "hidden", "function of a function",
+    ],
+)  # fmt: skip
+def test_training_mode_behind_a_function_is_eval_mode(model: Callable[[Tensor], Tensor]) -> None:
+    NET.train()
+    before = {k: v.clone() for k, v in NET.state_dict().items()}
+    expected = lee_of(NET)
+    NET.train()
+    with pytest.warns(lee.TrainingModeWarning, match=r"training mode; it is measured in eval"):
+        found = lee_of(model)
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert all(m.training for m in NET.modules())
+    assert all(torch.equal(before[k], v) for k, v in NET.state_dict().items())
+
+
+def test_the_output_may_reach_modules_too() -> None:
+    head = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2)).double().train()
+    with pytest.warns(lee.TrainingModeWarning):
+        found = lee_of(NET.eval(), output=lambda h: head(h))
+    assert found == pytest.approx(lee_of(nn.Sequential(NET, head).eval()), rel=1e-9)
+
+
+class Filtered(nn.Module):
+    """Prepares its filter when it is put into eval mode, and drops it in training mode, as escnn's convolutions do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3, 3, 3, dtype=torch.float64))
+
+    def train(self, mode: bool = True) -> "Filtered":
+        if mode and hasattr(self, "filter"):
+            del self.filter
+        elif not mode:
+            self.register_buffer("filter", self.weight.detach().flip(-1))
+        return super().train(mode)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return F.conv2d(z, self.weight.flip(-1) if self.training else self.filter).tanh().mean((2, 3))  # type: ignore[arg-type]
+
+
+def test_a_module_is_put_into_eval_mode_by_its_own_method() -> None:
+    torch.manual_seed(0)
+    model = Filtered().train()
+    known = truth(lambda z: F.conv2d(z, model.weight.detach().flip(-1)).tanh().mean((2, 3)), images(), "rotation")
+    assert lee_of(nn.Sequential(model)) == pytest.approx(error(known), rel=1e-5)
+    assert not hasattr(model, "filter")
+    assert model.training
+
+
+class ActNorm(nn.Module):
+    """Takes scale and shift from the first batch that it sees (Glow)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift, self.scale = (nn.Parameter(torch.zeros(1, 3, 1, 1, dtype=torch.float64)) for _ in range(2))
+        self.register_buffer("ready", torch.tensor(False))
+
+    def forward(self, z: Tensor) -> Tensor:
+        if not self.ready:
+            with torch.no_grad():
+                self.shift.data.copy_(z.detach().mean((0, 2, 3), keepdim=True))
+                self.scale.data.copy_(z.detach().std((0, 2, 3), keepdim=True))
+                self.ready.fill_(True)  # type: ignore[operator]
+        return ((z - self.shift) / self.scale).tanh().mean((2, 3))  # type: ignore[no-any-return]
+
+
+class Counting(nn.Module):
+    """Updates running means and a counter also in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3, dtype=torch.float64))
+        self.register_buffer("count", torch.tensor(0))
+
+    def forward(self, z: Tensor) -> Tensor:
+        self.count += 1  # type: ignore[operator]
+        self.mean.lerp_(z.detach().mean((0, 2, 3)), 0.1)  # type: ignore[operator]
+        return (z - self.mean[:, None, None]).square().mean((2, 3))  # type: ignore[index]
+
+
+class Adapting(nn.Module):
+    """Test-time adaptation: a gradient step on its own weights in every pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 3).double()
+
+    def forward(self, z: Tensor) -> Tensor:
+        with torch.enable_grad():
+            loss = self.head(z.detach().mean((2, 3))).square().sum()
+            for p, g in zip(
+                self.head.parameters(), torch.autograd.grad(loss, list(self.head.parameters())), strict=True
+            ):
+                p.data -= 0.1 * g
+        return self.head(z.mean((2, 3))).tanh()  # type: ignore[no-any-return]
+
+
+class Remembering(nn.Module):
+    """Its state is a Python attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, z: Tensor) -> Tensor:
+        self.calls += 1
+        return z.tanh().mean((2, 3)) * self.calls
+
+
+@pytest.mark.parametrize("kind", [ActNorm, Counting, Adapting, Remembering])
+def test_a_model_that_changes_itself_starts_from_the_same_state(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model, x = kind().eval(), images()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with quietly():
+        gram = lee.equivariance_gram(model, x, output="logits", progress=False, chunk=1)
+        alone = lee_of(model, x, chunk=1)
+        differences = lee_of(model, x, chunk=1, mode="differences")
+        lee.metrics.eq_r(model, x, output="logits", draws=2)
+    assert gram.lee("rotation").value == pytest.approx(alone, rel=1e-5)
+    assert differences == pytest.approx(alone, rel=1e-4)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert getattr(model, "calls", 0) == 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        lee_of(model, x)
+    # What a first batch sets is seen as images that interact; the others also change the next output.
+    kinds = {w.category for w in caught}
+    assert (lee.BatchInteractionWarning if kind is ActNorm else lee.StateWarning) in kinds
+
+
+class Warming(nn.Module):
+    """Behaves otherwise after its first calls; an integer counts them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.ema = 0, torch.zeros(3).double()
+
+    def forward(self, z: Tensor) -> Tensor:
+        self.calls += 1
+        self.ema.mul_(0.9).add_(1)
+        return z.tanh().mean((2, 3)) * (1 if self.calls < 4 else 3)
+
+
+def test_a_counter_and_a_plain_tensor_are_put_back_before_each_pass() -> None:
+    model, x = Warming(), images(8)
+    expected = lee_of(lambda z: z.tanh().mean((2, 3)), x)
+    with quietly():
+        assert lee_of(model, x, chunk=1) == pytest.approx(expected, rel=1e-9)
+    assert (model.calls, model.ema.tolist()) == (0, [0, 0, 0])
+
+
+def test_a_gradient_taken_inside_leaves_nothing() -> None:
+    head = nn.Linear(3, 2).double()
+
+    def model(z: Tensor) -> Tensor:
+        with torch.enable_grad():
+            head(z.detach().mean((2, 3))).sum().backward()
+        return z.tanh().mean((2, 3))
+
+    with quietly():
+        lee_of(model)
+    assert head.weight.grad is None
+
+
+def test_images_that_interact_from_three_on_are_named() -> None:
+    def crowded(z: Tensor) -> Tensor:
+        return z.tanh().mean((2, 3)) * (1 if len(z) < 3 else z.mean())
+
+    with pytest.warns(lee.BatchInteractionWarning):
+        lee_of(crowded, chunk=4)
+
+
+def test_lazy_modules_are_refused_and_stay_usable() -> None:
+    model = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+    with pytest.raises(lee.InputError, match=r"LazyConv2d.*no parameters yet: run the model once"):
+        lee_of(model, images().float())
+    model(images().float())
+    lee_of(model, images().float())
+
+
+class Overwriting(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        z.sub_(0.5).div_(0.25)
+        return z.tanh().mean((2, 3))
+
+
+def test_foreign_code_gets_copies() -> None:
+    x, pure = images(), lambda z: ((z - 0.5) / 0.25).tanh().mean((2, 3))
+    kept = x.clone()
+    measures: list[Callable[[Any], Any]] = [
+        lambda f: lee_of(f, x), lambda f: lee_of(f, x, mode="reverse"), lambda f: lee_of(f, x, mode="differences"),
+        lambda f: lee.metrics.eq_t(f, x, output="logits", draws=3).value,
+        lambda f: lee.metrics.sampled_invariance(f, x, "scale", radius=0.1, output="logits").value,
+        lambda f: lee.metrics.consistency(f, x, output="logits").value,
+        lambda f: lee.metrics.output_range(f, x),
+        lambda f: lee.measure.testing.equivariance_deviation(f, x, lambda z: z.flip(-1)),
+    ]  # fmt: skip
+    for measure in measures:
+        assert measure(Overwriting()) == pytest.approx(measure(pure), rel=1e-6, abs=1e-12)
+        assert torch.equal(x, kept)
+
+
+class Failing(nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.before, self.value = nn.Conv2d(3, 3, 3).double(), value
+        self.log = Shifted(value)
+        self.head = nn.Linear(3, 3).double()
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.head(self.log(self.before(z)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Shifted(nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z + self.value
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_is_an_error_that_names_the_module(value: float) -> None:
+    model = Failing(value)
+    calls: list[Callable[[], Any]] = [
+        lambda: lee_of(model), lambda: lee.lie_derivative(model, images(), "scale", output="logits", verify=False),
+        lambda: lee.metrics.eq_t(model, images(), output="logits"), lambda: lee.metrics.consistency(model, images()),
+        lambda: lee.layerwise(model, images(), "scale", output="logits"),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(lee.InputError, match=r"NaN or infinity for image 0.*first in the module log \(Shifted\)"):
+            call()
+
+
+def test_nan_in_some_outputs_and_in_weights_is_an_error() -> None:
+    with pytest.raises(lee.InputError, match="NaN or infinity for image 1"):
+        lee_of(lambda z: torch.where(z.new_tensor([False, True, False, False])[:, None], z.mean((2, 3)), float("nan") * 0 + 1) / 0
+               if len(z) > 4 else z.mean((2, 3)) / (torch.arange(len(z)) != 1)[:, None], chunk=4)  # fmt: skip
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
+    model[0].weight.data[0, 0, 0, 0] = float("nan")
+    with pytest.raises(lee.InputError, match=r"first in the module 0 \(Conv2d\), whose weight holds NaN"):
+        lee_of(model)
+
+
+def test_a_derivative_that_is_not_finite_is_an_error() -> None:
+    with quietly(), pytest.raises(lee.LeeError):
+        lee_of(
+            lambda z: (z - z.mean((2, 3), keepdim=True)).square().mean((2, 3)).sqrt(),
+            torch.ones(2, 3, 8, 8).double(),
+            verify=False,
+        )
+
+
+def test_an_action_must_be_one() -> None:
+    x = images()
+    with pytest.raises(lee.InputError, match="as it is at t = 0"):
+        lee_of(lambda z: z.mean((2, 3)), x, lee.Action(lambda z, t: z + 1 + t))
+    with pytest.raises(lee.InputError, match="Let it use t as a tensor"):
+        lee_of(lambda z: z.mean((2, 3)), x, lee.Action(lambda z, t: z * (1 + t.detach())))

@@ -1,0 +1,146 @@
+"""Pairs of models: recipes found in the zoo's file, ratios of simulated errors with known truth, and verdicts."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lee.errors import InputError
+from lee.models.recipes import load_specs
+from lee.statistics import holm, paired_ratio
+from lee.studies.comparisons import compare, recipes_of, spread_of, verdict, words
+
+SEEDS = 0.2  # standard deviation of the logarithms between seeds
+
+
+def errors(rng: np.random.Generator, recipes: dict[str, float], trainings: int = 3, n: int = 300) -> pd.DataFrame:
+    """Per-image errors of models `recipe.k` with a mean of `recipes[recipe]` times their own deviation."""
+    common = 0.7 * rng.standard_normal(n)
+    columns = {}
+    for name, mean in recipes.items():
+        for k in range(trainings):
+            own = np.exp(common + 0.3 * rng.standard_normal(n))
+            columns[f"{name}.{k}"] = mean * math.exp(SEEDS * rng.standard_normal()) * own
+    return pd.DataFrame(columns)
+
+
+def parents(frame: pd.DataFrame) -> dict[str, str]:
+    return {name: name.split(".")[0] for name in frame.columns}
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_models_of_the_zoo_share_a_recipe_if_only_seeds_differ() -> None:
+    second = next(name for name in load_specs() if name.endswith("-seed1"))
+    first = f"zoo/{second.removesuffix('-seed1')}"
+    seeds = [first, f"{first}-seed1", f"{first}-seed2"]
+    others = ["zoo/resnet-t-blur", "zoo/resnet-t-none", "zoo/mixer-t-5", "zoo/vit-t-mae", "zoo/resnet-s", "resnet18"]
+    assert list(recipes_of([*seeds, *others]).values()) == [first, first, first, *others]
+    assert recipes_of(seeds[1:])[seeds[2]] == seeds[1]
+
+
+def test_the_spread_is_that_between_seeds(rng: np.random.Generator) -> None:
+    frame = errors(rng, {f"r{k}": 1.5**k for k in range(30)})
+    spread = spread_of(frame, parents(frame))
+    assert spread is not None
+    assert spread.within == pytest.approx(SEEDS, rel=0.25)
+    assert spread.df == 60
+    alone = frame[["r0.0", "r1.0"]]
+    assert spread_of(alone, parents(alone)) is None
+    assert spread_of(frame[["r0.0", "r0.1"]], parents(frame)) is None
+
+
+def test_a_comparison_takes_in_all_trainings(rng: np.random.Generator) -> None:
+    frame = errors(rng, {"a": 0.5, "b": 1.0}).drop(columns="b.2")
+    spread = spread_of(frame, parents(frame))
+    found = compare(frame, {"smaller": [["a.0", "b.1"]]}, spread=spread, recipes=parents(frame)).iloc[0]
+    expected = paired_ratio(frame.iloc[:, :3].to_numpy().T, frame.iloc[:, 3:].to_numpy().T)
+    assert (found["ratio"], found["low"], found["high"]) == expected[:3]
+    assert (found["first_trainings"], found["second_trainings"], found["n"]) == (3, 2, 300)
+    assert spread is not None
+    half = spread.reach(0.95, (3, 2), expected.stderr)
+    assert math.log(found["seed_high"] / found["ratio"]) == pytest.approx(half)
+    assert found["seed_low"] < found["low"] < found["ratio"] < found["high"] < found["seed_high"]
+
+
+def test_seeds_are_what_equal_recipes_differ_by(rng: np.random.Generator) -> None:
+    """Of equal recipes the test over images, which knows these networks only, often finds a difference; over seeds, seldom."""
+    runs, images, seeds = 150, 0, 0
+    for _ in range(runs):
+        frame = errors(rng, dict.fromkeys("abcd", 1.0), n=60)
+        frame = frame.drop(columns=["d.1", "d.2"])
+        found = compare(frame, {"": [["a.0", "d.0"]]}, spread=spread_of(frame, parents(frame)), recipes=parents(frame),
+                        resamples=100)  # fmt: skip
+        images += found["p"].iloc[0] < 0.05
+        seeds += found["seed_p"].iloc[0] < 0.05
+    assert images > 0.3 * runs
+    assert 1 <= seeds <= 0.13 * runs
+
+
+def test_what_is_read_together_is_corrected_together(rng: np.random.Generator) -> None:
+    frame = errors(rng, {"a": 0.8, "b": 1.0, "c": 1.1, "d": 0.2})
+    studies = {"one": [["a.0", "b.0"], ["b.0", "c.0"]], "two": [["d.0", "a.0"]]}
+    found = compare(frame, studies, spread=spread_of(frame, parents(frame)), recipes=parents(frame))
+    assert found["study"].tolist() == ["one", "one", "two"]
+    np.testing.assert_allclose(found["seed_p_holm"], holm(found["seed_p"]))
+    np.testing.assert_allclose(found["p_holm"], holm(found["p"]))
+    assert verdict(found, "two") == "reproduced"
+
+
+def test_missing_models_are_told(rng: np.random.Generator) -> None:
+    frame = errors(rng, {"a": 0.5, "b": 1.0}, trainings=1)
+    studies = {"known": [["a.0", "b.0"]], "other": [["a.0", "zoo/c"], ["x", "y"]]}
+    found = compare(frame, studies, recipes=parents(frame))
+    assert len(found) == 1
+    assert [m["lacking"] for m in found.attrs["missing"]] == ["zoo/c", "x, y"]
+    assert found[["seed_low", "seed_high", "seed_p", "seed_p_holm"]].isna().all(axis=None)
+    assert verdict(found, "known") == verdict(found, "other") == "not at this scale"
+    assert words(found, "other") == "not in the table: c, x, y"
+    assert words(found, "nowhere") == "no pair"
+    assert words(found, "known").startswith("a.0 / b.0 0.")
+    none = compare(frame, {"other": studies["other"]}, recipes=parents(frame))
+    assert none.empty
+    assert none.columns.tolist() == found.columns.tolist()
+    assert (verdict(none), len(none.attrs["missing"])) == ("not at this scale", 2)
+    with pytest.raises(InputError, match="'other' needs pairs"):
+        compare(frame, {"other": ["ab"]}, recipes=parents(frame))
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [([(0.5, 0.01), (0.6, 0.02)], "reproduced"), ([(0.5, 0.01), (0.6, 0.2)], "partly"),
+     ([(0.5, 0.01), (1.6, 0.01)], "partly"), ([(0.5, 0.3), (1.6, 0.01)], "contradicted"),
+     ([(0.5, 0.3), (1.6, 0.3)], "not at this scale"), ([(0.5, math.nan)], "not at this scale")],
+)  # fmt: skip
+def test_verdicts(rows: list[tuple[float, float]], expected: str) -> None:
+    frame = pd.DataFrame(rows, columns=["ratio", "seed_p_holm"]).assign(study="s")
+    assert verdict(frame) == verdict(frame, "s") == expected
+
+
+def test_a_statement_is_not_reproduced_by_half_of_its_pairs() -> None:
+    frame = pd.DataFrame({"ratio": [0.5], "study": ["s"], "seed_p_holm": [0.01]})
+    assert verdict(frame, "s") == "reproduced"
+    frame.attrs["missing"] = [{"study": "s", "first": "a", "second": "b", "lacking": "b"}]
+    assert verdict(frame, "s") == "partly"
+    frame.attrs["missing"][0]["study"] = "another"
+    assert verdict(frame, "s") == "reproduced"
+
+
+def test_verdicts_need_their_columns() -> None:
+    frame = pd.DataFrame({"ratio": [1.0], "study": ["s"], "seed_p_holm": [0.1]})
+    with pytest.raises(InputError, match="needs the column 'ratio'"):
+        verdict(frame.drop(columns="ratio"))
+    with pytest.raises(InputError, match="`alpha`"):
+        verdict(frame, alpha=5)
+
+
+def test_words_carry_the_interval_over_seeds() -> None:
+    row = {"study": "s", "first": "zoo/a", "second": "zoo/b", "ratio": 0.5, "low": 0.45, "high": 0.55}
+    frame = pd.DataFrame(
+        [{**row, "seed_low": 0.3, "seed_high": 0.8}, {**row, "seed_low": math.nan, "seed_high": math.nan}]
+    )
+    assert words(frame) == "a / b 0.50 [0.30, 0.80]; a / b 0.50 [0.45, 0.55]"

@@ -1,0 +1,104 @@
+"""The networks of rotated MNIST: measured here or by a sweep, and how seeds are joined."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lee import datasets, sweep
+from lee.errors import InputError
+from lee.models.recipes import load_specs
+from lee.studies import rotmnist
+from lee.sweep import results
+from lee.training import trained
+from lee.training.zoo import train_zoo
+
+RECIPES = """
+defaults:
+  input_size: [1, 12, 12]
+  mean: [0.1]
+  std: [0.3]
+  recipe: {dataset: rotated-digits, epochs: 1, warmup_epochs: 0.5, batch_size: 64}
+families: {cnn: CNN}
+models:
+  small: {family: cnn, title: A small one, factory: "lee.models.equivariant:plain_cnn", arguments: {channels: [2, 3]}}
+  small-seed1: {like: small, recipe: {seed: 1}}
+  never: {like: small, recipe: {seed: 2}}
+"""
+FEW = {"n": 8, "n_turned": 3, "degrees": (0, 30, 90)}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "rotmnist.yaml"
+    path.write_text(RECIPES)
+    for name in ("small", "small-seed1"):
+        train_zoo(name, recipes=path, progress=False)
+    return path
+
+
+def test_loaded_networks_are_the_trained_ones(file: Path) -> None:
+    one, other = (trained.load(name, file) for name in ("small", "small-seed1"))
+    assert not one.training
+    assert any((a != b).any() for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    with pytest.raises(InputError, match="Did you mean 'small'"):
+        trained.load("smal", file)
+    with pytest.raises(InputError, match="never"):
+        trained.load("never", file)
+    (file.parent / "small.safetensors").write_bytes(b"")
+    assert trained.names(file) == ["small-seed1"]
+
+
+def test_a_table_of_a_sweep_says_what_live_networks_say(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotmnist, "recipes", lambda: file)
+    measures = {"accuracy": {}, "turntable": {"images": 3, "step": 90}}
+    way = {"dataset": "rotated-digits", "n": 8, "seed": None, "generators": ["rotation"], "measures": measures}
+    spec = {"models": ["lee.studies.rotmnist:small-seed1", "lee.studies.rotmnist:small"], "measurements": {"main": way}}
+    sweep.run(sweep.parse(spec), tmp_path / "t.parquet", sweep.executor(0), progress=False)
+    table = results.load(tmp_path / "t.parquet")
+    found = rotmnist.measured(table)
+    assert found["name"].tolist() == ["small", "small-seed1"]
+    assert found["minutes"][0] >= 0
+    few = {"n": 8, "n_turned": 3, "degrees": (0, 90, 180)}
+    expected = rotmnist.measure(trained.load("small", file), datasets.load("rotated-digits"), **few)
+    for column in ("error", "relative", "quarter", "angle", "accuracy", "probability", "change"):
+        assert found[column][0] == pytest.approx(expected[column], rel=1e-4), column
+    assert found["lee"][0] == pytest.approx(expected["lee"], rel=1e-3)
+    assert table.frame["correct"].notna().all()  # the networks say what their classes are called
+
+
+def test_live_networks_are_trained_and_measured(file: Path) -> None:
+    frame, models = rotmnist.live(file, ["small", "never"], **FEW)
+    assert frame["name"].tolist() == list(models) == ["small", "never"]
+    assert frame["parameters"][0] == sum(p.numel() for p in models["small"].parameters())
+    assert len(rotmnist.followed(frame)) == 2 * 3
+
+
+def test_seeds_are_joined() -> None:
+    same = {"title": "t", "relative": 1.0, "parameters": 5, "minutes": 2.0, "epochs": 3}
+    rows = [
+        {"row": "a", "error": 0.1, "lee": [1.0, 3.0], "quarter": 0.5, **same},
+        {"row": "b", "error": 0.3, "lee": [1.0, 2.0, 3.0, 6.0], "quarter": 0.0, **same},
+        {"row": "a", "error": 0.2, "lee": [3.0, 5.0], "quarter": 0.25, **same},
+    ]
+    found = rotmnist.summary(pd.DataFrame(rows)).set_index("row")
+    assert found.index.tolist() == ["a", "b"]
+    assert found.loc["a", ["seeds", "error", "lee", "quarter"]].tolist() == [2, pytest.approx(0.15), 3.0, 0.5]
+    assert found.loc["a", "error_sd"] == pytest.approx(0.1 / 2**0.5)
+    assert found.loc["a", "lee_se"] == pytest.approx(1.0)  # seeds have means 2 and 4
+    assert np.isnan(found.loc["b", "error_sd"])
+    assert found.loc["b", "lee_se"] == pytest.approx(np.std([1, 2, 3, 6], ddof=1) / 2)
+
+
+@pytest.mark.parametrize(("file", "dataset"), [("rotmnist.yaml", "rotmnist"), ("digits.yaml", "rotated-digits")])
+def test_committed_recipes_hold_every_row(file: str, dataset: str) -> None:
+    specs = load_specs(rotmnist.recipes().parent / file)
+    rows = {trained.row_of(name) for name in specs}
+    assert rows == {"cnn", "cnn-rotate", "vit", "vit-rotate", "vit-mae", "p4", "steerable", "ti"}
+    assert {spec.recipe.dataset for spec in specs.values()} == {dataset}
+    if dataset == "rotmnist":
+        assert all({s.recipe.seed for n, s in specs.items() if trained.row_of(n) == row} == {0, 1, 2} for row in rows)
+        assert load_specs(rotmnist.recipes(), budget="full").keys() == specs.keys()

@@ -1,0 +1,313 @@
+"""Sweeps: what is finished is never measured again, failures are rows, and wrong surroundings are refused."""
+
+import ctypes
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sweeps import keys, rows, run, spec_of, workplace, write_spec
+
+from lee import sweep
+from lee.errors import InputError
+from lee.sweep import results, table, tasks
+
+ROOT = Path(__file__).resolve().parents[2]
+
+here = pytest.fixture(workplace)
+
+
+# again and again
+
+
+def test_a_second_run_measures_nothing_and_changes_no_byte(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = here / "t.parquet"
+    first = run(spec_of(), out)
+    assert (first.measured, first.kept) == (6, 0)
+    before, stamp = out.read_bytes(), out.stat().st_mtime_ns
+    again = run(spec_of(), out)
+    assert (again.measured, again.kept) == (0, 6)
+    assert out.read_bytes() == before
+    assert out.stat().st_mtime_ns == stamp
+    assert table.encode(reversed(list(table.read(out).values()))) == before
+    assert sorted(p.name for p in here.iterdir() if p.suffix != ".py" and p.name != "__pycache__") == ["t.parquet"]
+
+
+def test_a_model_with_new_weights_is_measured_again_alone(here: Path) -> None:
+    out, spec = here / "t.parquet", spec_of(models=["mine:a", "mine:changing"])
+    run(spec, out)
+    before = keys(out)
+    source = (here / "mine.py").read_text()
+    (here / "mine.py").write_text(source.replace("SEED = 0", "SEED = 12"))
+    sys.modules.pop("mine")
+    report = run(spec, out)
+    assert (report.measured, report.kept) == (3, 3)
+    after = keys(out)
+    assert Counter(after.values()) == {"mine:a": 3, "mine:changing": 3}
+    assert {before[key] for key in before.keys() & after.keys()} == {"mine:a"}
+    (here / "mine.py").write_text(source)
+
+
+def test_another_activation_with_the_same_weights_is_another_model(here: Path) -> None:
+    spec = spec_of(models=["mine:a"])
+    before = {task.key for task in sweep.plan(spec.models, spec.measurements)}
+    (here / "mine.py").write_text((here / "mine.py").read_text().replace("nn.GELU()", "nn.SiLU()"))
+    sys.modules.pop("mine")
+    tasks.forget()
+    after = {task.key for task in sweep.plan(spec.models, spec.measurements)}
+    assert not before & after
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"n": 4}, {"seed": 1}, {"kernel": "central"}, {"output": "logits"}, {"generators": ("scale",)}, {"size": 16}],
+)
+def test_the_key_follows_the_measurement(here: Path, change: dict[str, Any]) -> None:
+    task = next(sweep.plan(["mine:a"], spec_of().measurements))
+    assert replace(task, measurement=replace(task.measurement, **change)).key != task.key
+    assert replace(task, family="another").key == task.key
+    assert replace(task, data_sha256="0").key != task.key
+
+
+def test_a_larger_sweep_keeps_what_is_there_and_drops_what_nobody_wants(here: Path) -> None:
+    out = here / "t.parquet"
+    run(spec_of(), out)
+    larger = run(spec_of(models=["mine:b", "mine:c"]), out)
+    assert (larger.measured, larger.kept) == (3, 3)
+    assert set(keys(out).values()) == {"mine:b", "mine:c"}
+
+
+def test_a_limit_leaves_other_models_alone(here: Path) -> None:
+    out = here / "t.parquet"
+    run(spec_of(), out, limit="*:a")
+    assert set(keys(out).values()) == {"mine:a"}
+    report = run(spec_of(), out, limit="mine:b")
+    assert (report.measured, report.kept) == (3, 0)
+    assert set(keys(out).values()) == {"mine:a", "mine:b"}
+    assert run(spec_of(), out).measured == 0
+    with pytest.raises(InputError, match=r"matches 'mine:d'.*Did you mean 'mine:"):
+        run(spec_of(), out, limit="mine:d")
+
+
+def test_finished_tasks_of_an_interrupted_run_are_not_measured_again(here: Path) -> None:
+    out, spec = here / "t.parquet", spec_of()
+
+    def two(wanted: Any) -> Any:
+        yield from sweep.here(islice(wanted, 2))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(spec, out, two, progress=False)
+    folder = here / "t.parquet.tasks"
+    assert len(list(folder.glob("*.parquet"))) == 2
+    assert not out.exists()
+    broken = sorted(folder.glob("*.parquet"))[0]
+    broken.write_bytes(broken.read_bytes()[:100])  # as a failing disk would leave it
+    (folder / ".x.parquet.1.tmp").write_bytes(b"left by a killed run")
+    limited = run(spec, out, limit="mine:b")
+    assert limited.measured == 3
+    assert broken.exists(), "a limited run leaves the other models' finished tasks"
+    report = run(spec, out)
+    assert (report.measured, report.kept) == (2, 4)
+    assert not folder.exists()
+    whole = here / "whole.parquet"
+    run(spec, whole)
+    assert rows(out).equals(rows(whole))
+
+
+def test_a_new_family_relabels_without_measuring(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = here / "t.parquet"
+    run(spec_of(), out)
+    monkeypatch.setattr(tasks, "family_of", lambda name: "cousins")
+    assert run(spec_of(), out).measured == 0
+    assert set(results.load(out).tasks["family"]) == {"cousins"}
+
+
+# what goes wrong
+
+
+def test_a_failing_model_is_a_row_with_its_error(here: Path) -> None:
+    out = here / "t.parquet"
+    spec = spec_of(models=["mine:unbuildable", "mine:Failing", "mine:Undefined", "mine:a"])
+    report = run(spec, out)
+    assert report.measured == 12
+    said = {model: error for model, _, error in report.failures}
+    assert said["mine:Undefined"].startswith("InputError: The model's output holds NaN or infinity")
+    assert said == {
+        "mine:unbuildable": "RuntimeError: no such part",
+        "mine:Failing": "ValueError: this network always fails",
+        "mine:Undefined": said["mine:Undefined"],
+    }
+    frame = rows(out)
+    assert frame.groupby("model", observed=True).size().to_dict() == {"mine:a": 9, **dict.fromkeys(said, 3)}
+    assert frame["error"].dropna().nunique() == 3
+    assert frame[frame["error"].notna()]["image"].isna().all()
+    before = out.read_bytes()
+    assert run(spec, out).measured == 0
+    assert out.read_bytes() == before
+    assert run(spec, out, retry=True).measured == 9
+
+
+def test_a_model_that_can_be_loaded_now_replaces_its_error(here: Path) -> None:
+    out, spec = here / "t.parquet", spec_of(models=["mine:a", "mine:unbuildable"])
+    assert len(run(spec, out).failures) == 3
+    (here / "mine.py").write_text(
+        (here / "mine.py").read_text().replace('raise RuntimeError("no such part")', "return Net(2)")
+    )
+    sys.modules.pop("mine")
+    report = run(spec, out)
+    assert (report.measured, report.failures) == (3, ())
+
+
+def test_warnings_are_kept_with_the_task(here: Path) -> None:
+    (here / "flat.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Flat(nn.Module):\n"
+        "    def forward(self, x): return torch.ones(len(x), 4) + 0 * x.mean((1, 2, 3))[:, None]\n"
+    )
+    run(spec_of(models=["flat:Flat"]), here / "t.parquet")
+    assert "ignores them" in results.load(here / "t.parquet").tasks["warnings"].iloc[0][0]
+
+
+def test_a_table_of_another_schema_is_refused_and_kept(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = here / "t.parquet"
+    monkeypatch.setattr(table, "SCHEMA", 0)
+    out.write_bytes(table.encode([sweep.measure(task) for task in sweep.plan(["mine:a"], spec_of().measurements)]))
+    monkeypatch.setattr(table, "SCHEMA", 1)
+    before = out.read_bytes()
+    for read in (lambda: run(spec_of(), out), lambda: results.load(out)):
+        with pytest.raises(InputError, match=r"has schema 0, and this version of lee reads and writes schema 1\. Move"):
+            read()
+    assert out.read_bytes() == before
+
+
+def test_files_that_are_no_tables_are_refused(here: Path) -> None:
+    (here / "text.parquet").write_text("not Parquet at all")
+    pq.write_table(pa.table({"x": [1]}), here / "other.parquet")
+    for name, message in (("text", "can't be read as Parquet"), ("other", "no table of `lee sweep`")):
+        with pytest.raises(InputError, match=message):
+            run(spec_of(), here / f"{name}.parquet")
+    with pytest.raises(InputError, match="can't be written to"):
+        run(spec_of(), here / "mine.py" / "t.parquet")
+
+
+def test_a_missing_data_set_says_what_to_do(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LEE_DATA", raising=False)
+    with pytest.raises(InputError, match="LEE_DATA is not set"):
+        run(spec_of(defaults={"dataset": "cifar10", "n": 2}), here / "t.parquet")
+    with pytest.raises(InputError, match=r"no data set 'patchs'\. Did you mean 'patches'"):
+        run(spec_of(defaults={"dataset": "patchs"}), here / "t.parquet")
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+sys.path[:0] = ["."]
+from lee import sweep
+from lee.errors import InputError
+spec = sweep.load(Path("small.yaml"))
+def executor(tasks):
+    for i, result in enumerate(sweep.here(tasks)):
+        if i == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        yield result
+try:
+    sweep.run(spec, Path("t.parquet"), executor, progress=False)
+except InputError as error:
+    sys.exit(f"refused: {error}")
+"""
+
+
+def test_a_full_disk_leaves_nothing_half_written(here: Path) -> None:
+    """The kernel refuses to let any file grow beyond a thousand bytes from the third task on."""
+    write_spec(here)
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL_DISK], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert ended.stderr.startswith("refused: "), ended.stderr
+    assert os.strerror(errno.EFBIG) in ended.stderr
+    assert "start the same sweep again" in ended.stderr
+    folder = here / "t.parquet.tasks"
+    assert sorted(p.suffix for p in folder.iterdir()) == ["", ".parquet", ".parquet"]
+    report = run(spec_of(), here / "t.parquet")
+    assert (report.measured, report.kept) == (4, 2)
+
+
+def with_a_small_disk(disk: Path, size: str, work: Callable[[], None]) -> bool:
+    """Do something in a copy of this process that sees a small disk at a place; False if the system doesn't allow that."""
+
+    def child() -> None:
+        library, user, group = ctypes.CDLL(None, use_errno=True), os.getuid(), os.getgid()
+        if library.unshare(0x10020000):  # CLONE_NEWUSER, CLONE_NEWNS
+            os._exit(77)
+        for name, content in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+            Path(f"/proc/self/{name}").write_text(content)
+        if library.mount(b"none", os.fsencode(disk), b"tmpfs", 0, f"size={size}".encode()):
+            os._exit(77)
+        torch.set_num_threads(1)  # threads don't survive the copying
+        work()
+        os._exit(0)
+
+    disk.mkdir()
+    process = get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode in (0, 77)
+    return process.exitcode == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="makes its disk with Linux's namespaces")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_after_room_was_made_on_a_full_disk_only_the_rest_is_measured(here: Path) -> None:
+    disk, saved = here / "disk", here / "saved"
+
+    def fill() -> None:
+        with pytest.raises(InputError) as refused:
+            run(spec_of(), disk / "t.parquet")
+        shutil.copytree(disk, saved)  # the disk ends with the process
+        (saved / "refusal").write_text(str(refused.value))
+
+    if not with_a_small_disk(disk, "40k", fill):
+        pytest.skip("this system lets nobody mount a small disk")
+    assert "can't be written: No space left on device. Nothing that was finished" in (saved / "refusal").read_text()
+    left = {path.name: path.read_bytes() for path in (saved / "t.parquet.tasks").glob("*.parquet")}
+    assert 1 <= len(left) < 6
+    assert not list(saved.rglob("*.tmp"))
+    report = run(spec_of(), saved / "t.parquet")
+    assert (report.measured, report.kept) == (6 - len(left), len(left))
+    run(spec_of(), here / "whole.parquet")
+    assert rows(saved / "t.parquet").equals(rows(here / "whole.parquet"))
+
+
+def test_two_runs_at_once_are_refused(here: Path) -> None:
+    out = here / "t.parquet"
+
+    def nested(wanted: Any) -> Any:
+        with pytest.raises(InputError, match="Another `lee sweep` is writing"):
+            run(spec_of(), out)
+        yield from sweep.here(wanted)
+
+    assert sweep.run(spec_of(), out, nested, progress=False).measured == 6
+
+
+def test_threads_are_given_back(here: Path) -> None:
+    before = torch.get_num_threads()
+    seen = [
+        torch.get_num_threads() for _ in sweep.here(list(sweep.plan(["mine:a"], spec_of().measurements)), threads=3)
+    ]
+    assert set(seen) == {before}
+    run(spec_of(), here / "t.parquet")
+    sweep.run(spec_of(models=["mine:c"]), here / "u.parquet", sweep.executor(threads=3), progress=False)
+    assert results.load(here / "u.parquet").tasks["threads"].unique().tolist() == [3]

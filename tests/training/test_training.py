@@ -1,0 +1,322 @@
+"""Training: everything follows from the recipe, also across an interruption; and what is written at its end."""
+
+import errno
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from lee import datasets, models, training
+from lee.datasets import ImageSet
+from lee.errors import InputError
+from lee.models.cards import check_weights
+from lee.models.recipes import Recipe, ZooSpec, load_spec, load_specs
+from lee.training import EpochRecord, TrainResult, evaluate, learning_rate, train, zoo
+from lee.training.augmentation import flip_crop, seeded
+
+
+def small_net(width: int = 8) -> nn.Module:
+    """A network with all that a state can hold: weights, batch statistics and a counter, and dropout."""
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, padding=1),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.MaxPool2d(2),
+        nn.Flatten(1),
+        nn.Linear(16 * width, 10),
+    )
+
+
+RECIPE = Recipe("digits", epochs=3, batch_size=32, lr=0.02, label_smoothing=0.1, augmentation="flip-crop")
+SPEC = ZooSpec("small", f"{__name__}:small_net", RECIPE, input_size=(1, 8, 8), mean=(0.5,), std=(0.5,))
+
+
+@pytest.fixture(scope="module")
+def sets() -> tuple[ImageSet, ImageSet]:
+    return datasets.load("digits", n=640, split="train"), datasets.load("digits", n=100)
+
+
+def states_equal(first: nn.Module, second: nn.Module) -> bool:
+    one, two = first.state_dict(), second.state_dict()
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def quiet(spec: ZooSpec, sets: tuple[ImageSet, ImageSet], **options: Any) -> TrainResult:
+    return train(spec, *sets, progress=False, **options)
+
+
+def test_learning_rate_warms_up_linearly_and_ends_at_zero() -> None:
+    rates = [learning_rate(0.1, step, 40, 10.0) for step in range(41)]
+    assert rates[:10] == pytest.approx([0.1 * (step + 1) / 11 for step in range(10)])
+    assert rates[10] == max(rates) == 0.1
+    assert rates[25] == pytest.approx(0.05)  # half a cosine is half-way at its middle
+    assert rates[40] == pytest.approx(0.0, abs=1e-17)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert learning_rate(0.1, 0, 40, 0.0) == 0.1
+
+
+@pytest.mark.parametrize("shape", [(9, 3, 8, 8), (5, 1, 7, 11)])
+def test_flip_crop_equals_padding_cropping_and_flipping_one_by_one(shape: tuple[int, ...]) -> None:
+    images = torch.rand(shape)
+    generator = seeded("test")
+    shifts = torch.randint(-4, 5, (2, shape[0], 1), generator=generator).squeeze(-1)
+    flips = torch.rand(shape[0], 1, generator=generator).squeeze(-1) < 0.5
+    assert flips.any()
+    assert not flips.all()
+    found = flip_crop(images, seeded("test"))
+    for image, dy, dx, flip, other in zip(images, *shifts.tolist(), flips.tolist(), found, strict=True):
+        mirrored = image.flip(-1) if flip else image
+        wide = nn.functional.pad(mirrored[None], (4, 4, 4, 4), mode="reflect")[0]
+        assert torch.equal(other, wide[:, 4 + dy : 4 + dy + shape[2], 4 + dx : 4 + dx + shape[3]])
+
+
+def test_generators_of_different_parts_are_unrelated() -> None:
+    draws = [torch.rand(64, generator=seeded(*parts)) for parts in ((0, 1), (1, 0), (0, 1, "x"), (0, 1))]
+    assert torch.equal(draws[0], draws[3])
+    assert abs(float(torch.corrcoef(torch.stack(draws[:2]))[0, 1])) < 0.4
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_training_learns_and_repeats_bit_for_bit(sets: tuple[ImageSet, ImageSet]) -> None:
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    spec = replace(SPEC, recipe=replace(RECIPE, augmentation="none"))
+    first = quiet(spec, sets)
+    assert torch.equal(before, torch.random.get_rng_state())
+    torch.rand(7)
+    second = quiet(spec, sets)
+    assert states_equal(first.model, second.model)
+    assert [record.loss for record in first.history] == [record.loss for record in second.history]
+    assert (first.history[-1].accuracy or 0) > 0.8
+    assert first.history[-1].loss < first.history[0].loss
+    assert not first.model.training
+    other = quiet(replace(spec, recipe=replace(spec.recipe, seed=1)), sets)
+    assert not states_equal(first.model, other.model)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_killed_training_resumes_to_the_same_weights(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path, optimizer: str
+) -> None:
+    spec = replace(SPEC, recipe=replace(RECIPE, optimizer=optimizer, clip_norm=1.0))
+    whole = quiet(spec, sets)
+    checkpoint = tmp_path / "small.checkpoint.pt"
+
+    def kill(record: EpochRecord) -> None:
+        if record.epoch < 2:
+            raise KeyboardInterrupt
+
+    for _ in range(2):  # killed after the first epoch, and after the second
+        with pytest.raises(KeyboardInterrupt):
+            quiet(spec, sets, checkpoint=checkpoint, on_epoch=kill)
+    resumed = quiet(spec, sets, checkpoint=checkpoint, on_epoch=kill)
+    assert states_equal(whole.model, resumed.model)
+    assert [record.loss for record in whole.history] == [record.loss for record in resumed.history]
+    assert [record.accuracy for record in whole.history] == [record.accuracy for record in resumed.history]
+
+
+def test_a_kill_in_the_middle_of_an_epoch_or_of_writing_loses_only_that_epoch(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = quiet(SPEC, sets)
+    checkpoint = tmp_path / "small.checkpoint.pt"
+    save = torch.save
+
+    def half_written(content: dict[str, Any], path: Path) -> None:
+        save(content, path)
+        if len(content["history"]) == 2:
+            path.write_bytes(path.read_bytes()[:1000])
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", half_written)
+        with pytest.raises(KeyboardInterrupt):
+            quiet(SPEC, sets, checkpoint=checkpoint)
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.name]
+    epochs: list[int] = []
+    resumed = quiet(SPEC, sets, checkpoint=checkpoint, on_epoch=lambda record: epochs.append(record.epoch))
+    assert epochs == [1, 2]
+    assert states_equal(whole.model, resumed.model)
+
+
+def test_a_full_disk_is_said_and_keeps_the_epoch_before(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, save = tmp_path / "small.checkpoint.pt", torch.save
+
+    def full(content: dict[str, Any], path: Path) -> None:
+        if len(content["history"]) == 2:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(content, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(InputError, match=r"can't be written.*No space left.*goes on from the epoch before"):
+            quiet(SPEC, sets, checkpoint=checkpoint)
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.name]
+    assert states_equal(quiet(SPEC, sets, checkpoint=checkpoint).model, quiet(SPEC, sets).model)
+
+
+def test_a_foreign_or_damaged_checkpoint_is_refused(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    checkpoint = tmp_path / "small.checkpoint.pt"
+    one = replace(SPEC, recipe=replace(RECIPE, epochs=2))
+    quiet(one, sets, checkpoint=checkpoint)
+    with pytest.raises(InputError, match=r"belongs to another recipe. Delete it"):
+        quiet(SPEC, sets, checkpoint=checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:500])
+    with pytest.raises(InputError, match=r"can't be read. Delete it"):
+        quiet(one, sets, checkpoint=checkpoint)
+
+
+def test_fraction_draws_the_same_part_each_time(sets: tuple[ImageSet, ImageSet]) -> None:
+    spec = replace(SPEC, recipe=replace(RECIPE, fraction=0.25, epochs=2))
+    first, second = quiet(spec, sets), quiet(spec, sets)
+    assert first.train_size == 160
+    assert states_equal(first.model, second.model)
+    with pytest.raises(InputError, match="A batch has 32 images, but only 6"):
+        quiet(replace(SPEC, recipe=replace(RECIPE, fraction=0.01)), sets)
+
+
+def test_only_matrices_and_kernels_are_decayed() -> None:
+    optimizer = training._optimizer(small_net(), RECIPE, RECIPE.lr)
+    decayed, spared = optimizer.param_groups
+    assert {parameter.ndim for parameter in decayed["params"]} == {2, 4}
+    assert {parameter.ndim for parameter in spared["params"]} == {1}
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (RECIPE.weight_decay, 0.0)
+
+
+class Brightest(nn.Module):
+    """Predicts the brightest of the first ten pixels; has a parameter so that it has a device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x.flatten(1)[:, :10]
+
+
+def test_evaluate_counts_the_largest_output_and_restores_the_mode() -> None:
+    images = torch.zeros(10, 1, 4, 4)
+    images.flatten(1)[torch.arange(10), torch.arange(10)] = 1.0
+    labels = torch.arange(10)
+    labels[:3] = 9
+    data = ImageSet("pixels", images, labels, (), "", "", "")
+    model = Brightest().train()
+    assert evaluate(model, data, batch_size=4) == 0.7
+    assert model.training
+    with pytest.raises(InputError, match="'pixels' has no labels"):
+        evaluate(model, replace(data, labels=None))
+    with pytest.raises(InputError, match="'pixels' has no labels"):
+        train(SPEC, replace(data, labels=None), data, progress=False)
+
+
+RECIPE_FILE = {
+    "defaults": {"input_size": [1, 8, 8], "mean": [0.5], "std": [0.5], "recipe": {"dataset": "digits"}},
+    "models": {
+        "small": {
+            "title": "A small network",
+            "factory": f"{__name__}:small_net",
+            "recipe": {"epochs": 2, "batch_size": 64, "lr": 0.02},
+        }
+    },
+}
+
+
+def test_train_zoo_writes_half_precision_weights_and_a_card_that_agrees(tmp_path: Path) -> None:
+    file = tmp_path / "zoo.yaml"
+    file.write_text(yaml.safe_dump(RECIPE_FILE))
+    card = zoo.train_zoo("zoo/small", recipes=file, progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.md", "small.safetensors", "zoo.yaml"]
+    path = check_weights("small", tmp_path)
+    text = (tmp_path / "small.md").read_text()
+    assert yaml.safe_load(text.split("---\n")[1]) == card
+    assert f"**Test accuracy {100 * card['test_accuracy']:.2f} %**" in text
+    model = models.build(load_spec("small", file)).eval()
+    models.load_weights(model.net, path)
+    assert evaluate(model, datasets.load("digits")) == card["test_accuracy"] > 0.7
+    assert card["weights_dtype"] == "float16"
+    assert card["bytes"] == path.stat().st_size < 2 * card["parameters"] + 2000
+    assert card["data"]["train_images"] == 1297
+    assert card["recipe"]["epochs"] == 2
+    assert card["threads"] == torch.get_num_threads()
+
+
+def test_the_command_on_a_card_names_the_recipes_and_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert zoo.train_command("vit-s") == "lee train zoo/vit-s"
+    monkeypatch.chdir(tmp_path)
+    inside, outside = tmp_path / "data" / "own.yaml", tmp_path.parent / "far.yaml"
+    assert zoo.train_command("p4", recipes=inside) == "lee train --recipes data/own.yaml p4"
+    assert zoo.train_command("p4", recipes=outside, budget="full") == "lee train --recipes far.yaml p4 --budget full"
+
+
+def test_weights_that_half_precision_would_spoil_stay_in_single(tmp_path: Path) -> None:
+    model = models.build(SPEC).eval()
+    with torch.no_grad():
+        model.net.get_parameter("0.weight").mul_(1e6)  # beyond 65504, the largest number of float16
+    card = zoo.publish(SPEC, TrainResult(model, (), 0, {}), datasets.load("digits", n=50), tmp_path)
+    assert card["weights_dtype"] == "float32"
+    assert card["test_accuracy"] == card["test_accuracy_before_rounding"]
+    with torch.no_grad():
+        model.net.get_parameter("0.weight").mul_(torch.nan)
+    with pytest.raises(InputError, match="not finite: the training diverged"):
+        zoo.publish(SPEC, TrainResult(model, (), 0, {}), datasets.load("digits", n=50), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"optimizer": "adam"}, "Did you mean 'adamw'"),
+        ({"augmentation": "flip"}, "Did you mean 'flip-crop'"),
+        ({"precision": "float16"}, "Did you mean 'bfloat16'"),
+        ({"epochs": 0}, "epochs is 0, which is out of range"),
+        ({"fraction": 1.5}, "fraction is 1.5"),
+        ({"warmup_epochs": 9.0}, "warmup_epochs is 9.0"),
+        ({"lr": math.nan}, "lr is nan"),
+    ],
+)
+def test_recipes_refuse_what_they_do_not_know(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(RECIPE, **fields)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("models: [", "not valid YAML"),
+        ("model: {}", "needs a mapping `models:`"),
+        ("models: {a: 3}", "model 'a': expected a mapping"),
+        ("models: {a: {factory: x, recipe: {epoch: 3}}}", "unknown field 'epoch'. Did you mean 'epochs'"),
+        ("models: {a: {factroy: x, recipe: {dataset: d, epochs: 3}}}", "Did you mean 'factory'"),
+        ("models: {a: {factory: x, recipe: {epochs: 3}}}", "recipe: .*dataset"),
+        ("models: {a: {factory: x, recipe: {dataset: d, epochs: many}}}", "epochs is 'many'"),
+    ],
+)
+def test_recipe_files_are_checked(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "recipes.yaml"
+    file.write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_specs(file)
+    with pytest.raises(InputError, match="can't be read"):
+        load_specs(tmp_path / "none.yaml")
+
+
+def test_unknown_zoo_models_suggest_the_nearest() -> None:
+    with pytest.raises(InputError, match="Did you mean 'mixer-"):
+        load_spec("zoo/mixer-m")
+
+
+def test_the_digest_of_a_recipe_ignores_only_its_title() -> None:
+    assert SPEC.digest() == replace(SPEC, title="another").digest()
+    assert SPEC.digest() != replace(SPEC, recipe=replace(RECIPE, lr=0.021)).digest()
+    assert SPEC.digest() != replace(SPEC, arguments={"width": 9}).digest()
