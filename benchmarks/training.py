@@ -14,28 +14,23 @@ from pathlib import Path
 
 import torch
 
-from lee import datasets
-from lee.models.recipes import load_specs
-from lee.studies import equivariance
+from lee import datasets, models
+from lee.models.recipes import load_specs, without_seed
 from lee.sweep import results
 from lee.training import train
-from lee.training.trained import row_of
 
 OUT = results.folder() / "step_seconds.json"
 
 
-def step_seconds(
-    names: Sequence[str], *, steps: int = 4, repeats: int = 3, file: Path | None = None
-) -> dict[str, float]:
+def step_seconds(names: Sequence[str], *, steps: int = 4, repeats: int = 3) -> dict[str, float]:
     """Processor seconds per training step of recipes, the least of several short trainings in turn, by name.
 
     Args:
-        names: networks of the recipe file; they need not be trained.
+        names: such as `penalty/resnet-1`; they need not be trained.
         steps: of each short training.
         repeats: how often each is timed.
-        file: a recipe file; the chapter's own by default.
     """
-    specs = load_specs(file or equivariance.recipes())
+    specs = load_specs()
     found: dict[str, list[float]] = {name: [] for name in names}
     for name in [*names] * repeats:
         recipe = replace(specs[name].recipe, epochs=1, warmup_epochs=0.0, fraction=1.0)
@@ -52,7 +47,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    seconds = step_seconds([name for name in equivariance.names() if name == row_of(name)])
+    names = [name for name in models.names() if name.startswith("penalty/") and name == without_seed(name)]
+    seconds = {name.removeprefix("penalty/"): value for name, value in step_seconds(names).items()}
     arguments.out.write_text(json.dumps(seconds, indent=2) + "\n")
     print(f"{arguments.out}: {len(seconds)} rows")
 

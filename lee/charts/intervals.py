@@ -1,10 +1,12 @@
 """Intervals around numbers that are compared with one value, such as ratios with 1."""
 
+from typing import Unpack
+
 import altair
 import pandas as pd
 
 from lee.charts import parts
-from lee.charts.theme import NEUTRAL
+from lee.charts.theme import Words
 from lee.errors import InputError
 
 INNER = 5  # pixels
@@ -18,14 +20,12 @@ def intervals(
     high: str,
     label: str,
     *,
-    caption: str,
-    alt: str,
     outer: tuple[str, str] | None = None,
     by: str | None = None,
     reference: float | None = 1.0,
     log: bool = False,
     title: str | None = None,
-    name: str | None = None,
+    **words: Unpack[Words],
 ) -> altair.LayerChart:
     """One row for each `label`, with a dot at `value` and a bar from `low` to `high`, in the frame's order.
 
@@ -35,14 +35,12 @@ def intervals(
         low: Column with the lower ends, drawn as a thick bar.
         high: Column with the upper ends.
         label: Column of names, one row of the chart each.
-        caption: What the reader should see.
-        alt: Alternative text.
         outer: Columns with the ends of a wider interval, drawn as a thin line.
         by: Column that tells groups of rows apart, by colour and shape; beside each other where a label has several.
         reference: Where to draw a thin line to compare with.
         log: Use a logarithmic axis.
         title: Title of the axis, with the unit; the column's name by default.
-        name: Label for `{numref}`.
+        **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
         InputError: Also if an interval doesn't hold its value.
@@ -57,11 +55,7 @@ def intervals(
     base = parts.chart(frame, [value, low, high, *wide, label, by]).encode(
         y=parts.rows(frame, label), **parts.told_apart(frame, by, "color"), **beside
     )
-    marks = []
-    if reference is not None:
-        line = altair.Chart(pd.DataFrame({"reference": [reference]}))
-        line = line.mark_rule(strokeDash=[4, 4], color=NEUTRAL)
-        marks.append(line.encode(x=altair.X(field="reference", type="quantitative")))
+    marks = parts.compared(reference)
     for (start, end), width in [((low, high), INNER), *([(outer, 1.5)] if outer else [])]:
         across = parts.axis(altair.X, frame, value, title, log=log, at=start)
         marks.append(
@@ -72,6 +66,5 @@ def intervals(
         tooltip=parts.tooltip(frame, label, by, value, low, high, *wide),
         **parts.told_apart(frame, by, "shape"),
     )
-    words = {"caption": caption, "alt": alt, "name": name}
     step = 12 + 18 * frame[by].nunique() if by and beside else 30
     return parts.assemble([*marks, dot], height=step * frame[label].nunique(), words=words)

@@ -12,6 +12,7 @@ from lee.cli.data import data
 from lee.cli.explore import explore
 from lee.cli.layers import layers
 from lee.cli.measure import measure
+from lee.cli.models import models
 from lee.cli.output import degrade
 from lee.cli.sweep import sweep
 from lee.cli.train import train
@@ -57,6 +58,7 @@ app.command()(sweep)
 app.command()(book)
 app.command()(explore)
 app.add_typer(data, name="data")
+app.add_typer(models, name="models")
 
 
 def _version(wanted: bool) -> None:

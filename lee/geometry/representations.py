@@ -12,7 +12,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_known
 from lee.geometry.generators import Generator
 from lee.geometry.sampling import Sampler
 
@@ -249,8 +249,7 @@ def resolve(representation: str | Representation) -> Representation:
     """
     if isinstance(representation, Representation):
         return representation
-    if representation not in SHORTHAND:
-        raise InputError(f"Unknown representation {representation!r}.{nearest(representation, SHORTHAND)}")
+    check_known("representation", representation, SHORTHAND)
     return SHORTHAND[representation]
 
 

@@ -1,12 +1,10 @@
 """The networks of rotated MNIST: trained here or read from a sweep, and seeds joined to rows (chapter 9).
 
-Networks that differ in the seed alone (`p4`, `p4-seed1`, ...) belong together. Each is an attribute of this module that
-loads it, so that a sweep can name it: `lee.studies.rotmnist:p4`.
+Networks that differ in the seed alone (`rotmnist/p4`, `rotmnist/p4-seed1`, ...) belong together.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,36 +18,12 @@ from lee.geometry.generators import ROTATION
 from lee.measure.derivative import equivariance_gram
 from lee.metrics.turntable import DEGREES, IMAGES, TURNED, figures
 from lee.models import Normalized
-from lee.models.cards import read_front_matter
-from lee.models.classes import TRAINED_ON
-from lee.models.recipes import Recipe, ZooSpec, load_specs
+from lee.models.cards import read_card
+from lee.models.recipes import Recipe, ZooSpec, load_specs, without_seed
 from lee.sweep.results import Results
-from lee.training import evaluate, train, trained
+from lee.training import evaluate, train
 
-_PREFIX = "lee.studies.rotmnist:"
 _TURNED = ("relative", "quarter", "angle", "accuracy", "probability", "change")
-
-
-def recipes() -> Path:
-    """Return the file with the networks of rotated MNIST; their weights and cards lie beside it.
-
-    Raises:
-        InputError: there is no such file, because lee was installed without it.
-    """
-    return trained.recipe_file("rotmnist")
-
-
-def __getattr__(name: str) -> Callable[[], Normalized]:
-    """The network of this name, for `lee.models.load("lee.studies.rotmnist:NAME")`."""
-    if not name.startswith("_") and name in load_specs(recipes()):
-        return partial(_network, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _network(name: str) -> Normalized:
-    model = trained.load(name, recipes())
-    model.class_names = TRAINED_ON["rotmnist"]  # type: ignore[assignment]
-    return model
 
 
 def _described(spec: ZooSpec, parameters: int) -> dict[str, Any]:
@@ -57,7 +31,7 @@ def _described(spec: ZooSpec, parameters: int) -> dict[str, Any]:
     recipe = spec.recipe
     return {
         "name": spec.name,
-        "row": trained.row_of(spec.name),
+        "row": without_seed(spec.stem),
         "title": spec.title,
         "family": spec.family,
         "seed": recipe.seed,
@@ -78,16 +52,16 @@ def live(file: Path, names: Iterable[str] | None = None, **options: Any) -> tupl
     Returns:
         A row per network, with lists in `lee` and in the columns of the curves, and the networks by name.
     """
-    rows, models = [], {}
+    rows, trained = [], {}
     for name, spec in load_specs(file).items():
         if names is not None and name not in names:
             continue
         sets = [datasets.load(spec.recipe.dataset, split=split) for split in ("train", "test")]
         result = train(spec, *sets, progress=False)
-        models[name] = result.model
+        trained[name] = result.model
         about = _described(spec, sum(p.numel() for p in result.model.parameters()))
         rows.append({**about, "minutes": result.minutes, **measure(result.model, sets[1], **options)})
-    return pd.DataFrame(rows), models
+    return pd.DataFrame(rows), trained
 
 
 def measure(
@@ -114,18 +88,17 @@ def measured(table: Results) -> pd.DataFrame:
     Args:
         table: of `lee sweep data/results/rotmnist.yaml`.
     """
-    file, rows = recipes(), []
+    rows = []
     scores, turns = (table.figures(name).set_index("model") for name in ("accuracy", "turntable"))
     errors = 1 - scores["accuracy"]
     lee = table.per_image(ROTATION)
-    for name, spec in load_specs(file).items():
-        model = _PREFIX + name
-        if model not in lee:
+    for name, spec in load_specs().items():
+        if name not in lee:
             continue
-        card = read_front_matter(name, file.parent)
+        card = read_card(spec)
         about = _described(replace(spec, recipe=Recipe(**card["recipe"])), card["parameters"])
-        numbers = {"error": errors[model], "lee": lee[model].to_numpy()}
-        rows.append({**about, "minutes": card["minutes"], **numbers, **turns.loc[model, list(_TURNED)]})
+        numbers = {"error": errors[name], "lee": lee[name].to_numpy()}
+        rows.append({**about, "minutes": card["minutes"], **numbers, **turns.loc[name, list(_TURNED)]})
     return pd.DataFrame(rows)
 
 

@@ -11,9 +11,8 @@ from torch import nn
 
 from lee import datasets, models, sweep
 from lee.errors import InputError
-from lee.models.recipes import load_specs
+from lee.models import recipes
 from lee.studies import equivariance
-from lee.studies.equivariance import comparing, networks
 from lee.sweep import results
 from lee.sweep.results import Results
 from lee.training import EquivariancePenalty, moved_share
@@ -36,34 +35,30 @@ models:
 """
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("equivariance") / "equivariance.yaml"
+NAMES = ["penalty/small", "penalty/small-1", "penalty/small-1-seed1"]
+
+
+@pytest.fixture
+def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three small networks in place of the chapter's."""
+    path = tmp_path / "penalty.yaml"
     path.write_text(RECIPES)
-    for name in ("small", "small-1", "small-1-seed1"):
-        train_zoo(name, recipes=path, progress=False)
-    return path
+    monkeypatch.setattr(recipes, "FILES", {"penalty": str(path)})
+    for name in NAMES:
+        train_zoo(name, progress=False)
 
 
-def test_scores_of_a_sweep_are_joined_over_seeds(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (equivariance, networks, comparing):
-        monkeypatch.setattr(module, "recipes", lambda: file)
+def test_scores_of_a_sweep_are_joined_over_seeds(networks: None, tmp_path: Path) -> None:
     way = {"n": 30, "generators": "none", "output": "logits", "measures": {"accuracy": {"images": 60}, "moved": {}}}
     sets = {"noise": {"dataset": "corrupt:digits/gaussian_noise/5"}, "clean": {"dataset": "digits"}}
-    names = equivariance.names()
-    assert names == ["small", "small-1", "small-1-seed1"]
-    spec = {
-        "models": [f"lee.studies.equivariance:{name}" for name in reversed(names)],
-        "defaults": way,
-        "measurements": sets,
-    }
+    spec = {"models": NAMES[::-1], "defaults": way, "measurements": sets}
     sweep.run(sweep.parse(spec), tmp_path / "t.parquet", sweep.executor(0), progress=False)
     table = results.load(tmp_path / "t.parquet")
     frame = equivariance.scores(table)
-    assert frame["name"].tolist() == [name for name in names for _ in range(2)]
+    assert frame["name"].tolist() == [name for name in NAMES for _ in range(2)]
     assert frame["set"].tolist() == ["clean", "noise"] * 3
     assert frame["penalty"].tolist() == [0.0] * 2 + [1.0] * 4
-    model, data = equivariance.load("small", file), datasets.load("digits", n=60)
+    model, data = models.load("penalty/small"), datasets.load("digits", n=60)
     with torch.no_grad():
         correct = (model(data.images).argmax(1) == data.labels).double().mean().item()
         share = EquivariancePenalty(("translation_x", "translation_y", "rotation"), "exact")(model, data.images[:30])
@@ -102,29 +97,12 @@ def test_a_share_is_the_same_in_chunks_and_its_error_is_that_of_resampled_images
     assert whole.stderr == pytest.approx(np.std(values), rel=0.25)
 
 
-def test_a_sweep_can_name_every_network_of_the_chapter() -> None:
-    spec = sweep.load(Path(__file__).parents[2] / "data" / "results" / "equivariance.yaml")
-    assert {name.partition(":")[2] for name in spec.models} == set(load_specs(equivariance.recipes()))
-    for name in equivariance.names():
-        model = models.load(f"lee.studies.equivariance:{name}")
-        assert model.net.class_names == datasets.load("cifar10", n=1).class_names
-    with pytest.raises(InputError, match="can't be imported"):
-        models.load("lee.studies.equivariance:resnet-2")
-
-
-def test_what_is_missing_is_said(file: Path) -> None:
-    with pytest.raises(InputError, match="Did you mean 'small'"):
-        equivariance.load("smal", file)
-    with pytest.raises(InputError, match="never"):
-        equivariance.load("never", file)
-
-
 def simulated() -> Results:
     """Two networks and one of a second seed, on two sets; the penalised one has half the error."""
     rng = np.random.default_rng(0)
     errors = {"resnet": 2.0, "resnet-1": 1.0, "resnet-seed1": 2.0, "vit-1": 1.0}
     parts = [
-        made_part(f"lee.studies.equivariance:{name}", lee, 0.3, measurement=place, rng=rng)
+        made_part(f"penalty/{name}", lee, 0.3, measurement=place, rng=rng)
         for place in ("clean", "noise")
         for name, lee in errors.items()
     ]
@@ -136,7 +114,7 @@ def test_errors_of_a_sweep_are_per_pixel_and_summed_over_generators() -> None:
     assert len(frame) == 8
     found = frame.set_index(["name", "set"])["lee"]
     # A pixel is 1/16 half side; a turn moves the pixels of a square by the root of 2/3 of an angle, root mean square.
-    assert found["resnet", "clean"] == pytest.approx(2.0 / 256 * (1 + 1 + 3 / 2), rel=0.15)
+    assert found["penalty/resnet", "clean"] == pytest.approx(2.0 / 256 * (1 + 1 + 3 / 2), rel=0.15)
     assert frame["seed"].tolist() == [0, 0, 1, 0] * 2
     assert (frame["stderr"] > 0).all()
 
@@ -148,7 +126,7 @@ def test_gaps_pair_networks_of_one_seed_image_by_image() -> None:
     assert found["seed"].tolist() == [0, 0]
     means = equivariance.errors(table, motions).set_index(["name", "set"])["lee"]
     for place, change in zip(found["set"], found["change"], strict=True):
-        assert change == pytest.approx(means["resnet-1", place] / means["resnet", place] - 1, rel=1e-4)
+        assert change == pytest.approx(means["penalty/resnet-1", place] / means["penalty/resnet", place] - 1, rel=1e-4)
     assert ((found["low"] < -0.5) & (found["high"] > -0.5)).any()
     assert (found["high"] < -0.3).all()
     assert (found["low"] > -1).all()
@@ -160,9 +138,7 @@ def test_gaps_pair_networks_of_one_seed_image_by_image() -> None:
 
 def test_gaps_of_joined_seeds_lie_between_those_of_each() -> None:
     rng, sizes = np.random.default_rng(1), {"vit": 2.0, "vit-1": 1.0, "vit-seed1": 2.0, "vit-1-seed1": 0.5}
-    table = Results(
-        tuple(made_part(f"lee.studies.equivariance:{name}", lee, 0.3, rng=rng) for name, lee in sizes.items())
-    )
+    table = Results(tuple(made_part(f"penalty/{name}", lee, 0.3, rng=rng) for name, lee in sizes.items()))
     each = equivariance.gaps(table, "vit-1", "vit", ("rotation",))
     joined = equivariance.gaps(table, "vit-1", "vit", ("rotation",), by_seed=False)
     assert each["seed"].tolist() == [0, 1]

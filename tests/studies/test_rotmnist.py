@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lee import datasets, sweep
+from lee import datasets, models, sweep
 from lee.errors import InputError
+from lee.models import recipes
 from lee.models.recipes import load_specs
 from lee.studies import rotmnist
 from lee.sweep import results
-from lee.training import trained
 from lee.training.zoo import train_zoo
 
 RECIPES = """
@@ -30,40 +30,36 @@ FEW = {"n": 8, "n_turned": 3, "degrees": (0, 30, 90)}
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "rotmnist.yaml"
     path.write_text(RECIPES)
-    for name in ("small", "small-seed1"):
-        train_zoo(name, recipes=path, progress=False)
+    monkeypatch.setattr(recipes, "FILES", {"rotmnist": str(path)})
+    for name in ("rotmnist/small", "rotmnist/small-seed1"):
+        train_zoo(name, progress=False)
     return path
 
 
 def test_loaded_networks_are_the_trained_ones(file: Path) -> None:
-    one, other = (trained.load(name, file) for name in ("small", "small-seed1"))
+    one, other = (models.load(f"rotmnist/{name}") for name in ("small", "small-seed1"))
     assert not one.training
     assert any((a != b).any() for a, b in zip(one.parameters(), other.parameters(), strict=True))
-    with pytest.raises(InputError, match="Did you mean 'small'"):
-        trained.load("smal", file)
+    with pytest.raises(InputError, match="Did you mean 'rotmnist/small'"):
+        models.load("rotmnist/smal")
     with pytest.raises(InputError, match="never"):
-        trained.load("never", file)
-    (file.parent / "small.safetensors").write_bytes(b"")
-    assert trained.names(file) == ["small-seed1"]
+        models.load("rotmnist/never")
 
 
-def test_a_table_of_a_sweep_says_what_live_networks_say(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rotmnist, "recipes", lambda: file)
+def test_a_table_of_a_sweep_says_what_live_networks_say(file: Path, tmp_path: Path) -> None:
     measures = {"accuracy": {}, "turntable": {"images": 3, "step": 90}}
     way = {"dataset": "rotated-digits", "n": 8, "seed": None, "generators": ["rotation"], "measures": measures}
-    spec = {"models": ["lee.studies.rotmnist:small-seed1", "lee.studies.rotmnist:small"], "measurements": {"main": way}}
+    spec = {"models": ["rotmnist/small-seed1", "rotmnist/small"], "measurements": {"main": way}}
     sweep.run(sweep.parse(spec), tmp_path / "t.parquet", sweep.executor(0), progress=False)
     table = results.load(tmp_path / "t.parquet")
     found = rotmnist.measured(table)
-    assert found["name"].tolist() == ["small", "small-seed1"]
+    assert found["name"].tolist() == ["rotmnist/small", "rotmnist/small-seed1"]
     assert found["minutes"][0] >= 0
     few = {"n": 8, "n_turned": 3, "degrees": (0, 90, 180)}
-    expected = rotmnist.measure(trained.load("small", file), datasets.load("rotated-digits"), **few)
+    expected = rotmnist.measure(models.load("rotmnist/small"), datasets.load("rotated-digits"), **few)
     for column in ("error", "relative", "quarter", "angle", "accuracy", "probability", "change"):
         assert found[column][0] == pytest.approx(expected[column], rel=1e-4), column
     assert found["lee"][0] == pytest.approx(expected["lee"], rel=1e-3)
@@ -71,9 +67,9 @@ def test_a_table_of_a_sweep_says_what_live_networks_say(
 
 
 def test_live_networks_are_trained_and_measured(file: Path) -> None:
-    frame, models = rotmnist.live(file, ["small", "never"], **FEW)
-    assert frame["name"].tolist() == list(models) == ["small", "never"]
-    assert frame["parameters"][0] == sum(p.numel() for p in models["small"].parameters())
+    frame, networks = rotmnist.live(file, ["small", "never"], **FEW)
+    assert frame["name"].tolist() == list(networks) == ["small", "never"]
+    assert frame["parameters"][0] == sum(p.numel() for p in networks["small"].parameters())
     assert len(rotmnist.followed(frame)) == 2 * 3
 
 
@@ -95,10 +91,12 @@ def test_seeds_are_joined() -> None:
 
 @pytest.mark.parametrize(("file", "dataset"), [("rotmnist.yaml", "rotmnist"), ("digits.yaml", "rotated-digits")])
 def test_committed_recipes_hold_every_row(file: str, dataset: str) -> None:
-    specs = load_specs(rotmnist.recipes().parent / file)
-    rows = {trained.row_of(name) for name in specs}
+    specs = load_specs(recipes.recipe_file("rotmnist").parent / file)
+    rows = {recipes.without_seed(name) for name in specs}
     assert rows == {"cnn", "cnn-rotate", "vit", "vit-rotate", "vit-mae", "p4", "steerable", "ti"}
     assert {spec.recipe.dataset for spec in specs.values()} == {dataset}
     if dataset == "rotmnist":
-        assert all({s.recipe.seed for n, s in specs.items() if trained.row_of(n) == row} == {0, 1, 2} for row in rows)
-        assert load_specs(rotmnist.recipes(), budget="full").keys() == specs.keys()
+        assert all(
+            {s.recipe.seed for n, s in specs.items() if recipes.without_seed(n) == row} == {0, 1, 2} for row in rows
+        )
+        assert load_specs(recipes.recipe_file("rotmnist"), budget="full").keys() == specs.keys()

@@ -24,7 +24,7 @@ def task() -> Task:
 
 def test_the_key_does_not_depend_on_the_package_version() -> None:
     command = [sys.executable, "-c", OTHER_VERSION]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
     assert done.stdout.split() == [task().key], done.stderr
 
 

@@ -6,14 +6,11 @@ from statistics import NormalDist
 import pandas as pd
 import torch
 
-from lee.models.recipes import load_specs
+from lee.models.recipes import load_specs, without_seed
 from lee.statistics import Estimate, paired_ratio
-from lee.studies.equivariance.networks import base_of, described, ordered, recipes
+from lee.studies.equivariance.networks import base_of, described, ordered
 from lee.sweep.results import Results
-from lee.training import trained
 from lee.training.penalty import unit_generators
-
-_PREFIX = "lee.studies.equivariance:"
 
 
 def scores(table: Results, *, level: float = 0.95) -> pd.DataFrame:
@@ -28,11 +25,10 @@ def scores(table: Results, *, level: float = 0.95) -> pd.DataFrame:
         the penalty) and `other` (generators that no penalty has seen); `accuracy_half` and `moved_half` are half the intervals'
         widths. In the order of the recipes, clean first.
     """
-    specs = load_specs(recipes())
+    specs = load_specs()
     keys = ["model", "measurement"]
     frame = table.figures("accuracy").merge(table.figures("moved")[[*keys, "moved", "moved_se", "other"]], on=keys)
-    names = frame["model"].str.removeprefix(_PREFIX)
-    about = pd.DataFrame([{"name": name, **described(specs[name])} for name in names])
+    about = pd.DataFrame([{"name": name, **described(specs[name])} for name in frame["model"]])
     quantile = NormalDist().inv_cdf((1 + level) / 2)
     frame["accuracy_half"] = quantile * (frame["accuracy"] * (1 - frame["accuracy"]) / frame["images"]) ** 0.5
     frame["moved_half"] = quantile * frame["moved_se"]
@@ -54,7 +50,7 @@ def errors(table: Results, generators: Sequence[str]) -> pd.DataFrame:
     Returns:
         `name`, `row`, `family`, `seed`, `penalty`, `set`, `lee` and `stderr` (over images), per pixel².
     """
-    specs, rows = load_specs(recipes()), []
+    specs, rows = load_specs(), []
     for measurement, values in _by_set(table, generators):
         for name in values.columns:
             estimate = Estimate.of(torch.from_numpy(values[name].to_numpy(copy=True)))
@@ -82,9 +78,12 @@ def gaps(
         `row`, `base`, `seed`, `set`, and the ratio of the mean LEE less one: `change`, `low`, `high`. Seeds of which one of the
         two is not there are left out; joined seeds have the number −1.
     """
-    specs, rows = load_specs(recipes()), []
+    specs, rows = load_specs(), []
     for measurement, values in _by_set(table, generators):
-        seeds = {of: {specs[n].recipe.seed: n for n in values.columns if trained.row_of(n) == of} for of in (row, base)}
+        seeds = {
+            of: {specs[n].recipe.seed: n for n in values.columns if without_seed(specs[n].stem) == of}
+            for of in (row, base)
+        }
         both = sorted(seeds[row].keys() & seeds[base].keys())
         for group in [[seed] for seed in both] if by_seed else [both] if both else []:
             first, second = (values[[seeds[of][seed] for seed in group]].to_numpy().T for of in (row, base))
@@ -100,7 +99,7 @@ def _by_set(table: Results, generators: Sequence[str]) -> Iterator[tuple[str, pd
     for name in dict.fromkeys(chosen.tasks["measurement"]):
         part = chosen.select(measurement=name)
         first, *others = (part.per_image(pixel * generator) for generator in unit_generators(generators))
-        yield name, sum(others, first).rename(columns=lambda model: model.removeprefix(_PREFIX))
+        yield name, sum(others, first)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
