@@ -66,7 +66,7 @@ def test_scores_of_a_sweep_are_joined_over_seeds(networks: None, tmp_path: Path)
     assert frame["moved"][0] == pytest.approx(share.item(), rel=1e-4)
     assert (frame["other"] > 0).all()
     assert frame["accuracy_half"][0] == pytest.approx(1.96 * (correct * (1 - correct) / 60) ** 0.5, rel=1e-3)
-    se = table.select(model="lee.studies.equivariance:small", measurement="clean").figures("moved")["moved_se"][0]
+    se = table.select(model="penalty/small", measurement="clean").figures("moved")["moved_se"][0]
     assert frame["moved_half"][0] == pytest.approx(1.96 * se, rel=1e-3)
     joined = equivariance.summary(frame)
     assert joined["row"].tolist() == ["small", "small", "small-1", "small-1"]
@@ -74,7 +74,7 @@ def test_scores_of_a_sweep_are_joined_over_seeds(networks: None, tmp_path: Path)
     assert joined["moved"][2] == pytest.approx(frame.loc[[2, 4], "moved"].mean())
     assert joined["accuracy_sd"].isna().tolist() == [True, True, False, False]
     with pytest.raises(InputError, match="no Gram matrix"):
-        table.gram("lee.studies.equivariance:small", measurement="clean")
+        table.gram("penalty/small", measurement="clean")
     with pytest.raises(InputError, match="Did you mean 'accuracy'"):
         table.figures("acuracy")
 

@@ -63,7 +63,6 @@ def test_a_table_of_a_sweep_says_what_live_networks_say(file: Path, tmp_path: Pa
     for column in ("error", "relative", "quarter", "angle", "accuracy", "probability", "change"):
         assert found[column][0] == pytest.approx(expected[column], rel=1e-4), column
     assert found["lee"][0] == pytest.approx(expected["lee"], rel=1e-3)
-    assert table.frame["correct"].notna().all()  # the networks say what their classes are called
 
 
 def test_live_networks_are_trained_and_measured(file: Path) -> None:
