@@ -24,7 +24,7 @@ from lee.training.batches import batches, fraction
 from lee.training.checkpoints import EpochRecord, read, save, snapshot
 from lee.training.masked import MaskedAutoencoder
 from lee.training.optimisation import learning_rate, optimizer_of, prepare, pseudo_loss
-from lee.training.penalty import EquivariancePenalty
+from lee.training.penalty import EquivariancePenalty, moved_share
 
 __all__ = [
     "EpochRecord",
@@ -33,6 +33,7 @@ __all__ = [
     "TrainResult",
     "evaluate",
     "learning_rate",
+    "moved_share",
     "train",
 ]
 

@@ -32,8 +32,10 @@ from torch.overrides import TorchFunctionMode
 from lee.autodiff import load_formulas
 from lee.errors import InputError, nearest
 from lee.geometry.generators import Generator, get
+from lee.measure.function import untouched
 from lee.measure.spectrum import displacement_metric
 from lee.measure.terms import infinitesimal_actions, sampler_of
+from lee.statistics import Estimate
 
 #: How the sum over generators is found: along one random direction per image, or one generator after the other.
 ESTIMATORS = ("random", "exact")
@@ -233,6 +235,31 @@ class EquivariancePenalty:
         if self.estimator == "random":
             return scores, moved
         return scores[:n], moved.unflatten(0, (k, n)).transpose(0, 1).flatten(1)
+
+
+def moved_share(
+    model: nn.Module, images: Tensor, generators: Sequence[str], *, chunk: int = 50, kernel: str = "fourier"
+) -> Estimate:
+    """The penalty `R`, exactly, in eval mode, with its standard error over images.
+
+    The error is that of a ratio of two means over the same images, to first order.
+
+    Args:
+        model: a classifier, (N, classes) scores.
+        images: (N, C, H, W), 2 or more.
+        generators: K names.
+        chunk: images per pass.
+        kernel: interpolation kernel.
+    """
+    penalty = EquivariancePenalty(generators, "exact", kernel=kernel)
+    parts = [part for part in images.split(chunk) if len(part) > 1]
+    with untouched(model), torch.no_grad():
+        terms = [penalty.terms(model, part) for part in parts]
+    scores, moved = torch.cat([t[0] for t in terms]).double(), torch.cat([t[1] for t in terms]).double()
+    squares, spread = moved.square().sum(-1), (scores - scores.mean(0)).square().sum(-1)
+    share = squares.mean() / spread.mean()
+    rest = Estimate.of((squares - share * spread) / spread.mean(), unit="per pixel²", kernel=kernel, name="moved share")
+    return rest._replace(value=float(share))
 
 
 def unit_generators(names: Sequence[str]) -> tuple[Generator, ...]:

@@ -52,7 +52,7 @@ class Insatiable(Net):
 """
 
 FEWER = "Memory was short: measured with at most {} images per pass."
-ONE = {"m": {"n": 10, "generators": ["rotation"], "discrete": ["consistency", "eq_t"]}}
+ONE = {"m": {"n": 10, "generators": ["rotation"], "measures": ["consistency", "eq_t"]}}
 
 
 @pytest.fixture
