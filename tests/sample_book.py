@@ -174,7 +174,8 @@ def write_sample_book(root: Path, *, pages: bool = False, run: bool = False) -> 
     shutil.copyfile(ROOT / "_config.yml", root / "_config.yml")
     shutil.copytree(ROOT / "book" / "_static", book / "_static")
     shutil.copyfile(ROOT / "book" / "references.bib", book / "references.bib")
-    names = ["notation", "glossary", "api", "status", "bibliography"] if pages else ["status"]
+    names = ["notation", "glossary", "api", "bibliography"] if pages else []
+    names += ["scoreboard", "status"]
     for name in names:
         shutil.copyfile(ROOT / "book" / f"{name}.md", book / f"{name}.md")
     entries = "".join(f"  - file: book/{name}\n" for name in [CHAPTER, *names])

@@ -14,7 +14,7 @@ from lee.statistics.multiple import holm
 from lee.statistics.pairs import Comparison, paired_difference, paired_ratio
 from lee.statistics.seeds import Spread, seed_spread
 from lee.statistics.unpaired import SetRatio, set_ratio
-from lee.statistics.verdicts import Case, Verdict, judge, simultaneous
+from lee.statistics.verdicts import Case, Judged, Verdict, judge, simultaneous
 from lee.statistics.verification import Verification
 
 __all__ = [
@@ -24,5 +24,5 @@ __all__ = [
     # over models
     "RankCorrelation", "rank_correlation", "Spread", "seed_spread",
     # over comparisons
-    "holm", "Case", "Verdict", "judge", "simultaneous",
+    "holm", "Case", "Judged", "Verdict", "judge", "simultaneous",
 ]  # fmt: skip
