@@ -50,7 +50,13 @@ DOUBTFUL = frozenset({"reshape", "reshape_as", "flatten", "ravel", "contiguous",
 
 
 class Stacked(Tensor):
-    """A primal and K tangents in one buffer of shape `(1 + K, N, ...)`; to torch code it looks like the primal."""
+    """A primal and K tangents in one buffer of shape `(1 + K, N, ...)`; to torch code it looks like the primal.
+
+    Args:
+        buffer: The primal and its tangents, (1 + K, N, ...); None where `deferred` will give them.
+        deferred: What has not run yet: it has `.run() -> buffer`, and in `.like` the shape, strides, dtype and device
+            of the primal.
+    """
 
     _buffer: Tensor | None
     deferred: Any  # a lee.autodiff.convolution.Convolution that has not run yet

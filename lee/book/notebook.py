@@ -131,7 +131,15 @@ def glue(name: str, value: Any, fmt: str = "") -> None:
 
 
 def figure(image: Any, *, caption: str, alt: str, width: int = 420, name: str | None = None) -> charts.Picture:
-    """Show one picture: a tensor (C, H, W) in [0, 1] or a PIL image. See :func:`lee.charts.pictures`."""
+    """Show one picture: a tensor (C, H, W) in [0, 1] or a PIL image. See :func:`lee.charts.pictures`.
+
+    Args:
+        image: A tensor (C, H, W) in [0, 1], or a PIL image.
+        caption: What the reader should see.
+        alt: What a reader who can't see it is told.
+        width: Width in pixels.
+        name: Label for `{numref}`.
+    """
     return charts.pictures([image], caption=caption, alt=alt, width=width, name=name)
 
 

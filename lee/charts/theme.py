@@ -93,6 +93,10 @@ def about(*, caption: str, alt: str, name: str | None) -> dict[str, str]:
 def rounded(frame: pd.DataFrame, digits: int = SIGNIFICANT_DIGITS) -> pd.DataFrame:
     """A copy of `frame` whose floats have `digits` significant digits and whose other columns are untouched.
 
+    Args:
+        frame: A tidy frame.
+        digits: Significant digits of the floats.
+
     Examples:
         >>> rounded(pd.DataFrame({"lee": [0.123456, 98765.4]}))["lee"].tolist()
         [0.1235, 98770.0]

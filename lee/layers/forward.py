@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lee.autodiff import Stacked, stacked_pass
+from lee.autodiff import Stacked
+from lee.autodiff.surroundings import stacked_pass
 from lee.autodiff.tensor import NoRuleError
 from lee.layers.calls import Call, Watch
 from lee.layers.lanes import added, widened

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lee.autodiff import Stacked, push_leaves, stacked_pass
+from lee.autodiff import Stacked
+from lee.autodiff.pushforward import push_leaves
+from lee.autodiff.surroundings import stacked_pass
 from lee.errors import InputError, LeeError
 from lee.geometry.generators import Generator
 from lee.geometry.representations import Image, Representation, Trivial

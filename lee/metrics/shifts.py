@@ -107,7 +107,23 @@ def agreement(
     output: Output = "logits",
     chunk: int = 64,
 ) -> Tensor:
-    """How often the top-1 class of each image stays the same, (N,), float64 in [0, 1]. Arguments: :func:`consistency`."""
+    """How often the top-1 class of each image stays the same, (N,), float64 in [0, 1].
+
+    Args:
+        model: Any module or function of images that gives class scores (N, K).
+        images: (N, C, H, W), floating point.
+        shifts: Draws per image (pairs of shifts, or single ones).
+        max_shift: Largest shift in pixels along each axis; None for all there are.
+        boundary: `"circular"`, `"crop"` or `"reflect"`, see :func:`consistency`.
+        size: Side of the windows, for `"crop"`.
+        reference: `"pair"` or `"image"`, see :func:`consistency`.
+        random: Source of the shifts; None for seed 0.
+        output: `"logits"` for the scores themselves, or a callable that selects them.
+        chunk: Images per pass.
+
+    Raises:
+        InputError: For input that can't be measured; the message says why.
+    """
     check_input(model, images, image=True)
     _check(images, shifts, max_shift, boundary, size, reference)
     random = torch.Generator().manual_seed(0) if random is None else random
@@ -152,6 +168,9 @@ def consistency(
     chunk: int = 64,
 ) -> Estimate:
     """Fraction of shifts under which the top-1 class stays the same, with its standard error over images.
+
+    Source: Zhang, *Making Convolutional Networks Shift-Invariant Again*, ICML 2019; against the unshifted image: Azulay
+    & Weiss, JMLR 2019.
 
     Args:
         model: Any module or function of images that gives class scores (N, K).

@@ -125,7 +125,8 @@ class ZooSpec:
         title: one line for people.
         family: which family of architectures it belongs to: a name under the file's `families:`.
         input_size: (C, H, W) of the images.
-        mean, std: per-channel normalisation of images in [0, 1].
+        mean: of the normalisation of images in [0, 1], one number per channel.
+        std: likewise.
     """
 
     name: str
@@ -172,6 +173,11 @@ def load_specs(path: Path | None = None, *, budget: str | None = None) -> dict[s
 
 def load_spec(name: str, path: Path | None = None, *, budget: str | None = None) -> ZooSpec:
     """Return one specification by its name, with or without the `zoo/` prefix.
+
+    Args:
+        name: of an entry.
+        path: a file of specifications; the zoo's own by default.
+        budget: a name under `budgets:`, as for :func:`load_specs`.
 
     Raises:
         InputError: there is no such name (the nearest is suggested), or the file is wrong.

@@ -123,6 +123,9 @@ def _write(rows: list[dict[str, Any]], out: Path) -> None:
 def read(path: Path) -> pd.DataFrame:
     """Read a table that `update` wrote: a row per network, lists in `lee` and in the columns of the curves.
 
+    Args:
+        path: the file.
+
     Raises:
         InputError: the file is missing or is no such table.
     """
@@ -139,6 +142,9 @@ def read(path: Path) -> pd.DataFrame:
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Join the seeds of each row, in the frame's order.
+
+    Args:
+        frame: of :func:`read`.
 
     Returns:
         `row`, `title`, `seeds`, `error` and `error_sd` (standard deviation over seeds; NaN for one), `lee` and `lee_se` (mean over
@@ -168,7 +174,11 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def followed(frame: pd.DataFrame) -> pd.DataFrame:
-    """The curves of all rows, averaged over seeds: `row`, `angle`, `accuracy`, `probability`, `change`."""
+    """The curves of all rows, averaged over seeds: `row`, `angle`, `accuracy`, `probability`, `change`.
+
+    Args:
+        frame: of :func:`read`.
+    """
     parts = []
     for record in _records(frame):
         columns = {column: np.asarray(record[column]) for column in ("angle", "accuracy", "probability", "change")}

@@ -29,6 +29,10 @@ def turned(images: Tensor, degrees: Sequence[float]) -> Tensor:
     """Turn images (N, C, H, W) clockwise by each angle: (A, N, C, H, W), by the band-limited kernel of the derivative.
 
     Quarter turns are those of `torch.rot90`, so that a network that commutes with them shows no error of the sampling.
+
+    Args:
+        images: (N, C, H, W).
+        degrees: A angles, clockwise.
     """
     every = []
     for angle in degrees:
@@ -71,6 +75,12 @@ def curves(model: nn.Module, orbit: Tensor, labels: Tensor, degrees: Sequence[fl
 def tangent(model: nn.Module, image: Tensor, label: int, degrees: Sequence[float]) -> pd.DataFrame:
     """The probability of the true class of one image (C, H, W) over the angle, with its derivative at 0.
 
+    Args:
+        model: takes images in [0, 1], returns scores.
+        image: (C, H, W).
+        label: its class.
+        degrees: the angles.
+
     Returns:
         Columns `angle` in degrees, `probability`, and `slope` per degree, the same in all rows.
     """
@@ -85,6 +95,13 @@ def measure(
     model: nn.Module, test_set: ImageSet, *, n: int = IMAGES, n_turned: int = TURNED, degrees: Sequence[float] = DEGREES
 ) -> dict[str, Any]:
     """Measure a network: `error` on the whole test set, `lee` per image of the first `n`, and curves of `n_turned`.
+
+    Args:
+        model: takes images in [0, 1], returns scores.
+        test_set: labelled images.
+        n: images behind `lee`.
+        n_turned: images behind the curves.
+        degrees: angles of the curves; the first is 0.
 
     Returns:
         `error` in [0, 1]; `lee` (n,), of probabilities under rotation, per radian²; `relative`, of the scores, in units of

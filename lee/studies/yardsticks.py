@@ -19,7 +19,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lee.autodiff import check_mode, workspace
+from lee.autodiff import workspace
+from lee.autodiff.alternatives import check_mode
 from lee.errors import InputError
 from lee.geometry.generators import AnyGenerator, Generator, get
 from lee.measure import memory

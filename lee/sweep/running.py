@@ -60,7 +60,7 @@ def run(
     Args:
         spec: what to measure.
         out: the Parquet file.
-        executor: where tasks run, see :mod:`lee.sweep.execution`.
+        executor: where tasks run, see :func:`executor`.
         limit: only models that match this pattern are looked at; rows of others stay as they are.
         retry: measure tasks again that failed before.
         progress: show a bar with rate and remaining time.

@@ -13,7 +13,7 @@ import yaml
 from lee import datasets, models
 from lee.errors import InputError, nearest
 from lee.geometry.generators import AFFINE, NAMED, PHOTOMETRIC
-from lee.geometry.sampling import BOUNDARIES, KERNELS, WARP_KERNELS
+from lee.geometry.interpolation import BOUNDARIES, KERNELS, WARP_KERNELS
 from lee.measure.checks import OUTPUTS as NAMED_OUTPUTS
 from lee.models.recipes import load_specs
 
@@ -39,12 +39,17 @@ class Measurement:
 
     Attributes:
         name: what the rows are called by.
-        dataset, split, n, seed, size: arguments of `lee.datasets.load`; `n` None for all images, `size` None for
-            the model's own. The seed also draws the finite motions.
+        dataset: as for `lee.datasets.load`, and so are the next four.
+        split: `train` or `test`.
+        n: how many images; None for all.
+        seed: which images; it also draws the finite motions.
+        size: side in pixels; None for the model's own.
         weights: `trained` or `initial`.
         generators: names of the basis of the Gram matrix; `()` for those that `equivariance_gram` chooses.
         output: `probabilities`, `logits`, or `features`: what the model's own classifier reads.
-        kernel, boundary, align_corners: as for `equivariance_gram`.
+        kernel: as for :func:`lee.equivariance_gram`, and so are the next two.
+        boundary: what lies beyond the border.
+        align_corners: pixel convention.
         discrete: the discrete measures with all their options.
     """
 
@@ -84,6 +89,9 @@ class SweepSpec:
 
 def load(path: Path) -> SweepSpec:
     """Read a specification.
+
+    Args:
+        path: a YAML file.
 
     Raises:
         InputError: the file can't be read, or names a field, model, family, data set or measure that there isn't.
@@ -131,6 +139,10 @@ def parse(content: Any, where: str = "the sweep") -> SweepSpec:
 def expand(patterns: Sequence[Any], where: str = "the sweep") -> tuple[str, ...]:
     """Names of models from names and patterns such as `zoo/vit-*`, each once.
 
+    Args:
+        patterns: names, patterns, or entries that choose among families of timm.
+        where: what an error says the pattern stands in.
+
     Raises:
         InputError: nothing matches, or there is no such model; the nearest name is given.
     """
@@ -154,6 +166,9 @@ def family_of(name: str) -> str:
     """The family of architectures that a model belongs to.
 
     The zoo's own entry for its models (the first part of the name where it has none); timm's module; the factory.
+
+    Args:
+        name: a name that `lee.models.load` knows.
     """
     if name.startswith("zoo/"):
         bare = name.removeprefix("zoo/")

@@ -106,6 +106,10 @@ def plan(names: Iterable[str], ways: Iterable[Measurement]) -> Iterator[Task]:
     already. That is done when its tasks are asked for and not before: the first model is measured while the others are still
     to be fetched, and no more than two are in memory.
 
+    Args:
+        names: of models.
+        ways: what is measured of each.
+
     Raises:
         InputError: a data set can't be read; that is found out before the first model.
     """

@@ -24,22 +24,24 @@ from lee.training.augmentation import seeded
 from lee.training.batches import batches, fraction
 from lee.training.checkpoints import EpochRecord, read, save
 from lee.training.masked import MaskedAutoencoder
-from lee.training.penalty import EquivariancePenalty
+from lee.training.penalty import EquivariancePenalty, scores_and_derivative
 
 __all__ = [
-    "EpochRecord",
-    "EquivariancePenalty",
-    "MaskedAutoencoder",
-    "TrainResult",
-    "evaluate",
-    "learning_rate",
-    "train",
-]
+    "train", "TrainResult", "EpochRecord", "evaluate", "learning_rate", "MaskedAutoencoder",
+    "EquivariancePenalty", "scores_and_derivative",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained model, in eval mode, and how it got there."""
+    """A trained model, in eval mode, and how it got there.
+
+    Args:
+        model: in eval mode.
+        history: a record for each epoch.
+        train_size: how many images it was trained on.
+        data_sha256: digests of the two data sets: `train` and `test`.
+    """
 
     model: Normalized
     history: tuple[EpochRecord, ...]
@@ -67,7 +69,14 @@ class _Phase:
 
 
 def learning_rate(peak: float, step: int, steps: int, warmup: float) -> float:
-    """Linear warm-up to `peak` over `warmup` of `steps` steps, then half a cosine that reaches 0 after the last."""
+    """Linear warm-up to `peak` over `warmup` of `steps` steps, then half a cosine that reaches 0 after the last.
+
+    Args:
+        peak: the largest rate.
+        step: which step, from 0.
+        steps: how many steps there are.
+        warmup: steps of the warm-up; may be a fraction.
+    """
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
     progress = (step - warmup) / (steps - warmup)

@@ -29,7 +29,7 @@ from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from lee.autodiff import load_formulas
+from lee.autodiff.functorch import load_formulas
 from lee.errors import InputError, nearest
 from lee.geometry.generators import Generator, get
 from lee.measure.spectrum import displacement_metric
@@ -173,7 +173,8 @@ class EquivariancePenalty:
     Args:
         generators: K names of affine generators.
         estimator: `random` (one direction per image) or `exact` (all K generators, K times the work).
-        kernel, boundary: As for :func:`lee.lie_derivative`.
+        kernel: As for :func:`lee.lie_derivative`.
+        boundary: As for :func:`lee.lie_derivative`.
 
     Raises:
         InputError: For no generators, ones that move no pixels, or an unknown estimator.
@@ -204,8 +205,11 @@ class EquivariancePenalty:
 
         Args:
             model: Images in, class scores (N, classes) out; in the mode that it is trained in.
-            images: Those that move.
+            images: Those that move, (N, C, H, W).
             generator: Of the directions, on the CPU; None for torch's own.
+
+        Raises:
+            InputError: For fewer than two images.
         """
         scores, moved = self.terms(model, images, generator)
         return moved.square().sum(-1).mean(0) / (scores - scores.mean(0)).square().sum(-1).mean()
@@ -216,6 +220,14 @@ class EquivariancePenalty:
         """The centred scores (N, classes), and derivatives whose squares, summed over the last axis, estimate the trace.
 
         The second has shape (N, classes) along random directions and (N, K · classes) exactly.
+
+        Args:
+            model: In the mode that it is trained in.
+            images: (N, C, H, W) with N ≥ 2.
+            generator: Of the directions, on the CPU; None for torch's own.
+
+        Raises:
+            InputError: For fewer than two images.
         """
         k, n = len(self.generators), len(images)
         if n < 2:

@@ -101,7 +101,12 @@ def _distances(reference: str, images: dict[str, Tensor], home: Tensor, device: 
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:
-    """Write what :func:`measure` returned as Parquet; numbers keep seven digits."""
+    """Write what :func:`measure` returned as Parquet; numbers keep seven digits.
+
+    Args:
+        frame: the table.
+        path: the file.
+    """
     small = frame.astype(dict.fromkeys(NUMBERS, "float32") | {"image": "int32"})
     with atomic_path(path) as temporary:
         small.to_parquet(temporary, index=False, compression="zstd")
@@ -109,6 +114,9 @@ def write(frame: pd.DataFrame, path: Path) -> None:
 
 def load(name: str | Path = "ood_yardsticks") -> pd.DataFrame:
     """Read a table that :func:`write` has written, by its name in `data/results` or its path.
+
+    Args:
+        name: a name or a path.
 
     Raises:
         InputError: there is no such table, or the file is another one.

@@ -78,6 +78,9 @@ def _per_image(table: Results, generators: Sequence[str]) -> pd.DataFrame:
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Join the seeds of each row and set, in the frame's order.
 
+    Args:
+        frame: of `measure`.
+
     Returns:
         `row`, `family`, `penalty`, `set`, `seeds`, and the means of `accuracy`, `moved` and `other`; the first two also with
         the standard deviation over seeds (`_sd`, NaN for one).

@@ -124,7 +124,12 @@ def step_seconds(names: Sequence[str], *, steps: int = 4, repeats: int = 3, file
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:
-    """Write what :func:`measure` returned as Parquet, in one step."""
+    """Write what :func:`measure` returned as Parquet, in one step.
+
+    Args:
+        frame: the table.
+        path: the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         frame.to_parquet(temporary, index=False, compression="zstd")
@@ -132,6 +137,9 @@ def write(frame: pd.DataFrame, path: Path) -> None:
 
 def read(path: Path) -> pd.DataFrame:
     """Read a table that :func:`write` wrote.
+
+    Args:
+        path: the file.
 
     Raises:
         InputError: the file is missing or is no such table.

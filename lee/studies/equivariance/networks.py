@@ -31,6 +31,10 @@ def recipes() -> Path:
 def load(name: str, file: Path | None = None) -> Normalized:
     """Load a trained network of a recipe file, in eval mode; its `class_names` say what its outputs stand for.
 
+    Args:
+        name: of an entry.
+        file: a recipe file; the book's own by default.
+
     Raises:
         InputError: an unknown name, or weights that are missing or not those of the card.
     """
@@ -41,12 +45,20 @@ def load(name: str, file: Path | None = None) -> Normalized:
 
 
 def names(file: Path | None = None) -> list[str]:
-    """Return the networks whose weights lie beside the recipe file and are those of their cards."""
+    """Return the networks whose weights lie beside the recipe file and are those of their cards.
+
+    Args:
+        file: a recipe file; the book's own by default.
+    """
     return trained.names(file or recipes())
 
 
 def cards(names: Sequence[str], file: Path | None = None) -> pd.DataFrame:
     """What the cards of networks say: a row each.
+
+    Args:
+        names: of networks.
+        file: a recipe file; the book's own by default.
 
     Returns:
         `name`, `row`, `family`, `seed`, `penalty`, `title`, `accuracy` (all test images), `epochs`, `seconds_per_epoch` (of wall
@@ -79,17 +91,29 @@ def described(spec: ZooSpec) -> dict[str, Any]:
 
 
 def base_of(row: str) -> str:
-    """The row of the same architecture without penalty and anti-aliasing: `resnet-1` is to be compared with `resnet`."""
+    """The row of the same architecture without penalty and anti-aliasing: `resnet-1` is to be compared with `resnet`.
+
+    Args:
+        row: its name.
+    """
     return row.partition("-")[0]
 
 
 def label(row: str) -> str:
-    """A row's name for people, such as `ResNet, penalty 1`."""
+    """A row's name for people, such as `ResNet, penalty 1`.
+
+    Args:
+        row: its name.
+    """
     base, _, variant = row.partition("-")
     return f"{'ResNet' if base == 'resnet' else 'ViT'}, {VARIANTS.get(variant, variant)}"
 
 
 def ordered(rows: Iterable[str]) -> list[str]:
-    """Rows, each once, in the order of tables: by architecture, then as in :data:`VARIANTS`."""
+    """Rows, each once, in the order of tables: by architecture, then as in :data:`VARIANTS`.
+
+    Args:
+        rows: names of rows.
+    """
     place = {variant: i for i, variant in enumerate(VARIANTS)}
     return sorted(set(rows), key=lambda row: (base_of(row), place.get(row.partition("-")[2], len(place)), row))

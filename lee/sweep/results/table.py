@@ -127,6 +127,10 @@ class Results:
     def gram(self, model: str | None = None, **keys: str) -> EquivarianceGram:
         """The Gram matrices of one task.
 
+        Args:
+            model: its name; None where only one is left.
+            keys: other columns that tell tasks apart, see :data:`KEYS`.
+
         Raises:
             InputError: more than one task is left (says in what they differ), none, or it failed.
         """
@@ -180,6 +184,10 @@ class Results:
     def per_image(self, generator: AnyGenerator, *, relative: bool = False) -> pd.DataFrame:
         """`‖L_X f(x)‖² / dim` of each image and model: a row per image that all models have, a column per model.
 
+        Args:
+            generator: a name, or a generator in the span of what was measured.
+            relative: divide by the squared norm of the output, image by image.
+
         Raises:
             InputError: a model has more than one task, or the tasks are of different images.
         """
@@ -188,6 +196,9 @@ class Results:
 
     def per_image_of(self, column: str) -> pd.DataFrame:
         """A column of :attr:`frame`, such as `correct` or `eq_t`, in the form of :meth:`per_image`.
+
+        Args:
+            column: its name.
 
         Raises:
             InputError: an unknown column, or as for :meth:`per_image`.
@@ -200,6 +211,12 @@ class Results:
 
     def paired(self, a: str, b: str, generator: AnyGenerator, *, relative: bool = False) -> Estimate:
         """LEE of model `a` minus that of `b` on the images that both have, with the paired standard error.
+
+        Args:
+            a: name of a model.
+            b: name of another.
+            generator: a name, or a generator in the span of what was measured.
+            relative: divide by the squared norm of the output, image by image.
 
         Raises:
             InputError: an unknown model, more than one task of one, or different images.
