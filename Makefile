@@ -73,7 +73,7 @@ CHANGED_TESTS = $(wildcard $(sort $(filter tests/test_%.py tests/%_test.py,$(CHA
   $(foreach file,$(CHANGED),tests/$(word 2,$(subst /, ,$(file)))/.)))
 
 quick: lint types ## Check lint, types and the tests of the rooms that changed since BASE=HEAD
-	@if [ -n "$(CHANGED_TESTS)" ]; then OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 -m "not browser" $(CHANGED_TESTS); \
+	@if [ -n "$(CHANGED_TESTS)" ]; then OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadgroup -m "not browser" $(CHANGED_TESTS); \
 	else echo "Nothing below lee/ or tests/ has changed since $(BASE)."; fi
 
 lint: $(READY) ## Check lint, format (notebooks included) and which room imports which
@@ -86,7 +86,7 @@ types: $(READY) ## Check types
 
 unit: export OMP_NUM_THREADS := 1
 unit: $(READY) ## Run the unit tests and the doctests
-	@$(PY) -m pytest -q -n 2 -m "not browser"
+	@$(PY) -m pytest -q -n 2 --dist loadgroup -m "not browser"
 
 notebooks: export OMP_NUM_THREADS := 1
 notebooks: $(READY) ## Re-run the committed notebooks and compare their outputs

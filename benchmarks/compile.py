@@ -35,11 +35,10 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lee import models
+from lee import memory, models
 from lee.autodiff import Stacked, workspace
 from lee.geometry.generators import AFFINE
 from lee.geometry.sampling import Sampler
-from lee.measure import memory
 from lee.measure.terms import infinitesimal_actions
 
 #: Models with how many images are measured at once: as many as a CPU takes by itself of 224 pixels, more of 32.

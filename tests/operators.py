@@ -22,10 +22,10 @@ Function = Callable[[Tensor], Tensor | None]
 LARGEST = 3000  # entries of an argument that is moved
 #: What has no values that could be compared: uninitialised memory, and kernels that are compiled for a GPU.
 WITHOUT_VALUES = ("empty", "new_empty", "jiterator")
-#: Casts to fewer digits are steps on a small scale, with the identity's derivative.
-ROUNDING = ("bfloat16", "chalf", "half")
-#: Torch's own values of this function are good to 1e-7 only, so its slope is.
-ROUGH = {"special_bessel_j1": 1e-5}
+#: Casts to fewer digits are steps on a small scale, with the identity's derivative; the tangents are rounded like the values.
+ROUNDING = {"bfloat16": 2**-8, "chalf": 2**-11, "half": 2**-11}
+#: Torch's own values of the Bessel function are good to 1e-7 only, so its slope is.
+ROUGH = {"special_bessel_j1": 1e-5, **ROUNDING}
 
 
 @cache

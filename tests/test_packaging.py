@@ -15,6 +15,8 @@ import torch
 import lee
 from lee import datasets, models
 
+pytestmark = pytest.mark.xdist_group("archives")  # its fixtures are made once
+
 ROOT = Path(__file__).resolve().parents[1]
 MEGABYTE = 2**20
 

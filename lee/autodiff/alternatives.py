@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lee.autodiff.messages import ForwardModeError, LeavesTorchError, note_fallback
 from lee.autodiff.pushforward import pushforward
-from lee.autodiff.tensor import ForwardModeError, LeavesTorchError, note_fallback
 from lee.errors import InputError, nearest
+from lee.memory import is_shortage
 
 MODES = ("auto", "forward", "reverse", "differences")
 Pushed = tuple[Any, Tensor | None]
@@ -85,9 +86,9 @@ def by_backward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) 
 def _gradient(entry: Tensor, leaf: Tensor) -> Tensor:
     try:
         (gradient,) = torch.autograd.grad(entry, leaf, retain_graph=True, allow_unused=True)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
+        if is_shortage(error):
+            raise
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(
             f"The model has no backward pass ({reason}). Use mode='differences', in double precision."

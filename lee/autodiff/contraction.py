@@ -27,10 +27,6 @@ FUNCTION_RULES[F.linear] = _linear
 rule("linear")(_linear)
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    return torch.bmm(a, b) if a.ndim == 3 else torch.mm(a, b)
-
-
 @rule("mm", "bmm")
 def _matrix_product(op: Any, a: Any, b: Any) -> Stacked:
     if not isinstance(b, Stacked):

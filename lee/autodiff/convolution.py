@@ -36,6 +36,10 @@ class _Like:
 class Convolution:
     """A two-dimensional convolution of a stack (S, N, C, H, W) that has not run yet."""
 
+    # Deferring is right as long as nobody can tell: the output is described (`like`) without being computed, whoever reads a
+    # value computes it, and before anything is written in place into one of `sources` it is computed first
+    # (`Pass.before_write`). Weights that the model swaps by `.data = …` are covered by keeping the old memory (`weight`).
+    # It stops where something reads memory behind torch's back, such as a raw pointer taken before.
     space: Workspace
     x: Tensor
     owner: Tensor  # the model's own weight
@@ -133,6 +137,10 @@ def _batch_norm(
         out[0] += shift
         return Stacked(out)
 
+    # s·(W * x + b − mean) + shift = (s·W) * x + s·b + …: equal up to rounding, and the stack is passed over once. `job` stays as
+    # it is: if something reads the convolution's own output too (a skip connection before the norm), both run, which costs
+    # time and changes no number. A second BatchNorm behind a folded one is computed as it stands (`job.folded`), since its
+    # weights would have to be kept per pair of norms; training statistics depend on the stack, so they are never folded.
     def fold() -> tuple[Tensor, Tensor, Tensor]:
         scale, shift = _affine(mean, var, weight, bias, eps)
         form = torch.channels_last if job.space.channels_last else torch.contiguous_format

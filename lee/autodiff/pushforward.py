@@ -12,6 +12,7 @@ from lee.autodiff.surroundings import random_state, stacked_pass
 from lee.autodiff.tensor import Stacked
 from lee.autodiff.weights import workspace
 from lee.errors import LeeError
+from lee.memory import is_shortage
 
 
 def pushforward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> tuple[Any, Tensor | None]:
@@ -57,7 +58,11 @@ def by_dual_numbers(function: Callable[[Tensor], Any], x: Tensor, tangents: Tens
 
 
 def push_leaves(
-    function: Callable[[list[Tensor]], list[Any]], primals: list[Tensor], tangents: list[Tensor]
+    function: Callable[[list[Tensor]], list[Any]],
+    primals: list[Tensor],
+    tangents: list[Tensor],
+    *,
+    fallback: bool = True,
 ) -> tuple[list[Any], list[Tensor | None]]:
     """Like :func:`pushforward` for a function of several tensors with several outputs.
 
@@ -65,6 +70,7 @@ def push_leaves(
         function: Takes a list of tensors and returns one.
         primals: The inputs, each (N, ...).
         tangents: One (K, N, ...) per input.
+        fallback: Whether to run it on dual numbers where a stacked pass fails; otherwise that error is raised.
 
     Returns:
         The outputs, and the tangents of each, `(K, *output.shape)`; None where an output does not depend on the inputs.
@@ -78,9 +84,9 @@ def push_leaves(
                 [r.buffer[0] if isinstance(r, Stacked) else r for r in results],
                 [r.buffer[1:] if isinstance(r, Stacked) else None for r in results],
             )
-    except (torch.OutOfMemoryError, LeeError):
-        raise
     except Exception as error:  # the function itself decides: it runs again, on dual numbers
+        if not fallback or isinstance(error, LeeError) or is_shortage(error):
+            raise
         note_fallback(f"whole function ({type(error).__name__}: {error})")
     restart()
     return _by_dual_leaves(function, primals, tangents)
@@ -94,9 +100,9 @@ def _by_dual_leaves(
         for tangent in zip(*tangents, strict=True):
             restart()
             lanes.append(dual_leaves(function, primals, list(tangent)))
-    except (torch.OutOfMemoryError, LeeError):
-        raise
     except Exception as error:
+        if isinstance(error, LeeError) or is_shortage(error):
+            raise
         restart()
         with torch.no_grad():
             function([p.clone() for p in primals])  # if this fails too, it is the function's own error

@@ -43,6 +43,8 @@ def _register_in_place(name: str, op: Any, function: Rule) -> Any:
     if in_place is None or in_place in RULES or torch.Tag.inplace_view in in_place.tags:
         return None
 
+    # Computed aside and copied, never in place: the rule may read an argument that shares memory with the target
+    # (`x.add_(x.flip(0))`), which torch itself forbids or orders in its own way.
     def write(_: Any, target: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(target, Stacked):
             return NotImplemented

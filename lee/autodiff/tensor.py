@@ -20,12 +20,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lee.autodiff import passes
-from lee.autodiff.messages import CannotStackError, name_of, short
-from lee.autodiff.messages import ForwardModeError as ForwardModeError
-from lee.autodiff.messages import LeavesTorchError as LeavesTorchError
-from lee.autodiff.messages import NoRuleError as NoRuleError
+from lee.autodiff.messages import CannotStackError, ForwardModeError, LeavesTorchError, NoRuleError, name_of, short
 from lee.autodiff.messages import note_fallback as note_fallback
-from lee.autodiff.messages import record_fallbacks as record_fallbacks
 
 RULES: dict[Any, Callable[..., Any]] = {}  # ATen overload -> rule
 FUNCTION_RULES: dict[Any, Callable[..., Any]] = {}  # torch function -> rule, tried before its decomposition
@@ -58,6 +54,13 @@ class Stacked(Tensor):
             of the primal.
     """
 
+    # Why one buffer is right: a linear A has A(x + t v) = A x + t A v, so it acts on every slice alike, and what it costs
+    # for one image more it costs for one tangent more. A non-linear rule computes slice 0 and multiplies its derivative into
+    # the others; a constant that is added (a bias) belongs to slice 0 alone.
+    # Where it stops being right: (1) a slice is read as the whole (values that leave torch, `LEAVING`); (2) memory is shared
+    # in torch but not here, or the other way round, and then written (`passes.Group`); (3) a stack outlives its pass and meets
+    # another one's, whose tangents are others (`home`); (4) a rule meets what it wasn't tested for (`_fits`,
+    # `_check_surroundings`). The first two end the stacked pass, the third makes it a constant, the fourth asks functorch.
     _buffer: Tensor | None
     deferred: Any  # a lee.autodiff.convolution.Convolution that has not run yet
     home: passes.Pass | None
@@ -82,6 +85,7 @@ class Stacked(Tensor):
     @property
     def buffer(self) -> Tensor:
         """The stack, shape (1 + K, N, ...)."""
+        # Whoever reads the values runs what was deferred; whoever reads shape or dtype alone (`_FACTS`) does not.
         if self._buffer is None:
             with torch._C._DisableTorchDispatch(), torch._C._ExcludeDispatchKeyGuard(_VIEWS):
                 self._buffer, self.deferred = self.deferred.run(), None
@@ -142,6 +146,9 @@ def _apply(func: Any, args: Any, kwargs: Any) -> Any:
             result = rule(func, *args, **kwargs)
         if result is not NotImplemented:
             return result
+    # torch's own decomposition into ATen operators comes next: each of them meets `__torch_dispatch__` and its rule there. If
+    # one has none, the whole function is differentiated by functorch instead, which is right only as long as the operators
+    # before it have not yet changed anything in place.
     if state is not None:
         state.written.clear()
     try:

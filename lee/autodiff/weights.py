@@ -37,6 +37,8 @@ class Workspace:
         """What `make()` returns for some source tensors; kept, if the weight that they belong to is a parameter."""
         if not isinstance(owner, nn.Parameter) or any(s.is_inference() for s in sources):
             return make()
+        # The address and torch's version counter say that the content is the same; `sources` in the entry keeps the memory alive,
+        # so that no other tensor can come to lie at that address. Writes through `.data` move no counter: see `forget`.
         key = (kind, owner._version, *((s.data_ptr(), s._version, s.shape, s.stride(), s.dtype) for s in sources))
         entry = self.entries.get(owner)
         if entry is None or entry.key != key:

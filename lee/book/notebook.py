@@ -130,19 +130,6 @@ def glue(name: str, value: Any, fmt: str = "") -> None:
     display({f"{_HIDDEN}text/plain": format(item, fmt)}, raw=True, metadata=about)
 
 
-def figure(image: Any, *, caption: str, alt: str, width: int = 420, name: str | None = None) -> charts.Picture:
-    """Show one picture: a tensor (C, H, W) in [0, 1] or a PIL image. See :func:`lee.charts.pictures`.
-
-    Args:
-        image: A tensor (C, H, W) in [0, 1], or a PIL image.
-        caption: What the reader should see.
-        alt: What a reader who can't see it is told.
-        width: Width in pixels.
-        name: Label for `{numref}`.
-    """
-    return charts.pictures([image], caption=caption, alt=alt, width=width, name=name)
-
-
 def _prose(text: str) -> str:
     """HTML of a sentence; `$x$` becomes `\\(x\\)`, and what stands between backquotes becomes code."""
     safe = escape(" ".join(text.split()), quote=False)

@@ -1,6 +1,5 @@
 """The one theme of all charts, and what turns a bare Altair chart into a figure of the book."""
 
-import json
 import math
 from typing import Any, TypeVar
 
@@ -110,8 +109,3 @@ def rounded(frame: pd.DataFrame, digits: int = SIGNIFICANT_DIGITS) -> pd.DataFra
 
 def _round(value: float, digits: int) -> float:
     return float(f"{value:.{digits}g}") if math.isfinite(value) else value
-
-
-def to_json(chart: alt.TopLevelMixin) -> str:
-    """The chart's spec as JSON with sorted keys: equal charts give equal text."""
-    return json.dumps(chart.to_dict(), sort_keys=True)

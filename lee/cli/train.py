@@ -25,6 +25,9 @@ def train(
     workers: Annotated[
         int | None, typer.Option(help="With --zoo: trainings at once (default: one per GPU or core).")
     ] = None,
+    snapshots: Annotated[
+        bool, typer.Option("--snapshots", help="Keep the weights of epochs 1, 2, 3, 5, 8, ... beside the checkpoint.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Train NAME by its recipe; write its weights (safetensors) and its model card.
@@ -34,6 +37,8 @@ def train(
     """
     from lee.errors import InputError
 
+    if zoo and snapshots:
+        raise InputError("--snapshots is for one training. Name a model, without --zoo.")
     if zoo:
         _train_missing(name or "*", recipes, out, budget, device, workers, quiet)
         return
@@ -41,10 +46,12 @@ def train(
         raise InputError("Which model? Name one, such as zoo/vit-s, or give --zoo for all that are missing.")
     if workers is not None:
         raise InputError("--workers is for --zoo; one training is one process.")
-    _train_one(name, recipes, out, budget, device, quiet)
+    _train_one(name, recipes, out, budget, snapshots, device, quiet)
 
 
-def _train_one(name: str, recipes: Path | None, out: Path | None, budget: str | None, device: str, quiet: bool) -> None:
+def _train_one(
+    name: str, recipes: Path | None, out: Path | None, budget: str | None, snapshots: bool, device: str, quiet: bool
+) -> None:
     """Train one model: a bar per epoch in a terminal, a line per epoch elsewhere."""
     import torch
 
@@ -70,6 +77,7 @@ def _train_one(name: str, recipes: Path | None, out: Path | None, budget: str | 
         recipes=recipes,
         out=out,
         budget=budget,
+        snapshots=snapshots,
         device=device,
         progress=terminal and not quiet,
         on_epoch=None if quiet or terminal else report,

@@ -7,6 +7,7 @@ equivariance error of every mixture follows from one Gram matrix, so it needs no
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -47,13 +48,18 @@ class Cache:
         self.size = size
         self.entries: OrderedDict[Hashable, Any] = OrderedDict()
 
+    def has(self, key: Hashable) -> bool:
+        """Whether there is a result under `key`; then it counts as the last one that was asked for."""
+        if found := key in self.entries:
+            self.entries.move_to_end(key)
+        return found
+
     def get(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
         """The result kept under `key`, made now if there is none."""
-        if key not in self.entries:
+        if not self.has(key):
             self.entries[key] = make()
             while len(self.entries) > self.size:
                 self.entries.popitem(last=False)
-        self.entries.move_to_end(key)
         kept: Kept = self.entries[key]
         return kept
 
@@ -208,12 +214,12 @@ class Measures:
         """
         every, side, count = self.images(state, self.side(state)), self.side(state, which), self.count(state)
         keys = [self._key(state, which, (state.images, index)) for index in range(count)]
-        missing = [index for index in range(count) if keys[index] not in self._grams.entries]
+        missing = [index for index in range(count) if not self._grams.has(keys[index])]
         for start in range(0, len(missing), PORTION):
             chosen = missing[start : start + PORTION]
             found = self._gram(state, which, pictures.resized(every[chosen], side))
             for index, per_image in zip(chosen, found.per_image, strict=True):
-                self._grams.entries[keys[index]] = replace(found, per_image=per_image[None])
+                self._grams.get(keys[index], partial(replace, found, per_image=per_image[None]))
             yield count - len(missing) + start + len(chosen)
 
     def count(self, state: State) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from lee import memory
 from lee.autodiff import workspace
 from lee.errors import InputError, nearest
 from lee.geometry.generators import Action, AnyGenerator, Generator, get
@@ -19,7 +20,6 @@ from lee.layers.local import FoldError
 from lee.layers.passes import Pass, Setting, measure_pass, verified_mode
 from lee.layers.readings import Overrides
 from lee.layers.trace import Traced, eager, trace
-from lee.measure import memory
 from lee.measure.checks import Output, check_input, check_output_name, plain
 from lee.measure.derivative import automatic_chunk, batches_of
 from lee.measure.function import one_function
@@ -184,8 +184,8 @@ def _measured(setting: Setting, batch: Tensor, chunk: int | None) -> Iterator[Pa
         except FoldError:
             singly = True
             continue
-        except torch.OutOfMemoryError:
-            if lanes_times_images == 1:
+        except Exception as error:
+            if lanes_times_images == 1 or not memory.is_shortage(error):
                 raise
             lanes_times_images //= 2
             warnings.warn(f"Out of memory: going on with chunk={lanes_times_images}.", stacklevel=3)

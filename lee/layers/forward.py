@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from lee.autodiff import Stacked
+from lee.autodiff.messages import NoRuleError
 from lee.autodiff.surroundings import stacked_pass
-from lee.autodiff.tensor import NoRuleError
 from lee.layers.calls import Call, Watch
 from lee.layers.lanes import added, widened
 from lee.layers.local import ForwardError, Local
 from lee.layers.nested import changed
 from lee.layers.trace import Traced, hooks_of
+from lee.memory import is_shortage
 
 Run = Callable[[Tensor], Tensor]
 
@@ -69,7 +70,7 @@ def _push_group(
             if watch.current is None or watch.current.index == start:
                 raise ForwardError(f"{error}.") from error
             start = watch.current.index
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
+            if is_shortage(error):
+                raise
             raise ForwardError(f"{type(error).__name__}: {error}.") from error

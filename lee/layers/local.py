@@ -12,9 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lee.autodiff import Stacked
 from lee.autodiff.pushforward import push_leaves
-from lee.autodiff.surroundings import stacked_pass
 from lee.errors import InputError, LeeError
 from lee.geometry.generators import Generator
 from lee.geometry.representations import Image, Representation, Trivial
@@ -23,6 +21,7 @@ from lee.layers.calls import Call, Watch
 from lee.layers.lanes import added
 from lee.layers.nested import changed, tensors, with_tensors
 from lee.layers.trace import Traced, hooks_of
+from lee.memory import is_shortage
 
 ROUNDING = 200.0  # in units of the dtype's eps, relative to the two terms that cancel
 
@@ -145,17 +144,12 @@ class _Collector:
             if tangent is not None:
                 lane[0] = tangent[0]
         try:
-            with stacked_pass():
-                results = replayed([Stacked(torch.cat([v[None], t])) for v, t in zip(inputs, zeros, strict=True)])
-        except (torch.OutOfMemoryError, LeeError):
-            raise
+            found = push_leaves(replayed, inputs, zeros, fallback=not inside)[1]
         except Exception as error:
-            if inside:
-                raise ForwardError(f"{type(error).__name__}: {error}.") from error
-            return [(None if t is None else t[0], None) for t in push_leaves(replayed, inputs, zeros)[1]]
-        return [
-            (r.buffer[1], r.buffer[2] if inside else None) if isinstance(r, Stacked) else (None, None) for r in results
-        ]
+            if not inside or isinstance(error, LeeError) or is_shortage(error):
+                raise
+            raise ForwardError(f"{type(error).__name__}: {error}.") from error
+        return [(None, None) if t is None else (t[0], t[1] if inside else None) for t in found]
 
     def _keep(
         self,

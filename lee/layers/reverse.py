@@ -14,6 +14,7 @@ from lee.layers.local import ROUNDING, action, check_calls, check_fold
 from lee.layers.nested import tensors, with_tensors
 from lee.layers.places import Reading
 from lee.layers.trace import Traced, hooks_of
+from lee.memory import is_shortage
 
 
 class BackwardError(Exception):
@@ -110,9 +111,9 @@ class Bumps:
             (found,) = torch.autograd.grad(
                 self.y, self.epsilon, cotangent.expand(self.y.shape), retain_graph=True, allow_unused=True
             )
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
+            if is_shortage(error):
+                raise
             raise BackwardError(f"its backward pass fails ({type(error).__name__}: {error}).") from error
         return torch.zeros_like(self.epsilon) if found is None else found
 

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lee import memory
 from lee.autodiff import workspace
 from lee.autodiff.alternatives import check_mode
 from lee.errors import InputError
 from lee.geometry.generators import AFFINE, PHOTOMETRIC, AnyGenerator, Generator, get
 from lee.geometry.outputs import Representations
-from lee.measure import memory
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.function import one_function
 from lee.measure.pushing import Pushing

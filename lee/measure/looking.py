@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lee.errors import BatchInteractionWarning, InputError, RandomFunctionWarning, StateWarning
 from lee.measure.function import Function
-from lee.measure.memory import is_shortage
 from lee.measure.plausible import warn_of_probabilities
+from lee.memory import is_shortage
 
 
 def look(function: Function, x: Tensor) -> Tensor:

@@ -27,8 +27,8 @@ from lee.autodiff.tensor import note_fallback
 from lee.errors import InputError, LeavesTorchWarning, LeeError, VerificationError, VerificationWarning
 from lee.measure.function import Function
 from lee.measure.judgement import DENSE, judged, steady
-from lee.measure.memory import is_shortage
 from lee.measure.reference import Reference, combined, flat, weights_of
+from lee.memory import is_shortage
 from lee.statistics.verification import NAMES, Verification
 
 

@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lee import memory
 from lee.errors import InputError
 from lee.geometry.generators import AnyGenerator, Generator
 from lee.geometry.outputs import Representations, of_output
 from lee.geometry.representations import Image, Representation, Trivial
 from lee.geometry.sampling import Sampler
-from lee.measure import memory
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.function import one_function
 from lee.measure.looking import look

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lee import memory
 from lee.errors import InputError, nearest
 from lee.geometry.generators import AnyGenerator
 from lee.geometry.outputs import Representations
@@ -23,7 +24,6 @@ from lee.layers.calls import Call, Watch, check_modules
 from lee.layers.nested import changed, tensors
 from lee.layers.readings import Overrides
 from lee.layers.trace import Traced, eager, hooks_of, trace
-from lee.measure import memory
 from lee.measure.checks import check_input, plain
 from lee.measure.function import untouched
 from lee.metrics.errors import check_margin, compare, moved

@@ -30,7 +30,7 @@ def create(name: str, **kwargs: Any) -> nn.Module:
 
     Raises:
         InputError: the weights are neither in the folder nor in the cache nor to be had from the network, or they are
-            damaged: then they are removed from the cache, so that the next attempt fetches them anew.
+            damaged; the cache is the user's, so nothing in it is touched, but the file is named.
     """
     import timm
 
@@ -110,7 +110,7 @@ def _only_file(folder: Path) -> Path:
 
 
 def _reason(name: str, error: Exception) -> str:
-    """Why weights can't be had, in a sentence without its full stop; damaged ones are removed."""
+    """Why weights can't be had, in a sentence without its full stop."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     said = " ".join(str(error).split()).rstrip(".")[:300] or type(error).__name__
@@ -120,10 +120,8 @@ def _reason(name: str, error: Exception) -> str:
             missing = "they are not in timm's cache, and the hub can't be reached"
         return f"{missing}; a folder named by {WEIGHTS_VARIABLE} may hold them, as {full_name(name)}/model.safetensors"
     if any(sign in f"{type(error).__name__} {error}" for sign in _DAMAGED):
-        for path in _cached(name):
-            path.resolve().unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-        return f"what was fetched is damaged, and was removed from the cache; try again ({said})"
+        remove = "".join(f"remove {path.resolve()} and " for path in _cached(name))
+        return f"what was fetched is damaged; {remove}try again ({said})"
     return said
 
 

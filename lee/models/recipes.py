@@ -39,6 +39,9 @@ class Recipe:
             (the same, then RandAugment, and mixup or CutMix on half of the batches); or `rotate` (by any
             angle).
         fraction: part of the training images that is used, in (0, 1], drawn by the seed.
+        pseudo_labels: weight, in the loss, of as many of the images that `fraction` leaves out, under the labels that the
+            network gives them itself (D.-H. Lee, Pseudo-Label, ICML workshop 2013); 0 leaves them out.
+        pseudo_threshold: the probability, in [0, 1], that the network must give such a label for it to count.
         seed: initial weights, order of the data and augmentation.
         precision: `float32`, or `bfloat16` autocast (weights stay in float32).
         channels_last: memory format; changes speed and rounding, not the mathematics.
@@ -64,6 +67,8 @@ class Recipe:
     clip_norm: float = 0.0
     augmentation: str = "none"
     fraction: float = 1.0
+    pseudo_labels: float = 0.0
+    pseudo_threshold: float = 0.95
     seed: int = 0
     precision: str = "float32"
     channels_last: bool = False
@@ -104,6 +109,8 @@ class Recipe:
             "pretrain_epochs": self.pretrain_epochs >= 0,
             "pretrain_lr": self.pretrain_lr > 0,
             "mask_ratio": 0 < self.mask_ratio < 1,
+            "pseudo_labels": self.pseudo_labels == 0 or (self.pseudo_labels > 0 and self.fraction < 1),
+            "pseudo_threshold": 0 <= self.pseudo_threshold <= 1,
             "penalty": self.penalty >= 0,
             "penalty_generators": len(self.penalty_generators) > 0,
             "penalty_images": self.penalty_images == 0 or 2 <= self.penalty_images <= self.batch_size,
@@ -144,8 +151,9 @@ class ZooSpec:
         content = asdict(self)
         for described in ("title", "family"):
             content.pop(described)
-        if not self.recipe.penalty:  # what a penalty of weight 0 would be like determines nothing
-            content["recipe"] = {k: v for k, v in content["recipe"].items() if not k.startswith("penalty")}
+        for term, start in (("penalty", "penalty"), ("pseudo_labels", "pseudo_")):
+            if not content["recipe"][term]:  # what a term of weight 0 would be like determines nothing
+                content["recipe"] = {k: v for k, v in content["recipe"].items() if not k.startswith(start)}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

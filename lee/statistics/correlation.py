@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from lee.errors import InputError, nearest
+from lee.errors import InputError
 from lee.statistics.pairs import check_settings
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 Numbers = Tensor | Sequence[float] | npt.NDArray[Any]
 
-MEASURES = ("spearman", "kendall")
 _BATCH = 4_000_000  # entries of the comparisons of all pairs that are held at a time
 
 
@@ -31,7 +30,6 @@ class RankCorrelation(NamedTuple):
         high: Upper end.
         n: Number of pairs.
         p: p-value, two-sided, of no association.
-        measure: `"spearman"` or `"kendall"`.
         given: The covariates held fixed.
 
     Examples:
@@ -44,7 +42,6 @@ class RankCorrelation(NamedTuple):
     high: float
     n: int
     p: float = math.nan
-    measure: str = "spearman"
     given: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -56,7 +53,6 @@ def rank_correlation(
     second: Numbers,
     level: float = 0.95,
     *,
-    measure: str = "spearman",
     given: "Mapping[str, Sequence[Any]] | pd.DataFrame | None" = None,
     clusters: Sequence[Any] | None = None,
     errors: tuple[Numbers, Numbers] | None = None,
@@ -68,10 +64,10 @@ def rank_correlation(
     With `given`, what remains of that agreement between things that are alike in the covariates: the ranks of both measures are
     regressed on the ranks of numeric covariates and on indicators of the others, and the residuals are correlated.
 
-    Without resamples the interval is :math:`\tanh(\operatorname{artanh} r \pm q \sqrt{c / (n - m - k)})` with the normal
-    quantile `q`, `k` degrees of freedom of the covariates, and `c = 1.06, m = 3` for Spearman's ρ, `c = 0.437, m = 4` for
-    Kendall's τ. With resamples it is a percentile bootstrap interval: things are drawn with replacement, all those of a
-    cluster together, and each value moves by an independent normal error where `errors` are given.
+    Without resamples the interval is :math:`\tanh(\operatorname{artanh} r \pm q \sqrt{1.06 / (n - 3 - k)})` with the normal
+    quantile `q` and `k` degrees of freedom of the covariates. With resamples it is a percentile bootstrap interval: things are
+    drawn with replacement, all those of a cluster together, and each value moves by an independent normal error where
+    `errors` are given.
 
     Source: Fieller, Hartley & Pearson, *Tests for rank correlation coefficients I*, Biometrika 44, 1957; for the errors of
     measurement P. A. Curran, *Monte Carlo error analyses of Spearman's rank test*, arXiv:1411.3816.
@@ -80,7 +76,6 @@ def rank_correlation(
         first: (n,) numbers.
         second: (n,) numbers.
         level: Coverage of the interval.
-        measure: `"spearman"` or `"kendall"` (τ-b, which allows for ties; without covariates only).
         given: Covariates by name, (n,) numbers or words each.
         clusters: (n,) names; things of one name, such as seeds of one recipe, are drawn together.
         errors: Standard errors of both measures, (n,) each. Adding errors to values that have them already weakens the
@@ -90,7 +85,7 @@ def rank_correlation(
 
     Returns:
         The p-value is that of the t-test for ρ, with as many degrees of freedom as clusters and covariates leave, but not below
-        the share of orders, 2 of n!, that agree perfectly; for τ it is that of `scipy.stats.kendalltau`, NaN with clusters.
+        the share of orders, 2 of n!, that agree perfectly.
 
     Raises:
         InputError: If the lists are not equally long with at least two finite numbers, not all equal, or a setting is out of
@@ -99,52 +94,42 @@ def rank_correlation(
     Examples:
         >>> rank_correlation([1, 2, 3, 4, 5], [10, 30, 20, 40, 50]).value
         0.9
-        >>> round(rank_correlation([1, 2, 3, 4, 5], [10, 30, 20, 40, 50], measure="kendall").value, 12)
-        0.8
     """
-    pair = _checked(first, second, level, measure)
-    _check_options(measure, given, clusters, errors, resamples, level)
+    pair = _checked(first, second, level)
+    if resamples:
+        check_settings(level, resamples)
+    elif clusters is not None or errors is not None:
+        raise InputError("Clusters and errors enter by resampling; give `resamples`, 2000 say.")
     n = len(pair[0])
     design, names = _design(given, n)
     members, k = _members(clusters, n), _rank(design) - 1
-    value = float(_statistic(measure, pair, np.ones((1, n)), design)[0])
+    value = float(_statistic(pair, np.ones((1, n)), design)[0])
     if math.isnan(value):
         raise InputError("Given the covariates, nothing of the one or the other list is left to correlate.")
     value = round(max(-1.0, min(1.0, value)), 12)
-    p = _p(measure, pair, value, len(members), k, clusters is not None)
+    p = _p(value, len(members), k)
     if len(members) < 4:
         low, high = math.nan, math.nan
     elif not resamples:
-        low, high = _by_formula(value, n, k, level, measure)
+        low, high = _by_formula(value, n, k, level)
     else:
-        drawn = _resampled(measure, pair, design, members, errors, resamples, np.random.default_rng(seed))
+        drawn = _resampled(pair, design, members, errors, resamples, np.random.default_rng(seed))
         tail = (1 - level) / 2
         usable = drawn[np.isfinite(drawn)]  # a resample may hold one thing only
         low, high = (float(np.quantile(usable, q)) for q in (tail, 1 - tail)) if len(usable) else (math.nan,) * 2
-    return RankCorrelation(value, low, high, n, p, measure, names)
+    return RankCorrelation(value, low, high, n, p, names)
 
 
-def _checked(first: Numbers, second: Numbers, level: float, measure: str) -> tuple[Array, Array]:
+def _checked(first: Numbers, second: Numbers, level: float) -> tuple[Array, Array]:
     a, b = (np.asarray(v, dtype=float).ravel() for v in (first, second))
     if len(a) < 2 or len(b) != len(a) or not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InputError(
             f"A rank correlation needs two lists of finite numbers of one length; got {len(a)} and {len(b)}."
         )
-    if measure not in MEASURES:
-        raise InputError(f"Unknown measure {measure!r}.{nearest(measure, MEASURES)}")
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         raise InputError("A rank correlation needs numbers that differ; one of the lists is constant.")
     check_settings(level, 100)
     return a, b
-
-
-def _check_options(measure: str, given: Any, clusters: Any, errors: Any, resamples: int, level: float) -> None:
-    if resamples:
-        check_settings(level, resamples)
-    elif clusters is not None or errors is not None:
-        raise InputError("Clusters and errors enter by resampling; give `resamples`, 2000 say.")
-    if measure == "kendall" and given is not None:
-        raise InputError("Covariates can be held fixed for measure='spearman' only.")
 
 
 def _signs(values: Array) -> Array:
@@ -157,23 +142,16 @@ def _ranks(signs: Array, weights: Array) -> Array:
     return np.einsum("...ij,...j->...i", signs, weights, optimize=True)
 
 
-def _statistic(measure: str, pair: tuple[Array, Array], weights: Array, design: Array | None) -> Array:
+def _statistic(pair: tuple[Array, Array], weights: Array, design: Array | None) -> Array:
     """The rank correlation in each of B samples that hold each thing `weights` times, (B, n); NaN where one is constant.
 
     Values are (n,), or (B, n) where each sample has its own.
     """
-    signs = [_signs(v) for v in pair]
-    if measure == "kendall":
-        a, b = signs
-        sums = [np.einsum("...ij,...i,...j->...", s, weights, weights, optimize=True) for s in (a * b, a * a, b * b)]
-    else:
-        # With the square root of the weights multiplied in, sums over things are weighted sums.
-        root = np.sqrt(weights)
-        u, v = (_without(root * _ranks(s, weights), root, design, weights) for s in signs)
-        sums = [(u * v).sum(-1), (u * u).sum(-1), (v * v).sum(-1)]
-    scale = np.sqrt(sums[1] * sums[2])
+    root = np.sqrt(weights)  # multiplied in, it makes sums over things weighted sums
+    u, v = (_without(root * _ranks(_signs(given), weights), root, design, weights) for given in pair)
+    scale = np.sqrt((u * u).sum(-1) * (v * v).sum(-1))
     floor = 1e-9 * weights.sum(-1) ** 2  # rounding, where nothing is left
-    return np.divide(sums[0], scale, out=np.full_like(scale, np.nan), where=scale > floor)
+    return np.divide((u * v).sum(-1), scale, out=np.full_like(scale, np.nan), where=scale > floor)
 
 
 def _without(values: Array, root: Array, design: Array | None, weights: Array) -> Array:
@@ -222,7 +200,6 @@ def _members(clusters: Sequence[Any] | None, n: int) -> Array:
 
 
 def _resampled(
-    measure: str,
     pair: tuple[Array, Array],
     design: Array | None,
     members: Array,
@@ -242,27 +219,24 @@ def _resampled(
         moved = [
             v if not s.any() else v + s * rng.standard_normal((size, n)) for v, s in zip(pair, scales, strict=True)
         ]
-        parts.append(_statistic(measure, (moved[0], moved[1]), weights, design))
+        parts.append(_statistic((moved[0], moved[1]), weights, design))
     return np.concatenate(parts)
 
 
-def _by_formula(value: float, n: int, k: int, level: float, measure: str) -> tuple[float, float]:
+def _by_formula(value: float, n: int, k: int, level: float) -> tuple[float, float]:
     """Fieller's interval; a perfect agreement stays one."""
-    c, m = (1.06, 3) if measure == "spearman" else (0.437, 4)
-    if n - m - k < 1:
+    if n - 3 - k < 1:
         return math.nan, math.nan
     if abs(value) > 1 - 1e-12:
         return value, value
-    reach = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(c / (n - m - k))
+    reach = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(1.06 / (n - 3 - k))
     return math.tanh(math.atanh(value) - reach), math.tanh(math.atanh(value) + reach)
 
 
-def _p(measure: str, pair: tuple[Array, Array], value: float, count: int, k: int, clustered: bool) -> float:
+def _p(value: float, count: int, k: int) -> float:
     """Two-sided p-value of no association; NaN where none is known."""
-    from scipy.stats import kendalltau, t
+    from scipy.stats import t
 
-    if measure == "kendall":
-        return math.nan if clustered else float(kendalltau(*pair).pvalue)
     df = count - 2 - k
     if df < 1:
         return math.nan

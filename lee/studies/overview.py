@@ -1,13 +1,13 @@
 """All models of a table side by side: errors of equivariance, test errors, and what the models' cards say."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from filelock import FileLock
 
 from lee import sweep
 from lee.errors import InputError, nearest
@@ -178,18 +178,6 @@ def measure(name: str, folder: Path, *, workers: int = 0, device: str = "cpu") -
     """
     out = folder / f"{name}.parquet"
     spec = sweep.load(results.folder() / f"{name}.yaml")
-    with _turn(folder / f".{name}.turn"):
+    with FileLock(folder / f".{name}.turn"):
         sweep.run(spec, out, sweep.executor(workers, device=device), progress=False)
     return results.load(out)
-
-
-@contextmanager
-def _turn(path: Path) -> Iterator[None]:
-    """Wait until no other process is at it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        with suppress(ImportError):  # no such locks on this system
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

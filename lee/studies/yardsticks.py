@@ -19,11 +19,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lee import memory
 from lee.autodiff import workspace
 from lee.autodiff.alternatives import check_mode
 from lee.errors import InputError
 from lee.geometry.generators import AnyGenerator, Generator, get
-from lee.measure import memory
 from lee.measure.checks import check_input, select
 from lee.measure.derivative import Model, automatic_chunk
 from lee.measure.function import one_function

@@ -4,12 +4,12 @@ import os
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import IO
 
 import torch
+from filelock import FileLock, Timeout
 
 #: The locks of this process: open as long as it lives, so that the system gives them back however it ends.
-_HELD: list[IO[str]] = []
+_HELD: list[FileLock] = []
 
 
 def spread(device: str, workers: int) -> list[str]:
@@ -35,16 +35,12 @@ def own(device: str) -> str:
 
 def _taken(gpu: int) -> bool:
     """Take a GPU, if no other process of this user has it."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system: all share one GPU
-        return False
+    user = os.getuid() if hasattr(os, "getuid") else "all"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(os.sep, "-")
-    lock = (Path(tempfile.gettempdir()) / f"lee-gpu-{os.getuid()}-{visible}-{gpu}.lock").open("w")
+    lock = FileLock(Path(tempfile.gettempdir()) / f"lee-gpu-{user}-{visible}-{gpu}.lock")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
+        lock.acquire(blocking=False)
+    except Timeout:
         return False
     _HELD.append(lock)
     return True

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lee import metrics, provenance
+from lee import memory, metrics, provenance
 from lee.datasets import ImageSet
 from lee.errors import InputError
-from lee.measure import memory
 from lee.measure.checks import select
 from lee.measure.derivative import automatic_chunk, default_generators, equivariance_gram
 from lee.measure.function import one_function

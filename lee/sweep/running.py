@@ -1,6 +1,5 @@
 """A sweep run to its end: what is missing is measured, kept task by task, and merged into one table."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from lee.errors import InputError, nearest
@@ -106,22 +106,12 @@ def _alone(out: Path) -> Iterator[Path]:
     folder = out.with_name(f"{out.name}.tasks")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("w")
+        held = FileLock(folder / LOCK).acquire(blocking=False)
+    except Timeout as error:
+        raise InputError(f"Another `lee sweep` is writing {out}. Wait for it, or choose another --out.") from error
     except OSError as error:
         raise InputError(f"{folder} can't be written to: {error.strerror}.") from error
-    with lock:
-        try:
-            import fcntl
-        except ImportError:  # no such locks on this system
-            pass
-        else:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.stat(folder / LOCK)  # the other run may just have ended and removed it
-            except OSError as error:
-                raise InputError(
-                    f"Another `lee sweep` is writing {out}. Wait for it, or choose another --out."
-                ) from error
+    with held:
         for left in (*folder.glob(".*.tmp"), *out.parent.glob(f".{out.name}.*.tmp")):  # of a run that was killed
             left.unlink(missing_ok=True)
         yield folder

@@ -5,11 +5,10 @@ function of the step, so a training that was killed resumes from its last epoch 
 the weights it would have had. (Bit for bit on the same kind of device, versions and number of threads.)
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,8 +21,9 @@ from lee.models import Normalized, build
 from lee.models.recipes import Recipe, ZooSpec
 from lee.training.augmentation import seeded
 from lee.training.batches import batches, fraction
-from lee.training.checkpoints import EpochRecord, read, save
+from lee.training.checkpoints import EpochRecord, read, save, snapshot
 from lee.training.masked import MaskedAutoencoder
+from lee.training.optimisation import learning_rate, optimizer_of, prepare, pseudo_loss
 from lee.training.penalty import EquivariancePenalty, scores_and_derivative
 
 __all__ = [
@@ -36,16 +36,18 @@ __all__ = [
 class TrainResult:
     """A trained model, in eval mode, and how it got there.
 
-    Args:
-        model: in eval mode.
-        history: a record for each epoch.
-        train_size: how many images it was trained on.
-        data_sha256: digests of the two data sets: `train` and `test`.
+    Attributes:
+        model: the network, with its normalisation.
+        history: one record per epoch.
+        train_size: how many labelled images it was trained on.
+        train_accuracy: on these images, unchanged, in [0, 1], in eval mode and float32.
+        data_sha256: digests of the training set and of the test set.
     """
 
     model: Normalized
     history: tuple[EpochRecord, ...]
     train_size: int
+    train_accuracy: float
     data_sha256: dict[str, str]
 
     @property
@@ -66,21 +68,6 @@ class _Phase:
     lr: float
     warmup: float
     augmentation: str
-
-
-def learning_rate(peak: float, step: int, steps: int, warmup: float) -> float:
-    """Linear warm-up to `peak` over `warmup` of `steps` steps, then half a cosine that reaches 0 after the last.
-
-    Args:
-        peak: the largest rate.
-        step: which step, from 0.
-        steps: how many steps there are.
-        warmup: steps of the warm-up; may be a fraction.
-    """
-    if step < warmup:
-        return peak * (step + 1) / (warmup + 1)
-    progress = (step - warmup) / (steps - warmup)
-    return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def evaluate(model: nn.Module, data: ImageSet, *, batch_size: int = 500, precision: str = "float32") -> float:
@@ -116,6 +103,7 @@ def train(
     test_set: ImageSet,
     *,
     checkpoint: Path | None = None,
+    snapshots: Path | None = None,
     device: str = "cpu",
     progress: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
@@ -125,13 +113,15 @@ def train(
     A recipe with `pretrain_epochs` first learns to fill in masked patches (`MaskedAutoencoder`), without
     labels and on all training images, and then to classify the recipe's fraction of them. One with a
     `penalty` adds that much of `EquivariancePenalty` to the loss of the classification, in float32
-    whatever the precision of the rest.
+    whatever the precision of the rest; one with `pseudo_labels` adds that much of the unlabelled images' loss.
 
     Args:
         spec: architecture and recipe.
         train_set: labelled images; the recipe's `fraction` of them is used.
         test_set: labelled images.
         checkpoint: written after each epoch; if it exists, the training resumes from it.
+        snapshots: folder for the weights after supervised epochs 1, 2, 3, 5, 8, 13, ... and the last, each in a file
+            `EPOCH.safetensors`.
         device: where to compute.
         progress: show a bar per epoch.
         on_epoch: called after each epoch, once its checkpoint is safe.
@@ -143,26 +133,32 @@ def train(
         InputError: no labels, fewer images than a batch, a checkpoint of another recipe, or a full disk.
     """
     recipe = spec.recipe
-    images, labels = fraction(train_set, recipe)
+    images, labels, rest = fraction(train_set, recipe)
     content, history = read(checkpoint, spec)
-    model = _prepare(build(spec), recipe)
+    model = prepare(build(spec), recipe)
     with _repeatable(device):
         for phase in _phases(model, recipe):
             module = phase.module.to(device)
-            optimizer = _optimizer(module, recipe, phase.lr)
+            optimizer = optimizer_of(module, recipe, phase.lr)
             if content is not None and phase.start < len(history) <= phase.start + phase.epochs:
                 module.load_state_dict(content["model"])
                 optimizer.load_state_dict(content["optimizer"])
-            chosen = (train_set.images, labels) if phase.name == "masked" else (images, labels)
+            chosen = (images, labels, rest if recipe.pseudo_labels else None)
+            if phase.name == "masked":
+                chosen = (train_set.images, labels, None)
             for epoch in range(max(len(history), phase.start), phase.start + phase.epochs):
                 record = _epoch(phase, optimizer, recipe, chosen, epoch, device, progress, model, test_set)
                 history.append(record)
+                if snapshots is not None and phase.name == "supervised":  # before the checkpoint: a kill loses none
+                    snapshot(snapshots, model.net, epoch + 1 - phase.start, phase.epochs)
                 if checkpoint is not None:
                     save(checkpoint, spec, module, optimizer, history)
                 if on_epoch is not None:
                     on_epoch(record)
     digests = {"train": train_set.sha256, "test": test_set.sha256}
-    return TrainResult(model.to(device).eval(), tuple(history), len(images), digests)
+    seen = replace(train_set, images=images, labels=labels)
+    accuracy = evaluate(model.to(device), seen)
+    return TrainResult(model.eval(), tuple(history), len(images), accuracy, digests)
 
 
 def _phases(model: Normalized, recipe: Recipe) -> list[_Phase]:
@@ -172,7 +168,10 @@ def _phases(model: Normalized, recipe: Recipe) -> list[_Phase]:
     def supervised(batch: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             output = model(batch)
-        loss = nn.functional.cross_entropy(output.float(), target, label_smoothing=recipe.label_smoothing)
+        output, guessed = output.float().tensor_split([len(target)])
+        loss = nn.functional.cross_entropy(output, target, label_smoothing=recipe.label_smoothing)
+        if len(guessed):
+            loss = loss + recipe.pseudo_labels * pseudo_loss(guessed, recipe.pseudo_threshold)
         if penalty is None:
             return loss
         return loss + recipe.penalty * penalty(model, batch[: recipe.penalty_images or None])
@@ -203,7 +202,7 @@ def _epoch(
     phase: _Phase,
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
-    chosen: tuple[Tensor, Tensor],
+    chosen: tuple[Tensor, Tensor, Tensor | None],
     epoch: int,
     device: str,
     progress: bool,
@@ -227,6 +226,7 @@ def _pass(
     recipe: Recipe,
     images: Tensor,
     labels: Tensor,
+    unlabelled: Tensor | None,
     epoch: int,
     device: str,
     progress: bool,
@@ -236,7 +236,16 @@ def _pass(
     steps, classes = len(images) // recipe.batch_size, int(labels.max()) + 1
     done = (epoch - phase.start) * steps
     total = torch.zeros((), device=device)
-    stream = batches(recipe, images, labels, epoch, augmentation=phase.augmentation, classes=classes, device=device)
+    stream = batches(
+        recipe,
+        images,
+        labels,
+        epoch,
+        augmentation=phase.augmentation,
+        classes=classes,
+        device=device,
+        unlabelled=unlabelled,
+    )
     bar = tqdm(stream, total=steps, disable=not progress, mininterval=5.0)
     bar.set_description(f"{phase.name} epoch {epoch - phase.start + 1}/{phase.epochs}")
     for step, (batch, target) in enumerate(bar):
@@ -250,28 +259,6 @@ def _pass(
         optimizer.step()
         total += loss.detach()
     return float(total) / steps
-
-
-def _prepare(model: Normalized, recipe: Recipe) -> Normalized:
-    """Set memory format and attention kernel; both only change speed and rounding."""
-    if recipe.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    for module in model.modules():
-        if not recipe.fused_attention and hasattr(module, "fused_attn"):
-            module.fused_attn = False  # type: ignore[assignment]
-    return model
-
-
-def _optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
-    """Build the optimiser; biases, norms and other vectors are not decayed."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=lr)
 
 
 @contextmanager

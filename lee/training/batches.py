@@ -11,8 +11,8 @@ from lee.models.recipes import Recipe
 from lee.training.augmentation import flip_crop, seeded, strong, turned
 
 
-def fraction(data: ImageSet, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Return the recipe's seeded fraction of the images and their labels.
+def fraction(data: ImageSet, recipe: Recipe) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the recipe's seeded fraction of the images, their labels, and the other images.
 
     Raises:
         InputError: no labels, or fewer images than a batch.
@@ -23,15 +23,27 @@ def fraction(data: ImageSet, recipe: Recipe) -> tuple[Tensor, Tensor]:
     if count < recipe.batch_size:
         raise InputError(f"A batch has {recipe.batch_size} images, but only {count} are left to train on.")
     if count == len(data):
-        return data.images, data.labels
-    chosen = torch.randperm(len(data), generator=seeded(recipe.seed, "fraction"))[:count]
-    return data.images[chosen], data.labels[chosen]
+        return data.images, data.labels, data.images[:0]
+    order = torch.randperm(len(data), generator=seeded(recipe.seed, "fraction"))
+    chosen = order[:count]
+    return data.images[chosen], data.labels[chosen], data.images[order[count:]]
 
 
 def batches(
-    recipe: Recipe, images: Tensor, labels: Tensor, epoch: int, *, augmentation: str, classes: int, device: str
+    recipe: Recipe,
+    images: Tensor,
+    labels: Tensor,
+    epoch: int,
+    *,
+    augmentation: str,
+    classes: int,
+    device: str,
+    unlabelled: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the augmented batches of an epoch, (B, C, H, W) with labels (B,) or, where images are mixed, (B, classes).
+
+    Unlabelled images follow the labelled ones in their batch, (2 B, C, H, W), drawn without replacement while they last. They
+    leave the labelled ones, and their changes, as they would be without them.
 
     Args:
         recipe: its seed, batch size and memory format are used.
@@ -41,18 +53,25 @@ def batches(
         augmentation: one of the recipe's.
         classes: number of classes.
         device: where the batches go.
+        unlabelled: (M, C, H, W) in [0, 1], mirrored, shifted and turned as the labelled images are, but never mixed.
     """
-    generator = seeded(recipe.seed, epoch, "data")
+    generator, others = seeded(recipe.seed, epoch, "data"), seeded(recipe.seed, epoch, "unlabelled")
     order = torch.randperm(len(images), generator=generator)
+    rest = None if unlabelled is None else torch.randperm(len(unlabelled), generator=others)
     for step in range(len(images) // recipe.batch_size):
-        chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-        batch, target = images[chosen], labels[chosen]
-        if augmentation in ("flip-crop", "strong"):
-            batch = flip_crop(batch, generator)
+        places = torch.arange(step * recipe.batch_size, (step + 1) * recipe.batch_size)
+        batch, target = _moved(images[order[places]], augmentation, generator), labels[order[places]]
         if augmentation == "strong":
             batch, target = strong(batch, target, classes, generator)
-        if augmentation == "rotate":
-            batch = turned(batch, generator)
+        if unlabelled is not None and rest is not None:
+            batch = torch.cat([batch, _moved(unlabelled[rest[places % len(rest)]], augmentation, others)])
         if recipe.channels_last:
             batch = batch.contiguous(memory_format=torch.channels_last)
         yield batch.to(device), target.to(device)
+
+
+def _moved(images: Tensor, augmentation: str, generator: torch.Generator) -> Tensor:
+    """Mirror and shift, or turn, each image of a batch, as the augmentation says."""
+    if augmentation in ("flip-crop", "strong"):
+        return flip_crop(images, generator)
+    return turned(images, generator) if augmentation == "rotate" else images

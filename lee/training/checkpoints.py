@@ -1,10 +1,11 @@
-"""Checkpoints of a training: written whole or not at all, and refused where they belong to another recipe."""
+"""Checkpoints and snapshots of a training: written whole or not at all; a checkpoint of another recipe is refused."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from lee.errors import InputError
@@ -53,6 +54,19 @@ def save(
             f"The checkpoint {path} can't be written ({error}). Make room and start again: "
             f"the training goes on from the epoch before."
         ) from error
+
+
+def snapshot(folder: Path, net: nn.Module, done: int, epochs: int) -> None:
+    """Write a network's weights to `folder/DONE.safetensors` if `done` is 1, 2, 3, 5, 8, 13, ... or the last of `epochs`.
+
+    The epochs are Fibonacci's numbers, which are spaced evenly in the logarithm. Weights stay in their own dtype.
+    """
+    due, following = 1, 2
+    while due < done:
+        due, following = following, due + following
+    if done in (due, epochs):
+        with atomic_path(folder / f"{done}.safetensors") as temporary:
+            save_file({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, temporary)
 
 
 def read(path: Path | None, spec: ZooSpec) -> tuple[dict[str, Any] | None, list[EpochRecord]]:

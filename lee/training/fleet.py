@@ -7,14 +7,13 @@ next time. On a CPU every training has one thread, so that the weights do not de
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from queue import Empty, Queue
+from queue import SimpleQueue
 
 import torch
 
@@ -40,16 +39,16 @@ class Outcome:
 
 
 @dataclass
-class _Fleet:
-    """The processes that are running, so that an interruption can stop them."""
+class _Running:
+    """The processes at work, so that an interruption can stop them."""
 
-    running: set[subprocess.Popen[str]] = field(default_factory=set)
+    processes: set[subprocess.Popen[str]] = field(default_factory=set)
+    ended: bool = False
 
     def stop(self) -> None:
-        for process in list(self.running):
+        self.ended = True
+        for process in list(self.processes):
             process.terminate()
-        for process in list(self.running):
-            process.wait()
 
 
 def missing(
@@ -127,53 +126,30 @@ def train_missing(
         devices: one process each.
         on_line: called with each line that a training prints (an epoch).
     """
-    waiting: Queue[str] = Queue()
-    for name in names:
-        waiting.put(name)
-    done: Queue[Outcome] = Queue()
     options = [("--recipes", recipes), ("--out", out), ("--budget", budget)]
     arguments = [str(part) for flag, value in options if value is not None for part in (flag, value)]
-    with _stopped() as fleet:
-        threads = [
-            threading.Thread(target=_drain, args=(waiting, done, arguments, device, on_line, fleet), daemon=True)
-            for device in devices[: len(names)]
-        ]
-        for thread in threads:
-            thread.start()
-        for _ in names:
-            yield done.get()
+    running, free = _Running(), SimpleQueue[str]()
+    for device in devices:
+        free.put(device)
 
-
-@contextmanager
-def _stopped() -> Iterator[_Fleet]:
-    """Stop what is still running when the trainings are interrupted."""
-    fleet = _Fleet()
-    try:
-        yield fleet
-    finally:
-        fleet.stop()
-
-
-def _drain(
-    waiting: "Queue[str]",
-    done: "Queue[Outcome]",
-    arguments: list[str],
-    device: str,
-    on_line: Callable[[str], None],
-    fleet: _Fleet,
-) -> None:
-    """Train one model after the other on a device until none is waiting."""
-    while True:
+    def train(name: str) -> Outcome:
+        device, start = free.get(), time.perf_counter()
         try:
-            name = waiting.get_nowait()
-        except Empty:
-            return
-        start = time.perf_counter()
-        error = _run(name, [*arguments, "--device", device], on_line, fleet)
-        done.put(Outcome(name, time.perf_counter() - start, error))
+            error = _run(name, [*arguments, "--device", device], on_line, running)
+        finally:
+            free.put(device)
+        return Outcome(name, time.perf_counter() - start, error)
+
+    with ThreadPoolExecutor(len(devices)) as pool:  # a thread only waits for its process
+        try:
+            for future in as_completed([pool.submit(train, name) for name in names]):
+                yield future.result()
+        finally:  # also when interrupted: what is queued doesn't start, what is running is stopped
+            pool.shutdown(wait=False, cancel_futures=True)
+            running.stop()
 
 
-def _run(name: str, arguments: list[str], on_line: Callable[[str], None], fleet: _Fleet) -> str:
+def _run(name: str, arguments: list[str], on_line: Callable[[str], None], running: _Running) -> str:
     """Train one model in a process of its own; return its error, or nothing."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     command = [sys.executable, "-m", "lee", "train", name, *arguments]
@@ -181,13 +157,15 @@ def _run(name: str, arguments: list[str], on_line: Callable[[str], None], fleet:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, bufsize=1
     ) as process:
-        fleet.running.add(process)
+        running.processes.add(process)
+        if running.ended:  # while this one was being started
+            process.terminate()
         assert process.stdout is not None
         for line in process.stdout:
             last = line.strip() or last
             on_line(line.rstrip())
         code = process.wait()
-        fleet.running.discard(process)
+        running.processes.discard(process)
     if code < 0:
         return f"killed by signal {-code}; it goes on from its last epoch when it is started again"
     return "" if code == 0 else last or f"ended with exit status {code}"

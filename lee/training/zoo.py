@@ -29,6 +29,7 @@ def train_zoo(
     recipes: Path | None = None,
     out: Path | None = None,
     budget: str | None = None,
+    snapshots: bool = False,
     device: str = "cpu",
     progress: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
@@ -44,6 +45,7 @@ def train_zoo(
         out: folder to write to; by default the recipe file's, or `zoo` here if lee is an installed
             package.
         budget: a name under the recipe file's `budgets:`.
+        snapshots: keep the weights of epochs 1, 2, 3, 5, 8, ... and the last in `NAME.snapshots/EPOCH.safetensors`.
         device: where to compute.
         progress: show a bar per epoch.
         on_epoch: called after each epoch, once its checkpoint is safe.
@@ -60,7 +62,14 @@ def train_zoo(
     test_set = datasets.load(spec.recipe.dataset, split="test")
     checkpoint = folder / f"{spec.name}.checkpoint.pt"
     result = train(
-        spec, train_set, test_set, checkpoint=checkpoint, device=device, progress=progress, on_epoch=on_epoch
+        spec,
+        train_set,
+        test_set,
+        checkpoint=checkpoint,
+        snapshots=folder / f"{spec.name}.snapshots" if snapshots else None,
+        device=device,
+        progress=progress,
+        on_epoch=on_epoch,
     )
     command = train_command(spec.name, recipes=recipes, budget=budget)
     card = publish(spec, result, test_set, folder, device=device, command=command)
@@ -104,6 +113,7 @@ def publish(
         "family": spec.family,
         "test_accuracy": accuracy,
         "test_accuracy_before_rounding": exact,
+        "train_accuracy_before_rounding": result.train_accuracy,
         "weights_dtype": str(dtype).removeprefix("torch."),
         **_front_matter(spec, result, path, test_set, device),
         "command": command or train_command(spec.name),
@@ -184,15 +194,22 @@ def _text(spec: ZooSpec, card: dict[str, Any], history: tuple[EpochRecord, ...],
     recipe, rows = spec.recipe, "\n".join(_row(record) for record in history if _shown(record, history))
     before = f"""{recipe.pretrain_epochs} epochs as a masked autoencoder ({recipe.mask_ratio:.0%} of the patches hidden),
         then """
+    guessed = (
+        f""" and, under pseudo-labels of weight {recipe.pseudo_labels:g} above a probability of
+        {recipe.pseudo_threshold:g}, the others of its training set"""
+        if recipe.pseudo_labels
+        else ""
+    )
     training = f"""{before if recipe.pretrain_epochs else ""}{recipe.epochs} epochs of {recipe.optimizer} in
         {recipe.precision}, seed {recipe.seed}, augmentation {recipe.augmentation},
-        {card["data"]["train_images"]:,} images: {card["minutes"]} minutes of wall time with {card["threads"]} thread(s)
+        {card["data"]["train_images"]:,} images{guessed}: {card["minutes"]} minutes of wall time with {card["threads"]} thread(s)
         of {card["device"]}, waiting for other work on the same machine included. The front matter has the whole
         recipe. `{card["command"]}` trains the model again, to the same weights bit for bit on the same machine with
         the same versions and number of threads."""
     rounded = f"""**Test accuracy {100 * card["test_accuracy"]:.2f} %** on the {len(test_set):,} test images of
         {test_set.name}; {100 * card["test_accuracy_before_rounding"]:.2f} % before the weights were rounded to
-        {card["weights_dtype"]}."""
+        {card["weights_dtype"]}. {100 * card["train_accuracy_before_rounding"]:.2f} % on the
+        {card["data"]["train_images"]:,} training images, unchanged, before rounding."""
     return f"""# zoo/{spec.name}
 
 {spec.title}: {card["parameters"]:,} parameters, for {spec.input_size[1]}x{spec.input_size[2]} images.

@@ -12,6 +12,8 @@ import pytest
 import torch
 from operators import ROUTES, Outcome, cases, database, outcome
 
+pytestmark = pytest.mark.xdist_group("operators")  # its fixtures are made once
+
 TABLE = Path(__file__).with_name("operators.csv")
 ALL = os.environ.get("LEE_ALL_OPERATORS", "")
 COLUMNS = ("operator", "form", "route", "reason")

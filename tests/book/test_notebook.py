@@ -67,13 +67,6 @@ def test_glued_values_are_plain_text(value: object, fmt: str, text: str) -> None
     assert options["metadata"]["scrapbook"]["name"] == "key"
 
 
-def test_a_figure_is_one_picture() -> None:
-    shown = notebook.figure(torch.rand(3, 8, 8), caption="A caption.", alt="An image.", name="fig-a")
-    data, about = shown._repr_mimebundle_()
-    assert data["text/html"].count("<img") == 1
-    assert about == {"lee": {"caption": "A caption.", "alt": "An image.", "name": "fig-a"}}
-
-
 def test_setup_silences_the_warning_that_no_reader_can_mend_and_no_other() -> None:
     threads = torch.get_num_threads()
     try:

@@ -14,6 +14,8 @@ from lee.book.site.reading import minutes, summary
 from lee.book.site.status import describe
 from lee.book.site.vendor import vendor_scripts
 
+pytestmark = pytest.mark.xdist_group("site")  # its fixtures are made once
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -15,7 +15,6 @@ from PIL import Image
 
 from lee import charts
 from lee.charts.fields import grid_of_arrows
-from lee.charts.theme import to_json
 from lee.errors import InputError
 from lee.geometry.generators import BRIGHTNESS, ROTATION, SCALE, TRANSLATION_X
 
@@ -72,7 +71,7 @@ def test_specs_are_neutral_between_light_and_dark(every: dict[str, altair.TopLev
 def test_equal_data_give_equal_bytes(frame: pd.DataFrame) -> None:
     noisy = frame.assign(value=frame["value"] * (1 + 1e-9))
     first, second = (charts.lines(f, "t", "value", by="kind", error="se", **WORDS) for f in (frame, noisy))
-    assert to_json(first) == to_json(second)
+    assert first.to_json() == second.to_json()
 
 
 def test_colour_and_shape_share_one_legend(frame: pd.DataFrame) -> None:

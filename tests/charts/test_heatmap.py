@@ -5,7 +5,6 @@ import torch
 import vl_convert
 
 from lee import charts
-from lee.charts.theme import to_json
 from lee.errors import InputError
 
 WORDS = {"caption": "What to see.", "alt": "What is drawn."}
@@ -24,7 +23,7 @@ def test_it_shows_every_number_once_in_its_place() -> None:
 
 def test_it_can_be_drawn_and_repeats_its_bytes() -> None:
     first, second = (charts.heatmap(MATRIX.numpy(), ["a", "b"], limit=2, **WORDS) for _ in range(2))
-    assert to_json(first) == to_json(second)
+    assert first.to_json() == second.to_json()
     spec = first.properties(width=200).to_dict()
     assert spec["layer"][0]["encoding"]["color"]["scale"]["domain"] == [-2.0, 2.0]
     svg = vl_convert.vegalite_to_svg(spec)

@@ -8,7 +8,6 @@ import pytest
 import vl_convert
 
 from lee import charts
-from lee.charts.theme import to_json
 from lee.errors import InputError
 
 WORDS = {"caption": "What to see.", "alt": "What is drawn."}
@@ -103,7 +102,7 @@ def test_one_legend_and_the_same_bytes(frame: pd.DataFrame, notes: pd.DataFrame)
     assert not any(word in json.dumps(spec["config"]) for word in ("background", "labelColor", "titleColor"))
     noisy = frame.assign(lee=frame["lee"] * (1 + 1e-9))
     first, second = (charts.landscape(f, "error", "lee", by="family", **WORDS) for f in (frame, noisy))
-    assert to_json(first) == to_json(second)
+    assert first.to_json() == second.to_json()
 
 
 def test_landscapes_that_cannot_be_drawn(frame: pd.DataFrame, notes: pd.DataFrame) -> None:

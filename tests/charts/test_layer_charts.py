@@ -9,7 +9,6 @@ from layer_frames import layer_frame
 
 from lee import charts
 from lee.charts.layers import COLOURS, rectangles, running
-from lee.charts.theme import to_json
 from lee.errors import InputError
 from lee.layers.families import completion
 
@@ -97,7 +96,7 @@ def test_layer_charts_keep_their_bytes_and_follow_the_page(frame: pd.DataFrame) 
     charts.enable()
     noisy = frame.assign(self_norm2=frame["self_norm2"] * (1 + 1e-9))
     for draw in (charts.icicle, charts.cumulative):
-        assert to_json(draw(frame, **WORDS)) == to_json(draw(noisy, **WORDS))
+        assert draw(frame, **WORDS).to_json() == draw(noisy, **WORDS).to_json()
         text = json.dumps(draw(frame, **WORDS).to_dict()["config"])
         assert not any(word in text for word in ("background", "labelColor", "titleColor"))
 

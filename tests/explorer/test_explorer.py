@@ -24,6 +24,8 @@ from lee.explorer.state import REACH, SLIDERS, mixture_of
 from lee.geometry.generators import NAMED
 from lee.geometry.sampling import Sampler
 
+pytestmark = pytest.mark.xdist_group("measures")  # its fixtures are made once
+
 MODEL = "zoo/resnet-xs"
 WHEN = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 MIXED = (0.3, 0.0, 0.7, 0.0, -0.2, 0.0, 0.0, 0.0, 0.0)

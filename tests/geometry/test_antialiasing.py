@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import lee
-from lee.autodiff.tensor import record_fallbacks
+from lee.autodiff import record_fallbacks
 from lee.errors import InputError
 from lee.geometry import antialiasing
 

@@ -12,6 +12,8 @@ from lee.errors import InputError
 from lee.layers import layerwise
 from lee.layers.families import FAMILIES, by_family, completion, families, family, moved, pooled
 
+pytestmark = pytest.mark.xdist_group("families")  # its fixtures are made once
+
 LEAVES = {
     "Conv2d": "convolution", "ReLU": "activation", "GELU": "activation", "GELUTanh": "activation", "SiLU": "activation",
     "BatchNorm2d": "normalisation", "BatchNormAct2d": "normalisation", "LayerNorm2d": "normalisation",

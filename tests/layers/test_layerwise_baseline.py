@@ -10,6 +10,8 @@ from lee.geometry.interpolation import derivative_matrix
 from lee.geometry.representations import Map, Representation, Scattered, Tokens, Trivial
 from lee.geometry.sampling import Sampler
 
+pytestmark = pytest.mark.xdist_group("baseline")  # its fixtures are made once
+
 SIDE = 8
 
 

@@ -16,6 +16,8 @@ from lee.layers.places import Unknown, follow, grid, label, placed_image, places
 from lee.layers.places.operators import ENTRYWISE, FACTORIES, MOVES, NORMALISING, rule_of, unknown
 from lee.layers.places.rules import constant, copied, gated, move, plain_name, pointwise, restrided
 
+pytestmark = pytest.mark.xdist_group("operators")  # its fixtures are made once
+
 Function = Callable[[Tensor], Any]
 #: Rules whose results claim to depend on nothing but the entries of their own place.
 LOCAL = {pointwise, move, copied, constant, gated, restrided, unknown}

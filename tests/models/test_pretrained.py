@@ -162,11 +162,13 @@ def serving(files: dict[str, bytes], half: dict[str, str]) -> Iterator[str]:
 
 
 LOAD = """
-import json, os, sys, urllib.request
+import json, os, re, sys, urllib.request
 from pathlib import Path
 import huggingface_hub
 from lee import models, provenance
 from lee.errors import InputError
+
+damaged = []
 
 def load(*names):
     for name in names:
@@ -174,11 +176,13 @@ def load(*names):
             print(json.dumps([name, provenance.weights_sha256(models.load(name, pretrained=True).net), None]))
         except InputError as error:
             print(json.dumps([name, None, str(error)]))
+            damaged.extend(re.findall("remove (.+?) and ", str(error)))
 
 whole, cut, short = sys.argv[1:]
 load(whole, cut, short)
 print(json.dumps(sorted(path.parts[-4] for path in Path(os.environ["HF_HOME"]).rglob("*.safetensors"))))
 urllib.request.urlopen(os.environ["HF_ENDPOINT"] + "/mend")
+Path(*damaged).unlink()  # as the error asks for
 load(cut, short)
 os.environ["HF_HUB_OFFLINE"] = "1"  # and as if it had been set from the start
 huggingface_hub.constants.HF_HUB_OFFLINE = True
@@ -198,7 +202,7 @@ def loaded(cache: Path, endpoint: str, *names: str) -> list[Any]:
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
-def test_truncated_weights_are_refused_and_leave_nothing_in_the_cache(tmp_path: Path) -> None:
+def test_truncated_weights_are_refused_and_named(tmp_path: Path) -> None:
     files, digests = {}, {}
     for name in SMALL:
         save_for_hf(made(name), str(tmp_path / name), safe_serialization=True)
@@ -211,8 +215,9 @@ def test_truncated_weights_are_refused_and_leave_nothing_in_the_cache(tmp_path: 
     assert fetched == digests[whole]
     for name, (asked, digest, error) in zip((cut, short), refused, strict=True):
         assert (asked, digest) == (name, None)
-        assert f"timm's weights for {name} can't be had: what was fetched is damaged, and was removed" in error
-    assert cached == [f"models--timm--{whole}"]
+        assert f"timm's weights for {name} can't be had: what was fetched is damaged; " in error
+    assert ["; remove " in error for *_, error in refused] == [True, False]  # what was cut on the way isn't kept
+    assert cached == sorted(f"models--timm--{name}" for name in (whole, cut))
     assert [one, other] == [digests[cut], digests[short]]  # the second attempt, after the server was mended
     assert again == digests[whole]  # without a network, from the cache
     assert "not in timm's cache, and HF_HUB_OFFLINE forbids to fetch them; a folder named by LEE_WEIGHTS" in missing[2]

@@ -26,18 +26,8 @@ def between(hits: int, runs: int, rate: float, chance: float = 1e-4) -> bool:
 
 
 def normals(rng: RNG, rho: float, n: int) -> np.ndarray:
-    """(2, n) from a normal distribution with correlation `rho`: Spearman's is 6/π·asin(ρ/2), Kendall's 2/π·asin ρ."""
+    """(2, n) from a normal distribution with correlation `rho`: Spearman's is 6/π·asin(ρ/2)."""
     return np.asarray(rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], size=n).T)
-
-
-@pytest.mark.parametrize("ties", [False, True])
-def test_kendall_is_scipys(rng: RNG, ties: bool) -> None:
-    a, b = normals(rng, 0.6, 14)
-    a, b = (np.round(2 * a), np.round(2 * b)) if ties else (a, b)
-    found, expected = rank_correlation(a, b, measure="kendall"), scipy.stats.kendalltau(a, b)
-    assert found.value == pytest.approx(expected.statistic, abs=1e-9)
-    assert found.p == pytest.approx(expected.pvalue)
-    assert found.low == pytest.approx(math.tanh(math.atanh(found.value) - 1.959964 * math.sqrt(0.437 / 10)), abs=1e-6)
 
 
 def test_the_p_value_is_scipys(rng: RNG) -> None:
@@ -47,25 +37,23 @@ def test_the_p_value_is_scipys(rng: RNG) -> None:
     assert rank_correlation([1, 2, 3, 4], [1, 2, 3, 4]).p == scipy.stats.kendalltau([1, 2, 3, 4], [1, 2, 3, 4]).pvalue
 
 
-@pytest.mark.parametrize("measure", ["spearman", "kendall"])
-def test_resamples_by_weights_are_resamples(rng: RNG, measure: str) -> None:
+def test_resamples_by_weights_are_resamples(rng: RNG) -> None:
     """Counting how often each pair is drawn gives the quantiles that scipy gets by drawing the pairs, with ties too."""
     a, b = (np.round(4 * v) for v in normals(rng, 0.5, 25))
-    found = rank_correlation(a, b, measure=measure, resamples=4000)
-    of = {"spearman": scipy.stats.spearmanr, "kendall": scipy.stats.kendalltau}[measure]
+    found = rank_correlation(a, b, resamples=4000)
     expected = scipy.stats.bootstrap(
-        (a, b), lambda x, y: of(x, y).statistic, paired=True, vectorized=False, method="percentile",
+        (a, b), lambda x, y: scipy.stats.spearmanr(x, y).statistic, paired=True, vectorized=False, method="percentile",
         n_resamples=1000, rng=np.random.default_rng(1),
     ).confidence_interval  # fmt: skip
     assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.05)
 
 
-@pytest.mark.parametrize(("measure", "rho"), [("spearman", 0.0), ("spearman", 0.8), ("kendall", 0.6)])
-def test_bootstrap_intervals_cover_the_correlation(rng: RNG, measure: str, rho: float) -> None:
-    truth = 6 / np.pi * np.arcsin(rho / 2) if measure == "spearman" else 2 / np.pi * np.arcsin(rho)
+@pytest.mark.parametrize("rho", [0.0, 0.8])
+def test_bootstrap_intervals_cover_the_correlation(rng: RNG, rho: float) -> None:
+    truth = 6 / np.pi * np.arcsin(rho / 2)
     covered, runs = 0, 200
     for seed in range(runs):
-        found = rank_correlation(*normals(rng, rho, 40), measure=measure, resamples=300, seed=seed)
+        found = rank_correlation(*normals(rng, rho, 40), resamples=300, seed=seed)
         covered += found.low <= truth <= found.high
     assert between(covered, runs, 0.935)  # a percentile interval of 40 pairs is a little short
 
@@ -151,11 +139,10 @@ def test_families_that_differ_are_held_fixed(rng: RNG) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"measure": "spearmen"}, "Did you mean 'spearman'"), ({"clusters": "aabb"}, "give `resamples`"),
+    [({"clusters": "aabb"}, "give `resamples`"),
      ({"errors": ([0.1] * 4, [0.1] * 4)}, "give `resamples`"), ({"resamples": 7}, "100 or more"),
      ({"given": {"family": list("aab")}}, "'family' needs 4 entries"), ({"clusters": "aab", "resamples": 100}, "needs 4"),
      ({"given": {"x": [1.0, math.nan, 2.0, 3.0]}}, "not finite"), ({"given": {"x": list("abcd")}}, "nothing of the one"),
-     ({"measure": "kendall", "given": {"x": [1, 2, 3, 4]}}, "'spearman' only"),
      ({"errors": ([0.1] * 3, [0.1] * 4), "resamples": 100}, "standard errors"),
      ({"errors": ([-0.1] * 4, [0.1] * 4), "resamples": 100}, "standard errors")],
 )  # fmt: skip

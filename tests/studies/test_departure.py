@@ -14,6 +14,8 @@ from lee.studies.distances import features, frechet_distance
 from lee.studies.yardsticks import yardsticks
 from lee.sweep.results import folder
 
+pytestmark = pytest.mark.xdist_group("departure frame")  # its fixtures are made once
+
 SPEC = {
     "models": ["zoo/resnet-s", "zoo/vit-s"],
     "defaults": {"n": 500, "seed": 2},

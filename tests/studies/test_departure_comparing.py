@@ -12,6 +12,8 @@ from lee.studies.departure import NAMES, Departures
 from lee.studies.yardsticks import yardsticks
 from lee.sweep import results
 
+pytestmark = pytest.mark.xdist_group("departure")  # its fixtures are made once
+
 SPEC = {
     "models": ["zoo/resnet-s", "zoo/vit-s"],
     "defaults": {"n": 10, "generators": ["translation_x", "translation_y", "rotation"], "output": ["probabilities", "logits"]},

@@ -17,6 +17,8 @@ from lee.sweep.results import Results
 from lee.training import EquivariancePenalty
 from lee.training.zoo import train_zoo
 
+pytestmark = pytest.mark.xdist_group("penalty")  # its fixtures are made once
+
 RECIPES = """
 defaults:
   input_size: [1, 8, 8]

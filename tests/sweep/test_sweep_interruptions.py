@@ -19,6 +19,8 @@ from lee import sweep
 from lee.sweep import results
 
 ROOT = Path(__file__).resolve().parents[2]
+#: How many of the twenty runs are made: `LEE_ALL_SEEDS=1` for all of them.
+SEEDS = range(20 if os.environ.get("LEE_ALL_SEEDS") else 3)
 MODELS = ["mine:slow", "mine:slower", "mine:a", "mine:b"]
 TASKS = 12
 
@@ -119,7 +121,7 @@ def sweep_in_a_fork(spec: sweep.SweepSpec, out: Path) -> Process:
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_killed_at_random_moments_a_sweep_ends_with_the_same_table(here: Path, seed: int) -> None:
     spec = spec_of(models=MODELS)
     run(spec, here / "whole.parquet")

@@ -13,8 +13,7 @@ import pytest
 import torch
 from sweeps import run, spec_of, workplace
 
-from lee import sweep
-from lee.measure import memory
+from lee import memory, sweep
 from lee.sweep import devices, results, shortage
 
 here = pytest.fixture(workplace)

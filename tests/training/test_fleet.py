@@ -96,6 +96,15 @@ def test_a_failing_training_stops_no_other_and_its_error_is_told(recipes: Path) 
     assert file_sha256(recipes.parent / "again" / "one.safetensors") == digests["one"]
 
 
+def test_an_interruption_stops_what_runs_and_starts_nothing_more(recipes: Path) -> None:
+    lines: list[str] = []
+    outcomes = train_missing(["wrong", "long", "one"], recipes=recipes, on_line=lines.append)
+    assert next(outcomes).name == "wrong"
+    outcomes.close()  # type: ignore[attr-defined]  # as Ctrl-C does
+    assert not any(line.startswith(("one:", "long: supervised epoch 8")) for line in lines)
+    assert missing(recipes=recipes) == ["one", "two", "long", "wrong"]
+
+
 def test_a_training_killed_on_the_way_ends_with_the_same_weights(recipes: Path) -> None:
     train_zoo("long", recipes=recipes, out=recipes.parent / "whole", progress=False)
     command = [sys.executable, "-m", "lee", "train", "long", "--recipes", str(recipes)]

@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lee import datasets, models, training
+from lee import datasets, models
 from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.models.cards import check_weights
 from lee.models.recipes import Recipe, ZooSpec, load_spec, load_specs
-from lee.training import EpochRecord, TrainResult, evaluate, learning_rate, train, zoo
+from lee.training import EpochRecord, TrainResult, evaluate, learning_rate, optimisation, train, trained, zoo
 from lee.training.augmentation import flip_crop, seeded
+from lee.training.batches import batches, fraction
+from lee.training.optimisation import pseudo_loss
 
 
 def small_net(width: int = 8) -> nn.Module:
@@ -122,6 +125,33 @@ def test_a_killed_training_resumes_to_the_same_weights(
     assert [record.accuracy for record in whole.history] == [record.accuracy for record in resumed.history]
 
 
+def test_snapshots_hold_the_weights_of_spaced_epochs_across_an_interruption(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path
+) -> None:
+    spec = replace(SPEC, recipe=replace(RECIPE, epochs=7, warmup_epochs=0.5))
+    seen: dict[str, dict[str, Tensor]] = {}
+    whole, checkpoint = tmp_path / "whole", tmp_path / "small.checkpoint.pt"
+
+    def kill(record: EpochRecord) -> None:
+        content = torch.load(checkpoint, weights_only=True)["model"]
+        seen[str(record.epoch + 1)] = {key.removeprefix("net."): value for key, value in content.items()}
+        if record.epoch in (0, 1, 3):
+            raise KeyboardInterrupt
+
+    result = quiet(spec, sets, snapshots=whole)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            quiet(spec, sets, checkpoint=checkpoint, snapshots=tmp_path / "parts", on_epoch=kill)
+    quiet(spec, sets, checkpoint=checkpoint, snapshots=tmp_path / "parts", on_epoch=kill)
+    for epoch in ("1", "2", "3", "5", "7"):
+        first, second = (load_file(tmp_path / folder / f"{epoch}.safetensors") for folder in ("whole", "parts"))
+        assert first.keys() == second.keys() == seen[epoch].keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+        assert all(torch.equal(first[key], seen[epoch][key]) for key in first)
+    assert len(list(whole.iterdir())) == len(list((tmp_path / "parts").iterdir())) == 5
+    assert all(torch.equal(first[key], value) for key, value in result.model.net.state_dict().items())
+
+
 def test_a_kill_in_the_middle_of_an_epoch_or_of_writing_loses_only_that_epoch(
     sets: tuple[ImageSet, ImageSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +206,21 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(sets: tuple[ImageSet, ImageS
         quiet(one, sets, checkpoint=checkpoint)
 
 
+def test_blurs_leave_autocast_and_nothing_else_changes() -> None:
+    spec = load_spec("resnet-blur", trained.recipe_file("fitted"))
+    plain, prepared = models.build(spec), optimisation.prepare(models.build(spec), spec.recipe)
+    images = torch.rand(2, 3, 32, 32, generator=seeded("images"))
+    dtypes = set()
+    for module in prepared.modules():
+        if type(module).__name__ == "BlurPool2d":
+            module.register_forward_hook(lambda _, __, output: dtypes.add(output.dtype))
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = prepared.eval()(images)
+        assert (rounded.dtype, dtypes) == (torch.bfloat16, {torch.float32})
+        torch.testing.assert_close(prepared.double()(images.double()), plain.eval().double()(images.double()))
+
+
 def test_fraction_draws_the_same_part_each_time(sets: tuple[ImageSet, ImageSet]) -> None:
     spec = replace(SPEC, recipe=replace(RECIPE, fraction=0.25, epochs=2))
     first, second = quiet(spec, sets), quiet(spec, sets)
@@ -185,8 +230,51 @@ def test_fraction_draws_the_same_part_each_time(sets: tuple[ImageSet, ImageSet])
         quiet(replace(SPEC, recipe=replace(RECIPE, fraction=0.01)), sets)
 
 
+def test_unlabelled_images_follow_the_labelled_ones_which_stay_as_they_were(sets: tuple[ImageSet, ImageSet]) -> None:
+    recipe = replace(RECIPE, fraction=0.9, pseudo_labels=1.0)
+    images, labels, rest = fraction(sets[0], recipe)
+    assert (len(images), len(rest)) == (576, 64)
+    assert torch.equal(torch.cat([images, rest]).sum((1, 2, 3)).sort()[0], sets[0].images.sum((1, 2, 3)).sort()[0])
+    options: dict[str, Any] = {"augmentation": "none", "classes": 10, "device": "cpu"}
+    alone = list(batches(recipe, images, labels, 3, **options))
+    both = list(batches(recipe, images, labels, 3, **options, unlabelled=rest))
+    assert len(both) == 18
+    for (one, target), (two, same) in zip(alone, both, strict=True):
+        assert torch.equal(one, two[:32])
+        assert torch.equal(target, same)
+    drawn = torch.cat([batch[32:] for batch, _ in both])
+    order = [int((rest == image).flatten(1).all(1).nonzero()[0]) for image in drawn]
+    assert sorted(order[:64]) == list(range(64))
+    assert order[:64] != list(range(64))
+    assert order[64:128] == order[:64]  # 18 batches want more images than there are
+
+
+def test_pseudo_labels_are_the_surest_class_of_sure_images() -> None:
+    scores = torch.tensor([[9.0, 0.0, 0.0], [0.0, 0.0, 0.1], [0.0, 5.0, 0.0]], requires_grad=True)
+    loss = pseudo_loss(scores, 0.95)
+    expected = nn.functional.cross_entropy(scores[[0, 2]], torch.tensor([0, 1]), reduction="sum") / 3
+    torch.testing.assert_close(loss, expected)
+    (found,) = torch.autograd.grad(loss, scores)
+    (wanted,) = torch.autograd.grad(expected, scores)
+    torch.testing.assert_close(found, wanted)
+    assert not found[1].any()
+
+
+def test_pseudo_labels_are_learned_from_and_repeat(sets: tuple[ImageSet, ImageSet]) -> None:
+    few = replace(
+        RECIPE, fraction=0.2, epochs=25, pseudo_labels=1.0, pseudo_threshold=0.5, score_every=25, augmentation="none"
+    )
+    first, second = quiet(replace(SPEC, recipe=few), sets), quiet(replace(SPEC, recipe=few), sets)
+    assert first.train_size == 128
+    assert states_equal(first.model, second.model)
+    assert (first.history[-1].accuracy or 0) > 0.6
+    # Batch statistics alone don't make the difference: no image is as sure as 1.
+    doubtful = quiet(replace(SPEC, recipe=replace(few, pseudo_threshold=1.0)), sets)
+    assert not states_equal(first.model, doubtful.model)
+
+
 def test_only_matrices_and_kernels_are_decayed() -> None:
-    optimizer = training._optimizer(small_net(), RECIPE, RECIPE.lr)
+    optimizer = optimisation.optimizer_of(small_net(), RECIPE, RECIPE.lr)
     decayed, spared = optimizer.param_groups
     assert {parameter.ndim for parameter in decayed["params"]} == {2, 4}
     assert {parameter.ndim for parameter in spared["params"]} == {1}
@@ -243,6 +331,11 @@ def test_train_zoo_writes_half_precision_weights_and_a_card_that_agrees(tmp_path
     model = models.build(load_spec("small", file)).eval()
     models.load_weights(model.net, path)
     assert evaluate(model, datasets.load("digits")) == card["test_accuracy"] > 0.7
+    seen = evaluate(model, datasets.load("digits", split="train"))
+    assert card["train_accuracy_before_rounding"] == pytest.approx(seen, abs=0.003)
+    assert f"{100 * card['train_accuracy_before_rounding']:.2f} % on the 1,297 training images" in " ".join(
+        text.split()
+    )
     assert card["weights_dtype"] == "float16"
     assert card["bytes"] == path.stat().st_size < 2 * card["parameters"] + 2000
     assert card["data"]["train_images"] == 1297
@@ -264,13 +357,13 @@ def test_weights_that_half_precision_would_spoil_stay_in_single(tmp_path: Path) 
     model = models.build(SPEC).eval()
     with torch.no_grad():
         model.net.get_parameter("0.weight").mul_(1e6)  # beyond 65504, the largest number of float16
-    card = zoo.publish(SPEC, TrainResult(model, (), 0, {}), datasets.load("digits", n=50), tmp_path)
+    card = zoo.publish(SPEC, TrainResult(model, (), 0, 1.0, {}), datasets.load("digits", n=50), tmp_path)
     assert card["weights_dtype"] == "float32"
     assert card["test_accuracy"] == card["test_accuracy_before_rounding"]
     with torch.no_grad():
         model.net.get_parameter("0.weight").mul_(torch.nan)
     with pytest.raises(InputError, match="not finite: the training diverged"):
-        zoo.publish(SPEC, TrainResult(model, (), 0, {}), datasets.load("digits", n=50), tmp_path)
+        zoo.publish(SPEC, TrainResult(model, (), 0, 1.0, {}), datasets.load("digits", n=50), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +374,8 @@ def test_weights_that_half_precision_would_spoil_stay_in_single(tmp_path: Path) 
         ({"precision": "float16"}, "Did you mean 'bfloat16'"),
         ({"epochs": 0}, "epochs is 0, which is out of range"),
         ({"fraction": 1.5}, "fraction is 1.5"),
+        ({"pseudo_labels": 1.0}, "pseudo_labels is 1.0"),
+        ({"pseudo_threshold": 1.5}, "pseudo_threshold is 1.5"),
         ({"warmup_epochs": 9.0}, "warmup_epochs is 9.0"),
         ({"lr": math.nan}, "lr is nan"),
     ],
@@ -320,3 +415,7 @@ def test_the_digest_of_a_recipe_ignores_only_its_title() -> None:
     assert SPEC.digest() == replace(SPEC, title="another").digest()
     assert SPEC.digest() != replace(SPEC, recipe=replace(RECIPE, lr=0.021)).digest()
     assert SPEC.digest() != replace(SPEC, arguments={"width": 9}).digest()
+    assert SPEC.digest() == replace(SPEC, recipe=replace(RECIPE, pseudo_threshold=0.5)).digest()
+    part = replace(RECIPE, fraction=0.5, pseudo_labels=1.0)
+    assert replace(SPEC, recipe=part).digest() != replace(SPEC, recipe=replace(part, pseudo_labels=0.0)).digest()
+    assert replace(SPEC, recipe=part).digest() != replace(SPEC, recipe=replace(part, pseudo_threshold=0.5)).digest()

@@ -105,6 +105,8 @@ def mean(places: Tensor, dims: list[int]) -> tuple[Tensor, bool]:
 
     Where the averages of all entries coincide, the entries were computed from all places alike: `MIXED`.
     """
+    # "Averages coincide" is what tells pooling from a convolution: over all places the mean is the image's centre for every
+    # entry, over a window it differs from entry to entry. It stops being right for one window per image, which is pooling.
     good = finite(places)
     count = good.sum(dims, keepdim=True)
     zero = torch.zeros((), dtype=places.dtype)

@@ -91,6 +91,9 @@ def _or_none(places: Places, like: Tensor) -> Tensor:
 
 def cover(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
     """Convolution, pooling, resampling: maps give maps that cover the same image."""
+    # An idealisation: entry (i, j) of an H×W result is said to lie at ((i + 1/2)/H, (j + 1/2)/W), whatever padding and stride
+    # shift its receptive field by. A layer's part is then measured against that grid, as the paper does, and a stride of two
+    # without padding counts as a small shift that the layer makes.
     given = known(next(iter(named.values())))
     if not isinstance(given, Tensor):
         return given
@@ -115,6 +118,8 @@ def across(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> P
 
 def product(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
     """Matrix products keep the places of the operand that is contracted over entries of one place each."""
+    # A token's channels lie at one place, so `tokens @ weights` stays there; `attention @ values` is contracted over tokens, which
+    # differ, and takes the place of the query's row. Where neither holds (token mixing), the mean over all places is `MIXED`.
     left, right = _operands(named)
     places = _contracted(func, left, right, known, out)
     offset = None if named["self"] is left else known(named["self"])

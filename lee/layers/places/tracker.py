@@ -63,6 +63,9 @@ class Follow(TorchDispatchMode):
         kwargs = kwargs or {}
         leaves = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
         labelled = [v for v in leaves if places_of(v) is not None]
+        # Labels sit on tensor objects, not on memory, so a write through a view has to be carried to its base by hand (below);
+        # other views of that base keep their old label. They are rare, and the sum of all parts is right all the same: a wrong
+        # place moves error from one layer to another, it creates none.
         before = places_of(leaves[0]) if leaves else None
         out = func(*args, **kwargs)
         outputs = [v for v in pytree.tree_leaves(out) if isinstance(v, Tensor)]

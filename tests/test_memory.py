@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lee
-from lee.measure import memory
+from lee import memory
 
 
 def resident() -> int:
