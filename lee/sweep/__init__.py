@@ -11,7 +11,7 @@ import torch
 
 from lee.errors import InputError
 from lee.sweep.cluster import scheduled
-from lee.sweep.execution import Executor, Result, here, processes
+from lee.sweep.execution import Executor, Lost, Result, here, processes
 from lee.sweep.measures import measure
 from lee.sweep.running import Report, run
 from lee.sweep.spec import DISCRETE, Measurement, SweepSpec, expand, family_of, load, parse
@@ -24,6 +24,7 @@ __all__ = [
     "Task", "plan", "measure",
     # running them
     "run", "Report", "executor", "destination", "here", "processes", "scheduled", "Executor", "Result",
+    "Lost",
 ]  # fmt: skip
 
 

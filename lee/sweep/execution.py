@@ -32,7 +32,11 @@ _ALONE = threading.Lock()
 
 @dataclass(frozen=True)
 class Lost:
-    """A task whose worker died each time."""
+    """A task whose worker died each time.
+
+    Attributes:
+        message: what is known of its end.
+    """
 
     message: str
 

@@ -63,8 +63,9 @@ class ApiDirective(SphinxDirective):
 def _entry(module: ModuleType, name: str, bare: bool) -> list[str]:
     thing, path = getattr(module, name), f"{module.__name__}.{name}"
     if inspect.isclass(thing):
-        kind, members = ("exception", "no-") if issubclass(thing, Exception) else ("class", "no-" * bare)
-        return [f".. auto{kind}:: {path}", f"   :{members}members:", "   :special-members: __call__"]
+        if bare or issubclass(thing, Exception):
+            return [f".. auto{'exception' if issubclass(thing, Exception) else 'class'}:: {path}", "   :no-members:"]
+        return [f".. autoclass:: {path}", "   :special-members: __call__"]
     if inspect.isroutine(thing):
         return [f".. autofunction:: {path}"]
     return [f".. py:data:: {name}", "", *(f"   {line}" for line in doc_of(module, name).splitlines())]
