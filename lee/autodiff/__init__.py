@@ -8,9 +8,9 @@ For `f(x) = Σ x³` the derivative along `v` is `3 x²·v`:
 
 >>> import torch
 >>> from lee.autodiff import pushforward
->>> x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
->>> tangents = torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]], dtype=torch.float64)
->>> value, derivatives = pushforward(lambda z: (z**3).sum(1), x, tangents)
+>>> x = torch.tensor([[1.0, 2.0]]).double()
+>>> v = torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]]).double()
+>>> value, derivatives = pushforward(lambda z: (z**3).sum(1), x, v)
 >>> value.tolist(), derivatives.tolist()
 ([9.0], [[3.0], [15.0]])
 """

@@ -7,14 +7,17 @@ half sides of the image (half of its shorter side), `x` points right and `y` dow
 Brackets follow the algebra of vector fields, and a wave is differentiated exactly, `∂x cos(πx) = -π sin(πx)`:
 
 >>> import torch
->>> from lee.geometry import ROTATION, TRANSLATION_X, TRANSLATION_Y, Sampler, bracket
->>> bracket(ROTATION, TRANSLATION_X).coefficients == TRANSLATION_Y.coefficients
+>>> from lee.geometry import ROTATION, TRANSLATION_X, TRANSLATION_Y
+>>> from lee.geometry import Sampler, bracket
+>>> turned = bracket(ROTATION, TRANSLATION_X)
+>>> turned.coefficients == TRANSLATION_Y.coefficients
 True
 >>> sampler = Sampler(boundary="circular")
 >>> x, y = sampler.coordinates(8, 8)
 >>> wave = torch.cos(torch.pi * x).expand(1, 1, 8, 8)
 >>> along_x, along_y = sampler.gradient(wave)
->>> torch.allclose(along_x, -torch.pi * torch.sin(torch.pi * x).expand_as(wave))
+>>> exact = -torch.pi * torch.sin(torch.pi * x)
+>>> torch.allclose(along_x, exact.expand_as(wave))
 True
 """
 

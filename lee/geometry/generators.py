@@ -169,7 +169,7 @@ TRANSLATION_X = _field("translation_x", HALF_SIDE, translation_x=1)
 TRANSLATION_Y = _field("translation_y", HALF_SIDE, translation_y=1)
 #: `y ∂x - x ∂y`, in radians.
 ROTATION = _field("rotation", RADIAN, shear_x=1, shear_y=-1)
-#: `x ∂x + y ∂y`: a zoom, in e-folds.
+#: `x ∂x + y ∂y`: what is seen shrinks, in e-folds.
 SCALE = _field("scale", RATIO, stretch_x=1, stretch_y=1)
 #: `x ∂x`, in e-folds.
 STRETCH_X = _field("stretch_x", RATIO, stretch_x=1)

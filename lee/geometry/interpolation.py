@@ -14,7 +14,9 @@ from torch import Tensor
 
 from lee.errors import InputError, nearest
 
-#: Kernels that have a derivative at the samples. `fourier`: the trigonometric polynomial through the samples, which is the
+#: Kernels that have a derivative at the samples, by their names.
+#:
+#: `fourier`: the trigonometric polynomial through the samples, which is the
 #: band-limited signal of the paper's theory. `central`: Catmull-Rom interpolation, whose derivative is the central difference (it
 #: damps high frequencies). `authors`: bilinear interpolation with the one-sided derivative that the paper's released code takes; at
 #: `t = 0` every sample sits on a kink, and rounding of the coordinates picks the side. It is for comparison with published

@@ -8,7 +8,7 @@ A mean over all pixels does not see a circular shift, so its top-1 class never c
 
 >>> import torch
 >>> from lee.metrics import consistency
->>> images = torch.rand(4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+>>> images = torch.rand(4, 3, 8, 8).double()
 >>> print(consistency(lambda x: x.mean((2, 3)), images))
 consistency circular shifts = 1 ± 0 (n = 4)
 """

@@ -9,7 +9,7 @@ The standard error of a mean is the standard deviation over the root of the numb
 
 >>> import math, torch
 >>> from lee.statistics import Estimate
->>> found = Estimate.of(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+>>> found = Estimate.of(torch.tensor([1.0, 2.0, 3.0]).double())
 >>> found.value, math.isclose(found.stderr, 1 / math.sqrt(3))
 (2.0, True)
 """

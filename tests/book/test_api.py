@@ -84,6 +84,9 @@ def test_every_room_has_a_page_of_the_reference() -> None:
     assert {name.split(".")[1] for name in MODULES} == rooms - {"cli"} | {"errors"}
     index = (ROOT / "book" / "api.md").read_text()
     assert [page.name for page in PAGES if f"(api/{page.name})" not in index] == []
+    example = re.search(r"```python\n(.*?)```", index, re.DOTALL)
+    assert example
+    assert example[1] in (ROOT / "README.md").read_text()  # which is run by tests/test_readme.py
 
 
 def test_every_name_is_documented_once_and_none_is_private() -> None:
