@@ -55,7 +55,7 @@ class ImageSet:
 
     Iterating yields batches of 32; `batches` chooses another size.
 
-    Attributes:
+    Args:
         name: the name it was loaded by.
         images: float32 (N, C, H, W) in [0, 1].
         labels: int64 (N,), or None when there are none.

@@ -39,7 +39,7 @@ UNIT = "rms half side"
 class SymmetrySpectrum:
     """Eigenvalues and directions of a Gram matrix, smallest (most respected) first.
 
-    Attributes:
+    Args:
         eigenvalues: (K,), LEE per mean squared displacement, in half sides squared.
         low: (K,), lower ends of the bootstrap intervals of the ordered eigenvalues, over images.
         high: (K,), their upper ends.

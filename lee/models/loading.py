@@ -47,12 +47,14 @@ class Normalized(nn.Module):
 
     With the normalisation inside, brightness, contrast and saturation act on the image people see.
 
-    Attributes:
-        normalize: the affine map; the identity when `mean` is None.
+    Args:
         net: the bare network.
-        input_size: (C, H, W) of the images it was made for, or None if that is not known.
         mean: of the normalisation, one number per channel; None for none.
         std: likewise.
+        input_size: (C, H, W) of the images it was made for, or None if that is not known.
+
+    Attributes:
+        normalize: the affine map; the identity when `mean` is None.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ CHOICES = {
 class Recipe:
     """How a model is trained. Equal recipes give equal weights on the same machine and versions.
 
-    Attributes:
+    Args:
         dataset: a name for `lee.datasets.load`; its `train` split is used, its `test` split scored.
         epochs: passes over the training images.
         batch_size: images per step; the last, smaller batch of an epoch is dropped.
@@ -124,7 +124,7 @@ class Recipe:
 class ZooSpec:
     """One entry of the zoo: an architecture, its normalisation, and the recipe that trains it.
 
-    Attributes:
+    Args:
         name: name without the `zoo/` prefix.
         factory: `package.module:callable` that builds the bare network.
         arguments: keyword arguments of the factory.

@@ -34,7 +34,7 @@ _ALONE = threading.Lock()
 class Lost:
     """A task whose worker died each time.
 
-    Attributes:
+    Args:
         message: what is known of its end.
     """
 

@@ -26,7 +26,7 @@ LOCK = "lock"
 class Report:
     """What a run did.
 
-    Attributes:
+    Args:
         out: the table.
         measured: how many tasks were measured, failed ones included.
         kept: how many were there already.

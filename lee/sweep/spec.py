@@ -37,7 +37,7 @@ _PATTERN = re.compile(r"[*?\[]")
 class Measurement:
     """What is measured, on which images: one task for every model.
 
-    Attributes:
+    Args:
         name: what the rows are called by.
         dataset: as for `lee.datasets.load`, and so are the next four.
         split: `train` or `test`.
@@ -78,7 +78,7 @@ class Measurement:
 class SweepSpec:
     """A sweep: every model is measured in every way.
 
-    Attributes:
+    Args:
         models: names that `lee.models.load` knows, without patterns, in order.
         measurements: one entry for each combination of dataset, weights, split, output, kernel and boundary.
     """

@@ -27,7 +27,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 class Task:
     """One model with one set of weights, measured in one way.
 
-    Attributes:
+    Args:
         model: a name that `lee.models.load` knows.
         family: of architectures; a label, and no part of the key.
         measurement: what is measured and on which images.

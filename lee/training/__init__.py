@@ -36,7 +36,7 @@ __all__ = [
 class TrainResult:
     """A trained model, in eval mode, and how it got there.
 
-    Attributes:
+    Args:
         model: the network, with its normalisation.
         history: one record per epoch.
         train_size: how many labelled images it was trained on.

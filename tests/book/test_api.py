@@ -58,7 +58,7 @@ def callables(name: str, thing: Any, members: bool) -> Iterator[tuple[str, Calla
 def missing(name: str, thing: Callable[..., Any], doc: str) -> Iterator[str]:
     """What the docstring of a callable leaves out."""
     said = sections(doc)
-    described = said.get("Args", {}) | said.get("Attributes", {})
+    described = said.get("Args", {})
     parameters = [p for p in inspect.signature(thing).parameters.values() if p.name not in ("self", "cls")]
     for parameter in parameters:
         if not described.get(parameter.name, "").strip():
