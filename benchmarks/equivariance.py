@@ -2,7 +2,7 @@
 
     LEE_DATA=… python benchmarks/equivariance.py
 
-Writes `data/results/equivariance_scores.parquet` for the networks of `data/equivariance/equivariance.yaml` that are trained;
+Writes `data/results/equivariance_scores.parquet` for the networks of `data/penalty/penalty.yaml` that are trained;
 what `lee sweep data/results/equivariance.yaml` measures lies beside it. About 20 seconds per network on one core.
 """
 
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
+from lee import models
+from lee.models.recipes import without_seed
 from lee.studies import equivariance
-from lee.training.trained import row_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,9 +26,9 @@ def main() -> None:
     parser.add_argument("--n-moved", type=int, default=200, help="images behind a moved share")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    start, names = time.perf_counter(), equivariance.names()
+    start, names = time.perf_counter(), [name for name in models.names() if name.startswith("penalty/")]
     frame = equivariance.measure(names, n=arguments.n, n_moved=arguments.n_moved)
-    firsts = [name for name in names if name == row_of(name)]
+    firsts = [name for name in names if name == without_seed(name)]
     seconds = equivariance.step_seconds(firsts)
     equivariance.write(frame.assign(step_seconds=frame["row"].map(seconds)), arguments.out)
     print(f"{arguments.out}: {len(names)} networks, {len(frame)} rows, {time.perf_counter() - start:.0f} s")

@@ -1,5 +1,6 @@
 """Errors and warnings that name the input, say what was expected, and what to do about it."""
 
+import importlib.util
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -73,3 +74,24 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if match:
         return f" Did you mean {match[0]!r}?"
     return f" Known names: {', '.join(names)}." if names else ""
+
+
+def check_known(what: str, name: object, known: Iterable[str]) -> None:
+    """Refuse a name that isn't among the known ones.
+
+    Raises:
+        InputError: With the nearest one.
+    """
+    if name not in (names := list(known)):
+        raise InputError(f"Unknown {what} {name!r}.{nearest(str(name), names)}")
+
+
+def check_installed(what: str, extra: str, *modules: str) -> None:
+    """Refuse to go on without some modules, which the extra of this package installs.
+
+    Raises:
+        InputError: With those that are missing.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"{what} needs {', '.join(missing)}. Install them with: pip install 'lee[{extra}]'")

@@ -1,4 +1,4 @@
-"""Where things live: the zoo's files (installed or in the repository) and the user's own data folder."""
+"""Where things live: what comes with lee (installed or in the repository) and the user's own data folder."""
 
 import hashlib
 import os
@@ -12,21 +12,19 @@ from lee.errors import InputError
 DATA_VARIABLE = "LEE_DATA"
 
 
-def zoo_dir() -> Path:
-    """Return the folder with `zoo.yaml`, the zoo's weights and model cards.
-
-    The installed package carries a copy (`lee/data/zoo`); a checkout uses its own `data/zoo`.
+def package_data() -> Path:
+    """Return the folder of recipes, trained networks and tables: `data` of a checkout, `lee/data` of the installed package.
 
     Raises:
         InputError: neither folder exists, so the installation is incomplete.
     """
     package = Path(__file__).resolve().parent
-    candidates = (package / "data" / "zoo", package.parent / "data" / "zoo")
+    candidates = (package / "data", package.parent / "data")
     for folder in candidates:
-        if (folder / "zoo.yaml").is_file():
+        if (folder / "zoo").is_dir():
             return folder
     looked = " nor ".join(str(folder) for folder in candidates)
-    raise InputError(f"The zoo is missing: neither {looked} has a zoo.yaml. Reinstall lee.")
+    raise InputError(f"The trained networks are missing: neither {looked} has a folder zoo. Reinstall lee.")
 
 
 def data_root() -> Path:

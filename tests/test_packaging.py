@@ -92,7 +92,7 @@ def test_the_installed_package_measures_a_zoo_model(archives: tuple[Path, Path],
     script = python.with_name("lee")
     options = ["--images", "patches", "--n", "2", "-g", "rotation", "-g", "translation_x", "--json"]
     measured = json.loads(run([script, "measure", "zoo/resnet-xs", *options], tmp_path))
-    where = run([python, "-c", "import lee, lee.paths; print(lee.__file__, lee.paths.zoo_dir())"], tmp_path)
+    where = run([python, "-c", "import lee, lee.paths; print(lee.__file__, lee.paths.package_data())"], tmp_path)
     assert all(Path(path).is_relative_to(home) for path in where.split())
 
     images = datasets.load("patches", n=2, size=32, seed=0).images

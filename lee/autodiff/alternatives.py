@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lee.autodiff.messages import ForwardModeError, LeavesTorchError, note_fallback
 from lee.autodiff.pushforward import pushforward
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_known
 from lee.memory import is_shortage
 
 MODES = ("auto", "forward", "reverse", "differences")
@@ -21,8 +21,7 @@ def check_mode(mode: str) -> None:
     Raises:
         InputError: With the nearest one.
     """
-    if mode not in MODES:
-        raise InputError(f"Unknown mode {mode!r}.{nearest(mode, MODES)}")
+    check_known("mode", mode, MODES)
 
 
 def pushed(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor, mode: str = "auto") -> Pushed:

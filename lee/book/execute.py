@@ -160,17 +160,7 @@ def run_chapter(source: Path, target: Path, parameters: Mapping[str, Any], profi
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".running-") as folder:
         part = Path(folder) / target.name
         # In a process of its own: papermill changes the directory of the whole process while it runs.
-        command = [
-            sys.executable,
-            "-m",
-            "papermill",
-            str(source),
-            str(part),
-            "--kernel",
-            KERNEL,
-            "--cwd",
-            folder,
-        ]
+        command = [sys.executable, "-m", "papermill", str(source), str(part), "--kernel", KERNEL, "--cwd", folder]
         command += ["--no-progress-bar", "--no-log-output", "--execution-timeout", str(CELL_TIMEOUT)]
         command += ["--parameters_yaml", yaml.safe_dump(dict(parameters))] if parameters else []
         done = subprocess.run(command, capture_output=True, text=True)

@@ -1,7 +1,6 @@
 """Keep the committed notebooks byte-stable: execute them again, and write what belongs to their content."""
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from lee.book.execute import Progress, execute
 from lee.book.layout import find_root, select
 from lee.book.profiles import load_profile, plan
 from lee.errors import InputError
+from lee.paths import atomic_path
 
 METADATA: dict[str, Any] = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -112,7 +112,6 @@ def _joined(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
 def _write_if_changed(path: Path, text: str) -> bool:
     if path.read_text(encoding="utf-8") == text:
         return False
-    part = path.with_suffix(".ipynb.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with atomic_path(path) as part:
+        part.write_text(text, encoding="utf-8")
     return True

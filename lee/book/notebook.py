@@ -14,7 +14,7 @@ import torch
 
 from lee import charts
 from lee.book import parameters
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_known
 
 Verdict = Literal["reproduced", "partly", "not at this scale", "contradicted"]
 VERDICTS: dict[str, str] = {
@@ -51,9 +51,11 @@ def setup(seed: int = 0, *, threads: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@dataclass(frozen=True)
-class VerdictBox:
-    """A claim, of the paper as a rule, beside what this book measures, as a box.
+@dataclass(frozen=True, kw_only=True)
+class verdict:
+    """A claim, of the paper as a rule, beside what this book measures, as a box: the last expression of a cell.
+
+    Compute `verdict` from the numbers in the cell, so that the box can't outlive its evidence.
 
     Args:
         claim: What the paper says, in one sentence.
@@ -61,17 +63,19 @@ class VerdictBox:
         measured: What the cells above have measured, with numbers.
         verdict: One of `"reproduced"`, `"partly"`, `"not at this scale"`, `"contradicted"`.
         heading: Who says so, if it isn't the paper, such as `"Theory says"`.
+
+    Raises:
+        InputError: If the verdict is another word (the nearest one is suggested) or a text is empty.
     """
 
     claim: str
     source: str
     measured: str
-    verdict: str
+    verdict: Verdict
     heading: str = "Paper says"
 
     def __post_init__(self) -> None:
-        if self.verdict not in VERDICTS:
-            raise InputError(f"Unknown verdict {self.verdict!r}.{nearest(self.verdict, VERDICTS)}")
+        check_known("verdict", self.verdict, VERDICTS)
         for field in ("claim", "source", "measured", "heading"):
             if not getattr(self, field).strip():
                 raise InputError(f"A verdict needs a non-empty `{field}`.")
@@ -95,24 +99,6 @@ class VerdictBox:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {"text/html": self.html(), "text/plain": str(self)}
-
-
-def verdict(*, claim: str, source: str, measured: str, verdict: Verdict, heading: str = "Paper says") -> VerdictBox:
-    """Set a claim, of the paper as a rule, beside what was measured; the last expression of a cell.
-
-    Compute `verdict` from the numbers in the cell, so that the box can't outlive its evidence.
-
-    Args:
-        claim: What the paper says, in one sentence.
-        source: Where, such as `"abstract and Fig. 1"`.
-        measured: What was measured, with numbers.
-        verdict: `"reproduced"`, `"partly"`, `"not at this scale"` or `"contradicted"`.
-        heading: Who says so, if it isn't the paper, such as `"Theory says"`.
-
-    Raises:
-        InputError: If the verdict is another word (the nearest one is suggested) or a text is empty.
-    """
-    return VerdictBox(claim, source, measured, verdict, heading)
 
 
 def glue(name: str, value: Any, fmt: str = "") -> None:

@@ -9,20 +9,19 @@ keeps its bytes.
 
 from lee.charts.fans import fans
 from lee.charts.fields import VectorField, arrows, orbit
-from lee.charts.intervals import intervals
-from lee.charts.landscape import landscape
+from lee.charts.landscape import Axis, landscape
 from lee.charts.layers import cumulative, icicle
 from lee.charts.matrices import heatmap
 from lee.charts.mixtures import mixer
 from lee.charts.page import page
 from lee.charts.pictures import Picture, pictures, tinted
-from lee.charts.plots import bars, dots, lines, scatter
+from lee.charts.plots import bars, dots, intervals, lines, scatter
 from lee.charts.tangents import tangents
-from lee.charts.theme import DIVERGING, PALETTE, VEGALITE, enable, finish, rounded
+from lee.charts.theme import DIVERGING, PALETTE, VEGALITE, Words, enable, finish, rounded
 
 __all__ = [
     # plots of tidy frames
-    "lines", "scatter", "dots", "bars", "tangents", "mixer", "landscape", "intervals",
+    "lines", "scatter", "dots", "bars", "tangents", "mixer", "landscape", "Axis", "intervals",
     # matrices
     "heatmap",
     # decompositions into layers
@@ -30,5 +29,5 @@ __all__ = [
     # images and vector fields
     "pictures", "Picture", "tinted", "arrows", "fans", "VectorField", "orbit",
     # for a chart of one's own, or on a page of its own
-    "page", "finish", "rounded", "enable", "PALETTE", "DIVERGING", "VEGALITE",
+    "page", "finish", "Words", "rounded", "enable", "PALETTE", "DIVERGING", "VEGALITE",
 ]  # fmt: skip

@@ -1,15 +1,14 @@
 """Vector fields with their uncertainty: an arrow, and around it those of resamples, at each place of a picture."""
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import altair
 import pandas as pd
 
-from lee.charts.fields import VectorField
+from lee.charts.fields import PLANE, VectorField, feet_of, panel
 from lee.charts.pictures import data_uri
-from lee.charts.theme import PALETTE, finish, rounded
+from lee.charts.theme import PALETTE, Words, finish, rounded
 from lee.errors import InputError, nearest
 
 MENU = "choice"
@@ -20,8 +19,6 @@ NOTE_ROOM = 17  # pixels under a panel
 def fans(
     fields: Mapping[str, Mapping[str, Sequence[VectorField]]],
     *,
-    caption: str,
-    alt: str,
     menu: str,
     start: str | None = None,
     notes: Mapping[str, Mapping[str, str]] | None = None,
@@ -29,15 +26,13 @@ def fans(
     n: int = 6,
     columns: int = 2,
     side: int = 220,
-    name: str | None = None,
+    **words: Unpack[Words],
 ) -> altair.ConcatChart:
     """Panels with one vector field each as arrows, and further ones as faint lines from the same feet; a menu changes all.
 
     Args:
         fields: For each word of the menu, for each panel (the same ones everywhere), the fields: the first is drawn as arrows,
             scaled so that they fill their places; the others, resamples of it, by the same scale.
-        caption: What the reader should see.
-        alt: Alternative text.
         menu: What the menu chooses, such as `"network"`.
         start: The word that it shows at first; the first one by default.
         notes: For each word and panel a line under the picture.
@@ -45,7 +40,7 @@ def fans(
         n: Arrows in a row.
         columns: Panels in a row.
         side: Side of a panel in pixels; on a narrow page all shrink together.
-        name: Label for `{numref}`.
+        **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
         InputError: If there is nothing to draw, choices have different panels, a first field moves nothing, or the menu can't
@@ -60,24 +55,19 @@ def fans(
         raise InputError(f"The menu {menu!r} can't start with {start!r}.{nearest(start, choices)}")
     address = None if image is None else data_uri(image)
     rows = {p: _rows({c: found[p] for c, found in fields.items()}, n) for p in panels}
-    words = {p: {c: (notes or {}).get(c, {}).get(p, "") for c in choices} for p in panels}
-    drawn = [_panel(p, rows[p], words[p], address, n, side) for p in panels]
+    told = {p: {c: (notes or {}).get(c, {}).get(p, "") for c in choices} for p in panels}
+    drawn = [_panel(p, rows[p], told[p], address, n, side) for p in panels]
     bind = altair.binding_select(options=choices, name=f"{menu} ")
     figure = altair.concat(*drawn, columns=columns, spacing=18 + (NOTE_ROOM if notes else 0))
     figure = figure.add_params(altair.param(name=MENU, value=start, bind=bind))
-    return finish(figure, caption=caption, alt=alt, name=name)
+    return finish(figure, **words)
 
 
 def _rows(fields: Mapping[str, Sequence[VectorField]], n: int) -> pd.DataFrame:
     """Coefficients of every field, scaled so that the first of a choice fills its places; `rank` 0 is the first."""
     rows = []
-    ticks = [(2 * i + 1) / n - 1 for i in range(n)]
     for choice, several in fields.items():
-        (a, b), (c, d) = several[0].matrix
-        u, v = several[0].offset
-        longest = max(math.hypot(a * x + b * y + u, c * x + d * y + v) for y in ticks for x in ticks)
-        if longest == 0:
-            raise InputError(f"Generator {several[0].name!r} moves no pixel, so there are no arrows to draw.")
+        longest = feet_of(several[0], n)[1]
         for rank, field in enumerate(several):
             numbers = (*field.matrix[0], *field.matrix[1], *field.offset)
             scaled = {key: 1.7 / n / longest * value for key, value in zip("abcduv", numbers, strict=True)}
@@ -88,27 +78,16 @@ def _rows(fields: Mapping[str, Sequence[VectorField]], n: int) -> pd.DataFrame:
 def _panel(
     title: str, rows: pd.DataFrame, notes: Mapping[str, str], image: str | None, n: int, side: int
 ) -> altair.LayerChart:
-    colour = PALETTE[1]
-    x = altair.X("x:Q", scale=altair.Scale(domain=[-1, 1], nice=False), axis=None)
-    y = altair.Y("y:Q", scale=altair.Scale(domain=[1, -1], nice=False), axis=None)
-    base = _placed(altair.Chart(rows).transform_filter(f"datum['{MENU}'] == {MENU}"), n).encode(x=x, y=y)
-    ends = {"x2": "x2:Q", "y2": "y2:Q"}
-    spread = base.transform_filter("datum.rank > 0").mark_rule(color=colour, opacity=FAINT, clip=True).encode(**ends)
+    base = _placed(altair.Chart(rows).transform_filter(f"datum['{MENU}'] == {MENU}"), n)
+    spread = base.transform_filter("datum.rank > 0").encode(**PLANE, x2="x2:Q", y2="y2:Q")
+    spread = spread.mark_rule(color=PALETTE[1], opacity=FAINT, clip=True)
     first = base.transform_filter("datum.rank == 0")
-    shaft = first.mark_rule(color=colour, strokeWidth=2, clip=True).encode(**ends)
-    head = first.mark_point(shape="triangle-up", color=colour, size=46, clip=True).encode(
-        x=altair.X("x2:Q", axis=None), y=altair.Y("y2:Q", axis=None), angle=altair.Angle("angle:Q", scale=None)
-    )
-    layers = [spread, shaft, head]
-    if image is not None:
-        under = altair.Chart(pd.DataFrame({"x": [0], "y": [0], "url": [image]}))
-        under = under.mark_image(width=side, height=side, opacity=0.6, smooth=not image.startswith("data:image/png"))
-        layers.insert(0, under.encode(x=x, y=y, url="url:N"))
+    note = []
     if any(notes.values()):
         text = altair.Chart(pd.DataFrame({MENU: list(notes), "note": list(notes.values())}))
         text = text.transform_filter(f"datum['{MENU}'] == {MENU}").mark_text(fontSize=12, baseline="top")
-        layers.append(text.encode(x=altair.value(side / 2), y=altair.value(side + 4), text="note:N"))
-    return altair.LayerChart(layer=layers).properties(width=side, height=side, title=title)
+        note = [text.encode(x=altair.value(side / 2), y=altair.value(side + 4), text="note:N")]
+    return panel(title, first, side, image=image, opacity=0.6, below=[spread], above=note)
 
 
 def _placed(chart: altair.Chart, n: int) -> altair.Chart:

@@ -2,15 +2,21 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import altair
 import pandas as pd
 
 from lee.charts import parts
 from lee.charts.pictures import data_uri
-from lee.charts.theme import PALETTE, finish, rounded
+from lee.charts.theme import PALETTE, Words, finish, rounded
 from lee.errors import InputError
+
+#: Places on [-1, 1]², `y` down.
+PLANE: dict[str, Any] = {
+    "x": altair.X("x:Q", scale=altair.Scale(domain=[-1, 1], nice=False), axis=None),
+    "y": altair.Y("y:Q", scale=altair.Scale(domain=[1, -1], nice=False), axis=None),
+}
 
 
 class VectorField(Protocol):
@@ -35,25 +41,21 @@ class VectorField(Protocol):
 def arrows(
     fields: VectorField | Sequence[VectorField],
     *,
-    caption: str,
-    alt: str,
     image: Any | None = None,
     n: int = 9,
     columns: int = 3,
     side: int = 210,
-    name: str | None = None,
+    **words: Unpack[Words],
 ) -> altair.ConcatChart:
     """Vector fields as arrows over an image, one panel for each, scaled so that no arrow meets the next.
 
     Args:
         fields: One or more generators that move pixels, such as `lee.ROTATION`.
-        caption: What the reader should see.
-        alt: Alternative text.
         image: A square picture (C, H, W) in [0, 1] under the arrows.
         n: Arrows in a row.
         columns: Panels in a row.
         side: Side of a panel in pixels; on a narrow page all shrink together.
-        name: Label for `{numref}`.
+        **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
         InputError: If there is no field, or one that moves nothing (a photometric generator).
@@ -62,14 +64,15 @@ def arrows(
     if not panels:
         raise InputError("`arrows` needs at least one generator; got none.")
     address = None if image is None else data_uri(image)
-    drawn = [_panel(field, address, n, side) for field in panels]
-    return finish(altair.concat(*drawn, columns=columns, spacing=18), caption=caption, alt=alt, name=name)
+    drawn = [
+        panel(f.name.replace("_", " "), altair.Chart(grid_of_arrows(f, n)), side, image=address, opacity=0.75)
+        for f in panels
+    ]
+    return finish(altair.concat(*drawn, columns=columns, spacing=18), **words)
 
 
-def grid_of_arrows(field: VectorField, n: int) -> pd.DataFrame:
-    """Feet (`x`, `y`), heads (`x2`, `y2`) and angles of an (n, n) grid of arrows on [-1, 1]².
-
-    The angle is in degrees, clockwise from up, for a triangle at the head.
+def feet_of(field: VectorField, n: int) -> tuple[list[tuple[float, float, float, float]], float]:
+    """`x`, `y` and `ξ(x, y)` at an (n, n) grid of places on [-1, 1]², and the length of the longest vector.
 
     Raises:
         InputError: If the field is zero everywhere.
@@ -81,6 +84,18 @@ def grid_of_arrows(field: VectorField, n: int) -> pd.DataFrame:
     longest = max(math.hypot(dx, dy) for *_, dx, dy in feet)
     if longest == 0:
         raise InputError(f"Generator {field.name!r} moves no pixel, so there are no arrows to draw.")
+    return feet, longest
+
+
+def grid_of_arrows(field: VectorField, n: int) -> pd.DataFrame:
+    """Feet (`x`, `y`), heads (`x2`, `y2`) and angles of an (n, n) grid of arrows on [-1, 1]².
+
+    The angle is in degrees, clockwise from up, for a triangle at the head.
+
+    Raises:
+        InputError: If the field is zero everywhere.
+    """
+    feet, longest = feet_of(field, n)
     scale = 1.7 / n / longest
     arrows_drawn = [
         {
@@ -93,23 +108,21 @@ def grid_of_arrows(field: VectorField, n: int) -> pd.DataFrame:
     return rounded(pd.DataFrame(arrows_drawn))
 
 
-def _panel(field: VectorField, image: str | None, n: int, side: int) -> altair.LayerChart:
-    colour = PALETTE[1]
-    x = altair.X("x:Q", scale=altair.Scale(domain=[-1, 1], nice=False), axis=None)
-    y = altair.Y("y:Q", scale=altair.Scale(domain=[1, -1], nice=False), axis=None)
-    base = altair.Chart(grid_of_arrows(field, n)).encode(x=x, y=y)
-    shaft = base.mark_rule(color=colour, strokeWidth=2, clip=True).encode(x2="x2:Q", y2="y2:Q")
-    head = base.mark_point(shape="triangle-up", color=colour, size=46, clip=True).encode(
-        x=altair.X("x2:Q", axis=None),
-        y=altair.Y("y2:Q", axis=None),
-        angle=altair.Angle("angle:Q", scale=None),
+def panel(
+    title: str, arrow: altair.Chart, side: int, *, image: str | None, opacity: float,
+    below: Sequence[altair.Chart] = (), above: Sequence[altair.Chart] = (),
+) -> altair.LayerChart:  # fmt: skip
+    """Arrows from (`x`, `y`) to (`x2`, `y2`), whose heads point by `angle`, between other marks and over a picture."""
+    arrow = arrow.encode(**PLANE)
+    shaft = arrow.mark_rule(color=PALETTE[1], strokeWidth=2, clip=True).encode(x2="x2:Q", y2="y2:Q")
+    head = arrow.mark_point(shape="triangle-up", color=PALETTE[1], size=46, clip=True).encode(
+        x=altair.X("x2:Q", axis=None), y=altair.Y("y2:Q", axis=None), angle=altair.Angle("angle:Q", scale=None)
     )
-    layers = [shaft, head]
+    layers = [*below, shaft, head, *above]
     if image is not None:
         under = altair.Chart(pd.DataFrame({"x": [0], "y": [0], "url": [image]}))
-        under = under.mark_image(width=side, height=side, opacity=0.75, smooth=_smooth(image))
-        layers.insert(0, under.encode(x=x, y=y, url="url:N"))
-    title = field.name.replace("_", " ")
+        under = under.mark_image(width=side, height=side, opacity=opacity, smooth=_smooth(image))
+        layers.insert(0, under.encode(**PLANE, url="url:N"))
     return altair.LayerChart(layer=layers).properties(width=side, height=side, title=title)
 
 
@@ -118,10 +131,8 @@ def orbit(
     values: Sequence[float],
     *,
     parameter: str,
-    caption: str,
-    alt: str,
     side: int = 260,
-    name: str | None = None,
+    **words: Unpack[Words],
 ) -> altair.LayerChart:
     """A picture that a slider moves along its orbit: one frame for each value of the parameter.
 
@@ -129,10 +140,8 @@ def orbit(
         images: Frames (T, C, H, W) in [0, 1]; or a mapping from titles to such frames, side by side.
         values: T evenly spaced values of the parameter.
         parameter: What the slider moves, with the unit, such as `"angle in degrees"`.
-        caption: What the reader should see.
-        alt: Alternative text.
         side: Height of the picture in pixels.
-        name: Label for `{numref}`.
+        **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
         InputError: If frames and values are not equally many, or the values are not evenly spaced.
@@ -150,7 +159,7 @@ def orbit(
     figure = altair.LayerChart(layer=[picture.encode(x=across, url="url:N", y=altair.value(side / 2))])
     figure = figure.properties(width=len(strips) * (width + 16) - 16, height=side)
     figure = parts.slide(figure, list(values), "value", parameter)
-    return finish(figure, caption=caption, alt=alt, name=name)
+    return finish(figure, **words)
 
 
 def _smooth(url: str) -> bool:

@@ -1,94 +1,90 @@
 """Models as points in a plane, with menus that choose what is measured and a card under the pointer."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Unpack
 
 import altair
 import pandas as pd
 
 from lee.charts import parts
-from lee.charts.theme import finish, rounded
+from lee.charts.theme import Words, finish, rounded
 from lee.errors import InputError, nearest
 
 X_LOW, X_HIGH = "_x_low", "_x_high"
 NOTE = "note"
 
 
+@dataclass(frozen=True)
+class Axis:
+    """A quantitative axis: what is drawn along it, and how.
+
+    Args:
+        column: Column of numbers.
+        title: Title with the unit; the column's name by default.
+        error: Column of standard errors.
+        log: Use a logarithmic scale.
+    """
+
+    column: str
+    title: str | None = None
+    error: str | None = None
+    log: bool = False
+
+
 def landscape(
     frame: pd.DataFrame,
-    x: str,
-    y: str,
+    x: Axis,
+    y: Axis,
     *,
-    caption: str,
-    alt: str,
     by: str,
     menus: Sequence[str] = (),
     start: Mapping[str, str] | None = None,
     notes: pd.DataFrame | None = None,
     facts: Sequence[str] = (),
-    error: str | None = None,
-    x_error: str | None = None,
     size: str | None = None,
     label: str | None = None,
-    log: str = "",
-    x_title: str | None = None,
-    y_title: str | None = None,
     height: int = 380,
-    name: str | None = None,
+    **words: Unpack[Words],
 ) -> altair.LayerChart:
     """Points at (`x`, `y`), coloured and shaped by `by`; the reader chooses by menus which rows are shown.
 
     Args:
         frame: One row for each point and each choice.
-        x: Column of numbers on the horizontal axis.
-        y: Column of numbers on the vertical axis.
-        caption: What the reader should see.
-        alt: Alternative text.
+        x: The horizontal axis.
+        y: The vertical axis.
         by: Column that tells families of points apart.
         menus: Columns of words; each becomes a menu under the chart.
         start: What the menus show at first, by column; the frame's first word by default.
         notes: One row for each choice, with the menus' columns and `note`: a line of words written above the points.
         facts: Further columns that the pointer shows: what the card of a model says.
-        error: Column of standard errors of `y`.
-        x_error: Column of standard errors of `x`.
         size: Column of numbers that the area of the points grows with, on a logarithmic scale.
         label: Column of words written beside the points.
-        log: Axes with a logarithmic scale: `""`, `"x"`, `"y"` or `"xy"`.
-        x_title: Title of the horizontal axis, with the unit; the column's name by default.
-        y_title: Title of the vertical axis, with the unit; the column's name by default.
         height: Height in pixels; the width is the page's.
-        name: Label for `{numref}`.
+        **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
         InputError: Also if a menu would start with a word that it doesn't have, or a note lacks a column.
     """
-    parts.check(frame, [c for c in (x, y, error, x_error, size) if c], [by, *menus, *facts, label])
-    parts.check_log(frame, log, x, y)
-    if size:
-        parts.check_log(frame, "x", size, size)
-    data = parts.with_span(frame, y, error, log="y" in log)
-    data = _with_x_span(data, x, x_error, log="x" in log)
-    columns = list(dict.fromkeys([x, y, by, *menus, *facts, *filter(None, (error, x_error, size, label))]))
+    sizes = [c for c in (y.error, x.error, size) if c]
+    parts.check(frame, [x.column, y.column, *sizes], [by, *menus, *facts, label])
+    for column, log in ((x.column, x.log), (y.column, y.log), (size or "", bool(size))):
+        parts.check_log(frame, "x" if log else "", column, column)
+    data = _with_x_span(parts.with_span(frame, y.column, y.error, log=y.log), x)
+    columns = list(dict.fromkeys([x.column, y.column, by, *menus, *facts, *sizes, *([label] if label else [])]))
     columns += [c for c in (X_LOW, X_HIGH) if c in data]
     ordered = data.sort_values(by)  # whatever the order of the menus, a family has the same colour in all such charts
     base = _chosen(parts.chart(data, columns).encode(**parts.told_apart(ordered, by, "color")), menus)
-    across: dict[str, Any] = {
-        "frame": data,
-        "column": x,
-        "title": x_title,
-        "log": "x" in log,
-        "padding": 40 if label else 12,
-    }
-    up: dict[str, Any] = {"frame": data, "column": y, "title": y_title, "log": "y" in log, "padding": 22}
-    middle = {"x": parts.axis(altair.X, **across), "y": parts.axis(altair.Y, **up)}
+    across = partial(parts.axis, altair.X, data, x.column, x.title, log=x.log, padding=40 if label else 12)
+    up = partial(parts.axis, altair.Y, data, y.column, y.title, log=y.log, padding=22)
+    middle = {"x": across(), "y": up()}
     marks = []
-    if error:
-        low = parts.axis(altair.Y, **up, at=parts.LOW)
-        marks.append(base.mark_rule().encode(x=middle["x"], y=low, y2=altair.Y2(field=parts.HIGH)))
-    if x_error:
-        left = parts.axis(altair.X, **across, at=X_LOW)
-        marks.append(base.mark_rule().encode(y=middle["y"], x=left, x2=altair.X2(field=X_HIGH)))
-    shown = parts.tooltip(data, *dict.fromkeys([*facts, by, x, x_error, y, error, size]))
+    if y.error:
+        marks.append(base.mark_rule().encode(x=middle["x"], y=up(at=parts.LOW), y2=altair.Y2(field=parts.HIGH)))
+    if x.error:
+        marks.append(base.mark_rule().encode(y=middle["y"], x=across(at=X_LOW), x2=altair.X2(field=X_HIGH)))
+    shown = parts.tooltip(data, *dict.fromkeys([*facts, by, x.column, x.error, y.column, y.error, size]))
     shapes = parts.told_apart(ordered, by, "shape")
     points = base.mark_point(size=90, opacity=0.9).encode(**middle, tooltip=shown, **shapes)
     marks.append(points.encode(size=_area(data, size)) if size else points)
@@ -101,13 +97,13 @@ def landscape(
         marks.append(_written(notes, menus))
     figure = altair.LayerChart(layer=marks).properties(width="container", height=height)
     figure = figure.add_params(*_menus(data, menus, start or {})) if menus else figure
-    return finish(figure, caption=caption, alt=alt, name=name)
+    return finish(figure, **words)
 
 
-def _with_x_span(frame: pd.DataFrame, x: str, error: str | None, *, log: bool) -> pd.DataFrame:
-    if error is None:
+def _with_x_span(frame: pd.DataFrame, x: Axis) -> pd.DataFrame:
+    if x.error is None:
         return frame
-    spanned = parts.with_span(frame[[x, error]], x, error, log=log)
+    spanned = parts.with_span(frame[[x.column, x.error]], x.column, x.error, log=x.log)
     return frame.assign(**{X_LOW: spanned[parts.LOW], X_HIGH: spanned[parts.HIGH]})
 
 

@@ -2,18 +2,17 @@
 
 Both take the tidy frame of :func:`lee.layerwise`, one row per module call in order of execution: `path`, `type`,
 `call`, `depth`, `parent`, `kind`, `norm2`, `share`, `self_norm2`, `self_share` and their standard errors `…_se`.
-Bars by type of layer are :func:`lee.charts.bars` of its `by_type()`.
 
 Source: Gruver, Finzi, Goldblum & Wilson, ICLR 2023 (Fig. 1 centre and Fig. 4 for what is shown).
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import altair
 import pandas as pd
 
 from lee.charts import parts
-from lee.charts.theme import PALETTE, finish, rounded
+from lee.charts.theme import PALETTE, Words, finish, rounded
 from lee.errors import InputError, nearest
 from lee.layers.families import FAMILIES, completion, families
 
@@ -37,11 +36,9 @@ OWN = "own operations"
 def icicle(
     frame: pd.DataFrame,
     *,
-    caption: str,
-    alt: str,
-    name: str | None = None,
     by: str = "self_norm2",
     level: int = LEVEL,
+    **words: Unpack[Words],
 ) -> altair.LayerChart:
     """The module tree of a decomposition: a rectangle for each call, below the call around it.
 
@@ -50,12 +47,10 @@ def icicle(
 
     Args:
         frame: The frame of a decomposition; a column `family` is used if there is one.
-        caption: What the reader should see.
-        alt: Alternative text.
-        name: Label for `{numref}`.
         by: What the width is: `"self_norm2"`, the share of the sum of all layers' own `‖v‖²`, or `"norm2"`, where the parts
             of a container share its width in proportion to their `‖v‖²` as a whole.
         level: Height of a rectangle in pixels; the width is the page's.
+        **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
         InputError: If `by` is another word, a column is missing, or there is nothing but zeros.
@@ -77,7 +72,7 @@ def icicle(
     )  # fmt: skip
     figure = altair.LayerChart(layer=[bars.add_params(zoom), _words(base)])
     height = level * int(data["below"].max())
-    return finish(figure.properties(width="container", height=height), caption=caption, alt=alt, name=name)
+    return finish(figure.properties(width="container", height=height), **words)
 
 
 def _words(base: altair.Chart) -> altair.Chart:
@@ -188,29 +183,25 @@ def _pm(call: dict[str, Any], column: str, *, percent: bool = False) -> str:
 def cumulative(
     frame: pd.DataFrame,
     *,
-    caption: str,
-    alt: str,
-    name: str | None = None,
     by: str | None = None,
     error: str | None = None,
     relative: bool = True,
     x_title: str = "layers so far, % of the network",
     y_title: str | None = None,
     height: int = 300,
+    **words: Unpack[Words],
 ) -> altair.LayerChart:
     """The running sum of the layers' own contributions `‖v‖²` along the network, one line for each of `by` (Fig. 4).
 
     Args:
         frame: The frame of a decomposition, or several joined with a column that tells them apart.
-        caption: What the reader should see.
-        alt: Alternative text.
-        name: Label for `{numref}`.
         by: Column that tells the networks apart.
         error: Column with the standard error of what is drawn (`fraction_so_far_se` of :func:`lee.layers.families.pooled`, say).
         relative: Show the sum as a fraction of its last value, so that networks of different size can be compared.
         x_title: Title of the horizontal axis.
         y_title: Title of the vertical axis, by default what is shown.
         height: Height in pixels; the width is the page's.
+        **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
         InputError: If a column is missing, or a network has nothing but zeros.
@@ -231,7 +222,7 @@ def cumulative(
     marks.append(line.mark_line(interpolate="step-after").encode(**parts.told_apart(data, by, "strokeDash")))
     shown = parts.tooltip(data, by, "path", "type", "own", "sum")
     marks.append(line.mark_point(size=18).encode(tooltip=shown).transform_filter("datum.path != ''"))
-    return parts.assemble(marks, height=height, words={"caption": caption, "alt": alt, "name": name})
+    return parts.assemble(marks, height=height, words=words)
 
 
 def _stroked(data: pd.DataFrame, by: str | None) -> dict[str, Any]:

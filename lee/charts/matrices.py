@@ -1,14 +1,15 @@
 """Square matrices of numbers around zero, such as correlations, as coloured cells that carry their numbers."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import altair
 import pandas as pd
 
-from lee.charts.theme import DIVERGING, finish, rounded
+from lee.charts.theme import DIVERGING, Words, finish, rounded
 from lee.errors import InputError
 
+CELL = 46  # pixels
 INK, PAPER = "#1A1A1A", "#FFFFFF"  # on the palette's light and strong colours, which are the same on every page
 
 
@@ -16,26 +17,18 @@ def heatmap(
     matrix: Any,
     labels: Sequence[str],
     *,
-    caption: str,
-    alt: str,
     limit: float | None = None,
-    fmt: str = ".2f",
     title: str = "value",
-    cell: int = 46,
-    name: str | None = None,
+    **words: Unpack[Words],
 ) -> altair.LayerChart:
     """A matrix as coloured cells, blue for negative, near white for zero, vermilion for positive.
 
     Args:
         matrix: Tensor or array (K, K) of finite numbers.
         labels: K names, of the rows and of the columns.
-        caption: What the reader should see.
-        alt: Alternative text.
         limit: The number drawn in the strongest colour; by default the largest absolute value.
-        fmt: Format of the numbers in the cells, as in JavaScript's d3-format.
         title: What the numbers are, for the pointer's tooltip.
-        cell: Height of a cell in pixels; the width is the page's.
-        name: Label for `{numref}`.
+        **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
         InputError: If the matrix is not (K, K) with K labels, all different, or holds NaN or infinity.
@@ -55,12 +48,12 @@ def heatmap(
     strong = altair.expr.abs(altair.datum.value) > 0.8 * top
     fitting = altair.expr(f"min(12, width / {3.1 * len(labels):.4g})")  # on a phone they would overlap
     numbers = base.mark_text(fontSize=fitting).encode(
-        text=altair.Text("value:Q", format=fmt),
+        text=altair.Text("value:Q", format=".2f"),
         color=altair.condition(strong, altair.value(PAPER), altair.value(INK)),
     )
     figure = altair.LayerChart(layer=[squares, numbers])
-    figure = figure.properties(width="container", height=cell * len(labels))
-    return finish(figure, caption=caption, alt=alt, name=name)
+    figure = figure.properties(width="container", height=CELL * len(labels))
+    return finish(figure, **words)
 
 
 def _cells(matrix: Any, labels: list[str]) -> pd.DataFrame:

@@ -3,15 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement, product
-from typing import Literal
+from typing import Literal, Unpack
 
 import altair
 import pandas as pd
 import torch
 
 from lee.charts import parts
-from lee.charts.theme import finish, rounded
-from lee.errors import InputError, nearest
+from lee.charts.theme import Words, finish, rounded
+from lee.errors import InputError, check_known
 from lee.geometry.generators import Generator
 from lee.statistics import EquivarianceGram
 
@@ -30,13 +30,11 @@ def mixer(
     grams: Mapping[str, EquivarianceGram],
     generators: Sequence[str | Generator],
     *,
-    caption: str,
-    alt: str,
     start: Sequence[float] | None = None,
     groups: Mapping[str, str] | None = None,
     scale: Literal["linear", "sqrt"] = "linear",
     title: str | None = None,
-    name: str | None = None,
+    **words: Unpack[Words],
 ) -> altair.LayerChart:
     r"""Dots at :math:`c^\\top G c` with standard errors, one row for each model; a slider for each entry of `c`.
 
@@ -46,13 +44,11 @@ def mixer(
     Args:
         grams: Gram matrices by what the chart calls their models, in the order of the rows.
         generators: Two to seven measured generators or mixtures of them, one slider each.
-        caption: What the reader should see.
-        alt: Alternative text.
         start: Where the sliders stand at first; on the first generator by default.
         groups: Model → group, such as a family; groups have colours and a legend then, otherwise models have.
         scale: `"linear"`, or `"sqrt"` for an axis on which the error's root, the size of the derivative, is linear.
         title: Title of the axis, with the unit.
-        name: Label for `{numref}`.
+        **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
         InputError: If there is no model, there are fewer than two images, the sliders are not two to seven, a model has no
@@ -66,8 +62,7 @@ def mixer(
     start = (1.0,) + (0.0,) * (k - 1) if start is None else start
     if len(start) != k:
         raise InputError(f"{k} generators need as many starting values; got {len(start)}.")
-    if scale not in SCALES:
-        raise InputError(f"Unknown scale {scale!r}.{nearest(scale, SCALES)}")
+    check_known("scale", scale, SCALES)
     if groups is not None and (missing := [model for model in grams if model not in groups]):
         raise InputError(f"`groups` has no group for model {missing[0]!r}.")
     frame = pd.DataFrame(
@@ -84,7 +79,7 @@ def mixer(
     data = altair.InlineData(values=csv, format=altair.CsvDataFormat(type="csv"))
     figure = altair.LayerChart(layer=marks, data=data, transform=_formulas(k))
     figure = figure.properties(width="container", height=(18 if crowded else 38) * len(grams))
-    return finish(figure.add_params(*_sliders(generators, start)), caption=caption, alt=alt, name=name)
+    return finish(figure.add_params(*_sliders(generators, start)), **words)
 
 
 def _terms(k: int, degree: int) -> list[Term]:

@@ -10,7 +10,7 @@ import altair
 import pandas as pd
 
 from lee.charts.theme import enable
-from lee.errors import InputError
+from lee.errors import check_installed
 
 # The page may run its own scripts and load nothing at all: the browser itself holds it to that.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
@@ -40,6 +40,14 @@ vegaEmbed("#chart", spec, { mode: "vega-lite", actions: false, renderer: "svg", 
 """
 
 
+def vega_bundle() -> str:
+    """The newest Vega, Vega-Lite and vega-embed that `vl-convert-python` holds, as one script."""
+    import vl_convert
+
+    newest = max(vl_convert.get_vegalite_versions(), key=lambda v: tuple(map(int, v.split("."))))
+    return vl_convert.javascript_bundle(vl_version=newest)  # type: ignore[call-arg]  # the stub is wrong
+
+
 def page(
     chart: altair.TopLevelMixin,
     *,
@@ -60,16 +68,11 @@ def page(
     Raises:
         InputError: If `vl-convert-python` is not installed.
     """
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise InputError("A page needs the package vl-convert-python: pip install 'lee[book]'.") from error
+    check_installed("A page", "book", "vl_convert")
     enable()
     spec = chart.to_dict()
-    newest = max(vl_convert.get_vegalite_versions(), key=lambda v: tuple(map(int, v.split("."))))
-    bundle = vl_convert.javascript_bundle(vl_version=newest)  # type: ignore[call-arg]  # the stub is wrong
     # Nothing may end its script element early.
-    bundle = re.sub("</(?=script)", r"<\\/", bundle, flags=re.IGNORECASE)
+    bundle = re.sub("</(?=script)", r"<\\/", vega_bundle(), flags=re.IGNORECASE)
     data = json.dumps(spec, ensure_ascii=False).replace("<", "\\u003c")
     listed = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in (about or {}).items())
     caption = spec.get("usermeta", {}).get("caption", "")

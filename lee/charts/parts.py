@@ -8,7 +8,7 @@ from typing import Any
 import altair
 import pandas as pd
 
-from lee.charts.theme import finish, rounded
+from lee.charts.theme import NEUTRAL, Words, finish, rounded
 from lee.errors import InputError, nearest
 
 LOW, HIGH = "_low", "_high"
@@ -163,7 +163,7 @@ def assemble(
     marks: Sequence[altair.Chart],
     *,
     height: int,
-    words: dict[str, Any],
+    words: Words,
     slider: tuple[Iterable[float], str] | None = None,
 ) -> altair.LayerChart:
     """Layer the marks over the page's width, add the slider, and finish with caption and alternative text."""
@@ -171,3 +171,11 @@ def assemble(
     if slider is not None:
         figure = slide(figure, *slider, None)
     return finish(figure, **words)
+
+
+def compared(reference: float | None) -> list[altair.Chart]:
+    """A thin line at the number to compare with, if there is one."""
+    if reference is None:
+        return []
+    line = altair.Chart(pd.DataFrame({"reference": [reference]})).mark_rule(strokeDash=[4, 4], color=NEUTRAL)
+    return [line.encode(x=altair.X(field="reference", type="quantitative"))]

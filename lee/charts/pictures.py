@@ -5,12 +5,12 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from PIL import Image
 
-from lee.charts.theme import DIVERGING, about
+from lee.charts.theme import DIVERGING, Words, about
 from lee.errors import InputError
 
 PIXEL_ART = 64
@@ -36,29 +36,25 @@ class Picture:
 def pictures(
     images: Any,
     *,
-    caption: str,
-    alt: str,
     titles: Sequence[str] | None = None,
     columns: int | None = None,
     signed: bool = False,
     limit: float | None = None,
     width: int = 150,
-    name: str | None = None,
+    **words: Unpack[Words],
 ) -> Picture:
     """Show images side by side; fewer in a row on a narrow page.
 
     Args:
         images: A tensor or array (N, C, H, W) or (C, H, W) with C = 1 or 3, or a sequence of (C, H, W) or of
             PIL images. Values in [0, 1]; what lies outside is clipped.
-        caption: What the reader should see.
-        alt: Alternative text.
         titles: A few words under each picture.
         columns: Pictures in a row on a wide page; all of them by default, at most five.
         signed: Draw numbers around zero, such as a tangent image `X·z`, from blue over white to vermilion.
             The channels are averaged.
         limit: For `signed`, the number drawn in the strongest colour; by default the largest absolute value.
         width: Width of one picture on a wide page, in pixels.
-        name: Label for `{numref}`.
+        **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
         InputError: If an image has another shape, a value is not finite, or there are not as many titles as
@@ -69,17 +65,17 @@ def pictures(
         raise InputError("`pictures` needs at least one image; got none.")
     if titles is not None and len(titles) != len(arrays):
         raise InputError(f"{len(arrays)} images need as many titles; got {len(titles)}.")
-    words = about(caption=caption, alt=alt, name=name)
+    told = about(**words)
     if signed:
         means = [a.mean(axis=2) for a in arrays]
         limit = float(max(np.abs(m).max() for m in means)) or 1.0 if limit is None else limit
         arrays = [_diverging(m / limit) for m in means]
-    tiles = [_tile(a, words["alt"], None if titles is None else titles[i], i) for i, a in enumerate(arrays)]
+    tiles = [_tile(a, told["alt"], None if titles is None else titles[i], i) for i, a in enumerate(arrays)]
     per_row = columns or min(len(tiles), 5)
     grid = f'<div class="lee-grid" style="{_layout(per_row, width)}">{"".join(tiles)}</div>'
     bar = _scale_bar(limit) if signed and limit is not None else ""
-    caption_html = f"<figcaption>{escape(words['caption'])}</figcaption>"
-    return Picture(f'<figure class="lee-pictures">{grid}{bar}{caption_html}</figure>', words)
+    caption_html = f"<figcaption>{escape(told['caption'])}</figcaption>"
+    return Picture(f'<figure class="lee-pictures">{grid}{bar}{caption_html}</figure>', told)
 
 
 def tinted(image: Any, *, share: float = 0.99) -> np.ndarray:

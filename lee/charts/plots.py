@@ -1,4 +1,4 @@
-"""Plots of tidy frames: curves with error bands, scatter plots, dots with error bars, and bars.
+"""Plots of tidy frames: curves with error bands, scatter plots, dots with error bars or intervals, and bars.
 
 Each takes the keyword arguments `caption`, `alt` and `name` of :func:`lee.charts.finish` and raises
 :class:`lee.errors.InputError` if the frame is empty, a column is missing (the nearest one is suggested) or
@@ -6,14 +6,19 @@ not numeric, a logarithmic axis would show a number that isn't positive, or a sl
 spaced.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Unpack
 
 import altair
 import pandas as pd
 
 from lee.charts import parts
-from lee.charts.theme import NEUTRAL
+from lee.charts.theme import Words
+from lee.errors import InputError
 
+INNER = 5  # pixels
+FAINT = 0.55  # so that dots stand out from the bars of their own colour
 LABEL_ROOM = 40  # pixels at both ends of an axis for words beside the outermost points
 
 
@@ -22,9 +27,6 @@ def lines(
     x: str,
     y: str,
     *,
-    caption: str,
-    alt: str,
-    name: str | None = None,
     by: str | None = None,
     error: str | None = None,
     log: str = "",
@@ -33,6 +35,7 @@ def lines(
     x_title: str | None = None,
     y_title: str | None = None,
     height: int = 300,
+    **words: Unpack[Words],
 ) -> altair.LayerChart:
     """Curves of `y` over `x`, one for each value of `by`, each with a band of ± `error`.
 
@@ -40,9 +43,6 @@ def lines(
         frame: One row for each point.
         x: Column of numbers on the horizontal axis.
         y: Column of numbers on the vertical axis.
-        caption: What the reader should see.
-        alt: Alternative text.
-        name: Label for `{numref}`.
         by: Column that tells the curves apart, by colour and by dash or, with `points`, by shape.
         error: Column of standard errors of `y`.
         log: Axes with a logarithmic scale: `""`, `"x"`, `"y"` or `"xy"`.
@@ -51,6 +51,7 @@ def lines(
         x_title: Title of the horizontal axis, with the unit; the column's name by default.
         y_title: Title of the vertical axis, with the unit; the column's name by default.
         height: Height in pixels; the width is the page's.
+        **words: Caption, alternative text and name, as for :func:`finish`.
     """
     parts.check(frame, [c for c in (x, y, error, slider) if c], [by])
     parts.check_log(frame, log, x, y)
@@ -67,7 +68,6 @@ def lines(
     marks.append(curve.mark_line().encode(**parts.told_apart(data, None if points else by, "strokeDash")))
     if points:
         marks.append(curve.mark_point().encode(**parts.told_apart(data, by, "shape")))
-    words = {"caption": caption, "alt": alt, "name": name}
     moved = (frame[slider], slider) if slider else None
     return parts.assemble(marks, height=height, words=words, slider=moved)
 
@@ -77,9 +77,6 @@ def scatter(
     x: str,
     y: str,
     *,
-    caption: str,
-    alt: str,
-    name: str | None = None,
     by: str | None = None,
     label: str | None = None,
     error: str | None = None,
@@ -88,6 +85,7 @@ def scatter(
     x_title: str | None = None,
     y_title: str | None = None,
     height: int = 320,
+    **words: Unpack[Words],
 ) -> altair.LayerChart:
     """Points at (`x`, `y`), coloured and shaped by `by`, with bars of ± `error` in `y`.
 
@@ -95,9 +93,6 @@ def scatter(
         frame: One row for each point.
         x: Column of numbers on the horizontal axis.
         y: Column of numbers on the vertical axis.
-        caption: What the reader should see.
-        alt: Alternative text.
-        name: Label for `{numref}`.
         by: Column that tells families of points apart.
         label: Column of words written beside the points.
         error: Column of standard errors of `y`.
@@ -106,6 +101,7 @@ def scatter(
         x_title: Title of the horizontal axis, with the unit; the column's name by default.
         y_title: Title of the vertical axis, with the unit; the column's name by default.
         height: Height in pixels; the width is the page's.
+        **words: Caption, alternative text and name, as for :func:`finish`.
     """
     parts.check(frame, [c for c in (x, y, error, slider) if c], [by, label])
     parts.check_log(frame, log, x, y)
@@ -128,7 +124,6 @@ def scatter(
         # Words keep the page's colour: small type in the colour of its family is hard to read.
         words_at = plain.mark_text(align="left", dx=9, dy=-7, fontSize=12)
         marks.append(words_at.encode(y=middle, text=altair.Text(field=parts.field(label), type="nominal")))
-    words = {"caption": caption, "alt": alt, "name": name}
     moved = (frame[slider], slider) if slider else None
     return parts.assemble(marks, height=height, words=words, slider=moved)
 
@@ -138,14 +133,12 @@ def dots(
     value: str,
     label: str,
     *,
-    caption: str,
-    alt: str,
-    name: str | None = None,
     error: str | None = None,
     by: str | None = None,
     reference: float | None = None,
     log: bool = False,
     title: str | None = None,
+    **words: Unpack[Words],
 ) -> altair.LayerChart:
     """One row for each `label`, with a dot at `value` and a bar of ± `error`, in the frame's order.
 
@@ -153,37 +146,86 @@ def dots(
         frame: One row for each dot; a local equivariance error and its standard error, say.
         value: Column of numbers.
         label: Column of names, one row of the chart each.
-        caption: What the reader should see.
-        alt: Alternative text.
-        name: Label for `{numref}`.
         error: Column of standard errors.
         by: Column that tells several dots of one row apart.
         reference: Where to draw a thin line to compare with.
         log: Use a logarithmic axis.
         title: Title of the axis, with the unit; the column's name by default.
+        **words: Caption, alternative text and name, as for :func:`finish`.
     """
     parts.check(frame, [value, error] if error else [value], [label, by])
     parts.check_log(frame, "x" if log else "", value, value)
     data = parts.with_span(frame, value, error, log=log)
-    base = parts.chart(data, [value, label, by, error]).encode(
-        y=parts.rows(data, label), **parts.told_apart(data, by, "color"), **parts.offset(data, by)
-    )
-    marks = []
-    if reference is not None:
-        line = altair.Chart(pd.DataFrame({"reference": [reference]}))
-        line = line.mark_rule(strokeDash=[4, 4], color=NEUTRAL)
-        marks.append(line.encode(x=altair.X(field="reference", type="quantitative")))
-    if error:
-        low = parts.axis(altair.X, data, value, title, log=log, at=parts.LOW)
-        marks.append(base.mark_rule(strokeWidth=2).encode(x=low, x2=altair.X2(field=parts.HIGH)))
-    dot = base.mark_point(size=90).encode(
-        x=parts.axis(altair.X, data, value, title, log=log),
-        tooltip=parts.tooltip(data, label, by, value, error),
-        **parts.told_apart(data, by, "shape"),
-    )
+    spans = [((parts.LOW, parts.HIGH), {"strokeWidth": 2})] if error else []
+    shown = [value, error] if error else [value]
+    marks = _dotted(data, shown, label, by, spans, parts.offset(data, by), reference, {"title": title, "log": log})
     step = 34 if by is None else 14 + 18 * frame[by].nunique()
-    words = {"caption": caption, "alt": alt, "name": name}
-    return parts.assemble([*marks, dot], height=step * frame[label].nunique(), words=words)
+    return parts.assemble(marks, height=step * frame[label].nunique(), words=words)
+
+
+def intervals(
+    frame: pd.DataFrame,
+    value: str,
+    low: str,
+    high: str,
+    label: str,
+    *,
+    outer: tuple[str, str] | None = None,
+    by: str | None = None,
+    reference: float | None = 1.0,
+    log: bool = False,
+    title: str | None = None,
+    **words: Unpack[Words],
+) -> altair.LayerChart:
+    """One row for each `label`, with a dot at `value` and a bar from `low` to `high`, in the frame's order.
+
+    Args:
+        frame: One row for each dot.
+        value: Column of numbers.
+        low: Column with the lower ends, drawn as a thick bar.
+        high: Column with the upper ends.
+        label: Column of names, one row of the chart each.
+        outer: Columns with the ends of a wider interval, drawn as a thin line.
+        by: Column that tells groups of rows apart, by colour and shape; beside each other where a label has several.
+        reference: Where to draw a thin line to compare with.
+        log: Use a logarithmic axis.
+        title: Title of the axis, with the unit; the column's name by default.
+        **words: Caption, alternative text and name, as for :func:`finish`.
+
+    Raises:
+        InputError: Also if an interval doesn't hold its value.
+    """
+    wide = list(outer) if outer else []
+    parts.check(frame, [value, low, high, *wide], [label, by])
+    if ((frame[low] > frame[value]) | (frame[high] < frame[value])).any():
+        raise InputError(f"Each interval from {low!r} to {high!r} must hold the number in {value!r}.")
+    for column in (value, low, high, *wide):
+        parts.check_log(frame, "x" if log else "", column, column)
+    beside = parts.offset(frame, by) if frame[label].duplicated().any() else {}
+    spans = [((low, high), {"strokeWidth": INNER, "opacity": FAINT})]
+    spans += [(outer, {"strokeWidth": 1.5, "opacity": FAINT})] if outer else []
+    shown = [value, low, high, *wide]
+    marks = _dotted(frame, shown, label, by, spans, beside, reference, {"title": title, "log": log})
+    step = 12 + 18 * frame[by].nunique() if by and beside else 30
+    return parts.assemble(marks, height=step * frame[label].nunique(), words=words)
+
+
+def _dotted(
+    data: pd.DataFrame, shown: list[str], label: str, by: str | None, spans: Sequence[tuple[tuple[str, str], dict[str, Any]]],
+    beside: dict[str, Any], reference: float | None, axis: dict[str, Any],
+) -> list[altair.Chart]:  # fmt: skip
+    """Rows with a dot at the first of the columns `shown` to a pointer, over bars from one column to another."""
+    across = partial(parts.axis, altair.X, data, shown[0], **axis)
+    base = parts.chart(data, [*shown, label, by])
+    base = base.encode(y=parts.rows(data, label), **parts.told_apart(data, by, "color"), **beside)
+    bars = [
+        base.mark_rule(**look).encode(x=across(at=low), x2=altair.X2(field=parts.field(high)))
+        for (low, high), look in spans
+    ]
+    dot = base.mark_point(size=90).encode(
+        x=across(), tooltip=parts.tooltip(data, label, by, *shown), **parts.told_apart(data, by, "shape")
+    )
+    return [*parts.compared(reference), *bars, dot]
 
 
 def bars(
@@ -191,12 +233,10 @@ def bars(
     value: str,
     label: str,
     *,
-    caption: str,
-    alt: str,
-    name: str | None = None,
     error: str | None = None,
     by: str | None = None,
     title: str | None = None,
+    **words: Unpack[Words],
 ) -> altair.LayerChart:
     """Horizontal bars from zero to `value`, one for each `label` (and `by`), in the frame's order.
 
@@ -204,12 +244,10 @@ def bars(
         frame: One row for each bar.
         value: Column of numbers.
         label: Column of names.
-        caption: What the reader should see.
-        alt: Alternative text.
-        name: Label for `{numref}`.
         error: Column of standard errors, drawn as a thin line on the bar's end.
         by: Column that tells several bars of one row apart.
         title: Title of the axis, with the unit; the column's name by default.
+        **words: Caption, alternative text and name, as for :func:`finish`.
     """
     parts.check(frame, [value, error] if error else [value], [label, by])
     data = parts.with_span(frame, value, error, log=False)
@@ -224,5 +262,4 @@ def bars(
         low = altair.X(field=parts.LOW, type="quantitative", title=title or value)
         marks.append(base.mark_rule().encode(x=low, x2=altair.X2(field=parts.HIGH)))
     step = 30 if by is None else 10 + 20 * frame[by].nunique()
-    words = {"caption": caption, "alt": alt, "name": name}
     return parts.assemble(marks, height=step * frame[label].nunique(), words=words)

@@ -1,10 +1,12 @@
 """A curve and the straight line that touches it: what a Lie derivative says about a finite transformation."""
 
+from typing import Unpack
+
 import altair
 import pandas as pd
 
 from lee.charts import parts
-from lee.charts.theme import finish
+from lee.charts.theme import Words, finish
 from lee.errors import InputError
 
 
@@ -14,14 +16,12 @@ def tangents(
     y: str,
     slope: str,
     *,
-    caption: str,
-    alt: str,
     by: str | None = None,
     reach: float = 0.5,
-    name: str | None = None,
     x_title: str | None = None,
     y_title: str | None = None,
     height: int = 300,
+    **words: Unpack[Words],
 ) -> altair.LayerChart:
     """Curves of `y` over `x`, each with a dashed tangent at `x = 0`.
 
@@ -30,14 +30,12 @@ def tangents(
         x: Column of numbers on the horizontal axis.
         y: Column of numbers on the vertical axis.
         slope: Column with the derivative of `y` at `x = 0`, the same in all rows of a curve.
-        caption: What the reader should see.
-        alt: Alternative text.
         by: Column that tells the curves apart.
         reach: How far the tangents go, as a share of the horizontal axis.
-        name: Label for `{numref}`.
         x_title: Title of the horizontal axis, with the unit; the column's name by default.
         y_title: Title of the vertical axis, with the unit; the column's name by default.
         height: Height in pixels; the width is the page's.
+        **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
         InputError: If a column is missing or not numeric, or a curve has no point at `x = 0`.
@@ -53,7 +51,7 @@ def tangents(
     touched = parts.chart(frame[frame[x] == 0], [x, y, by]).mark_point(size=80).encode(x=across, y=up, **colours)
     marks = [straight.mark_line(strokeDash=[7, 5], strokeWidth=1.75), curve, touched]
     figure = altair.LayerChart(layer=marks).properties(width="container", height=height)
-    return finish(figure, caption=caption, alt=alt, name=name)
+    return finish(figure, **words)
 
 
 def _tangent_lines(frame: pd.DataFrame, x: str, y: str, slope: str, by: str | None, reach: float) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """The one theme of all charts, and what turns a bare Altair chart into a figure of the book."""
 
 import math
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 import altair as alt
 import pandas as pd
@@ -21,6 +21,14 @@ NEUTRAL = "#8C8C8C"
 SIGNIFICANT_DIGITS = 4
 
 AnyChart = TypeVar("AnyChart", bound=alt.TopLevelMixin)
+
+
+class Words(TypedDict):
+    """What every figure has beside its numbers; see :func:`finish`."""
+
+    caption: str
+    alt: str
+    name: NotRequired[str | None]
 
 
 def _theme() -> alt.theme.ThemeConfig:
@@ -76,7 +84,7 @@ def finish(chart: AnyChart, *, caption: str, alt: str, name: str | None = None) 
     return chart.properties(description=usermeta.pop("alt"), usermeta=usermeta)
 
 
-def about(*, caption: str, alt: str, name: str | None) -> dict[str, str]:
+def about(*, caption: str, alt: str, name: str | None = None) -> dict[str, str]:
     """Caption, alternative text and name of a figure, stripped and checked.
 
     Raises:

@@ -12,6 +12,7 @@ from lee.cli.data import data
 from lee.cli.explore import explore
 from lee.cli.layers import layers
 from lee.cli.measure import measure
+from lee.cli.models import models
 from lee.cli.output import degrade
 from lee.cli.rotmnist import rotmnist
 from lee.cli.sweep import sweep
@@ -59,6 +60,7 @@ app.command()(rotmnist)
 app.command()(book)
 app.command()(explore)
 app.add_typer(data, name="data")
+app.add_typer(models, name="models")
 
 
 def _version(wanted: bool) -> None:

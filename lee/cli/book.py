@@ -1,12 +1,11 @@
 """`lee book`: execute the chapters, render the site, refresh the committed notebooks."""
 
-import importlib.util
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lee.errors import InputError
+from lee.errors import check_installed
 
 Chapters = Annotated[
     list[str] | None,
@@ -28,7 +27,7 @@ def book(
     workers: Annotated[int, typer.Option(min=1, help="Chapters at the same time.")] = 2,
 ) -> None:
     """Execute every chapter with a profile and render the book to _build/html/index.html."""
-    _require("papermill", "jupyter_book")
+    check_installed("The book", "book", "papermill", "jupyter_book")
     from lee import book as library
     from lee.book.layout import COPY
 
@@ -52,9 +51,3 @@ def book(
 def _tell(chapter: str, state: str, seconds: float) -> None:
     took = f" after {seconds:.0f} s" if state != "started" else ""
     typer.echo(f"{chapter}: {state}{took}", err=True)
-
-
-def _require(*modules: str) -> None:
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(f"The book needs {', '.join(missing)}. Install them with: pip install 'lee[book]'")

@@ -1,12 +1,13 @@
 """`lee data`: which images there are, and whether the files on this machine are the recorded ones."""
 
+from fnmatch import fnmatchcase
 from typing import Annotated
 
 import typer
 
 from lee.cli.output import print_json, table
 
-data = typer.Typer(help="List and verify data sets and the zoo's weights.", no_args_is_help=True)
+data = typer.Typer(help="List and verify data sets and the weights of trained networks.", no_args_is_help=True)
 
 
 @data.command("list")
@@ -27,7 +28,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
 def verify(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Data sets, zoo, or zoo/NAME (default: all embedded ones and the zoo)"),
+        typer.Argument(help="Data sets, or networks such as 'zoo/*' (default: all embedded ones and all networks)"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -35,13 +36,10 @@ def verify(
     from lee import datasets
     from lee.models import cards
 
-    zoo = {row[0]: row for row in cards.verify_zoo()}
+    networks = cards.verify()
     rows: list[tuple[str, bool, str]] = []
-    for name in names or [*datasets.EMBEDDED, "zoo"]:
-        if name == "zoo":
-            rows += zoo.values()
-        else:
-            rows += [zoo[name]] if name in zoo else datasets.verify([name])
+    for name in names or [*datasets.EMBEDDED, "*/*"]:
+        rows += [row for row in networks if fnmatchcase(row[0], name)] or datasets.verify([name])
     if as_json:
         print_json([{"name": name, "ok": ok, "message": text} for name, ok, text in rows])
     else:

@@ -1,9 +1,7 @@
 """`lee layers`: which layers of a model break equivariance, as a tree, a table or a page with a chart."""
 
-import importlib.util
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lee.cli import subject as given
-from lee.cli.output import only, print_json
-from lee.errors import InputError
-from lee.paths import atomic_path
+from lee.cli.output import only, print_json, written
+from lee.errors import InputError, check_installed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,10 +70,12 @@ def layers(
     verification = given.verification_row(found)
     if csv is not None:
         rows = found.frame.assign(**{**settings, "n": found.n, **verification, **subject.origin})
-        _write(csv, lambda path: rows.to_csv(path, index=False))
+        with written(csv) as path:
+            rows.to_csv(path, index=False)
     if html is not None:
         text = _page(found, subject, settings)
-        _write(html, lambda path: path.write_text(text, encoding="utf-8"))
+        with written(html) as path:
+            path.write_text(text, encoding="utf-8")
     if as_json:
         total = given.row_of(found.generator, found.total)
         summed = {"total": total, "residual": found.residual, "verification": verification or None}
@@ -91,18 +90,7 @@ def _check_destinations(csv: Path | None, html: Path | None) -> None:
         if path is not None and path.is_dir():
             raise InputError(f"{option} {path} is a folder; name a file in it.")
     if html is not None:
-        missing = [name for name in ("altair", "vl_convert") if importlib.util.find_spec(name) is None]
-        if missing:
-            raise InputError(f"--html needs {', '.join(missing)}. Install them with: pip install 'lee[book]'")
-
-
-def _write(path: Path, writer: Callable[[Path], object]) -> None:
-    """Write a file, whole or not at all."""
-    try:
-        with atomic_path(path) as temporary:
-            writer(temporary)
-    except OSError as error:
-        raise InputError(f"{path} can't be written: {error.strerror}.") from error
+        check_installed("--html", "book", "altair", "vl_convert")
 
 
 def _rows(frame: "pd.DataFrame") -> list[dict[str, Any]]:
@@ -123,7 +111,7 @@ def _page(found: "Decomposition", subject: given.Subject, settings: dict[str, An
         alt=f"The module tree of {settings['model']}; the table below has the numbers.",
     )
     about = {
-        "Error": given.number(found.total) + f" {found.total.unit}", **settings, "images measured": found.n,
+        "Error": f"{found.total.digits} {found.total.unit}", **settings, "images measured": found.n,
         "residual of the identity": f"{found.residual:.1g}",
         **({} if found.verification is None else {"check": str(found.verification)}), **subject.origin,
     }  # fmt: skip
@@ -134,19 +122,14 @@ def _page(found: "Decomposition", subject: given.Subject, settings: dict[str, An
 def _print(title: str, found: "Decomposition", depth: int | None, every: bool) -> None:
     lines = tree(found.frame, depth=depth, every=every)
     largest = max([abs(share) for _, _, _, share in lines[1:] if share is not None], default=0.0)
-    note = f"{found.generator}: LEE {given.number(found.total)} {found.total.unit}; {found.output}, {found.kernel} kernel, "
+    note = f"{found.generator}: LEE {found.total.digits} {found.total.unit}; {found.output}, {found.kernel} kernel, "
     note += f"{found.mode} mode, residual {found.residual:.0e}"
     if found.notes:
         note += f"\n{len(found.notes)} calls without a known place are counted in the module around them (·)"
     printed = Table(
-        title=title,
-        caption=given.notes(note, found),
-        title_justify="left",
-        caption_justify="left",
-        box=None,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+        title=title, caption=given.notes(note, found), title_justify="left", caption_justify="left", box=None,
+        pad_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
     console = Console()
     numbers = max(len(measured) for _, _, measured, _ in lines)
     kinds = min(18, max(len(kind) for _, kind, _, _ in lines))
@@ -224,7 +207,7 @@ def _numbers(row: dict[str, Any], prefix: str) -> tuple[str, float | None]:
         return "0", row[f"{prefix}share"]
     if error is None:  # of a single image
         return f"{value:.3g}", row[f"{prefix}share"]
-    return given.number(Estimate(value, error, 0)), row[f"{prefix}share"]
+    return Estimate(value, error, 0).digits, row[f"{prefix}share"]
 
 
 def _bar(share: float | None, largest: float) -> Text:

@@ -76,5 +76,5 @@ def _measurable(gram: "EquivarianceGram", named: Mapping[str, "Generator"]) -> l
 
 
 def _print(title: str, estimates: "dict[str, Estimate]", note: str) -> None:
-    rows = [(name, given.number(estimate), estimate.unit) for name, estimate in estimates.items()]
+    rows = [(name, estimate.digits, estimate.unit) for name, estimate in estimates.items()]
     table(title, ("generator", ">LEE ± standard error", "unit"), rows, note)

@@ -98,6 +98,20 @@ def check_destination(path: Path | None) -> None:
         raise InputError(f"--out {path} is a folder; name a file in it.")
 
 
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A file that is written whole or not at all.
+
+    Raises:
+        InputError: it can't be written.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise InputError(f"{path} can't be written: {error.strerror}.") from error
+
+
 def write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write rows to a Parquet, CSV or JSON file (by its ending), whole or not at all.
 
@@ -108,14 +122,11 @@ def write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     check_destination(path)
     frame = pd.DataFrame(list(rows))
-    try:
-        with atomic_path(path) as temporary:
-            if path.suffix == ".parquet":
-                frame.to_parquet(temporary, index=False)
-            elif path.suffix == ".csv":
-                frame.to_csv(temporary, index=False)
-            else:
-                text = json.dumps(list(rows), indent=2, ensure_ascii=False, allow_nan=False)
-                temporary.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path} can't be written: {error.strerror}.") from error
+    with written(path) as temporary:
+        if path.suffix == ".parquet":
+            frame.to_parquet(temporary, index=False)
+        elif path.suffix == ".csv":
+            frame.to_csv(temporary, index=False)
+        else:
+            text = json.dumps(list(rows), indent=2, ensure_ascii=False, allow_nan=False)
+            temporary.write_text(text + "\n", encoding="utf-8")

@@ -9,18 +9,17 @@ from lee.cli.output import table
 
 
 def rotmnist(
-    recipes: Annotated[Path | None, typer.Option(help="A recipe file (default: data/rotmnist/rotmnist.yaml)")] = None,
     out: Annotated[Path | None, typer.Option(help="The table (default: data/results/rotmnist.parquet)")] = None,
 ) -> None:
     """Measure each trained network of rotated MNIST that the table lacks: test error, rotation LEE, curves over the angle.
 
-    Train them first: lee train --recipes data/rotmnist/rotmnist.yaml --zoo
+    Train them first: lee train --missing 'rotmnist/*'
     """
     from lee.studies import rotmnist as networks
     from lee.sweep import results
 
     out = results.folder() / "rotmnist.parquet" if out is None else out
-    rows = networks.summary(networks.update(out, recipes))
+    rows = networks.summary(networks.update(out))
     columns = ("row", ">seeds", ">test error", ">rotation LEE", ">quarter turn", ">parameters", ">minutes")
     printed = [
         (

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from lee.statistics import Estimate
 
-Model = Annotated[str, typer.Argument(help="zoo/NAME, a timm name, or package.module:factory.")]
+Model = Annotated[str, typer.Argument(help="A name of `lee models list`, a timm name, or package.module:factory.")]
 Images = Annotated[str, typer.Option(help="Data set (`lee data list`), or imagefolder:PATH.")]
 Count = Annotated[int, typer.Option("--n", min=1, help="How many images.")]
 Size = Annotated[int | None, typer.Option(min=1, help="Side in pixels (default: the model's)")]
@@ -78,10 +78,12 @@ def load_subject(
 
 def _kind(model: str, weights: Path | None, pretrained: bool) -> str:
     """Where the weights come from, in a word or two."""
+    from lee.models.recipes import has_recipe
+
     if weights is not None:
         return str(weights)
-    if model.startswith("zoo/"):
-        return "zoo"
+    if has_recipe(model):
+        return model.partition("/")[0]
     if ":" in model:
         return "the factory's"
     return "pretrained" if pretrained else "untrained"
@@ -131,8 +133,3 @@ def row_of(name: str, estimate: "Estimate") -> dict[str, Any]:
     """An estimate as a row; of one image there is no standard error."""
     stderr = None if math.isnan(estimate.stderr) else estimate.stderr
     return {"generator": name, "lee": estimate.value, "stderr": stderr, "n": estimate.n, "unit": estimate.unit}
-
-
-def number(estimate: "Estimate") -> str:
-    """Value ± error, without what a table's other columns and its title say."""
-    return str(estimate._replace(name="", unit="", kernel="")).partition(" (n =")[0]

@@ -1,20 +1,21 @@
-"""`lee train`: train a model of the zoo by its recipe, or all that are missing."""
+"""`lee train`: train a network by its recipe, or all that are missing."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def train(
     name: Annotated[
-        str | None, typer.Argument(help="A model such as zoo/vit-s; with --zoo a pattern such as 'vit-*'.")
-    ] = None,
-    zoo: Annotated[bool, typer.Option("--zoo", help="Train what is missing, in the file's order.")] = False,
+        str, typer.Argument(help="A network such as zoo/vit-s; with --missing a pattern such as 'zoo/vit-*'.")
+    ],
+    missing: Annotated[bool, typer.Option("--missing", help="Train what is missing, in the file's order.")] = False,
     recipes: Annotated[
         Path | None,
-        typer.Option(help="A file like data/zoo/zoo.yaml (default: the zoo's own)", dir_okay=False),
+        typer.Option(help="A file like data/zoo/zoo.yaml (default: lee's own)", dir_okay=False),
     ] = None,
     out: Annotated[
         Path | None,
@@ -23,7 +24,7 @@ def train(
     budget: Annotated[str | None, typer.Option(help="A budget of the recipe file, such as full.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
     workers: Annotated[
-        int | None, typer.Option(help="With --zoo: trainings at once (default: one per GPU or core).")
+        int | None, typer.Option(help="With --missing: trainings at once (default: one per GPU or core).")
     ] = None,
     snapshots: Annotated[
         bool, typer.Option("--snapshots", help="Keep the weights of epochs 1, 2, 3, 5, 8, ... beside the checkpoint.")
@@ -37,21 +38,18 @@ def train(
     """
     from lee.errors import InputError
 
-    if zoo and snapshots:
-        raise InputError("--snapshots is for one training. Name a model, without --zoo.")
-    if zoo:
-        _train_missing(name or "*", recipes, out, budget, device, workers, quiet)
+    where: dict[str, Any] = {"recipes": recipes, "out": out, "budget": budget}
+    if missing:
+        if snapshots:
+            raise InputError("--snapshots is for one training. Name a model, without --missing.")
+        _train_missing(name, where, device, workers, quiet)
         return
-    if name is None:
-        raise InputError("Which model? Name one, such as zoo/vit-s, or give --zoo for all that are missing.")
     if workers is not None:
-        raise InputError("--workers is for --zoo; one training is one process.")
-    _train_one(name, recipes, out, budget, snapshots, device, quiet)
+        raise InputError("--workers is for --missing; one training is one process.")
+    _train_one(name, where | {"snapshots": snapshots}, device, quiet)
 
 
-def _train_one(
-    name: str, recipes: Path | None, out: Path | None, budget: str | None, snapshots: bool, device: str, quiet: bool
-) -> None:
+def _train_one(name: str, where: dict[str, Any], device: str, quiet: bool) -> None:
     """Train one model: a bar per epoch in a terminal, a line per epoch elsewhere."""
     import torch
 
@@ -59,7 +57,7 @@ def _train_one(
     from lee.training import EpochRecord
     from lee.training.zoo import train_zoo
 
-    recipe = load_spec(name, recipes, budget=budget).recipe
+    recipe = load_spec(name, where["recipes"], budget=where["budget"]).recipe
     epochs, terminal = recipe.pretrain_epochs + recipe.epochs, sys.stderr.isatty()
 
     def report(record: EpochRecord) -> None:
@@ -72,16 +70,8 @@ def _train_one(
 
     if device == "cpu":
         torch.set_num_threads(1)
-    card = train_zoo(
-        name,
-        recipes=recipes,
-        out=out,
-        budget=budget,
-        snapshots=snapshots,
-        device=device,
-        progress=terminal and not quiet,
-        on_epoch=None if quiet or terminal else report,
-    )
+    shown: dict[str, Any] = {"progress": terminal and not quiet, "on_epoch": None if quiet or terminal else report}
+    card = train_zoo(name, device=device, **where, **shown)
     size = f"{card['bytes'] / 1e6:.2f} MB in {card['weights_dtype']}"
     typer.echo(
         f"{card['name']}: test accuracy {100 * card['test_accuracy']:.2f} %, "
@@ -89,33 +79,19 @@ def _train_one(
     )
 
 
-def _train_missing(
-    pattern: str,
-    recipes: Path | None,
-    out: Path | None,
-    budget: str | None,
-    device: str,
-    workers: int | None,
-    quiet: bool,
-) -> None:
+def _train_missing(pattern: str, where: dict[str, Any], device: str, workers: int | None, quiet: bool) -> None:
     """Train every missing model of a pattern; fail at the end if one did."""
     from lee.training.fleet import devices_of, missing, train_missing
 
-    names = missing(pattern, recipes=recipes, out=out, budget=budget)
+    names = missing(pattern, **where)
     if not names:
         typer.echo(f"Nothing is missing of {pattern!r}.")
         return
     devices = devices_of(device, workers)
     typer.echo(f"{len(names)} to train, {min(len(devices), len(names))} at a time: {', '.join(names)}")
     failed = []
-    outcomes = train_missing(
-        names,
-        recipes=recipes,
-        out=out,
-        budget=budget,
-        devices=devices,
-        on_line=(lambda line: None) if quiet else typer.echo,
-    )
+    tell: Callable[[str], None] = (lambda line: None) if quiet else typer.echo
+    outcomes = train_missing(names, devices=devices, on_line=tell, **where)
     for ended, outcome in enumerate(outcomes, 1):
         if outcome.error:
             failed.append(outcome.name)

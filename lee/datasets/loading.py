@@ -20,16 +20,11 @@ from lee.datasets.rotated import rotmnist
 from lee.errors import InputError, nearest
 from lee.paths import file_sha256
 
+_KRIZHEVSKY = "no licence stated; for research, cite A. Krizhevsky, Learning Multiple Layers of Features, 2009"
 #: Licence and source of the sets that are no part of an installed package.
 LOCAL = {
-    "cifar10": (
-        "no licence stated; for research, cite A. Krizhevsky, Learning Multiple Layers of Features, 2009",
-        "CIFAR-10, University of Toronto",
-    ),
-    "cifar100": (
-        "no licence stated; for research, cite A. Krizhevsky, Learning Multiple Layers of Features, 2009",
-        "CIFAR-100, University of Toronto",
-    ),
+    "cifar10": (_KRIZHEVSKY, "CIFAR-10, University of Toronto"),
+    "cifar100": (_KRIZHEVSKY, "CIFAR-100, University of Toronto"),
     "mnist": ("CC BY-SA 3.0", "MNIST, Y. LeCun, C. Cortes and C. Burges"),
     "rotmnist": (
         "CC BY-SA 3.0",
@@ -46,6 +41,7 @@ DERIVED = {
     ),
     "cifar10-c/KIND/STRENGTH": ("that of cifar10", "short for corrupt:cifar10/KIND/STRENGTH"),
 }
+READERS = {"cifar10": cifar10, "cifar100": cifar100, "mnist": mnist, "rotmnist": rotmnist}
 _FOLDER, _COLOUR = "imagefolder:", "rgb:"
 
 
@@ -162,14 +158,8 @@ def _decode(name: str, n: int | None, size: int | None, split: str, seed: int, d
     """Send a name to its reader."""
     if name in MEMBERS:
         return load_embedded(name, n, size, split, seed)
-    if name == "cifar10":
-        return cifar10(split, n, seed, download=download)
-    if name == "cifar100":
-        return cifar100(split, n, seed, download=download)
-    if name == "mnist":
-        return mnist(split, n, seed, download=download)
-    if name == "rotmnist":
-        return rotmnist(split, n, seed, download=download)
+    if name in READERS:
+        return READERS[name](split, n, seed, download=download)
     if name.startswith(_FOLDER):
         return imagefolder(name.removeprefix(_FOLDER), n, size, seed)
     raise InputError(f"There is no data set {name!r}.{nearest(name, names())}")

@@ -18,26 +18,17 @@ import torch
 from torch import Tensor
 
 from lee.datasets.image_files import ENDINGS, ON_WHITE, center_square, read, stacked
-from lee.errors import ImageWarning, InputError, nearest
+from lee.errors import ImageWarning, InputError, check_known
 from lee.paths import DATA_VARIABLE, data_root, file_sha256
 
-CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
-CIFAR10_BINARY_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-CIFAR10_BINARY_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
-CIFAR100_BINARY_URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
-CIFAR100_BINARY_MD5 = "03b5dce01913d631647c71ecec9e9cb8"
-_CIFAR10_FOLDER, _CIFAR100_FOLDER = "cifar-10-batches-bin", "cifar-100-binary"
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+#: The archives of plain records: folder, address, MD5.
+CIFAR10_BINARY = (
+    "cifar-10-batches-bin", "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530",
+)  # fmt: skip
+CIFAR100_BINARY = (
+    "cifar-100-binary", "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8",
+)  # fmt: skip
 _CIFAR_PIXELS = 3 * 32 * 32  # the red, green and blue planes; before them a label byte or two
 
 
@@ -69,8 +60,7 @@ def choose(total: int, n: int | None, seed: int) -> Tensor:
 
 def check_split(split: str) -> None:
     """Raise `InputError` unless `split` is `train` or `test`."""
-    if split not in ("train", "test"):
-        raise InputError(f"Unknown split {split!r}.{nearest(split, ('train', 'test'))}")
+    check_known("split", split, ("train", "test"))
 
 
 def cifar10(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:
@@ -84,15 +74,10 @@ def cifar10(split: str, n: int | None, seed: int, *, download: bool = False) -> 
     parquet = root / "cifar10" / f"{split}.parquet"
     if parquet.is_file():
         return _cifar10_parquet(parquet, n, seed)
-    folder = root / _CIFAR10_FOLDER
-    if not folder.is_dir() and download:
-        _download(CIFAR10_BINARY_URL, CIFAR10_BINARY_MD5, root, "CIFAR-10")
-    if folder.is_dir():
-        return _cifar10_binary(folder, split, n, seed)
-    raise InputError(
-        f"CIFAR-10 is not in {DATA_VARIABLE}: neither cifar10/{split}.parquet nor {_CIFAR10_FOLDER}/ exists. "
-        f"lee.datasets.load('cifar10', download=True) fetches it (170 MB)."
-    )
+    folder = _archive(root, "CIFAR-10", *CIFAR10_BINARY, download, f"neither cifar10/{split}.parquet nor {{}} exists")
+    names = ["test_batch.bin"] if split == "test" else [f"data_batch_{part}.bin" for part in range(1, 6)]
+    images, labels, digest = _cifar_binary(folder, names, n, seed, label_bytes=1)
+    return Decoded(images, labels, CIFAR10_CLASSES, digest)
 
 
 def cifar100(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:
@@ -102,29 +87,29 @@ def cifar100(split: str, n: int | None, seed: int, *, download: bool = False) ->
         InputError: the folder is not in `LEE_DATA` and `download` is false, or a file is damaged.
     """
     check_split(split)
-    root = data_root()
-    folder = root / _CIFAR100_FOLDER
-    if not folder.is_dir() and download:
-        _download(CIFAR100_BINARY_URL, CIFAR100_BINARY_MD5, root, "CIFAR-100")
-    if not folder.is_dir():
-        raise InputError(
-            f"CIFAR-100 is not in {DATA_VARIABLE}: {_CIFAR100_FOLDER}/ is missing. "
-            f"lee.datasets.load('cifar100', download=True) fetches it (170 MB)."
-        )
+    folder = _archive(data_root(), "CIFAR-100", *CIFAR100_BINARY, download, "{} is missing")
     images, labels, digest = _cifar_binary(folder, [f"{split}.bin"], n, seed, label_bytes=2)
     listed = folder / "fine_label_names.txt"
     names = tuple(listed.read_text(encoding="utf-8").split()) if listed.is_file() else ()
     return Decoded(images, labels, names or tuple(map(str, range(100))), digest)
 
 
-def _download(url: str, md5: str, root: Path, name: str) -> None:
-    """Fetch and unpack a binary archive; one with another MD5 is refused before it is read."""
+def _archive(root: Path, name: str, folder: str, url: str, md5: str, download: bool, missing: str) -> Path:
+    """The folder of an unpacked archive; one with another MD5 is refused before it is read."""
     from torchvision.datasets.utils import download_and_extract_archive
 
-    try:
-        download_and_extract_archive(url, str(root), md5=md5)
-    except (RuntimeError, OSError) as error:
-        raise InputError(f"The download of {name} from {url} failed: {error}") from error
+    if not (root / folder).is_dir():
+        if not download:
+            called = name.lower().replace("-", "")
+            raise InputError(
+                f"{name} is not in {DATA_VARIABLE}: {missing.format(folder + '/')}. "
+                f"lee.datasets.load({called!r}, download=True) fetches it (170 MB)."
+            )
+        try:
+            download_and_extract_archive(url, str(root), md5=md5)
+        except (RuntimeError, OSError) as error:
+            raise InputError(f"The download of {name} from {url} failed: {error}") from error
+    return root / folder
 
 
 def _cifar10_parquet(path: Path, n: int | None, seed: int) -> Decoded:
@@ -143,13 +128,6 @@ def _cifar10_parquet(path: Path, n: int | None, seed: int) -> Decoded:
     jpeg = encoded[0].as_py().startswith(b"\xff\xd8")
     note = "stored as JPEG, so slightly lossy" if jpeg else ""
     return Decoded(stacked(images), labels[rows], CIFAR10_CLASSES, file_sha256(path), note)
-
-
-def _cifar10_binary(folder: Path, split: str, n: int | None, seed: int) -> Decoded:
-    """The records in `data_batch_1.bin` ... `data_batch_5.bin`, or in `test_batch.bin`."""
-    names = ["test_batch.bin"] if split == "test" else [f"data_batch_{part}.bin" for part in range(1, 6)]
-    images, labels, digest = _cifar_binary(folder, names, n, seed, label_bytes=1)
-    return Decoded(images, labels, CIFAR10_CLASSES, digest)
 
 
 def _cifar_binary(

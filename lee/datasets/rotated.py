@@ -98,9 +98,5 @@ def rotate_randomly(images: Tensor, generator: torch.Generator) -> Tensor:
     padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
     height, width = padded.shape[-2:]
     big = resize(padded, (fine * height, fine * width))
-    angle = 2 * torch.pi * torch.rand(len(images), generator=generator)
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    matrix = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
-    grid = torch.nn.functional.affine_grid(matrix, list(big.shape), align_corners=False)
-    turned = torch.nn.functional.grid_sample(big, grid, align_corners=False)
+    turned = turn(big, 2 * torch.pi * torch.rand(len(images), generator=generator))
     return resize(turned, (height, width))

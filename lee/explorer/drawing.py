@@ -154,7 +154,7 @@ def errors(rows: Sequence[tuple[str, Estimate, Estimate | None]], *, name: str, 
     """The local equivariance error of each model: of the chosen image, and ± standard error over a set (None: not yet)."""
     cells = []
     for model, here, every in rows:
-        set_of = "…" if every is None else f"{str(every._replace(name='', unit='', kernel='')).partition(' (n =')[0]}"
+        set_of = "…" if every is None else every.digits
         cells.append(f'<tr><th scope="row">{escape(model)}</th><td>{here.value:.3g}</td><td>{set_of}</td></tr>')
     n = next((str(every.n) for _, _, every in rows if every is not None), "…")
     unit = rows[0][1].unit

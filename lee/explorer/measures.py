@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from lee import models
 from lee.autodiff import pushforward
-from lee.datasets.local_data import CIFAR10_CLASSES
 from lee.errors import InputError
 from lee.explorer import motion, pictures
 from lee.explorer.state import REACH, SLIDERS, State
@@ -23,7 +22,8 @@ from lee.geometry.sampling import Sampler
 from lee.layers import layerwise
 from lee.measure.derivative import equivariance_gram
 from lee.measure.function import one_function
-from lee.models.recipes import load_spec
+from lee.models.classes import TRAINED_ON
+from lee.models.recipes import has_recipe, load_spec
 from lee.statistics import EquivarianceGram, Estimate, concatenate
 
 TOP = 5
@@ -109,7 +109,7 @@ class Measures:
             InputError: An unknown name, or weights that can't be had.
         """
         name = state.models[which]
-        pretrained = state.pretrained and not name.startswith("zoo/")
+        pretrained = state.pretrained and not has_recipe(name)
         return self._models.get((name, pretrained), lambda: models.load(name, pretrained=pretrained))
 
     def side(self, state: State, which: int = 0) -> int:
@@ -247,9 +247,8 @@ class Measures:
 
 def class_names(model: str, pretrained: bool, k: int) -> tuple[str, ...]:
     """Names of the K classes of a model: CIFAR-10's, ImageNet's for trained models of timm, or numbers."""
-    if model.startswith("zoo/") and k == 10:
-        data = load_spec(model).recipe.dataset
-        return CIFAR10_CLASSES if data == "cifar10" else tuple(map(str, range(k)))
+    if has_recipe(model) and k == 10:
+        return TRAINED_ON.get(load_spec(model).recipe.dataset, tuple(map(str, range(k))))
     if pretrained and k == 1000:
         from timm.data.imagenet_info import ImageNetInfo
 

@@ -3,7 +3,6 @@
 Voila's own templates ask for icon fonts elsewhere. The template in `share/` is derived from one of them without that.
 """
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lee.errors import InputError
+from lee.errors import check_installed
 from lee.explorer.pictures import MOST_BYTES
 
 SHARE = Path(__file__).parent / "share"
@@ -64,11 +63,7 @@ def serve(port: int = 8866, *, browser: bool = False) -> int:
     Raises:
         InputError: If voila or ipywidgets is not installed.
     """
-    missing = [name for name in ("voila", "ipywidgets", "nbformat") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"The explorer's page needs {', '.join(missing)}. Install them with: pip install 'lee[app,book]'"
-        )
+    check_installed("The explorer's page", "app,book", "voila", "ipywidgets", "nbformat")
     with tempfile.TemporaryDirectory() as folder:
         running = command(notebook(Path(folder)), port, browser=browser)
         return subprocess.run(running, env=environment(), check=False).returncode

@@ -6,7 +6,7 @@ easily: rotation and hyperbolic in place of the two shears, scale and squeeze in
 
 from dataclasses import dataclass, field
 
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_known
 from lee.geometry.generators import (
     BRIGHTNESS,
     CONTRAST,
@@ -58,7 +58,7 @@ class State:
         images: A name that :func:`lee.datasets.load` knows.
         index: Which image of it, from 0.
         upload: The content of an image file to be shown instead.
-        models: One or two names: `zoo/NAME`, or one that timm knows.
+        models: One or two names: of trained networks such as `zoo/vit-s`, or of timm's.
         pretrained: Whether models of timm have timm's own weights (downloaded by timm), or random ones.
         mixture: Coefficients of :data:`SLIDERS`.
         t: The amount, from -:data:`REACH` to :data:`REACH`, in units of the generator.
@@ -83,14 +83,15 @@ class State:
     n: int = 16
 
     def __post_init__(self) -> None:
-        for value, known, what in ((self.kernel, KERNELS, "kernel"), (self.boundary, BOUNDARIES, "boundary")):
-            if value not in known:
-                raise InputError(f"Unknown {what} {value!r}.{nearest(value, known)}")
+        check_known("kernel", self.kernel, KERNELS)
+        check_known("boundary", self.boundary, BOUNDARIES)
         if not 1 <= len(self.models) <= MOST_MODELS:
             raise InputError(f"The explorer shows one or two models, not {len(self.models)}.")
         for name in self.models:
             if not name or ":" in name:
-                raise InputError(f"{name!r} is no model of the explorer: give zoo/NAME or a name that timm knows.")
+                raise InputError(
+                    f"{name!r} is no model of the explorer: give a name of `lee models list` or one that timm knows."
+                )
         if len(self.mixture) != len(SLIDERS):
             raise InputError(f"A mixture has {len(SLIDERS)} coefficients; got {len(self.mixture)}.")
         if not any(self.mixture):

@@ -1,11 +1,12 @@
 """The explorer without a kernel: the curves over precomputed `t`, with a slider that moves their tangents."""
 
 from dataclasses import replace
+from typing import Unpack
 
 import altair
 import pandas as pd
 
-from lee.charts import finish, parts
+from lee.charts import Words, finish, parts
 from lee.errors import InputError
 from lee.explorer.measures import Measures
 from lee.explorer.state import State
@@ -34,18 +35,14 @@ def curves(measures: Measures, state: State, which: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def touching(
-    frame: pd.DataFrame, *, caption: str, alt: str, x_title: str, name: str | None = None, height: int = 300
-) -> altair.LayerChart:
+def touching(frame: pd.DataFrame, *, x_title: str, height: int = 300, **words: Unpack[Words]) -> altair.LayerChart:
     """Curves of probabilities over `t`, and their tangents at the `t` that a slider picks.
 
     Args:
         frame: As of :func:`curves`; `t` evenly spaced, 0 among its values.
-        caption: What the reader should see.
-        alt: Alternative text.
         x_title: Title of the horizontal axis, with the unit.
-        name: Label for `{numref}`.
         height: Height in pixels; the width is the page's.
+        **words: Caption, alternative text and name, as for :func:`lee.charts.finish`.
 
     Raises:
         InputError: If a column is missing, or `t` is not evenly spaced.
@@ -76,4 +73,4 @@ def touching(
     line = line.encode(x=across["left"], x2="right:Q", y=up["low"], y2="high:Q", **told)
     dot = base.mark_point(size=90).encode(x=across["t"], y=up["probability"], **told)
     figure = altair.LayerChart(layer=[curve, line, dot]).add_params(picked)
-    return finish(figure.properties(width="container", height=height), caption=caption, alt=alt, name=name)
+    return finish(figure.properties(width="container", height=height), **words)

@@ -22,7 +22,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_known
 from lee.geometry.interpolation import BOUNDARIES, interpolation_matrix
 
 
@@ -146,7 +146,7 @@ def low_pass(x: Tensor, cutoff: float, *, boundary: str = "reflect") -> Tensor:
     """
     if not cutoff > 0:
         raise InputError(f"`cutoff` must be a positive number of cycles per side, not {cutoff!r}.")
-    _check_boundary(boundary)
+    check_known("boundary", boundary, BOUNDARIES)
     for axis in (-2, -1):
         n = x.shape[axis]
         mirrored = boundary == "reflect"
@@ -220,7 +220,7 @@ class FilteredActivation(nn.Module):
 
     def __init__(self, activation: Callable[[Tensor], Tensor], factor: int = 2, boundary: str = "reflect") -> None:
         super().__init__()
-        _check_boundary(boundary)
+        check_known("boundary", boundary, BOUNDARIES)
         self.activation, self.factor, self.boundary = activation, _positive(factor), boundary
 
     def forward(self, x: Tensor) -> Tensor:
@@ -242,8 +242,3 @@ def _positive(factor: int) -> int:
     if not isinstance(factor, int) or isinstance(factor, bool) or factor < 1:
         raise InputError(f"`factor` must be a positive integer, not {factor!r}.")
     return factor
-
-
-def _check_boundary(boundary: str) -> None:
-    if boundary not in BOUNDARIES:
-        raise InputError(f"Unknown boundary {boundary!r}.{nearest(boundary, BOUNDARIES)}")

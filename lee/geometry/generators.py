@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_known
 
 SPATIAL_BASIS = ("translation_x", "translation_y", "stretch_x", "shear_x", "shear_y", "stretch_y")
 PHOTOMETRIC_BASIS = ("brightness", "contrast", "saturation")
@@ -194,21 +194,10 @@ SATURATION = _field("saturation", RATIO, saturation=1)
 NAMED: dict[str, Generator] = {
     g.name: g
     for g in (
-        TRANSLATION_X,
-        TRANSLATION_Y,
-        ROTATION,
-        SCALE,
-        STRETCH_X,
-        STRETCH_Y,
-        SHEAR_X,
-        SHEAR_Y,
-        HYPERBOLIC,
-        SQUEEZE,
-        BRIGHTNESS,
-        CONTRAST,
-        SATURATION,
+        TRANSLATION_X, TRANSLATION_Y, ROTATION, SCALE, STRETCH_X, STRETCH_Y, SHEAR_X, SHEAR_Y, HYPERBOLIC, SQUEEZE, BRIGHTNESS,
+        CONTRAST, SATURATION,
     )
-}
+}  # fmt: skip
 #: The six spatial generators of the affine algebra, in the order of the basis.
 AFFINE = tuple(NAMED[name] for name in SPATIAL_BASIS)
 #: Brightness, contrast and saturation.
@@ -229,8 +218,7 @@ def get(generator: AnyGenerator) -> Generator | Action:
     if isinstance(generator, Generator | Action):
         return generator
     if isinstance(generator, str):
-        if generator not in NAMED:
-            raise InputError(f"Unknown generator {generator!r}.{nearest(generator, NAMED)}")
+        check_known("generator", generator, NAMED)
         return NAMED[generator]
     if callable(generator):
         return Action(generator, getattr(generator, "__name__", "action"))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_known
 from lee.geometry.representations import Image, Map, Representation, Trivial, VectorField
 
 SHORTHAND: dict[str, Representation] = {
@@ -27,8 +27,7 @@ def resolve(representation: str | Representation) -> Representation:
     """
     if isinstance(representation, Representation):
         return representation
-    if representation not in SHORTHAND:
-        raise InputError(f"Unknown representation {representation!r}.{nearest(representation, SHORTHAND)}")
+    check_known("representation", representation, SHORTHAND)
     return SHORTHAND[representation]
 
 

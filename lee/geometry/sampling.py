@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_known, nearest
 from lee.geometry.generators import Generator
 from lee.geometry.interpolation import BOUNDARIES, KERNELS, WARP_KERNELS, derivative_matrix, interpolation_matrix
 
@@ -35,8 +35,7 @@ class Sampler:
     def __post_init__(self) -> None:
         if self.kernel not in (*KERNELS, "bilinear"):
             raise InputError(f"Unknown kernel {self.kernel!r}.{nearest(self.kernel, KERNELS)}")
-        if self.boundary not in BOUNDARIES:
-            raise InputError(f"Unknown boundary {self.boundary!r}.{nearest(self.boundary, BOUNDARIES)}")
+        check_known("boundary", self.boundary, BOUNDARIES)
 
     def for_image(self, height: int, width: int) -> "Sampler":
         """The same sampler with the field of view of an image of `height` × `width` pixels.

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from lee import memory
 from lee.autodiff import workspace
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_known
 from lee.geometry.generators import Action, AnyGenerator, Generator, get
 from lee.geometry.outputs import Representations
 from lee.layers.calls import check_modules
@@ -150,8 +150,7 @@ def _checked(generator: AnyGenerator, output: Output, mode: str, probes: int, ch
             "A decomposition needs an affine or photometric generator; an action (x, t) -> x says nothing of hidden layers."
         )
     check_output_name(output)
-    if mode not in MODES:
-        raise InputError(f"Unknown mode {mode!r}.{nearest(mode, MODES)}")
+    check_known("mode", mode, MODES)
     for name, value in (("probes", probes), ("chunk", chunk)):
         if value is not None and (not isinstance(value, int) or value < (2 if name == "probes" else 1)):
             raise InputError(

@@ -51,18 +51,6 @@ class Decomposition:
         """Number of images."""
         return self.total.n
 
-    def by_type(self) -> pd.DataFrame:
-        """Self terms summed over the calls of each class of modules.
-
-        Returns:
-            Columns `type`, `calls`, `self_norm2`, `self_share`, largest `self_norm2` first.
-        """
-        measured = self.frame[self.frame.kind != "merged"]
-        grouped = measured.groupby("type").agg(
-            calls=("path", "size"), self_norm2=("self_norm2", "sum"), self_share=("self_share", "sum")
-        )
-        return grouped.sort_values("self_norm2", ascending=False).reset_index()
-
     def tree(self, depth: int | None = None) -> str:
         """The calls as an indented tree down to `depth`, with `E‖v‖²/dim` and the signed share of each.
 

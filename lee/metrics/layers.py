@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lee import memory
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_known
 from lee.geometry.generators import AnyGenerator
 from lee.geometry.outputs import Representations
 from lee.geometry.representations import Image, Representation
@@ -218,8 +218,7 @@ def layer_errors(
     Raises:
         InputError: For input that can't be measured; the message says why.
     """
-    if scope not in SCOPES:
-        raise InputError(f"Unknown scope {scope!r}.{nearest(scope, SCOPES)}")
+    check_known("scope", scope, SCOPES)
     if whole and scope != "module":
         raise InputError("`whole` goes with scope='module': one shift of the image can't be whole on every grid.")
     check_margin(margin)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_known
 from lee.measure.checks import Output, check_input
 from lee.measure.function import Function, one_function
 from lee.measure.looking import look
@@ -44,8 +44,7 @@ def shifted(x: Tensor, shifts: Tensor, *, boundary: str = "circular", size: int 
         >>> shifted(torch.arange(4.0).view(1, 1, 1, 4), torch.tensor([[0, 1]]))
         tensor([[[[1., 2., 3., 0.]]]])
     """
-    if boundary not in BOUNDARIES:
-        raise InputError(f"Unknown boundary {boundary!r}.{nearest(boundary, BOUNDARIES)}")
+    check_known("boundary", boundary, BOUNDARIES)
     if (size is None) == (boundary == "crop"):
         raise InputError("`size`, the side of the window in pixels, goes with boundary='crop' and with no other.")
     if shifts.shape != (len(x), 2) or shifts.is_floating_point():
@@ -86,8 +85,7 @@ def _check(x: Tensor, shifts: int, max_shift: int | None, boundary: str, size: i
         raise InputError(f"`max_shift` must be a positive number of pixels, not {max_shift!r}.")
     if boundary == "reflect" and (max_shift is None or max_shift > min(x.shape[-2:])):
         raise InputError("boundary='reflect' needs `max_shift`, a number of pixels up to the image's side.")
-    if reference not in REFERENCES:
-        raise InputError(f"Unknown reference {reference!r}.{nearest(reference, REFERENCES)}")
+    check_known("reference", reference, REFERENCES)
     if boundary == "crop" and (size is None or not 0 < size < min(x.shape[-2:])):
         raise InputError(
             f"boundary='crop' needs `size`, a window smaller than the images of {x.shape[-2]} × {x.shape[-1]} pixels."
@@ -113,10 +111,11 @@ def agreement(
         model: Any module or function of images that gives class scores (N, K).
         images: (N, C, H, W), floating point.
         shifts: Draws per image (pairs of shifts, or single ones).
-        max_shift: Largest shift in pixels along each axis; None for all there are.
-        boundary: `"circular"`, `"crop"` or `"reflect"`, see :func:`consistency`.
+        max_shift: Largest shift in pixels along each axis; None for all there are (which `"reflect"` doesn't allow).
+        boundary: `"circular"` (Zhang's CIFAR-10 protocol), `"crop"` (his ImageNet protocol: windows of a larger image, so
+            that nothing is invented), or `"reflect"`.
         size: Side of the windows, for `"crop"`.
-        reference: `"pair"` or `"image"`, see :func:`consistency`.
+        reference: `"pair"`: two random shifts are compared (Zhang). `"image"`: one is compared with the unshifted image.
         random: Source of the shifts; None for seed 0.
         output: `"logits"` for the scores themselves, or a callable that selects them.
         chunk: Images per pass.
@@ -154,19 +153,7 @@ def _top(function: Function, x: Tensor) -> Tensor:
     return scores.argmax(1).cpu()
 
 
-def consistency(
-    model: Model,
-    images: Tensor,
-    *,
-    shifts: int = 8,
-    max_shift: int | None = None,
-    boundary: str = "circular",
-    size: int | None = None,
-    reference: str = "pair",
-    random: torch.Generator | None = None,
-    output: Output = "logits",
-    chunk: int = 64,
-) -> Estimate:
+def consistency(model: Model, images: Tensor, *, boundary: str = "circular", **options: Any) -> Estimate:
     """Fraction of shifts under which the top-1 class stays the same, with its standard error over images.
 
     Source: Zhang, *Making Convolutional Networks Shift-Invariant Again*, ICML 2019; against the unshifted image: Azulay
@@ -175,21 +162,11 @@ def consistency(
     Args:
         model: Any module or function of images that gives class scores (N, K).
         images: (N, C, H, W), floating point.
-        shifts: Draws per image (pairs of shifts, or single ones).
-        max_shift: Largest shift in pixels along each axis; None for all there are (which `"reflect"` doesn't allow).
-        boundary: `"circular"` (Zhang's CIFAR-10 protocol), `"crop"` (his ImageNet protocol: windows of a larger image, so
-            that nothing is invented), or `"reflect"`.
-        size: Side of the windows, for `"crop"`.
-        reference: `"pair"`: two random shifts are compared (Zhang). `"image"`: one is compared with the unshifted image.
-        random: Source of the shifts; None for seed 0.
-        output: `"logits"` for the scores themselves, or a callable that selects them.
-        chunk: Images per pass.
+        boundary: As for :func:`agreement`, and so are the options.
+        **options: Its keyword arguments.
 
     Raises:
         InputError: For input that can't be measured; the message says why.
     """
-    samples = agreement(
-        model, images, shifts=shifts, max_shift=max_shift, boundary=boundary, size=size, reference=reference,
-        random=random, output=output, chunk=chunk,
-    )  # fmt: skip
+    samples = agreement(model, images, boundary=boundary, **options)
     return Estimate.of(samples, name=f"{boundary} shifts", quantity="consistency")

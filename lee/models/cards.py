@@ -1,4 +1,4 @@
-"""Model cards of the zoo: YAML front matter for machines, text for people, and the check that they hold.
+"""Model cards of trained networks: YAML front matter for machines, text for people, and the check that they hold.
 
 A card `NAME.md` lies beside `NAME.safetensors` and records its digest, so that a truncated, replaced
 or missing weight file is noticed before a number is computed with it.
@@ -10,34 +10,25 @@ from typing import Any
 import yaml
 
 from lee.errors import InputError
-from lee.models.recipes import load_spec, load_specs
-from lee.paths import atomic_path, file_sha256, zoo_dir
+from lee.models.recipes import ZooSpec, load_specs
+from lee.paths import atomic_path, file_sha256
 
 _FENCE = "---\n"
 
 
-def read_card(name: str, folder: Path | None = None) -> dict[str, Any]:
-    """Return the front matter of a zoo model's card.
+def read_card(spec: ZooSpec, folder: Path | None = None) -> dict[str, Any]:
+    """Return the front matter of a network's card.
 
     Args:
-        name: with or without `zoo/`.
-        folder: where the zoo lies, if not in the usual place.
-
-    Raises:
-        InputError: unknown name, no card yet, or a card without valid front matter.
-    """
-    return read_front_matter(load_spec(name, _recipes(folder)).name, folder or zoo_dir())
-
-
-def read_front_matter(bare: str, folder: Path) -> dict[str, Any]:
-    """Return the front matter of `bare`.md in a folder, whatever its recipes are.
+        spec: of :mod:`lee.models.recipes`.
+        folder: where the card lies, if not beside the recipe file.
 
     Raises:
         InputError: no card yet, or a card without valid front matter.
     """
-    path = folder / f"{bare}.md"
+    path = (folder or spec.folder) / f"{spec.stem}.md"
     if not path.is_file():
-        raise InputError(f"zoo/{bare} has no model card {path.name} yet. Train it: lee train zoo/{bare}")
+        raise InputError(f"{spec.name} has no model card {path.name} yet. Train it: lee train {spec.name}")
     parts = path.read_text(encoding="utf-8").split(_FENCE, 2)
     try:
         card = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0] else None
@@ -48,34 +39,23 @@ def read_front_matter(bare: str, folder: Path) -> dict[str, Any]:
     return card
 
 
-def write_card(card: dict[str, Any], text: str, folder: Path) -> Path:
-    """Write `NAME.md` for `card["name"]` in one step and return its path."""
-    path = folder / f"{card['name']}.md"
+def write_card(card: dict[str, Any], text: str, path: Path) -> None:
+    """Write a card in one step."""
     front = yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=100)
     with atomic_path(path) as temporary:
         temporary.write_text(f"{_FENCE}{front}{_FENCE}\n{text}", encoding="utf-8")
-    return path
 
 
-def check_weights(name: str, folder: Path | None = None) -> Path:
-    """Return the path of a zoo model's weights once their digest agrees with the card.
+def check_weights(spec: ZooSpec, folder: Path | None = None) -> Path:
+    """Return the path of a network's weights once their digest agrees with the card.
 
     Raises:
         InputError: the weights or the card are missing, or the digest differs; says which file it is
             and the command that makes it.
     """
-    return check_digest(read_card(name, folder), folder or zoo_dir())
-
-
-def check_digest(card: dict[str, Any], folder: Path) -> Path:
-    """Return the path of the weights beside a card once their digest agrees with it.
-
-    Raises:
-        InputError: the weights are missing, or the digest differs.
-    """
-    path = folder / f"{card['name']}.safetensors"
-    command = card.get("command", f"lee train zoo/{card['name']}")
-    again = f"Restore it from the repository, or train it again: {command}"
+    card = read_card(spec, folder)
+    path = (folder or spec.folder) / f"{spec.stem}.safetensors"
+    again = f"Restore it from the repository, or train it again: {card.get('command', f'lee train {spec.name}')}"
     if not path.is_file():
         raise InputError(f"The weight file {path} is missing. {again}")
     if file_sha256(path) != card["sha256"]:
@@ -83,18 +63,13 @@ def check_digest(card: dict[str, Any], folder: Path) -> Path:
     return path
 
 
-def verify_zoo(folder: Path | None = None) -> list[tuple[str, bool, str]]:
-    """Check the weights of each zoo model against its card: (name, whether it holds, message)."""
+def verify() -> list[tuple[str, bool, str]]:
+    """Check the weights of every trained network against its card: (name, whether it holds, message)."""
     rows = []
-    for name in load_specs(_recipes(folder)):
+    for name, spec in load_specs().items():
         try:
-            check_weights(name, folder)
-            rows.append((f"zoo/{name}", True, "weights agree with the model card"))
+            check_weights(spec)
+            rows.append((name, True, "weights agree with the model card"))
         except InputError as error:
-            rows.append((f"zoo/{name}", False, str(error)))
+            rows.append((name, False, str(error)))
     return rows
-
-
-def _recipes(folder: Path | None) -> Path | None:
-    """The specifications of a zoo that lies in another folder."""
-    return None if folder is None or folder == zoo_dir() else folder / "zoo.yaml"

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lee.datasets.local_data import CIFAR10_CLASSES
-from lee.models.recipes import load_spec
+from lee.models.recipes import has_recipe, load_spec
 
-#: Class names of the data sets that the zoo's recipes name.
+#: Class names of the data sets that recipes name.
 TRAINED_ON = {"cifar10": CIFAR10_CLASSES, **dict.fromkeys(("mnist", "rotmnist"), tuple("0123456789"))}
 
 
@@ -35,11 +35,11 @@ def of_model(name: str, net: nn.Module) -> tuple[str, ...]:
     """The class of each output of a model; empty where nobody says.
 
     Args:
-        name: as for `lee.models.load`. The zoo's models know the classes of their recipe's data set, timm's those of
+        name: as for `lee.models.load`. Trained networks know the classes of their recipe's data set, timm's those of
             their configuration or of ImageNet; a network of one's own says so by an attribute `class_names`.
         net: the network itself, without the normalisation around it.
     """
-    if name.startswith("zoo/"):
+    if has_recipe(name):
         return TRAINED_ON.get(load_spec(name).recipe.dataset, ())
     given = getattr(net, "class_names", None)
     if given is not None or ":" in name:

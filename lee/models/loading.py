@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from lee.errors import InputError, nearest
 from lee.models.cards import check_weights, read_card
 from lee.models.pretrained import create as pretrained_model
-from lee.models.recipes import ZooSpec, load_spec, load_specs
-
-_ZOO = "zoo/"
+from lee.models.recipes import ZooSpec, has_recipe, load_spec, load_specs
 
 
 class Normalize(nn.Module):
@@ -79,20 +77,20 @@ class Normalized(nn.Module):
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the zoo's models. timm's names are in `timm.list_models()`."""
-    return tuple(f"{_ZOO}{name}" for name in load_specs())
+    """Return the names of the networks that were trained here. timm's names are in `timm.list_models()`."""
+    return tuple(load_specs())
 
 
 def card(name: str) -> dict[str, Any]:
-    """Return what a zoo model's card says: architecture, recipe, accuracy, digest and more.
+    """Return what a trained network's card says: architecture, recipe, accuracy, digest and more.
 
     Args:
-        name: with or without the prefix `zoo/`.
+        name: of a trained network, such as `zoo/vit-s`.
 
     Raises:
         InputError: an unknown name, or no card yet.
     """
-    return read_card(name)
+    return read_card(load_spec(name))
 
 
 def input_size(model: nn.Module) -> int | None:
@@ -118,26 +116,26 @@ def load(
     """Load a model that takes images in [0, 1], in eval mode.
 
     Args:
-        name: `zoo/NAME`, a name timm knows, or `package.module:factory` with a callable that returns a
-            module.
+        name: of a trained network such as `zoo/vit-s` (see :func:`names`), a name timm knows, or
+            `package.module:factory` with a callable that returns a module.
         pretrained: use timm's own weights, which timm finds in its cache or downloads; only for its names.
         weights: a local file of weights for the bare network: safetensors, or a `.pth` state dict.
         device: where the model is put.
         seed: of the initial weights when none are loaded; the caller's random state stays as it is.
-        trained: False gives a zoo model's initial weights, drawn from its recipe's seed.
+        trained: False gives a trained network's initial weights, drawn from its recipe's seed.
         **kwargs: passed to timm or to the factory; a factory may be given `mean` and `std` as well.
 
     Returns:
-        `Normalized(net, mean, std)` with timm's or the zoo's normalisation (none for a factory).
+        `Normalized(net, mean, std)` with timm's or the recipe's normalisation (none for a factory).
 
     Raises:
         InputError: an unknown name (the nearest is suggested), weights that are missing, damaged or
             don't fit, or options that contradict each other.
     """
-    if pretrained and (weights is not None or name.startswith(_ZOO) or ":" in name):
+    if pretrained and (weights is not None or has_recipe(name) or ":" in name):
         raise InputError("pretrained=True is for timm's names and excludes weights=FILE.")
-    if name.startswith(_ZOO):
-        model = _load_zoo(name, weights, trained, kwargs)
+    if has_recipe(name):
+        model = _load_trained(name, weights, trained, kwargs)
     elif ":" in name:
         model = _load_factory(name, seed, kwargs)
     else:
@@ -148,7 +146,7 @@ def load(
 
 
 def build(spec: ZooSpec) -> Normalized:
-    """Return a zoo architecture with the untrained weights of its recipe's seed.
+    """Return a recipe's architecture with the untrained weights of its recipe's seed.
 
     The caller's random state is left as it was.
 
@@ -229,12 +227,12 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _load_zoo(name: str, weights: str | Path | None, trained: bool, kwargs: dict[str, Any]) -> Normalized:
-    """Build a zoo model; load its committed weights unless told otherwise."""
+def _load_trained(name: str, weights: str | Path | None, trained: bool, kwargs: dict[str, Any]) -> Normalized:
+    """Build a network by its recipe; load its committed weights unless told otherwise."""
     if kwargs:
         raise InputError(f"{name} takes no further arguments, but {', '.join(kwargs)} was given.")
     spec = load_spec(name)
-    path = check_weights(name) if trained and weights is None else None
+    path = check_weights(spec) if trained and weights is None else None
     model = build(spec)
     if path is not None:
         load_weights(model.net, path)

@@ -1,7 +1,8 @@
-"""Recipes: everything that determines a training, read from `data/zoo/zoo.yaml` or a file like it."""
+"""Recipes: everything that determines a training, read from YAML; and the names of the networks trained by them."""
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -10,8 +11,14 @@ from typing import Any
 import yaml
 
 from lee.errors import InputError, nearest
-from lee.paths import zoo_dir
+from lee.paths import package_data
 
+#: What the names of trained networks begin with, and their recipe files below `data`; weights and cards lie beside these.
+FILES = {
+    "zoo": "zoo/zoo.yaml",
+    "rotmnist": "rotmnist/rotmnist.yaml",
+    "penalty": "penalty/penalty.yaml",
+}
 #: Allowed values of the fields that are names.
 CHOICES = {
     "optimizer": ("adamw", "sgd"),
@@ -122,10 +129,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class ZooSpec:
-    """One entry of the zoo: an architecture, its normalisation, and the recipe that trains it.
+    """One entry of a recipe file: an architecture, its normalisation, and the recipe that trains it.
 
     Args:
-        name: name without the `zoo/` prefix.
+        name: as `lee.models.load` takes it, such as `zoo/vit-s`; without a prefix in a recipe file of one's own.
         factory: `package.module:callable` that builds the bare network.
         arguments: keyword arguments of the factory.
         recipe: how it is trained.
@@ -134,6 +141,7 @@ class ZooSpec:
         input_size: (C, H, W) of the images.
         mean: of the normalisation of images in [0, 1], one number per channel.
         std: likewise.
+        folder: the recipe file's, where weights and card lie too.
     """
 
     name: str
@@ -145,11 +153,17 @@ class ZooSpec:
     input_size: tuple[int, int, int] = (3, 32, 32)
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    folder: Path = Path()
+
+    @property
+    def stem(self) -> str:
+        """The name of its files, without an ending."""
+        return self.name.rpartition("/")[2]
 
     def digest(self) -> str:
         """Return a SHA-256 digest of all that determines the training; a checkpoint carries it."""
-        content = asdict(self)
-        for described in ("title", "family"):
+        content = asdict(self) | {"name": self.stem}
+        for described in ("title", "family", "folder"):
             content.pop(described)
         for term, start in (("penalty", "penalty"), ("pseudo_labels", "pseudo_")):
             if not content["recipe"][term]:  # what a term of weight 0 would be like determines nothing
@@ -157,14 +171,45 @@ class ZooSpec:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def has_recipe(name: str) -> bool:
+    """Whether a name is `PREFIX/NAME` with a prefix of :data:`FILES`: that of a trained network, if there is such a one.
+
+    >>> has_recipe("rotmnist/p4"), has_recipe("resnet18")
+    (True, False)
+    """
+    prefix, slash, _ = name.partition("/")
+    return bool(slash) and prefix in FILES
+
+
+def without_seed(name: str) -> str:
+    """A network's name without its seed, which is what all trainings of one recipe are called by.
+
+    >>> without_seed("rotmnist/p4-seed2")
+    'rotmnist/p4'
+    """
+    return re.sub(r"-seed\d+$", "", name)
+
+
+def recipe_file(prefix: str) -> Path:
+    """Return the recipe file of a prefix.
+
+    Raises:
+        InputError: there is no such file, because lee was installed without it.
+    """
+    file = package_data() / FILES[prefix]
+    if not file.is_file():
+        raise InputError(f"There is no {file}. Clone the repository: the installed package leaves these networks out.")
+    return file
+
+
 def load_specs(path: Path | None = None, *, budget: str | None = None) -> dict[str, ZooSpec]:
-    """Read a file of specifications; by default the zoo's own, which are all files `*.yaml` of its folder.
+    """Read a file of specifications, or by default those of all prefixes that are here.
 
     An entry starts from the file's `defaults`, then takes what it does not name itself from the entry that
     its `like:` names.
 
     Args:
-        path: a file like `data/zoo/zoo.yaml`.
+        path: a file like `data/zoo/zoo.yaml`, whose networks then have no prefix.
         budget: a name under `budgets:`; what it says of the recipe replaces what the entry says.
 
     Raises:
@@ -173,14 +218,13 @@ def load_specs(path: Path | None = None, *, budget: str | None = None) -> dict[s
     """
     if path is not None:
         return _read(Path(path), budget)
-    specs: dict[str, ZooSpec] = {}
-    for file in sorted(zoo_dir().glob("*.yaml"), key=lambda file: (file.name != "zoo.yaml", file.name)):
-        specs.update(_read(file, budget))
-    return specs
+    here = [(prefix, package_data() / file) for prefix, file in FILES.items()]
+    read = [_read(file, budget, f"{prefix}/") for prefix, file in here if file.is_file()]
+    return {name: spec for specs in read for name, spec in specs.items()}
 
 
 def load_spec(name: str, path: Path | None = None, *, budget: str | None = None) -> ZooSpec:
-    """Return one specification by its name, with or without the `zoo/` prefix.
+    """Return one specification by its name.
 
     Args:
         name: of an entry.
@@ -188,17 +232,20 @@ def load_spec(name: str, path: Path | None = None, *, budget: str | None = None)
         budget: a name under `budgets:`, as for :func:`load_specs`.
 
     Raises:
-        InputError: there is no such name (the nearest is suggested), or the file is wrong.
+        InputError: there is no such name (the nearest is suggested), or the file is wrong or missing.
     """
-    specs = load_specs(path, budget=budget)
-    bare = name.removeprefix("zoo/")
-    if bare not in specs:
-        raise InputError(f"There is no zoo model {name!r}.{nearest(bare, specs)}")
-    return specs[bare]
+    if path is None and has_recipe(name):
+        prefix = name.partition("/")[0]
+        specs = _read(recipe_file(prefix), budget, f"{prefix}/")
+    else:
+        specs = load_specs(path, budget=budget)
+    if name not in specs:
+        raise InputError(f"There is no network {name!r}.{nearest(name, specs)}")
+    return specs[name]
 
 
-def _read(path: Path, budget: str | None) -> dict[str, ZooSpec]:
-    """Read one file of specifications."""
+def _read(path: Path, budget: str | None, prefix: str = "") -> dict[str, ZooSpec]:
+    """Read one file of specifications, whose names get a prefix."""
     try:
         # The same safe loader, in C where PyYAML was built with libyaml: these files are read often.
         content = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -209,7 +256,8 @@ def _read(path: Path, budget: str | None) -> dict[str, ZooSpec]:
     if not isinstance(content, Mapping) or not isinstance(content.get("models"), Mapping):
         raise InputError(f"The recipe file {path} needs a mapping `models:` from names to specifications.")
     models = {name: _like(name, content["models"], path) for name in content["models"]}
-    return {name: _spec(name, entry, content, path, budget) for name, entry in models.items()}
+    specs = [_spec(f"{prefix}{name}", entry, content, path, budget) for name, entry in models.items()]
+    return {spec.name: spec for spec in specs}
 
 
 def _like(name: str, models: Mapping[str, Any], path: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -250,7 +298,7 @@ def _spec(name: str, entry: dict[str, Any], content: Mapping[str, Any], path: Pa
     for key in ("input_size", "mean", "std"):
         if key in merged:
             merged[key] = tuple(merged[key])
-    spec: ZooSpec = _checked(ZooSpec, {**merged, "name": name}, where)
+    spec: ZooSpec = _checked(ZooSpec, {**merged, "name": name, "folder": path.parent}, where)
     return spec
 
 

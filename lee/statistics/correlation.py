@@ -128,7 +128,7 @@ def _checked(first: Numbers, second: Numbers, level: float) -> tuple[Array, Arra
         )
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         raise InputError("A rank correlation needs numbers that differ; one of the lists is constant.")
-    check_settings(level, 100)
+    check_settings(level)
     return a, b
 
 

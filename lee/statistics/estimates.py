@@ -59,15 +59,18 @@ class Estimate(NamedTuple):
         stderr = float(samples.std(correction=1) / math.sqrt(n)) if n > 1 else math.nan
         return cls(float(samples.mean()), stderr, n, unit, kernel, name, quantity)
 
+    @property
+    def digits(self) -> str:
+        """`value ± stderr` alone, with two significant digits of the error."""
+        return _digits(self.value, self.stderr)
+
     def __str__(self) -> str:
-        digits = _digits(self.value, self.stderr)
         details = f"(n = {self.n}" + (f", kernel {self.kernel})" if self.kernel else ")")
         title = f"{self.quantity} {self.name} = " if self.name else ""
-        return " ".join(p for p in (f"{title}{digits}", self.unit, details) if p)
+        return " ".join(p for p in (f"{title}{self.digits}", self.unit, details) if p)
 
 
 def _digits(value: float, stderr: float) -> str:
-    """`value ± stderr` with two significant digits of the error."""
     if not math.isfinite(stderr) or stderr <= 0:
         return f"{value:.4g} ± {stderr:.2g}"
     if value and not 1e-4 <= abs(value) < 1e5:

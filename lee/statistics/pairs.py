@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_known
 
 Array = npt.NDArray[np.float64]
 Numbers = Tensor | Sequence[Any] | npt.NDArray[Any]
@@ -165,11 +165,10 @@ def _same_images(a: Array, b: Array) -> tuple[Array, Array]:
 
 def _check_settings(level: float, method: str, resamples: int) -> None:
     check_settings(level, resamples)
-    if method not in METHODS:
-        raise InputError(f"Unknown method {method!r}.{nearest(method, METHODS)}")
+    check_known("method", method, METHODS)
 
 
-def check_settings(level: float, resamples: int) -> None:
+def check_settings(level: float, resamples: int = 100) -> None:
     """Refuse what no interval can be made of.
 
     Raises:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from lee.errors import InputError
+from lee.statistics.pairs import check_settings
 
 Numbers = Tensor | Sequence[float] | npt.NDArray[Any]
 
@@ -122,8 +123,7 @@ def seed_spread(values: Numbers, groups: Sequence[Any], level: float = 0.95) -> 
         raise InputError(
             "A spread needs numbers that differ, two groups or more, and in one of them two models or more."
         )
-    if not 0 < level < 1:
-        raise InputError(f"`level` must be between 0 and 1, not {level!r}.")
+    check_settings(level)
     sizes = np.bincount(member)
     means = np.bincount(member, y) / sizes
     df = n - k

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from lee.errors import InputError
+from lee.statistics.pairs import check_settings
 
 Numbers = Tensor | Sequence[float] | Sequence[Sequence[float]] | npt.NDArray[Any]
 
@@ -84,8 +85,7 @@ def set_ratio(
     """
     if (first_scale is None) != (second_scale is None):
         raise InputError("Give a scale for both sets of images, or for neither.")
-    if not 0 < level < 1:
-        raise InputError(f"`level` must be between 0 and 1, not {level!r}.")
+    check_settings(level)
     (log_a, u), (log_b, w) = _log_mean(first, first_scale), _log_mean(second, second_scale)
     if len(log_a) != len(log_b):
         raise InputError(f"Both sets need the same models; got {len(log_a)} and {len(log_b)}.")

@@ -6,13 +6,12 @@ interval over images says whether *these* networks differ, the one over seeds wh
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from lee.errors import InputError, nearest
-from lee.models.recipes import load_specs
+from lee.models.recipes import without_seed
 from lee.statistics import Spread, holm, paired_ratio, seed_spread
 
 Pairs = Sequence[Sequence[str]]
@@ -23,37 +22,15 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def recipes_of(models: Sequence[str]) -> dict[str, str]:
-    """The recipe of every model, called by the first model that has it.
-
-    Models of the zoo share a recipe if their entries differ in name, title and seed only; any other model has its own.
-
-    Args:
-        models: Names, those of the zoo with `zoo/`.
-
-    Examples:
-        >>> recipes_of(["zoo/vit-s", "resnet18"])
-        {'zoo/vit-s': 'zoo/vit-s', 'resnet18': 'resnet18'}
-    """
-    specs = load_specs()
-    first: dict[str, str] = {}
-    found = {}
-    for name in models:
-        spec = specs.get(name.removeprefix("zoo/")) if name.startswith("zoo/") else None
-        same = name if spec is None else repr(replace(spec, name="", title="", recipe=replace(spec.recipe, seed=0)))
-        found[name] = first.setdefault(same, name)
-    return found
-
-
 def spread_of(per_image: pd.DataFrame, recipes: Mapping[str, str] | None = None, level: float = 0.95) -> Spread | None:
     """Spread between seeds and between recipes of the logarithm of the mean error; None where no recipe was repeated.
 
     Args:
         per_image: A row for each image, a column for each model.
-        recipes: Model → recipe; that of :func:`recipes_of` by default.
+        recipes: Model → recipe; the name without its seed by default.
         level: Coverage of the intervals.
     """
-    recipes = recipes_of(list(per_image.columns)) if recipes is None else recipes
+    recipes = recipes or {name: without_seed(name) for name in per_image.columns}
     groups = [recipes[name] for name in per_image.columns]
     if len(set(groups)) < 2 or len(set(groups)) == len(groups):
         return None
@@ -77,7 +54,7 @@ def compare(
         studies: Pairs `(first, second)` of models under the name of the question that they answer. Other trainings of the same
             recipes are found and join in.
         spread: Spread between seeds of the logarithms, from :func:`spread_of`; without it the columns on seeds are NaN.
-        recipes: Model → recipe; that of :func:`recipes_of` by default.
+        recipes: Model → recipe; the name without its seed by default.
         level: Coverage of the intervals.
         resamples: Resamples of the bootstrap over images.
         seed: Seed of the resamples.
@@ -91,7 +68,7 @@ def compare(
     Raises:
         InputError: If a pair isn't two names.
     """
-    recipes = recipes_of(list(per_image.columns)) if recipes is None else recipes
+    recipes = recipes or {name: without_seed(name) for name in per_image.columns}
     rows, missing = [], []
     for study, pairs in studies.items():
         for pair in pairs:

@@ -10,11 +10,10 @@ import torch
 from filelock import FileLock
 
 from lee import sweep
-from lee.errors import InputError, nearest
+from lee.errors import InputError
 from lee.geometry.generators import AnyGenerator
-from lee.models.recipes import load_specs
+from lee.models.recipes import has_recipe, load_spec, without_seed
 from lee.statistics import holm, rank_correlation
-from lee.studies.comparisons import recipes_of
 from lee.sweep import results
 from lee.sweep.results import Results
 
@@ -28,25 +27,18 @@ def facts(models: Sequence[str]) -> pd.DataFrame:
         models: Names that `lee.models.load` knows.
 
     Returns:
-        A row for each: `model`, `short` (without `zoo/`), `family`, `recipe` (the first model that differs in its seed only),
+        A row for each: `model`, `short` (without a prefix), `family`, `recipe` (the same without a seed),
         `parameters`, `share` of the training images that was used (NaN if unknown), and `training` in words: passes over the
         images, augmentation, share of the images, seed.
 
     Raises:
-        InputError: If the zoo has no such model.
+        InputError: If there is no such network.
     """
-    recipes, specs = recipes_of(models), load_specs()
     rows = []
     for name in models:
-        bare = name.removeprefix("zoo/")
-        spec = specs.get(bare) if name.startswith("zoo/") else None
-        if name.startswith("zoo/") and spec is None:
-            raise InputError(
-                f"The zoo has no model {bare!r}.{nearest(bare, specs)} "
-                "A table that names it is older than the zoo; `lee sweep` makes it anew."
-            )
+        short, spec = name.rpartition("/")[2], load_spec(name) if has_recipe(name) else None
         family, training = (spec.family, _training(spec.recipe)) if spec else (sweep.family_of(name), UNKNOWN)
-        row = {"model": name, "short": bare, "family": family, "recipe": recipes[name].removeprefix("zoo/")}
+        row = {"model": name, "short": short, "family": family, "recipe": without_seed(short)}
         share = spec.recipe.fraction if spec else math.nan
         rows.append({**row, "parameters": _parameters(name), "share": share, "training": training})
     return pd.DataFrame(rows)
@@ -60,14 +52,14 @@ def _training(recipe: Any) -> str:
 
 
 def _parameters(name: str) -> int:
-    """Number of parameters, from the zoo's own specification or timm's; the network is built without memory."""
+    """Number of parameters, from the recipe or from timm; the network is built without memory."""
     import timm
 
     from lee.models import build
 
     with torch.device("meta"):
-        if name.startswith("zoo/"):
-            net: torch.nn.Module = build(load_specs()[name.removeprefix("zoo/")])
+        if has_recipe(name):
+            net: torch.nn.Module = build(load_spec(name))
         elif timm.is_model(name):
             net = timm.create_model(name)
         else:

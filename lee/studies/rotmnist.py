@@ -1,4 +1,4 @@
-"""The networks of rotated MNIST: trained, measured, and seeds joined to rows (chapter 9); `lee.training.trained` loads them.
+"""The networks of rotated MNIST: trained, measured, and seeds joined to rows (chapter 9).
 
 The table has a row for each trained network; networks that differ in the seed alone (`p4`, `p4-seed1`, ...) belong together.
 """
@@ -12,23 +12,14 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from lee import datasets, provenance
+from lee import datasets, models, provenance
 from lee.errors import InputError
 from lee.models import Normalized
-from lee.models.cards import read_front_matter
-from lee.models.recipes import Recipe, ZooSpec, load_specs
+from lee.models.cards import check_weights, read_card
+from lee.models.recipes import Recipe, ZooSpec, load_specs, without_seed
 from lee.paths import atomic_path
 from lee.studies.turntable import measure
-from lee.training import train, trained
-
-
-def recipes() -> Path:
-    """Return the file with the networks of rotated MNIST; their weights and cards lie beside it.
-
-    Raises:
-        InputError: there is no such file, because lee was installed without it.
-    """
-    return trained.recipe_file("rotmnist")
+from lee.training import train
 
 
 def _described(spec: ZooSpec, model: nn.Module) -> dict[str, Any]:
@@ -36,7 +27,7 @@ def _described(spec: ZooSpec, model: nn.Module) -> dict[str, Any]:
     recipe = spec.recipe
     return {
         "name": spec.name,
-        "row": trained.row_of(spec.name),
+        "row": without_seed(spec.stem),
         "title": spec.title,
         "family": spec.family,
         "seed": recipe.seed,
@@ -57,50 +48,56 @@ def live(file: Path, names: Iterable[str] | None = None, **options: Any) -> tupl
     Returns:
         A table as of `read`, and the networks by name.
     """
-    rows, models = [], {}
+    rows, trained = [], {}
     for name, spec in load_specs(file).items():
         if names is not None and name not in names:
             continue
         sets = [datasets.load(spec.recipe.dataset, split=split) for split in ("train", "test")]
         result = train(spec, *sets, progress=False)
-        models[name] = result.model
+        trained[name] = result.model
         rows.append(
             _described(spec, result.model) | {"minutes": result.minutes} | measure(result.model, sets[1], **options)
         )
-    return pd.DataFrame(rows), models
+    return pd.DataFrame(rows), trained
 
 
-def update(out: Path, file: Path | None = None, **options: Any) -> pd.DataFrame:
+def update(out: Path, **options: Any) -> pd.DataFrame:
     """Measure the trained networks that a table does not have yet, or has with other weights, and write it anew.
 
     Args:
         out: the table, Parquet; made if it isn't there.
-        file: a recipe file; rotated MNIST's own by default.
         **options: of `measure`.
 
     Returns:
-        The table, in the file's order; networks without weights are left out.
+        The table, in the recipe file's order; networks without weights are left out.
 
     Raises:
-        InputError: no network of the file is trained.
+        InputError: none of the networks is trained.
     """
-    file = file or recipes()
     known = {row["weights_sha256"]: row for row in _records(read(out))} if out.is_file() else {}
     rows: list[dict[str, Any]] = []
-    for name in trained.names(file):
-        card = read_front_matter(name, file.parent)
+    for spec in load_specs().values():
+        if not spec.name.startswith("rotmnist/"):
+            continue
+        try:
+            check_weights(spec)
+        except InputError:
+            continue
+        card = read_card(spec)
         found = known.pop(card["sha256"]) if card["sha256"] in known else None
-        rows.append(found or _measured(load_specs(file)[name], card, file, options))
+        rows.append(found or _measured(spec, card, options))
         _write([*rows, *known.values()], out)  # what an interruption would otherwise cost
     if not rows:
-        raise InputError(f"None of the networks of {file} is trained. Train them: lee train --recipes {file} --zoo")
+        raise InputError(
+            "None of the networks of rotated MNIST is trained. Train them: lee train --missing 'rotmnist/*'"
+        )
     _write(rows, out)
     return pd.DataFrame(rows)
 
 
-def _measured(spec: ZooSpec, card: dict[str, Any], file: Path, options: dict[str, Any]) -> dict[str, Any]:
+def _measured(spec: ZooSpec, card: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """One row of the table, with where its numbers come from."""
-    model, test_set = trained.load(spec.name, file), datasets.load(spec.recipe.dataset)
+    model, test_set = models.load(spec.name), datasets.load(spec.recipe.dataset)
     made = Recipe(**card["recipe"])
     origin = {"weights_sha256": card["sha256"], "data_sha256": test_set.sha256, "device": card["device"]}
     origin |= {"commit": provenance.commit() or "", **provenance.versions()}

@@ -15,7 +15,7 @@ from lee.errors import InputError, nearest
 from lee.geometry.generators import AFFINE, NAMED, PHOTOMETRIC
 from lee.geometry.interpolation import BOUNDARIES, KERNELS, WARP_KERNELS
 from lee.measure.checks import OUTPUTS as NAMED_OUTPUTS
-from lee.models.recipes import load_specs
+from lee.models.recipes import has_recipe, load_spec
 
 #: Weights that a model is measured with: as trained, or as first drawn.
 WEIGHTS = ("trained", "initial")
@@ -109,7 +109,7 @@ def parse(content: Any, where: str = "the sweep") -> SweepSpec:
     """Turn the content of a YAML file into a specification.
 
     Args:
-        content: a mapping with `models` (names and patterns over the zoo), `measurements` (names to the fields of
+        content: a mapping with `models` (names and patterns over trained networks), `measurements` (names to the fields of
             :class:`Measurement` or lists of such), optionally `families` (only models of these) and `defaults` (fields
             that all measurements share). Where dataset, weights, split, output, kernel or boundary is a list, each is
             measured.
@@ -146,17 +146,17 @@ def expand(patterns: Sequence[Any], where: str = "the sweep") -> tuple[str, ...]
     Raises:
         InputError: nothing matches, or there is no such model; the nearest name is given.
     """
-    zoo, found = models.names(), []
+    trained, found = models.names(), []
     for pattern in map(str, patterns):
         if _PATTERN.search(pattern):
-            matching = [name for name in zoo if fnmatchcase(name, pattern)]
+            matching = [name for name in trained if fnmatchcase(name, pattern)]
             if not matching:
-                raise InputError(f"{where}: no model of the zoo matches {pattern!r}.{nearest(pattern, zoo)}")
+                raise InputError(f"{where}: no trained network matches {pattern!r}.{nearest(pattern, trained)}")
             found += matching
             continue
-        if pattern.startswith("zoo/") and pattern not in zoo:
-            raise InputError(f"{where}: there is no model {pattern!r}.{nearest(pattern, zoo)}")
-        if ":" not in pattern and not pattern.startswith("zoo/"):
+        if has_recipe(pattern) and pattern not in trained:
+            raise InputError(f"{where}: there is no model {pattern!r}.{nearest(pattern, trained)}")
+        if ":" not in pattern and not has_recipe(pattern):
             _check_timm(pattern, where)
         found.append(pattern)
     return tuple(dict.fromkeys(found))
@@ -165,14 +165,13 @@ def expand(patterns: Sequence[Any], where: str = "the sweep") -> tuple[str, ...]
 def family_of(name: str) -> str:
     """The family of architectures that a model belongs to.
 
-    The zoo's own entry for its models (the first part of the name where it has none); timm's module; the factory.
+    What the recipe of a trained network says; timm's module; the factory.
 
     Args:
         name: a name that `lee.models.load` knows.
     """
-    if name.startswith("zoo/"):
-        bare = name.removeprefix("zoo/")
-        return load_specs()[bare].family or bare.split("-")[0]
+    if has_recipe(name):
+        return load_spec(name).family
     if ":" in name:
         return name
     import timm

@@ -6,6 +6,8 @@ import math
 import torch
 from torch import Tensor
 
+from lee.datasets.rotated import turn
+
 
 def seeded(*parts: object) -> torch.Generator:
     """Return a generator whose seed is a digest of `parts`, so that nearby seeds are unrelated."""
@@ -90,9 +92,4 @@ def turned(images: Tensor, generator: torch.Generator) -> Tensor:
     Returns:
         New images of the same shape.
     """
-    angle = 2 * math.pi * torch.rand(len(images), generator=generator)
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    ratio = images.shape[-2] / images.shape[-1]  # the grid's units are half sides, which differ off the square
-    matrix = torch.stack([cos, -sin * ratio, zero, sin / ratio, cos, zero], dim=1).view(-1, 2, 3)
-    grid = torch.nn.functional.affine_grid(matrix.to(images), list(images.shape), align_corners=False)
-    return torch.nn.functional.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+    return turn(images, 2 * math.pi * torch.rand(len(images), generator=generator))

@@ -1,4 +1,4 @@
-"""Training what the zoo is missing: each model in a process of its own, one per GPU or processor core.
+"""Training the networks that are missing: each model in a process of its own, one per GPU or processor core.
 
 A process that dies takes its own model with it and no other, and that model goes on from its last epoch the
 next time. On a CPU every training has one thread, so that the weights do not depend on the number of cores.
@@ -18,8 +18,8 @@ from queue import SimpleQueue
 import torch
 
 from lee.errors import InputError, nearest
-from lee.models.cards import check_digest, read_front_matter
-from lee.models.recipes import Recipe, ZooSpec, load_specs
+from lee.models.cards import check_weights, read_card
+from lee.models.recipes import Recipe, ZooSpec, load_spec, load_specs
 from lee.training.zoo import destination
 
 
@@ -57,28 +57,27 @@ def missing(
     """Return the models of a pattern whose weights are missing, damaged or of another recipe, in the file's order.
 
     Args:
-        pattern: a name or a shell pattern such as `resnet-*`, with or without `zoo/`.
-        recipes: a file like `data/zoo/zoo.yaml`; the zoo's own by default.
+        pattern: a name or a shell pattern such as `zoo/resnet-*`.
+        recipes: a file like `data/zoo/zoo.yaml`, with names without a prefix; all prefixes by default.
         out: where weights and cards lie; by default beside the recipes.
         budget: a name under the file's `budgets:`.
 
     Raises:
         InputError: no model fits the pattern (the nearest is suggested), or a wrong recipe file.
     """
-    specs = load_specs(recipes, budget=budget)
-    bare = pattern.removeprefix("zoo/")
-    chosen = [name for name in specs if fnmatchcase(name, bare)]
+    specs = load_specs(recipes)
+    chosen = [name for name in specs if fnmatchcase(name, pattern)]
     if not chosen:
-        raise InputError(f"No zoo model fits {pattern!r}.{nearest(bare, specs)}")
-    folder = destination(recipes) if out is None else Path(out)
-    return [name for name in chosen if not _current(specs[name], folder)]
+        raise InputError(f"No network fits {pattern!r}.{nearest(pattern, specs)}")
+    wanted = [load_spec(name, recipes, budget=budget) for name in chosen]
+    return [spec.name for spec in wanted if not _current(spec, out or destination(spec))]
 
 
 def _current(spec: ZooSpec, folder: Path) -> bool:
     """Whether the folder has this model, trained by exactly this recipe."""
     try:
-        card = read_front_matter(spec.name, folder)
-        check_digest(card, folder)
+        check_weights(spec, folder)
+        card = read_card(spec, folder)
         known = ("factory", "arguments", "input_size", "mean", "std")
         made = ZooSpec(spec.name, recipe=Recipe(**card["recipe"]), **{key: card[key] for key in known})
     except (InputError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Making a model of the zoo: train it, store its weights in half precision, and write its card."""
+"""Making a trained network: train it by its recipe, store its weights in half precision, and write its card."""
 
 import platform
 import textwrap
@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import lee
 from lee import datasets, provenance
 from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.models import Normalized, build, load_weights
 from lee.models.cards import write_card
 from lee.models.recipes import ZooSpec, load_spec
-from lee.paths import atomic_path, file_sha256, zoo_dir
+from lee.paths import atomic_path, file_sha256
 from lee.training import EpochRecord, TrainResult, evaluate, train
 
 #: The accuracy, as a fraction, that half precision may cost; beyond it the weights stay in float32.
@@ -40,10 +41,9 @@ def train_zoo(
     it keeps `NAME.checkpoint.pt` in the same folder.
 
     Args:
-        name: a model of the recipe file, with or without `zoo/`.
-        recipes: a file like `data/zoo/zoo.yaml`; the zoo's own by default.
-        out: folder to write to; by default the recipe file's, or `zoo` here if lee is an installed
-            package.
+        name: such as `zoo/vit-s`, or a network of the recipe file.
+        recipes: a file like `data/zoo/zoo.yaml`; by default that of the name's prefix.
+        out: folder to write to; by default that of :func:`destination`.
         budget: a name under the recipe file's `budgets:`.
         snapshots: keep the weights of epochs 1, 2, 3, 5, 8, ... and the last in `NAME.snapshots/EPOCH.safetensors`.
         device: where to compute.
@@ -57,16 +57,16 @@ def train_zoo(
         InputError: an unknown name or field, missing data, or a checkpoint of another recipe.
     """
     spec = load_spec(name, recipes, budget=budget)
-    folder = destination(recipes) if out is None else Path(out)
+    folder = destination(spec) if out is None else Path(out)
     train_set = datasets.load(spec.recipe.dataset, split="train")
     test_set = datasets.load(spec.recipe.dataset, split="test")
-    checkpoint = folder / f"{spec.name}.checkpoint.pt"
+    checkpoint = folder / f"{spec.stem}.checkpoint.pt"
     result = train(
         spec,
         train_set,
         test_set,
         checkpoint=checkpoint,
-        snapshots=folder / f"{spec.name}.snapshots" if snapshots else None,
+        snapshots=folder / f"{spec.stem}.snapshots" if snapshots else None,
         device=device,
         progress=progress,
         on_epoch=on_epoch,
@@ -80,7 +80,7 @@ def train_zoo(
 def train_command(name: str, *, recipes: Path | None = None, budget: str | None = None) -> str:
     """Return the command that trains a model; a recipe file is named from the working folder, or else by its name."""
     if recipes is None:
-        parts = ["lee train", f"zoo/{name}"]
+        parts = ["lee train", name]
     else:
         path, here = Path(recipes).resolve(), Path.cwd()
         shown = path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
@@ -102,7 +102,7 @@ def publish(
     The accuracy on the card is that of the file: read back, in float32, on the whole test set.
     """
     exact = evaluate(result.model, test_set)
-    path = folder / f"{spec.name}.safetensors"
+    path = folder / f"{spec.stem}.safetensors"
     for dtype in (torch.float16, torch.float32):
         accuracy = _store(result.model, spec, path, dtype, test_set)
         if exact - accuracy <= HALF_PRECISION_COST:
@@ -118,16 +118,14 @@ def publish(
         **_front_matter(spec, result, path, test_set, device),
         "command": command or train_command(spec.name),
     }
-    write_card(card, _text(spec, card, result.history, test_set), folder)
+    write_card(card, _text(spec, card, result.history, test_set), folder / f"{spec.stem}.md")
     return card
 
 
-def destination(recipes: Path | None) -> Path:
-    """Return the recipe file's folder, but never inside an installed package."""
-    if recipes is not None:
-        return Path(recipes).parent
-    folder = zoo_dir()
-    return Path("zoo") if folder.is_relative_to(Path(__file__).resolve().parent) else folder
+def destination(spec: ZooSpec) -> Path:
+    """Return the recipe file's folder, but never inside an installed package: then a folder of that name here."""
+    inside = spec.folder.is_relative_to(Path(lee.__file__).resolve().parent)
+    return Path(spec.folder.name) if inside else spec.folder
 
 
 def _store(model: Normalized, spec: ZooSpec, path: Path, dtype: torch.dtype, test_set: ImageSet) -> float:
@@ -210,14 +208,14 @@ def _text(spec: ZooSpec, card: dict[str, Any], history: tuple[EpochRecord, ...],
         {test_set.name}; {100 * card["test_accuracy_before_rounding"]:.2f} % before the weights were rounded to
         {card["weights_dtype"]}. {100 * card["train_accuracy_before_rounding"]:.2f} % on the
         {card["data"]["train_images"]:,} training images, unchanged, before rounding."""
-    return f"""# zoo/{spec.name}
+    return f"""# {spec.name}
 
 {spec.title}: {card["parameters"]:,} parameters, for {spec.input_size[1]}x{spec.input_size[2]} images.
 
 {_wrapped(rounded)}
 
 ```python
-model = lee.models.load("zoo/{spec.name}")  # takes images in [0, 1]; the normalisation is inside
+model = lee.models.load("{spec.name}")  # takes images in [0, 1]; the normalisation is inside
 ```
 
 ## Data

@@ -12,7 +12,10 @@ import pytest
 import torch
 from operators import ROUTES, Outcome, cases, database, outcome
 
-pytestmark = pytest.mark.xdist_group("operators")  # its fixtures are made once
+pytestmark = [
+    pytest.mark.xdist_group("operators"),  # the database is imported once
+    pytest.mark.filterwarnings("ignore"),  # torch's own, of deprecated and experimental operators
+]
 
 TABLE = Path(__file__).with_name("operators.csv")
 ALL = os.environ.get("LEE_ALL_OPERATORS", "")
@@ -43,7 +46,6 @@ def outcomes(name: str, limit: int | None) -> Rows:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.filterwarnings("ignore")  # torch's own, of deprecated operators
 @pytest.mark.parametrize("name", NAMES)
 def test_operator_is_right_or_refused(name: str) -> None:
     found = outcomes(name, None if ALL else 1)
@@ -73,7 +75,6 @@ def test_the_table_has_every_operator() -> None:
     assert not [name for name in set(database()) - known if any(outcomes(name, 1))]
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", NAMES)
 def test_operator_in_single_precision(name: str) -> None:
     op = database()[name]

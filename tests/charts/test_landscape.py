@@ -32,9 +32,10 @@ def notes() -> pd.DataFrame:
     )  # fmt: skip
 
 
-def drawn(frame: pd.DataFrame, **options: object) -> dict:
-    settings = {"by": "family", "menus": ["generator", "kernel"], "error": "lee_se", "x_error": "se", **options}
-    return charts.landscape(frame, "error", "lee", **settings, **WORDS).to_dict()
+def drawn(frame: pd.DataFrame, log: bool = False, **options: object) -> dict:
+    settings = {"by": "family", "menus": ["generator", "kernel"], **options}
+    x, y = charts.Axis("error", error="se", log=log), charts.Axis("lee", error="lee_se", log=log)
+    return charts.landscape(frame, x, y, **settings, **WORDS).to_dict()
 
 
 def symbols(svg: str) -> int:
@@ -80,9 +81,9 @@ def test_words_stand_beside_the_points_of_the_choice(frame: pd.DataFrame) -> Non
 
 def test_error_bars_run_both_ways(frame: pd.DataFrame) -> None:
     frame = frame[(frame["generator"] == "scale") & (frame["kernel"] == "fourier")]
-    rows = next(iter(drawn(frame, log="xy")["datasets"].values()))
+    rows = next(iter(drawn(frame, log=True)["datasets"].values()))
     assert [round(rows[0][c], 3) for c in ("_low", "_high", "_x_low", "_x_high")] == [13.3, 14.7, 0.14, 0.16]
-    svg = vl_convert.vegalite_to_svg(drawn(frame, log="xy"))
+    svg = vl_convert.vegalite_to_svg(drawn(frame, log=True))
     assert svg.count('aria-roledescription="rule mark"') >= 2
 
 
@@ -101,7 +102,9 @@ def test_one_legend_and_the_same_bytes(frame: pd.DataFrame, notes: pd.DataFrame)
     assert len(vl_convert.vegalite_to_vega(spec)["legends"]) == 1
     assert not any(word in json.dumps(spec["config"]) for word in ("background", "labelColor", "titleColor"))
     noisy = frame.assign(lee=frame["lee"] * (1 + 1e-9))
-    first, second = (charts.landscape(f, "error", "lee", by="family", **WORDS) for f in (frame, noisy))
+    first, second = (
+        charts.landscape(f, charts.Axis("error"), charts.Axis("lee"), by="family", **WORDS) for f in (frame, noisy)
+    )
     assert first.to_json() == second.to_json()
 
 
@@ -113,7 +116,7 @@ def test_landscapes_that_cannot_be_drawn(frame: pd.DataFrame, notes: pd.DataFram
     with pytest.raises(InputError, match="notes have no column 'kernel'"):
         drawn(frame, notes=notes[["generator", "note"]])
     with pytest.raises(InputError, match="isn't positive"):
-        drawn(frame.assign(lee=0.0), log="y")
+        drawn(frame.assign(lee=0.0), log=True)
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ def test_a_constant_model_is_named_as_such(cli: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("measure", "zoo/vit-z"), "Did you mean 'vit-"),
+        (("measure", "zoo/vit-z"), "Did you mean 'zoo/vit-"),
         (("measure", "test_vitt"), "Did you mean 'test_vit'"),
         (("measure", "mine:nett"), "mine:nett"),
         (("measure", "nowhere:net"), "nowhere"),
@@ -144,7 +144,7 @@ def test_a_constant_model_is_named_as_such(cli: Any) -> None:
         ((*MEASURE, "--pretrained"), "pretrained"),
         ((*MEASURE, "--out", "rows.xlsx"), ".parquet, .csv, .json"),
         ((*MEASURE, "--device", "warp"), "warp"),
-        (("train", "zoo/vit-z"), "Did you mean 'vit-"),
+        (("train", "zoo/vit-z"), "Did you mean 'zoo/vit-"),
         (("data", "verify", "photoz"), "Did you mean 'photos'"),
     ],
 )
@@ -177,6 +177,22 @@ def test_data_list_names_every_set_with_its_licence(cli: Any) -> None:
     assert all(row["licence"] and row["source"] for row in rows)
     table = cli("data", "list").stdout
     assert all(name.split(":")[0] in table for name in datasets.names())
+
+
+def test_models_list_says_what_the_cards_say(cli: Any) -> None:
+    result = cli("models", "list", "--json")
+    assert result.exit_code == 0, result.output
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    assert tuple(rows) == models.names()
+    card = models.card("rotmnist/p4")
+    assert rows["rotmnist/p4"] == {key: card[key] for key in ("name", "family", "parameters", "test_accuracy")}
+    assert "39,762" in cli("models", "list").stdout
+
+
+def test_data_verify_takes_networks_by_a_pattern(cli: Any) -> None:
+    rows = json.loads(cli("data", "verify", "penalty/vit*", "digits", "--json").stdout)
+    assert [row["name"] for row in rows] == [*(n for n in models.names() if n.startswith("penalty/vit")), "digits"]
+    assert all(row["ok"] for row in rows)
 
 
 def test_data_verify_passes_on_what_is_installed(cli: Any) -> None:

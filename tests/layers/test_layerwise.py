@@ -203,7 +203,7 @@ def test_the_table_adds_up() -> None:
     assert (frame.parent[1:] >= 0).all()
     assert (frame.depth[1:].to_numpy() == frame.depth[frame.parent[1:]].to_numpy() + 1).all()
     assert frame.cumulative.max() == pytest.approx(frame.self_norm2.sum())
-    assert found.by_type().self_share.sum() == pytest.approx(1)
+    assert frame.self_share.sum() == pytest.approx(1)
     leaves = frame[frame.kind == "leaf"]
     assert leaves.norm2.equals(leaves.self_norm2)
     text = str(found)

@@ -304,9 +304,9 @@ def test_layerwise_decomposes_the_others() -> None:
 
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(InputError, match="kernel_size = 6 has no centre"):
-        group_cnn(kernel_size=4)
+        FieldConv(1, 1, kernel_size=6)
     with pytest.raises(InputError, match="kernel_size = 4 has no centre"):
-        steerable_cnn(kernel_size=4)
+        HarmonicConv(Fields((1,)), Fields((1,)), kernel_size=4)
     with pytest.raises(InputError, match=r"scalars only: \(count,\), not \(4, 4\)"):
         steerable_cnn(fields=((4, 4), (4, 4)))
     with pytest.raises(InputError, match="angles = 6"):

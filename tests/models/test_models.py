@@ -1,6 +1,7 @@
 """Models by name: normalisation inside, seeds that disturb nothing, and weights that are what they claim."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import lee.models.cards
-from lee import datasets, models
+import lee
+from lee import datasets, models, provenance
 from lee.errors import InputError
-from lee.models import cards
+from lee.models import cards, recipes
 from lee.models.architectures import resnet
-from lee.models.recipes import load_spec, load_specs
+from lee.models.recipes import load_spec
 from lee.training import evaluate
 
-ZOO = sorted(load_specs())
+ZOO = [name for name in models.names() if name.startswith("zoo/")]
+OTHERS = [name for name in models.names() if name not in ZOO]
 
 
 def fixed(width: int = 4) -> nn.Module:
@@ -38,7 +40,7 @@ def state_equal(first: nn.Module, second: nn.Module) -> bool:
 
 @pytest.mark.parametrize("name", ZOO)
 def test_zoo_architectures_are_small_and_take_32_pixel_images(name: str) -> None:
-    model = models.load(f"zoo/{name}", trained=False)
+    model = models.load(name, trained=False)
     assert not model.training
     assert sum(parameter.numel() for parameter in model.parameters()) <= 1_500_000
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
@@ -48,12 +50,12 @@ def test_zoo_architectures_are_small_and_take_32_pixel_images(name: str) -> None
 @pytest.mark.parametrize("name", ZOO)
 def test_zoo_weights_agree_with_their_cards(name: str) -> None:
     """Trained weights: the recorded digest, small enough, and as accurate as was asked for."""
-    card = models.card(f"zoo/{name}")
-    path = cards.check_weights(f"zoo/{name}")
+    card = models.card(name)
+    path = cards.check_weights(load_spec(name))
     assert path.stat().st_size == card["bytes"] <= 3 * 2**20
-    assert card["test_accuracy"] >= {"resnet-s": 0.80, "vit-s": 0.70, "mixer-s": 0.70}.get(name, 0.40)
+    assert card["test_accuracy"] >= {"zoo/resnet-s": 0.80, "zoo/vit-s": 0.70, "zoo/mixer-s": 0.70}.get(name, 0.40)
     assert card["test_accuracy_before_rounding"] - card["test_accuracy"] <= 0.002
-    trained, initial = models.load(f"zoo/{name}"), models.load(f"zoo/{name}", trained=False)
+    trained, initial = models.load(name), models.load(name, trained=False)
     assert all(parameter.dtype == torch.float32 for parameter in trained.parameters())
     assert not state_equal(trained, initial)
     assert card["parameters"] == sum(parameter.numel() for parameter in trained.parameters())
@@ -65,7 +67,7 @@ def test_resnet_has_no_stride_in_its_stem() -> None:
 
 
 def test_normalisation_is_inside() -> None:
-    spec = load_spec("vit-s")
+    spec = load_spec("zoo/vit-s")
     model = models.build(spec).eval()
     images = torch.rand(2, 3, 32, 32)
     mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
@@ -168,7 +170,7 @@ def test_weights_that_do_not_fit_leave_the_module_as_it_was(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("zoo/vits", {}, "Did you mean 'vit-s'"),
+        ("zoo/vits", {}, "Did you mean 'zoo/vit-s'"),
         ("resnet5", {}, "Did you mean 'resnet5"),
         ("xyzzyplugh", {}, "zoo/vit-s.*timm's names, package.module:factory"),
         ("lee.nowhere:model", {}, "can't be imported"),
@@ -212,22 +214,21 @@ models:
     (tmp_path / "zoo.yaml").write_text(text)
     save_file(fixed().state_dict(), tmp_path / "tiny.safetensors")
     digest = lee.paths.file_sha256(tmp_path / "tiny.safetensors")
-    cards.write_card({"name": "tiny", "sha256": digest}, "# tiny\n", tmp_path)
-    for module in (lee.models.cards, lee.models.recipes):
-        monkeypatch.setattr(module, "zoo_dir", lambda: tmp_path)
+    cards.write_card({"name": "zoo/tiny", "sha256": digest}, "# tiny\n", tmp_path / "tiny.md")
+    monkeypatch.setattr(recipes, "FILES", {"zoo": str(tmp_path / "zoo.yaml"), "absent": "absent/absent.yaml"})
     return tmp_path
 
 
 def test_zoo_file_must_agree_with_its_card(zoo: Path) -> None:
     assert models.load("zoo/tiny")(torch.rand(1, 3, 8, 8)).shape == (1, 4)
-    assert models.card("zoo/tiny")["name"] == "tiny"
-    assert cards.verify_zoo() == [("zoo/tiny", True, "weights agree with the model card")]
+    assert models.card("zoo/tiny")["name"] == "zoo/tiny"
+    assert cards.verify() == [("zoo/tiny", True, "weights agree with the model card")]
     weights = zoo / "tiny.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1])
     with pytest.raises(InputError, match=r"tiny\.safetensors is damaged.*lee train zoo/tiny"):
         models.load("zoo/tiny")
-    ((_, ok, message),) = cards.verify_zoo()
+    ((_, ok, message),) = cards.verify()
     assert not ok
     assert "damaged" in message
     weights.unlink()
@@ -242,11 +243,43 @@ def test_zoo_file_must_agree_with_its_card(zoo: Path) -> None:
     assert isinstance(models.load("zoo/tiny", trained=False)(torch.rand(1, 3, 8, 8)), Tensor)
 
 
+def test_a_prefix_whose_file_is_not_here_is_no_network(zoo: Path) -> None:
+    assert models.names() == ("zoo/tiny",)
+    with pytest.raises(InputError, match=r"absent\.yaml\. Clone the repository"):
+        models.load("absent/tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("rotmnist/p5", "rotmnist/p4"), ("penalty/resnt", "penalty/resnet"), ("zo/vit-s", "zoo/vit-s")]
+)
+def test_an_unknown_network_is_refused_with_the_nearest(name: str, meant: str) -> None:
+    with pytest.raises(InputError, match=f"Did you mean '{meant}'"):
+        models.load(name)
+
+
+@pytest.mark.parametrize("prefix", recipes.FILES)
+def test_a_name_without_its_seed_is_the_same_recipe(prefix: str) -> None:
+    specs = {name: spec for name, spec in recipes.load_specs().items() if name.startswith(f"{prefix}/")}
+    others = {name: specs[recipes.without_seed(name)] for name in specs if recipes.without_seed(name) != name}
+    assert others
+    for name, first in others.items():
+        assert replace(specs[name].recipe, seed=first.recipe.seed) == first.recipe
+        assert (specs[name].factory, specs[name].arguments) == (first.factory, first.arguments)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_weights_and_cards_of_all_networks_are_of_one_format(name: str) -> None:
+    card, spec = models.card(name), load_spec(name)
+    assert (card["name"], card["command"], card["family"]) == (name, f"lee train {name}", spec.family)
+    assert card.keys() == models.card("zoo/vit-s").keys()
+    assert provenance.weights_sha256(models.load(name)) != provenance.weights_sha256(models.load(name, trained=False))
+
+
 @pytest.mark.parametrize("name", ZOO)
 def test_zoo_is_as_accurate_as_its_card_says(name: str) -> None:
     """On 500 of the test images, within four standard errors."""
     if not os.environ.get("LEE_DATA"):
         pytest.skip("LEE_DATA is not set")
-    claimed = models.card(f"zoo/{name}")["test_accuracy"]
-    found = evaluate(models.load(f"zoo/{name}"), datasets.load("cifar10", n=500))
+    claimed = models.card(name)["test_accuracy"]
+    found = evaluate(models.load(name), datasets.load("cifar10", n=500))
     assert abs(found - claimed) < 4 * (claimed * (1 - claimed) / 500) ** 0.5

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 
 from lee.errors import InputError
-from lee.models.recipes import load_specs
 from lee.statistics import holm, paired_ratio
-from lee.studies.comparisons import compare, recipes_of, spread_of, verdict, words
+from lee.studies.comparisons import compare, spread_of, verdict, words
 
 SEEDS = 0.2  # standard deviation of the logarithms between seeds
 
@@ -32,15 +31,6 @@ def parents(frame: pd.DataFrame) -> dict[str, str]:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
-
-
-def test_models_of_the_zoo_share_a_recipe_if_only_seeds_differ() -> None:
-    second = next(name for name in load_specs() if name.endswith("-seed1"))
-    first = f"zoo/{second.removesuffix('-seed1')}"
-    seeds = [first, f"{first}-seed1", f"{first}-seed2"]
-    others = ["zoo/resnet-t-blur", "zoo/resnet-t-none", "zoo/mixer-t-5", "zoo/vit-t-mae", "zoo/resnet-s", "resnet18"]
-    assert list(recipes_of([*seeds, *others]).values()) == [first, first, first, *others]
-    assert recipes_of(seeds[1:])[seeds[2]] == seeds[1]
 
 
 def test_the_spread_is_that_between_seeds(rng: np.random.Generator) -> None:

@@ -9,9 +9,9 @@ import torch
 from made_tables import made_part
 from torch import nn
 
-from lee import datasets, models, sweep
+from lee import datasets, models
 from lee.errors import InputError
-from lee.models.recipes import load_specs
+from lee.models import recipes
 from lee.studies import equivariance
 from lee.sweep.results import Results
 from lee.training import EquivariancePenalty
@@ -34,24 +34,25 @@ models:
 """
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("equivariance") / "equivariance.yaml"
+NAMES = ["penalty/small", "penalty/small-1", "penalty/small-1-seed1"]
+
+
+@pytest.fixture
+def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three small networks in place of the chapter's."""
+    path = tmp_path / "penalty.yaml"
     path.write_text(RECIPES)
-    for name in ("small", "small-1", "small-1-seed1"):
-        train_zoo(name, recipes=path, progress=False)
-    return path
+    monkeypatch.setattr(recipes, "FILES", {"penalty": str(path)})
+    for name in NAMES:
+        train_zoo(name, progress=False)
 
 
-def test_networks_are_measured_written_read_and_joined_over_seeds(file: Path, tmp_path: Path) -> None:
-    names = equivariance.names(file)
-    assert names == ["small", "small-1", "small-1-seed1"]
-    frame = equivariance.measure(
-        names, {"clean": "digits", "noise": "corrupt:digits/gaussian_noise/5"}, n=60, n_moved=30, file=file
-    )
+def test_networks_are_measured_written_read_and_joined_over_seeds(networks: None, tmp_path: Path) -> None:
+    sets = {"clean": "digits", "noise": "corrupt:digits/gaussian_noise/5"}
+    frame = equivariance.measure(NAMES, sets, n=60, n_moved=30)
     assert len(frame) == 6
     assert frame["penalty"].tolist() == [0.0] * 2 + [1.0] * 4
-    model, data = equivariance.load("small", file), datasets.load("digits", n=60)
+    model, data = models.load("penalty/small"), datasets.load("digits", n=60)
     with torch.no_grad():
         correct = (model(data.images).argmax(1) == data.labels).double().mean().item()
         share = EquivariancePenalty(("translation_x", "translation_y", "rotation"), "exact")(model, data.images[:30])
@@ -85,27 +86,13 @@ def test_a_share_is_the_same_in_chunks_and_its_error_is_that_of_resampled_images
     assert whole.stderr == pytest.approx(np.std(values), rel=0.25)
 
 
-def test_seconds_of_a_step_are_those_of_a_training(file: Path) -> None:
-    seconds = equivariance.step_seconds(["small", "small-1"], steps=2, repeats=1, file=file)
-    assert list(seconds.index) == ["small", "small-1"]
-    assert 0 < seconds["small"] < seconds["small-1"]  # a penalty is more work
+def test_seconds_of_a_step_are_those_of_a_training(networks: None) -> None:
+    seconds = equivariance.step_seconds(NAMES[:2], steps=2, repeats=1)
+    assert list(seconds.index) == NAMES[:2]
+    assert 0 < seconds[NAMES[0]] < seconds[NAMES[1]]  # a penalty is more work
 
 
-def test_a_sweep_can_name_every_network_of_the_chapter() -> None:
-    spec = sweep.load(Path(__file__).parents[2] / "data" / "results" / "equivariance.yaml")
-    assert {name.partition(":")[2] for name in spec.models} == set(load_specs(equivariance.recipes()))
-    for name in equivariance.names():
-        model = models.load(f"lee.studies.equivariance:{name}")
-        assert model.net.class_names == datasets.load("cifar10", n=1).class_names
-    with pytest.raises(InputError, match="can't be imported"):
-        models.load("lee.studies.equivariance:resnet-2")
-
-
-def test_what_is_missing_is_said(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Did you mean 'small'"):
-        equivariance.load("smal", file)
-    with pytest.raises(InputError, match="never"):
-        equivariance.load("never", file)
+def test_a_wrong_table_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="BENCH=equivariance"):
         equivariance.read(tmp_path / "none.parquet")
     pd.DataFrame({"name": [1]}).to_parquet(tmp_path / "other.parquet")
@@ -118,7 +105,7 @@ def simulated() -> Results:
     rng = np.random.default_rng(0)
     errors = {"resnet": 2.0, "resnet-1": 1.0, "resnet-seed1": 2.0, "vit-1": 1.0}
     parts = [
-        made_part(f"lee.studies.equivariance:{name}", lee, 0.3, measurement=place, rng=rng)
+        made_part(f"penalty/{name}", lee, 0.3, measurement=place, rng=rng)
         for place in ("clean", "noise")
         for name, lee in errors.items()
     ]
@@ -130,7 +117,7 @@ def test_errors_of_a_sweep_are_per_pixel_and_summed_over_generators() -> None:
     assert len(frame) == 8
     found = frame.set_index(["name", "set"])["lee"]
     # A pixel is 1/16 half side; a turn moves the pixels of a square by the root of 2/3 of an angle, root mean square.
-    assert found["resnet", "clean"] == pytest.approx(2.0 / 256 * (1 + 1 + 3 / 2), rel=0.15)
+    assert found["penalty/resnet", "clean"] == pytest.approx(2.0 / 256 * (1 + 1 + 3 / 2), rel=0.15)
     assert frame["seed"].tolist() == [0, 0, 1, 0] * 2
     assert (frame["stderr"] > 0).all()
 
@@ -142,7 +129,7 @@ def test_gaps_pair_networks_of_one_seed_image_by_image() -> None:
     assert found["seed"].tolist() == [0, 0]
     means = equivariance.errors(table, motions).set_index(["name", "set"])["lee"]
     for place, change in zip(found["set"], found["change"], strict=True):
-        assert change == pytest.approx(means["resnet-1", place] / means["resnet", place] - 1, rel=1e-4)
+        assert change == pytest.approx(means["penalty/resnet-1", place] / means["penalty/resnet", place] - 1, rel=1e-4)
     assert ((found["low"] < -0.5) & (found["high"] > -0.5)).any()
     assert (found["high"] < -0.3).all()
     assert (found["low"] > -1).all()
@@ -154,9 +141,7 @@ def test_gaps_pair_networks_of_one_seed_image_by_image() -> None:
 
 def test_gaps_of_joined_seeds_lie_between_those_of_each() -> None:
     rng, sizes = np.random.default_rng(1), {"vit": 2.0, "vit-1": 1.0, "vit-seed1": 2.0, "vit-1-seed1": 0.5}
-    table = Results(
-        tuple(made_part(f"lee.studies.equivariance:{name}", lee, 0.3, rng=rng) for name, lee in sizes.items())
-    )
+    table = Results(tuple(made_part(f"penalty/{name}", lee, 0.3, rng=rng) for name, lee in sizes.items()))
     each = equivariance.gaps(table, "vit-1", "vit", ("rotation",))
     joined = equivariance.gaps(table, "vit-1", "vit", ("rotation",), by_seed=False)
     assert each["seed"].tolist() == [0, 1]

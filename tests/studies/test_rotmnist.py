@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from lee import models
 from lee.cli import app
 from lee.errors import InputError
+from lee.models import recipes
 from lee.models.recipes import load_specs
 from lee.studies import rotmnist
-from lee.training import trained
 from lee.training.zoo import train_zoo
 
 RECIPES = """
@@ -30,19 +31,19 @@ FEW = {"n": 8, "n_turned": 3, "degrees": (0, 30, 90)}
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "rotmnist.yaml"
     path.write_text(RECIPES)
-    for name in ("small", "small-seed1"):
-        train_zoo(name, recipes=path, progress=False)
+    monkeypatch.setattr(recipes, "FILES", {"rotmnist": str(path)})
+    for name in ("rotmnist/small", "rotmnist/small-seed1"):
+        train_zoo(name, progress=False)
     return path
 
 
 def test_only_what_the_table_lacks_is_measured(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = file.parent / "results" / "table.parquet"
-    assert trained.names(file) == ["small", "small-seed1"]
-    first = rotmnist.update(out, file, **FEW)
-    assert first["name"].tolist() == ["small", "small-seed1"]
+    first = rotmnist.update(out, **FEW)
+    assert first["name"].tolist() == ["rotmnist/small", "rotmnist/small-seed1"]
     assert first["row"].tolist() == ["small", "small"]
     card = file.parent / "small.md"
     assert first["weights_sha256"][0] in card.read_text()
@@ -53,44 +54,42 @@ def test_only_what_the_table_lacks_is_measured(file: Path, monkeypatch: pytest.M
     monkeypatch.setattr(
         rotmnist, "measure", lambda *args, **_: measured.append(args) or {"error": 0.5, "lee": [1.0], "change": [0.0]}
     )
-    rotmnist.update(out, file, **FEW)
+    rotmnist.update(out, **FEW)
     assert not measured
     (file.parent / "small-seed1.md").unlink()
-    assert rotmnist.update(out, file, **FEW)["name"].tolist() == ["small"]
-    train_zoo("never", recipes=file, progress=False)
-    assert rotmnist.update(out, file, **FEW)["name"].tolist() == ["small", "never"]
+    assert rotmnist.update(out, **FEW)["name"].tolist() == ["rotmnist/small"]
+    train_zoo("rotmnist/never", progress=False)
+    assert rotmnist.update(out, **FEW)["name"].tolist() == ["rotmnist/small", "rotmnist/never"]
     assert len(measured) == 1
 
 
 def test_loaded_networks_are_the_trained_ones(file: Path) -> None:
-    one, other = (trained.load(name, file) for name in ("small", "small-seed1"))
+    one, other = (models.load(f"rotmnist/{name}") for name in ("small", "small-seed1"))
     assert not one.training
     assert any((a != b).any() for a, b in zip(one.parameters(), other.parameters(), strict=True))
-    with pytest.raises(InputError, match="Did you mean 'small'"):
-        trained.load("smal", file)
+    with pytest.raises(InputError, match="Did you mean 'rotmnist/small'"):
+        models.load("rotmnist/smal")
     with pytest.raises(InputError, match="never"):
-        trained.load("never", file)
-    (file.parent / "small.safetensors").write_bytes(b"")
-    assert trained.names(file) == ["small-seed1"]
+        models.load("rotmnist/never")
 
 
 def test_the_command_writes_the_table_and_prints_rows(file: Path) -> None:
     out = file.parent / "t.parquet"
-    result = CliRunner().invoke(app, ["rotmnist", "--recipes", str(file), "--out", str(out)])
+    result = CliRunner().invoke(app, ["rotmnist", "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "small" in result.stdout
     assert len(rotmnist.read(out)) == 2
     for left in file.parent.glob("*.md"):
         left.unlink()
-    refused = CliRunner().invoke(app, ["rotmnist", "--recipes", str(file), "--out", str(out)])
+    refused = CliRunner().invoke(app, ["rotmnist", "--out", str(out)])
     assert refused.exit_code == 2
     assert "None of the networks" in refused.output
 
 
 def test_live_networks_are_trained_and_measured(file: Path) -> None:
-    frame, models = rotmnist.live(file, ["small", "never"], **FEW)
-    assert frame["name"].tolist() == list(models) == ["small", "never"]
-    assert frame["parameters"][0] == sum(p.numel() for p in models["small"].parameters())
+    frame, networks = rotmnist.live(file, ["small", "never"], **FEW)
+    assert frame["name"].tolist() == list(networks) == ["small", "never"]
+    assert frame["parameters"][0] == sum(p.numel() for p in networks["small"].parameters())
     assert len(rotmnist.followed(frame)) == 2 * 3
 
 
@@ -120,10 +119,12 @@ def test_a_wrong_table_says_how_to_make_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("file", "dataset"), [("rotmnist.yaml", "rotmnist"), ("digits.yaml", "rotated-digits")])
 def test_committed_recipes_hold_every_row(file: str, dataset: str) -> None:
-    specs = load_specs(rotmnist.recipes().parent / file)
-    rows = {trained.row_of(name) for name in specs}
+    specs = load_specs(recipes.recipe_file("rotmnist").parent / file)
+    rows = {recipes.without_seed(name) for name in specs}
     assert rows == {"cnn", "cnn-rotate", "vit", "vit-rotate", "vit-mae", "p4", "steerable", "ti"}
     assert {spec.recipe.dataset for spec in specs.values()} == {dataset}
     if dataset == "rotmnist":
-        assert all({s.recipe.seed for n, s in specs.items() if trained.row_of(n) == row} == {0, 1, 2} for row in rows)
-        assert load_specs(rotmnist.recipes(), budget="full").keys() == specs.keys()
+        assert all(
+            {s.recipe.seed for n, s in specs.items() if recipes.without_seed(n) == row} == {0, 1, 2} for row in rows
+        )
+        assert load_specs(recipes.recipe_file("rotmnist"), budget="full").keys() == specs.keys()

@@ -15,7 +15,7 @@ from lee import datasets
 from lee.errors import InputError
 from lee.measure.spectrum import displacement_metric
 from lee.models.architectures import resnet, vit
-from lee.models.recipes import Recipe, ZooSpec, load_spec, load_specs
+from lee.models.recipes import Recipe, ZooSpec, load_spec, load_specs, recipe_file
 from lee.training import EpochRecord, EquivariancePenalty, train
 from lee.training.penalty import _REPLACED, _batch_norm, scores_and_derivative, unit_generators
 
@@ -256,7 +256,7 @@ def test_a_penalised_training_is_more_equivariant_repeats_and_resumes_bit_for_bi
 
 def test_recipes_without_a_penalty_keep_their_digest() -> None:
     old = "ae527a69a89e56767cf0d5247e4a31b828eb5fd3b30d0b731d753f247063ff25"
-    spec = load_spec("vit-s")
+    spec = load_spec("zoo/vit-s")
     assert spec.digest() == old
     assert replace(spec, recipe=replace(spec.recipe, penalty_images=3)).digest() == old
     one, two = (replace(spec, recipe=replace(spec.recipe, penalty=w)).digest() for w in (1.0, 2.0))
@@ -309,8 +309,7 @@ def test_blurred_patches_need_a_power_of_two() -> None:
 
 
 def test_every_recipe_of_the_chapter_can_be_built_and_shares_its_epochs() -> None:
-    file = Path(__file__).parents[2] / "data" / "equivariance" / "equivariance.yaml"
-    specs = load_specs(file)
+    specs = load_specs(recipe_file("penalty"))
     assert len({spec.digest() for spec in specs.values()}) == len(specs)
     for family in ("resnet", "vit"):
         own = [spec for spec in specs.values() if spec.family == family]

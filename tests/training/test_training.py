@@ -322,9 +322,9 @@ RECIPE_FILE = {
 def test_train_zoo_writes_half_precision_weights_and_a_card_that_agrees(tmp_path: Path) -> None:
     file = tmp_path / "zoo.yaml"
     file.write_text(yaml.safe_dump(RECIPE_FILE))
-    card = zoo.train_zoo("zoo/small", recipes=file, progress=False)
+    card = zoo.train_zoo("small", recipes=file, progress=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.md", "small.safetensors", "zoo.yaml"]
-    path = check_weights("small", tmp_path)
+    path = check_weights(load_spec("small", file))
     text = (tmp_path / "small.md").read_text()
     assert yaml.safe_load(text.split("---\n")[1]) == card
     assert f"**Test accuracy {100 * card['test_accuracy']:.2f} %**" in text
@@ -346,7 +346,7 @@ def test_train_zoo_writes_half_precision_weights_and_a_card_that_agrees(tmp_path
 def test_the_command_on_a_card_names_the_recipes_and_the_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert zoo.train_command("vit-s") == "lee train zoo/vit-s"
+    assert zoo.train_command("zoo/vit-s") == "lee train zoo/vit-s"
     monkeypatch.chdir(tmp_path)
     inside, outside = tmp_path / "data" / "own.yaml", tmp_path.parent / "far.yaml"
     assert zoo.train_command("p4", recipes=inside) == "lee train --recipes data/own.yaml p4"
@@ -407,7 +407,7 @@ def test_recipe_files_are_checked(tmp_path: Path, content: str, message: str) ->
 
 
 def test_unknown_zoo_models_suggest_the_nearest() -> None:
-    with pytest.raises(InputError, match="Did you mean 'mixer-"):
+    with pytest.raises(InputError, match="Did you mean 'zoo/mixer-"):
         load_spec("zoo/mixer-m")
 
 

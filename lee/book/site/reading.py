@@ -7,6 +7,7 @@ theirs, and :func:`tell_reading_time` writes the minutes under each title.
 import json
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,25 +80,37 @@ def tell_reading_time(app: "Sphinx", doctree: nodes.document) -> None:
     title.parent.insert(1, nodes.paragraph("", f"{time[0].upper()}{time[1:]} to read", classes=["lee-reading"]))
 
 
-class ChaptersDirective(SphinxDirective):
-    """A list of the book's chapters, each with its line and its reading time."""
+class NotebookDirective(SphinxDirective):
+    """Something that is written as Markdown from all notebooks of the book."""
 
     has_content = False
 
-    def run(self) -> list[nodes.Node]:
-        """Write the list as Markdown and let the parser make cross-references and terms of it."""
-        lines = []
-        for docname in sorted(self.env.found_docs):
+    def notebooks(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Name and content of each notebook, the index first; the page is made anew when one of them changes."""
+        for docname in sorted(self.env.found_docs, key=lambda name: (not name.endswith("index"), name)):
             path = Path(self.env.doc2path(docname))
-            if path.suffix != ".ipynb" or not path.name[:2].isdigit():
-                continue
-            self.env.note_dependency(str(path))
-            notebook = _read(path)
-            told = summary(notebook) or ""
-            lines.append(f"1. [](/{docname}.ipynb) *({spoken(minutes(notebook))})*: {told}")
-        container = nodes.container(classes=["lee-chapters"])
+            if path.suffix == ".ipynb":
+                self.env.note_dependency(str(path))
+                yield docname, _read(path)
+
+    def parsed(self, lines: list[str], name: str) -> list[nodes.Node]:
+        """A container of this class with what the lines say, cross-references and terms included."""
+        container = nodes.container(classes=[name])
         self.state.nested_parse(StringList(lines, self.env.docname), self.content_offset, container)
         return [container]
+
+
+class ChaptersDirective(NotebookDirective):
+    """A list of the book's chapters, each with its line and its reading time."""
+
+    def run(self) -> list[nodes.Node]:
+        """Write the list."""
+        lines = [
+            f"1. [](/{docname}.ipynb) *({spoken(minutes(notebook))})*: {summary(notebook) or ''}"
+            for docname, notebook in self.notebooks()
+            if docname.rpartition("/")[2][:2].isdigit()
+        ]
+        return self.parsed(lines, "lee-chapters")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,13 +3,11 @@
 myst-nb's own `nb-exec-table` knows only notebooks that Sphinx executes; ours are executed before the build.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from docutils.statemachine import StringList
-from sphinx.util.docutils import SphinxDirective
+
+from lee.book.site.reading import NotebookDirective
 
 HEADER = ("Page", "Profile", "Cells run", "Errors", "Time", "Executed")
 
@@ -34,25 +32,13 @@ def describe(notebook: dict[str, Any]) -> tuple[str, str, str, str, str]:
     )
 
 
-class StatusDirective(SphinxDirective):
+class StatusDirective(NotebookDirective):
     """A table with one row for each notebook of the book."""
 
-    has_content = False
-
     def run(self) -> list[nodes.Node]:
-        """Write the table as Markdown and let the parser make cross-references of its links."""
-        rows = [_row(("---",) * len(HEADER))]
-        for docname in sorted(self.env.found_docs, key=lambda name: (not name.endswith("index"), name)):
-            path = Path(self.env.doc2path(docname))
-            if path.suffix != ".ipynb":
-                continue
-            self.env.note_dependency(str(path))
-            cells = describe(json.loads(path.read_text(encoding="utf-8")))
-            rows.append(_row((f"[](/{docname}.ipynb)", *cells)))
-        container = nodes.container(classes=["lee-status"])
-        table = StringList([_row(HEADER), *rows], self.env.docname)
-        self.state.nested_parse(table, self.content_offset, container)
-        return [container]
+        """Write the table."""
+        rows = [_row((f"[](/{docname}.ipynb)", *describe(notebook))) for docname, notebook in self.notebooks()]
+        return self.parsed([_row(HEADER), _row(("---",) * len(HEADER)), *rows], "lee-status")
 
 
 def _row(cells: tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@ import shutil
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from lee.charts.page import vega_bundle
 from lee.errors import LeeError
 
 MATHJAX_PACKAGE = "sphinx-mathjax-offline"
@@ -56,10 +57,6 @@ def _copy_mathjax(target: Path) -> None:
 
 
 def _write_vega(target: Path) -> None:
-    import vl_convert
-
-    newest = max(vl_convert.get_vegalite_versions(), key=lambda v: tuple(map(int, v.split("."))))
     target.parent.mkdir(parents=True, exist_ok=True)
     # The bundle declares constants at top level with one-letter names: keep them out of the page's scope.
-    bundle = vl_convert.javascript_bundle(vl_version=newest)  # type: ignore[call-arg]  # the stub is wrong
-    target.write_text(f"(function(){{{bundle}}})();\n", encoding="utf-8")
+    target.write_text(f"(function(){{{vega_bundle()}}})();\n", encoding="utf-8")

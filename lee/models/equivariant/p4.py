@@ -58,7 +58,7 @@ class Lift(nn.Module):
 
     def __init__(self, in_channels: int, fields: int, kernel_size: int) -> None:
         super().__init__()
-        self.padding = _half(kernel_size)
+        self.padding = half(kernel_size)
         self.weight = nn.Parameter(torch.empty(fields, in_channels, kernel_size, kernel_size))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
 
@@ -85,7 +85,7 @@ class FieldConv(nn.Module):
 
     def __init__(self, in_fields: int, fields: int, kernel_size: int) -> None:
         super().__init__()
-        self.padding = _half(kernel_size)
+        self.padding = half(kernel_size)
         self.weight = nn.Parameter(torch.empty(fields, in_fields * ORIENTATIONS, kernel_size, kernel_size))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
 
@@ -118,9 +118,7 @@ class OrientationPool(nn.Module):
         return x.unflatten(1, (-1, ORIENTATIONS)).max(2)[0]
 
 
-def group_cnn(
-    fields: Sequence[int] = (8, 16, 24, 24), num_classes: int = 10, in_chans: int = 1, kernel_size: int = 3
-) -> nn.Module:
+def group_cnn(fields: Sequence[int] = (8, 16, 24, 24), num_classes: int = 10, in_chans: int = 1) -> nn.Module:
     """Build a p4 network whose scores don't change when the image is turned by 90°.
 
     The layout is that of `plain_cnn`, so a plain network of twice the channels has as many
@@ -130,26 +128,24 @@ def group_cnn(
         fields: fields of each layer; in the first two a max-pool of 2 follows the convolution.
         num_classes: number of outputs.
         in_chans: channels of the input images.
-        kernel_size: side of the filters after the first, which has 2 more.
 
     Returns:
         A module from (N, in_chans, H, W) to (N, num_classes).
-
-    Raises:
-        InputError: an even `kernel_size`.
     """
     layers: list[nn.Module] = []
     for index, count in enumerate(fields):
-        conv = (
-            Lift(in_chans, count, kernel_size + 2) if index == 0 else FieldConv(fields[index - 1], count, kernel_size)
-        )
+        conv = Lift(in_chans, count, 5) if index == 0 else FieldConv(fields[index - 1], count, 3)
         layers += [conv, *([nn.MaxPool2d(2)] if index < 2 else []), FieldNorm(count), nn.ReLU()]
     pool = [OrientationPool(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     return nn.Sequential(*layers, *pool, nn.Linear(fields[-1], num_classes))
 
 
-def _half(kernel_size: int) -> int:
-    """The padding that keeps the size."""
+def half(kernel_size: int) -> int:
+    """The padding that keeps the size.
+
+    Raises:
+        InputError: an even size.
+    """
     if kernel_size % 2 == 0:
         raise InputError(f"kernel_size = {kernel_size} has no centre to turn about. Choose an odd number.")
     return kernel_size // 2

@@ -9,33 +9,30 @@ from torch import Tensor, nn
 from lee.errors import InputError
 
 
-def _trunk(channels: Sequence[int], in_chans: int, kernel_size: int) -> list[nn.Module]:
+def _trunk(channels: Sequence[int], in_chans: int) -> list[nn.Module]:
     """Convolutions with normalisation and ReLU, behind the first two a max-pool of 2."""
     layers: list[nn.Module] = []
     for index, count in enumerate(channels):
-        size = kernel_size + 2 if index == 0 else kernel_size
+        size = 5 if index == 0 else 3
         before = in_chans if index == 0 else channels[index - 1]
         conv = nn.Conv2d(before, count, size, padding=size // 2, bias=False)
         layers += [conv, *([nn.MaxPool2d(2)] if index < 2 else []), nn.BatchNorm2d(count), nn.ReLU()]
     return layers
 
 
-def plain_cnn(
-    channels: Sequence[int] = (16, 32, 48, 48), num_classes: int = 10, in_chans: int = 1, kernel_size: int = 3
-) -> nn.Module:
+def plain_cnn(channels: Sequence[int] = (16, 32, 48, 48), num_classes: int = 10, in_chans: int = 1) -> nn.Module:
     """Build an ordinary convolutional network of the layout that the equivariant ones share.
 
     Args:
         channels: channels of each layer; in the first two a max-pool of 2 follows the convolution.
         num_classes: number of outputs.
         in_chans: channels of the input images.
-        kernel_size: side of the filters after the first, which has 2 more.
 
     Returns:
         A module from (N, in_chans, H, W) to (N, num_classes).
     """
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], num_classes)]
-    return nn.Sequential(*_trunk(channels, in_chans, kernel_size), *head)
+    return nn.Sequential(*_trunk(channels, in_chans), *head)
 
 
 class TurnedCopies(nn.Module):
@@ -120,7 +117,6 @@ def ti_pooling(
     img_size: int = 28,
     num_classes: int = 10,
     in_chans: int = 1,
-    kernel_size: int = 3,
 ) -> nn.Module:
     """Build a network whose scores don't change when the image is turned by 90°, by pooling over turned copies.
 
@@ -131,7 +127,6 @@ def ti_pooling(
         img_size: side of the images in pixels, a multiple of 4.
         num_classes: number of outputs.
         in_chans: channels of the input images.
-        kernel_size: side of the filters after the first, which has 2 more.
 
     Returns:
         A module from (N, in_chans, img_size, img_size) to (N, num_classes).
@@ -140,5 +135,5 @@ def ti_pooling(
         InputError: `angles` is no multiple of 4.
     """
     flat = channels[-1] * (img_size // 4) ** 2
-    layers = [*_trunk(channels, in_chans, kernel_size), nn.Flatten(), nn.Linear(flat, features), nn.ReLU()]
+    layers = [*_trunk(channels, in_chans), nn.Flatten(), nn.Linear(flat, features), nn.ReLU()]
     return TIPooling(TurnedCopies(img_size, angles), nn.Sequential(*layers), nn.Linear(features, num_classes))

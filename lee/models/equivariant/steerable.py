@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lee.errors import InputError
 from lee.models.equivariant.actions import Fields
 from lee.models.equivariant.harmonics import dimension, kernel_basis
+from lee.models.equivariant.p4 import half
 
 
 class HarmonicConv(nn.Module):
@@ -32,9 +33,8 @@ class HarmonicConv(nn.Module):
 
     def __init__(self, fields_in: Fields, fields_out: Fields, kernel_size: int) -> None:
         super().__init__()
-        if kernel_size % 2 == 0:
-            raise InputError(f"kernel_size = {kernel_size} has no centre to turn about. Choose an odd number.")
-        self.fields_in, self.fields_out, self.size = fields_in, fields_out, kernel_size
+        self.fields_in, self.fields_out = fields_in, fields_out
+        self.size, self.padding = kernel_size, half(kernel_size)
         self.weights = nn.ParameterDict()
         for out, count in enumerate(fields_out.counts):
             bases = {order: kernel_basis(out, order, kernel_size) for order in range(len(fields_in.counts))}
@@ -58,7 +58,7 @@ class HarmonicConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return fields (N, fields_out.channels, H, W) of fields (N, fields_in.channels, H, W)."""
-        return F.conv2d(x, self.filters(), padding=self.size // 2)
+        return F.conv2d(x, self.filters(), padding=self.padding)
 
 
 class FieldScale(nn.Module):
@@ -149,7 +149,6 @@ def steerable_cnn(
     fields: Sequence[Sequence[int]] = ((8, 4, 4), (12, 8, 8), (16, 8, 8), (48,)),
     num_classes: int = 10,
     in_chans: int = 1,
-    kernel_size: int = 5,
 ) -> nn.Module:
     """Build a network whose scores hardly change when the image is turned by any angle, and not at all by 90°.
 
@@ -158,13 +157,12 @@ def steerable_cnn(
             end in a halving, so sides must be multiples of 4.
         num_classes: number of outputs.
         in_chans: channels of the input images.
-        kernel_size: side of the kernels, odd.
 
     Returns:
         A module from (N, in_chans, H, W) to (N, num_classes).
 
     Raises:
-        InputError: an even `kernel_size`, or a last layer with other fields than scalars.
+        InputError: a last layer with other fields than scalars.
     """
     if len(fields[-1]) != 1:
         raise InputError(f"The last layer feeds the scores, so it has scalars only: (count,), not {tuple(fields[-1])}.")
@@ -172,7 +170,7 @@ def steerable_cnn(
     before = Fields((in_chans,))
     for index, counts in enumerate(fields):
         gate = Gate(Fields(tuple(counts)))
-        layers += [HarmonicConv(before, gate.fields_in, kernel_size), gate]
+        layers += [HarmonicConv(before, gate.fields_in, 5), gate]
         if index < 2:
             layers.append(GaussianHalving())
         before = Fields(tuple(counts))

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from lee import datasets, models, provenance
 from lee.errors import InputError, nearest
+from lee.models.recipes import has_recipe
 from lee.paths import atomic_path
 from lee.studies.distances import features, frechet_distance
 from lee.studies.yardsticks import yardsticks
@@ -83,7 +84,7 @@ def measure(
 
 def _pretrained(name: str) -> bool:
     """timm's models come with timm's weights."""
-    return not name.startswith("zoo/") and ":" not in name
+    return not has_recipe(name) and ":" not in name
 
 
 def _images(way: Measurement, n: int, size: int | None, shift: int = 0) -> tuple[Tensor, str]:

@@ -6,14 +6,11 @@ from statistics import NormalDist
 import pandas as pd
 import torch
 
-from lee.models.recipes import load_specs
+from lee.models.recipes import load_specs, without_seed
 from lee.statistics import Estimate, paired_ratio
-from lee.studies.equivariance.networks import base_of, described, ordered, recipes
+from lee.studies.equivariance.networks import base_of, described, ordered
 from lee.sweep.results import Results
-from lee.training import trained
 from lee.training.penalty import unit_generators
-
-_PREFIX = "lee.studies.equivariance:"
 
 
 def errors(table: Results, generators: Sequence[str]) -> pd.DataFrame:
@@ -26,7 +23,7 @@ def errors(table: Results, generators: Sequence[str]) -> pd.DataFrame:
     Returns:
         `name`, `row`, `family`, `seed`, `penalty`, `set`, `lee` and `stderr` (over images), per pixel².
     """
-    specs, rows = load_specs(recipes()), []
+    specs, rows = load_specs(), []
     for measurement in dict.fromkeys(table.tasks["measurement"]):
         values = _per_image(table.select(measurement=measurement), generators)
         for name in values.columns:
@@ -55,10 +52,13 @@ def gaps(
         `row`, `base`, `seed`, `set`, and the ratio of the mean LEE less one: `change`, `low`, `high`. Seeds of which one of the
         two is not there are left out; joined seeds have the number −1.
     """
-    specs, rows = load_specs(recipes()), []
+    specs, rows = load_specs(), []
     for measurement in dict.fromkeys(table.tasks["measurement"]):
         values = _per_image(table.select(measurement=measurement), generators)
-        seeds = {of: {specs[n].recipe.seed: n for n in values.columns if trained.row_of(n) == of} for of in (row, base)}
+        seeds = {
+            of: {specs[n].recipe.seed: n for n in values.columns if without_seed(specs[n].stem) == of}
+            for of in (row, base)
+        }
         both = sorted(seeds[row].keys() & seeds[base].keys())
         for group in [[seed] for seed in both] if by_seed else [both] if both else []:
             first, second = (values[[seeds[of][seed] for seed in group]].to_numpy().T for of in (row, base))
@@ -72,7 +72,7 @@ def _per_image(table: Results, generators: Sequence[str]) -> pd.DataFrame:
     """Sums over generators of squared derivatives: a row per image and a column per network, per pixel²."""
     pixel = 2 / 32
     parts = [table.per_image(pixel * generator) for generator in unit_generators(generators)]
-    return sum(parts[1:], parts[0]).rename(columns=lambda name: name.removeprefix(_PREFIX))
+    return sum(parts[1:], parts[0])
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

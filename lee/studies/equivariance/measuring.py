@@ -10,16 +10,16 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lee import datasets, provenance
+from lee import datasets, models, provenance
 from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.measure.function import untouched
 from lee.models import Normalized
-from lee.models.cards import read_front_matter
+from lee.models.cards import read_card
 from lee.models.recipes import ZooSpec, load_specs
 from lee.paths import atomic_path
 from lee.statistics import Estimate
-from lee.studies.equivariance.networks import described, load, recipes
+from lee.studies.equivariance.networks import described
 from lee.training import EquivariancePenalty, evaluate, train
 
 #: What is measured beside the generators of a recipe's penalty: the rest of the affine algebra, unseen by any penalty.
@@ -58,28 +58,25 @@ def moved_share(
     return rest._replace(value=float(share))
 
 
-def measure(
-    names: Sequence[str], sets: Mapping[str, str] = SETS, *, n: int = 1000, n_moved: int = 200, file: Path | None = None
-) -> pd.DataFrame:
+def measure(names: Sequence[str], sets: Mapping[str, str] = SETS, *, n: int = 1000, n_moved: int = 200) -> pd.DataFrame:
     """Accuracy and moved shares of trained networks on several sets of labelled images.
 
     Args:
-        names: networks of the recipe file.
+        names: such as `penalty/resnet-1`.
         sets: names for people, and the data sets that `lee.datasets.load` knows.
         n: images behind an accuracy.
         n_moved: the first of these, behind a moved share.
-        file: a recipe file; the chapter's own by default.
 
     Returns:
         A row per network and set: `name`, `row`, `family`, `seed`, `penalty`, `set`, `accuracy`, `images`, `moved` and
         `moved_se` (generators of the recipe), `other` (:data:`OTHER`), then digests and versions.
     """
-    file, rows = file or recipes(), []
+    specs, rows = load_specs(), []
     loaded = {key: datasets.load(name, n=n) for key, name in sets.items()}
     for name in names:
-        spec, model = load_specs(file)[name], load(name, file)
+        spec, model = specs[name], models.load(name)
         about = {"name": name, **described(spec)}
-        origin = {"weights_sha256": read_front_matter(name, file.parent)["sha256"], **_origin()}
+        origin = {"weights_sha256": read_card(spec)["sha256"], **_origin()}
         for key, data in loaded.items():
             rows.append({**about, "set": key, **_measured(model, spec, data, n_moved), **origin})
     return pd.DataFrame(rows)
@@ -101,16 +98,15 @@ def _origin() -> dict[str, Any]:
     return {"commit": provenance.commit() or "", **provenance.versions()}
 
 
-def step_seconds(names: Sequence[str], *, steps: int = 4, repeats: int = 3, file: Path | None = None) -> pd.Series:
+def step_seconds(names: Sequence[str], *, steps: int = 4, repeats: int = 3) -> pd.Series:
     """Processor seconds per training step of recipes, the least of several short trainings in turn, by name.
 
     Args:
-        names: networks of the recipe file; they need not be trained.
+        names: such as `penalty/resnet-1`; they need not be trained.
         steps: of each short training.
         repeats: how often each is timed.
-        file: a recipe file; the chapter's own by default.
     """
-    specs = load_specs(file or recipes())
+    specs = load_specs()
     found: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(repeats):
         for name in names:

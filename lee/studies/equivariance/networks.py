@@ -1,16 +1,12 @@
-"""The networks themselves: found by name, and what their cards say."""
+"""The networks themselves: what their cards and their names say."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lee import datasets
-from lee.models import Normalized
-from lee.models.cards import read_front_matter
-from lee.models.recipes import ZooSpec, load_specs
-from lee.training import trained
+from lee.models.cards import read_card
+from lee.models.recipes import ZooSpec, load_specs, without_seed
 
 #: What the end of a row's name says of its network, in the order of tables.
 VARIANTS = {
@@ -19,55 +15,19 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def recipes() -> Path:
-    """Return the file with the networks; their weights and cards lie beside it.
-
-    Raises:
-        InputError: there is no such file, because lee was installed without it.
-    """
-    return trained.recipe_file("equivariance")
-
-
-def load(name: str, file: Path | None = None) -> Normalized:
-    """Load a trained network of a recipe file, in eval mode; its `class_names` say what its outputs stand for.
-
-    Args:
-        name: of an entry.
-        file: a recipe file; the book's own by default.
-
-    Raises:
-        InputError: an unknown name, or weights that are missing or not those of the card.
-    """
-    file = file or recipes()
-    model = trained.load(name, file)
-    model.class_names = datasets.load(load_specs(file)[name].recipe.dataset, n=1).class_names  # type: ignore[assignment]
-    return model
-
-
-def names(file: Path | None = None) -> list[str]:
-    """Return the networks whose weights lie beside the recipe file and are those of their cards.
-
-    Args:
-        file: a recipe file; the book's own by default.
-    """
-    return trained.names(file or recipes())
-
-
-def cards(names: Sequence[str], file: Path | None = None) -> pd.DataFrame:
+def cards(names: Sequence[str]) -> pd.DataFrame:
     """What the cards of networks say: a row each.
 
     Args:
         names: of networks.
-        file: a recipe file; the book's own by default.
 
     Returns:
         `name`, `row`, `family`, `seed`, `penalty`, `title`, `accuracy` (all test images), `epochs`, `seconds_per_epoch` (of wall
         time), `parameters`, `images` (to train on) and `test_images`.
     """
-    file, rows = file or recipes(), []
-    specs = load_specs(file)
+    specs, rows = load_specs(), []
     for name in names:
-        card, spec = read_front_matter(name, file.parent), specs[name]
+        card, spec = read_card(specs[name]), specs[name]
         rows.append(
             {
                 "name": name,
@@ -86,8 +46,12 @@ def cards(names: Sequence[str], file: Path | None = None) -> pd.DataFrame:
 
 def described(spec: ZooSpec) -> dict[str, Any]:
     """What a row of a table says of its network: `row`, `family`, `seed` and `penalty`."""
-    row = trained.row_of(spec.name)
-    return {"row": row, "family": spec.family, "seed": spec.recipe.seed, "penalty": spec.recipe.penalty}
+    return {
+        "row": without_seed(spec.stem),
+        "family": spec.family,
+        "seed": spec.recipe.seed,
+        "penalty": spec.recipe.penalty,
+    }
 
 
 def base_of(row: str) -> str:

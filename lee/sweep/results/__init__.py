@@ -12,6 +12,7 @@ compared on the same images.
 from pathlib import Path
 
 from lee.errors import InputError, nearest
+from lee.paths import package_data
 from lee.sweep.results.parts import KEYS, SCORES
 from lee.sweep.results.table import Results
 from lee.sweep.table import read
@@ -20,17 +21,8 @@ __all__ = ["load", "Results", "KEYS", "SCORES", "folder"]
 
 
 def folder() -> Path:
-    """The folder with the specifications and tables that come with the package: `data/results`.
-
-    Raises:
-        InputError: there is none.
-    """
-    package = Path(__file__).resolve().parents[1]
-    candidates = (package / "data" / "results", package.parent / "data" / "results")
-    for candidate in candidates:
-        if candidate.is_dir():
-            return candidate
-    raise InputError(f"There is no folder of results: neither {' nor '.join(map(str, candidates))}. Give a path.")
+    """The folder with the specifications and tables that come with a checkout: `data/results`."""
+    return package_data() / "results"
 
 
 def load(name: str | Path = "zoo") -> "Results":
