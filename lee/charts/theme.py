@@ -24,7 +24,13 @@ AnyChart = TypeVar("AnyChart", bound=alt.TopLevelMixin)
 
 
 class Words(TypedDict):
-    """What every figure has beside its numbers; see :func:`finish`."""
+    """What every figure has beside its numbers.
+
+    Args:
+        caption: What the reader should see; Markdown and `$formulas$` are welcome.
+        alt: What a reader who can't see it is told.
+        name: Label under which `{numref}` finds it.
+    """
 
     caption: str
     alt: str

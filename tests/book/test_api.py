@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from pydoc import locate
-from typing import Any
+from typing import Any, is_typeddict
 
 import pytest
 from torch import Tensor
@@ -59,7 +59,10 @@ def missing(name: str, thing: Callable[..., Any], doc: str) -> Iterator[str]:
     """What the docstring of a callable leaves out."""
     said = sections(doc)
     described = said.get("Args", {})
-    parameters = [p for p in inspect.signature(thing).parameters.values() if p.name not in ("self", "cls")]
+    if is_typeddict(thing):
+        parameters = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY) for key in thing.__annotations__]
+    else:
+        parameters = [p for p in inspect.signature(thing).parameters.values() if p.name not in ("self", "cls")]
     for parameter in parameters:
         if not described.get(parameter.name, "").strip():
             yield f"{name}: {parameter.name} is not described"
