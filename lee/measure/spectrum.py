@@ -200,7 +200,10 @@ def symmetry_spectrum(
     level: float = 0.95,
     seed: int = 0,
 ) -> SymmetrySpectrum:
-    """Find the directions of the affine algebra that a model respects most and least.
+    r"""Find the directions of the affine algebra that a model respects most and least.
+
+    They solve :math:`G c = \lambda M c` with :math:`c^\top M c = 1`, where `G` is the Gram matrix and `M` the
+    :func:`displacement_metric`, so that a unit of every direction moves the pixels equally far.
 
     Intervals are percentiles over resampled images. Ordering eigenvalues biases the smallest downwards and the
     largest upwards where they lie closer than their intervals; `alignment` shows where that is so.

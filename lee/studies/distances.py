@@ -137,6 +137,9 @@ def frechet_distance(first: Tensor, second: Tensor) -> Distance:
     With :math:`d^2(n) \approx d^2 + a / n`, twice the distance from `n` images less the mean of that from their first
     and that from their second halves is free of `a`.
 
+    Sources: M. Heusel et al., NeurIPS 2017 (the distance between sets of images); M. J. Chong & D. Forsyth, CVPR 2020
+    (its bias).
+
     Args:
         first: (N, D) features of one set, N of 4 or more.
         second: (N, D) features of another, equally many: the bias depends on their number.

@@ -168,7 +168,13 @@ def scores_and_derivative(model: nn.Module, x: Tensor, tangent: Tensor) -> tuple
 
 
 class EquivariancePenalty:
-    """The penalty `R` of this module's heading.
+    r"""The local equivariance error of the scores as a term of the loss, for motions by one pixel.
+
+    .. math::
+        R = \frac{\sum_k \mathbb{E}_x \|L_k z\|^2}{\mathbb{E}_x \|z - \mathbb{E} z\|^2}
+
+    for scores `z = f(x)`, centred over classes, and generators that move the pixels by one pixel (root mean square over the
+    image). It depends neither on the scores' scale nor on a constant added to them.
 
     Args:
         generators: K names of affine generators.
