@@ -30,7 +30,7 @@ import lee
 from lee import datasets, metrics, models, sweep
 from lee.geometry.generators import AFFINE
 from lee.sweep import results
-from lee.sweep.spec import DISCRETE
+from lee.sweep.spec import MEASURES
 
 MODELS = ("zoo/resnet-s", "zoo/vit-s", "zoo/mixer-s")
 #: What a sweep may take, in bare loops.
@@ -41,7 +41,7 @@ OUTPUTS = ("probabilities", "logits")
 def specification(names: Sequence[str], images: int) -> sweep.SweepSpec:
     """Two tasks for each model."""
     way = {"dataset": "patches", "n": images, "size": 32, "output": list(OUTPUTS), "generators": "affine"}
-    return sweep.parse({"models": list(names), "measurements": {"main": {**way, "discrete": ["consistency"]}}})
+    return sweep.parse({"models": list(names), "measurements": {"main": {**way, "measures": ["consistency"]}}})
 
 
 def swept(names: Sequence[str], images: int, folder: Path, executor: sweep.Executor) -> Path:
@@ -66,7 +66,7 @@ def bare(names: Sequence[str], images: int) -> dict[tuple[str, str], torch.Tenso
                 scores = torch.cat([model(part) for part in chosen.images.split(64)])
             scores.softmax(1).max(1)
             draw = torch.Generator().manual_seed(0)
-            metrics.agreement(model, chosen.images, random=draw, chunk=64, **DISCRETE["consistency"])
+            metrics.agreement(model, chosen.images, random=draw, chunk=64, **MEASURES["consistency"])
             found[name, output] = gram.per_image
     return found
 

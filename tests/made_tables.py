@@ -28,7 +28,7 @@ def made_part(
     described = {
         "model": model, "family": family, "weights": weights, "measurement": measurement, "dataset": "simulated",
         "split": split, "output": output, "kernel": kernel, "boundary": "reflect", "align_corners": False, "n": n,
-        "seed": seed, "size": None, "discrete": {}, "weights_sha256": "w", "data_sha256": "d", "basis": list(basis),
+        "seed": seed, "size": None, "measures": {}, "figures": {}, "weights_sha256": "w", "data_sha256": "d", "basis": list(basis),
         "error": failure, "warnings": [], "seconds": 1.0,
     }  # fmt: skip
     key = "-".join(map(str, (model, weights, measurement, split, output, kernel)))

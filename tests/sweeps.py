@@ -56,7 +56,7 @@ SPEC: dict[str, Any] = {
     "defaults": {"dataset": "patches", "n": 3, "size": 12},
     "measurements": {
         "main": {"output": ["probabilities", "logits"], "generators": "affine"},
-        "motions": {"generators": ["rotation"], "discrete": ["eq_t", "eq_t_frac", "eq_r", "consistency"]},
+        "motions": {"generators": ["rotation"], "measures": ["eq_t", "eq_t_frac", "eq_r", "consistency"]},
     },
 }
 

@@ -101,7 +101,7 @@ def test_the_conda_environment_installs_the_lock() -> None:
 
 def make_targets() -> set[str]:
     text = (ROOT / "Makefile").read_text()
-    variables = dict(re.findall(r"^(\w+) *:?= *(.*)$", text, re.MULTILINE))
+    variables = dict(re.findall(r"^(\w+)\s*[:?]?= *(.*)$", text, re.MULTILINE))
     phony = " ".join(re.findall(r"^\.PHONY: *(.*)$", text, re.MULTILINE))
     return set(re.sub(r"\$\((\w+)\)", lambda found: variables[found[1]], phony).split())
 

@@ -14,7 +14,6 @@ from lee.cli.layers import layers
 from lee.cli.measure import measure
 from lee.cli.models import models
 from lee.cli.output import degrade
-from lee.cli.rotmnist import rotmnist
 from lee.cli.sweep import sweep
 from lee.cli.train import train
 from lee.errors import LeeError
@@ -56,7 +55,6 @@ app.command()(measure)
 app.command()(layers)
 app.command()(train)
 app.command()(sweep)
-app.command()(rotmnist)
 app.command()(book)
 app.command()(explore)
 app.add_typer(data, name="data")

@@ -12,8 +12,8 @@ from lee.errors import InputError
 
 
 def sweep(
-    spec: Annotated[
-        Path | None, typer.Argument(help="What to measure, in YAML (default: the zoo's, data/results/zoo.yaml)")
+    specs: Annotated[
+        list[Path] | None, typer.Argument(help="What to measure, in YAML (default: the zoo's, data/results/zoo.yaml)")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The table (default: beside SPEC, as .parquet)")] = None,
     limit: Annotated[str | None, typer.Option(help="Only models that match, such as 'vit-*'.")] = None,
@@ -24,27 +24,40 @@ def sweep(
     retry: Annotated[bool, typer.Option("--retry", help="Measure again what failed before.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure all models of SPEC and write their table (Parquet); exit code 1 if a model failed.
+    """Measure all models of each of SPECS and write their tables (Parquet); exit code 1 if a model failed.
 
-    Started again, it measures only what the table lacks: after an interruption, what was in flight; after a model was
-    trained again, that model.
+    Started again, it measures only what a table lacks: after an interruption, what was in flight; after a model was
+    trained again, that model. Of several SPECS, one whose data isn't here is named and passed over; the exit code is 2 then.
     """
     from lee import sweep
     from lee.sweep import results
 
-    path = results.folder() / "zoo.yaml" if spec is None else spec
-    destination = sweep.destination(path) if out is None else out
-    if destination.suffix != ".parquet":
-        raise InputError(f"--out {destination} has no known ending; use .parquet.")
+    paths = specs or [results.folder() / "zoo.yaml"]
+    if out is not None and len(paths) > 1:
+        raise InputError(f"--out {out} is one table, and there are {len(paths)} specifications. Give them one by one.")
+    destinations = [sweep.destination(path) if out is None else out for path in paths]
+    if out is not None and out.suffix != ".parquet":
+        raise InputError(f"--out {out} has no known ending; use .parquet.")
     executor = sweep.executor(workers, scheduler=scheduler, device=device, threads=threads)
-    shown = not quiet and sys.stderr.isatty()
-    report = sweep.run(sweep.load(path), destination, executor, limit=limit, retry=retry, progress=shown)
-    if report.failures:
-        table("Failed", ("model", "measurement", "error"), report.failures, "The option --retry measures these again.")
-    size = f"{destination.stat().st_size / 1e6:.1f} MB"
-    typer.echo(
-        f"{destination}: {report.measured} tasks measured in {report.seconds:.0f} s, {report.kept} there already, "
-        f"{len(report.failures)} failed; {size}."
-    )
-    if report.failures:
-        raise typer.Exit(1)
+    failures: list[tuple[str, str, str]] = []
+    refused = False
+    for path, destination in zip(paths, destinations, strict=True):
+        shown = not quiet and sys.stderr.isatty()
+        try:
+            report = sweep.run(sweep.load(path), destination, executor, limit=limit, retry=retry, progress=shown)
+        except InputError as error:
+            if len(paths) == 1:
+                raise
+            refused = True
+            typer.echo(f"{path} can't be measured here: {error}")
+            continue
+        failures += report.failures
+        size = f"{destination.stat().st_size / 1e6:.1f} MB"
+        typer.echo(
+            f"{destination}: {report.measured} tasks measured in {report.seconds:.0f} s, {report.kept} there already, "
+            f"{len(report.failures)} failed; {size}."
+        )
+    if failures:
+        table("Failed", ("model", "measurement", "error"), failures, "The option --retry measures these again.")
+    if failures or refused:
+        raise typer.Exit(1 if failures else 2)

@@ -160,7 +160,7 @@ def measure(name: str, folder: Path, *, workers: int = 0, device: str = "cpu") -
     Chapters that are executed beside each other take turns, and the second finds what the first has measured.
 
     Args:
-        name: Of the specification, without `.yaml`.
+        name: Of the specification, without `.yaml`; those whose names go on after a dot belong to it.
         folder: Where the table goes.
         workers: Worker processes; 0 for none.
         device: `cpu`, `cuda`, …
@@ -168,8 +168,9 @@ def measure(name: str, folder: Path, *, workers: int = 0, device: str = "cpu") -
     Raises:
         InputError: As for :func:`lee.sweep.load` and :func:`lee.sweep.run`.
     """
-    out = folder / f"{name}.parquet"
-    spec = sweep.load(results.folder() / f"{name}.yaml")
+    specs = [results.folder() / f"{name}.yaml", *sorted(results.folder().glob(f"{name}.*.yaml"))]
     with FileLock(folder / f".{name}.turn"):
-        sweep.run(spec, out, sweep.executor(workers, device=device), progress=False)
-    return results.load(out)
+        for path in specs:
+            out = sweep.destination(folder / path.name)
+            sweep.run(sweep.load(path), out, sweep.executor(workers, device=device), progress=False)
+    return results.load(folder / f"{name}.parquet")

@@ -1,9 +1,9 @@
-"""The networks of rotated MNIST: trained, measured, and seeds joined to rows (chapter 9).
+"""The networks of rotated MNIST: trained here or read from a sweep, and seeds joined to rows (chapter 9).
 
-The table has a row for each trained network; networks that differ in the seed alone (`p4`, `p4-seed1`, ...) belong together.
+Networks that differ in the seed alone (`rotmnist/p4`, `rotmnist/p4-seed1`, ...) belong together.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,21 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from lee import datasets, models, provenance
-from lee.errors import InputError
+from lee import datasets
+from lee.datasets import ImageSet
+from lee.geometry.generators import ROTATION
+from lee.measure.derivative import equivariance_gram
+from lee.metrics.turntable import DEGREES, IMAGES, TURNED, figures
 from lee.models import Normalized
-from lee.models.cards import check_weights, read_card
+from lee.models.cards import read_card
 from lee.models.recipes import Recipe, ZooSpec, load_specs, without_seed
-from lee.paths import atomic_path
-from lee.studies.turntable import measure
-from lee.training import train
+from lee.sweep.results import Results
+from lee.training import evaluate, train
+
+_TURNED = ("relative", "quarter", "angle", "accuracy", "probability", "change")
 
 
-def _described(spec: ZooSpec, model: nn.Module) -> dict[str, Any]:
+def _described(spec: ZooSpec, parameters: int) -> dict[str, Any]:
     """What every row starts with."""
     recipe = spec.recipe
     return {
@@ -33,7 +37,7 @@ def _described(spec: ZooSpec, model: nn.Module) -> dict[str, Any]:
         "seed": recipe.seed,
         "epochs": recipe.pretrain_epochs + recipe.epochs,
         "augmentation": recipe.augmentation,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": parameters,
     }
 
 
@@ -46,7 +50,7 @@ def live(file: Path, names: Iterable[str] | None = None, **options: Any) -> tupl
         **options: of `measure`.
 
     Returns:
-        A table as of `read`, and the networks by name.
+        A row per network, with lists in `lee` and in the columns of the curves, and the networks by name.
     """
     rows, trained = [], {}
     for name, spec in load_specs(file).items():
@@ -55,93 +59,61 @@ def live(file: Path, names: Iterable[str] | None = None, **options: Any) -> tupl
         sets = [datasets.load(spec.recipe.dataset, split=split) for split in ("train", "test")]
         result = train(spec, *sets, progress=False)
         trained[name] = result.model
-        rows.append(
-            _described(spec, result.model) | {"minutes": result.minutes} | measure(result.model, sets[1], **options)
-        )
+        about = _described(spec, sum(p.numel() for p in result.model.parameters()))
+        rows.append({**about, "minutes": result.minutes, **measure(result.model, sets[1], **options)})
     return pd.DataFrame(rows), trained
 
 
-def update(out: Path, **options: Any) -> pd.DataFrame:
-    """Measure the trained networks that a table does not have yet, or has with other weights, and write it anew.
+def measure(
+    model: nn.Module, test_set: ImageSet, *, n: int = IMAGES, n_turned: int = TURNED, degrees: Sequence[float] = DEGREES
+) -> dict[str, Any]:
+    """Measure a network: `error` on the whole test set, `lee` per image of the first `n`, and `figures` of these.
 
     Args:
-        out: the table, Parquet; made if it isn't there.
-        **options: of `measure`.
+        model: takes images in [0, 1], returns scores.
+        test_set: labelled images.
+        n: images behind `lee`.
+        n_turned: images behind the curves.
+        degrees: angles of the curves; the first is 0.
 
     Returns:
-        The table, in the recipe file's order; networks without weights are left out.
+        `error` in [0, 1]; `lee` (n,), of probabilities under rotation, per radian²; and what `figures` says.
 
     Raises:
-        InputError: none of the networks is trained.
+        InputError: no labels.
     """
-    known = {row["weights_sha256"]: row for row in _records(read(out))} if out.is_file() else {}
-    rows: list[dict[str, Any]] = []
-    for spec in load_specs().values():
-        if not spec.name.startswith("rotmnist/"):
-            continue
-        try:
-            check_weights(spec)
-        except InputError:
-            continue
-        card = read_card(spec)
-        found = known.pop(card["sha256"]) if card["sha256"] in known else None
-        rows.append(found or _measured(spec, card, options))
-        _write([*rows, *known.values()], out)  # what an interruption would otherwise cost
-    if not rows:
-        raise InputError(
-            "None of the networks of rotated MNIST is trained. Train them: lee train --missing 'rotmnist/*'"
-        )
-    _write(rows, out)
-    return pd.DataFrame(rows)
+    images, error = test_set.images[:n], 1 - evaluate(model, test_set)
+    assert test_set.labels is not None  # evaluate refuses a set without
+    gram = equivariance_gram(model, images, generators=[ROTATION], progress=False)
+    lee = gram.lee_per_image(ROTATION).double().tolist()
+    return {"error": error, "lee": lee, **figures(model, images, test_set.labels, n_turned=n_turned, degrees=degrees)}
 
 
-def _measured(spec: ZooSpec, card: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """One row of the table, with where its numbers come from."""
-    model, test_set = models.load(spec.name), datasets.load(spec.recipe.dataset)
-    made = Recipe(**card["recipe"])
-    origin = {"weights_sha256": card["sha256"], "data_sha256": test_set.sha256, "device": card["device"]}
-    origin |= {"commit": provenance.commit() or "", **provenance.versions()}
-    described = _described(replace(spec, recipe=made), model) | {"minutes": card["minutes"]}
-    return described | measure(model, test_set, **options) | origin
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table as mappings."""
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-
-
-def _write(rows: list[dict[str, Any]], out: Path) -> None:
-    """Write the table in one step."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out) as temporary:
-        pd.DataFrame(rows).to_parquet(temporary, index=False, compression="zstd")
-
-
-def read(path: Path) -> pd.DataFrame:
-    """Read a table that `update` wrote: a row per network, lists in `lee` and in the columns of the curves.
+def measured(table: Results) -> pd.DataFrame:
+    """The networks of a sweep, in the order of their recipes, with what their cards say: a table as of `live`.
 
     Args:
-        path: the file.
-
-    Raises:
-        InputError: the file is missing or is no such table.
+        table: of `lee sweep data/results/rotmnist.yaml`.
     """
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is no table of turned networks: {str(error).splitlines()[0]}. Make it: lee rotmnist"
-        ) from error
-    if not {"name", "row", "error", "lee", "change"} <= set(frame.columns):
-        raise InputError(f"{path} lacks columns of a table of turned networks. Make it again: lee rotmnist")
-    return frame
+    rows = []
+    scores, turns = (table.figures(name).set_index("model") for name in ("accuracy", "turntable"))
+    errors = 1 - scores["accuracy"]
+    lee = table.per_image(ROTATION)
+    for name, spec in load_specs().items():
+        if name not in lee:
+            continue
+        card = read_card(spec)
+        about = _described(replace(spec, recipe=Recipe(**card["recipe"])), card["parameters"])
+        numbers = {"error": errors[name], "lee": lee[name].to_numpy()}
+        rows.append({**about, "minutes": card["minutes"], **numbers, **turns.loc[name, list(_TURNED)]})
+    return pd.DataFrame(rows)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Join the seeds of each row, in the frame's order.
 
     Args:
-        frame: of :func:`read`.
+        frame: of :func:`live` or :func:`measured`.
 
     Returns:
         `row`, `title`, `seeds`, `error` and `error_sd` (standard deviation over seeds; NaN for one), `lee` and `lee_se` (mean over
@@ -174,11 +146,11 @@ def followed(frame: pd.DataFrame) -> pd.DataFrame:
     """The curves of all rows, averaged over seeds: `row`, `angle`, `accuracy`, `probability`, `change`.
 
     Args:
-        frame: of :func:`read`.
+        frame: of :func:`live` or :func:`measured`.
     """
     parts = []
-    for record in _records(frame):
-        columns = {column: np.asarray(record[column]) for column in ("angle", "accuracy", "probability", "change")}
-        parts.append(pd.DataFrame({"row": record["row"], **columns}))
+    for row in frame.index:
+        columns = {column: frame.at[row, column] for column in _TURNED[2:]}
+        parts.append(pd.DataFrame({"row": frame.at[row, "row"], **columns}))
     joined = pd.concat(parts)
     return joined.groupby(["row", "angle"], sort=False).mean().reset_index()

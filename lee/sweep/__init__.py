@@ -14,12 +14,13 @@ from lee.sweep.cluster import scheduled
 from lee.sweep.execution import Executor, Lost, Result, here, processes
 from lee.sweep.measures import measure
 from lee.sweep.running import Report, run
-from lee.sweep.spec import DISCRETE, Measurement, SweepSpec, expand, family_of, load, parse
+from lee.sweep.spec import MEASURES, Measurement, SweepSpec, load, parse
+from lee.sweep.subjects import expand, family_of
 from lee.sweep.tasks import Task, plan
 
 __all__ = [
     # what to measure
-    "SweepSpec", "Measurement", "DISCRETE", "load", "parse", "expand", "family_of",
+    "SweepSpec", "Measurement", "MEASURES", "load", "parse", "expand", "family_of",
     # the tasks and their numbers
     "Task", "plan", "measure",
     # running them

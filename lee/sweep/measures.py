@@ -2,9 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Mapping
 from functools import cache
-from math import radians
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lee import memory, metrics, provenance
+from lee import memory, provenance
 from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.measure.checks import select
@@ -20,15 +18,12 @@ from lee.measure.derivative import automatic_chunk, default_generators, equivari
 from lee.measure.function import one_function
 from lee.models import Normalized, classes, input_size
 from lee.statistics import EquivarianceGram
-from lee.sweep import shortage
-from lee.sweep.spec import Measurement
+from lee.sweep import quantities, shortage
+from lee.sweep.quantities import CHUNK, Columns, Measured
 from lee.sweep.table import Part, packed
 from lee.sweep.tasks import Task, forget, images_of, model_of
 
-#: Images per plain forward pass, and per pass of moved images.
-CHUNK, MOVED = 64, 32
-
-Columns = dict[str, "np.ndarray[Any, Any]"]
+Numbers = tuple[Columns, dict[str, Any], EquivarianceGram | None]
 
 
 def measure(task: Task, device: str = "cpu", chunk: int | None = None) -> Part:
@@ -46,18 +41,20 @@ def measure(task: Task, device: str = "cpu", chunk: int | None = None) -> Part:
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", FutureWarning)  # torch's own deprecated parts
         try:
-            columns, gram = _within_memory(task, device, chunk)
+            columns, figures, gram = _within_memory(task, device, chunk)
         except Exception as error:  # whatever a model may raise
             return failed(task, _in_a_sentence(error), device)
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))
     seconds = round(time.perf_counter() - began, 3)
-    described = {**task.described, "basis": list(gram.basis), "error": None, "warnings": notes, "seconds": seconds}
-    if gram.verification is not None:
+    basis = [] if gram is None else list(gram.basis)
+    said = {"basis": basis, "figures": figures, "error": None, "warnings": notes, "seconds": seconds}
+    described = {**task.described, **said}
+    if gram is not None and gram.verification is not None:
         described |= gram.verification.row()
     return Part.of(task.key, described, _origin(device), columns)
 
 
-def _within_memory(task: Task, device: str, chunk: int | None) -> tuple[Columns, EquivarianceGram]:
+def _within_memory(task: Task, device: str, chunk: int | None) -> Numbers:
     """The numbers of a task, with fewer images per pass each time that memory runs out; the last shortage is raised."""
     *larger, smallest = shortage.steps_from(chunk)
     for limit in larger:
@@ -71,9 +68,9 @@ def _within_memory(task: Task, device: str, chunk: int | None) -> tuple[Columns,
     return _limited(task, device, smallest)
 
 
-def _limited(task: Task, device: str, chunk: int | None) -> tuple[Columns, EquivarianceGram]:
+def _limited(task: Task, device: str, chunk: int | None) -> Numbers:
     """The numbers of a task with a limit on the images per pass, which a note then tells of."""
-    found = _columns(task, device, chunk)
+    found = _numbers(task, device, chunk)
     if chunk is not None:
         warnings.warn(f"Memory was short: measured with at most {chunk} images per pass.", stacklevel=2)
     return found
@@ -81,7 +78,7 @@ def _limited(task: Task, device: str, chunk: int | None) -> tuple[Columns, Equiv
 
 def failed(task: Task, message: str, device: str = "cpu") -> Part:
     """The row of a task that could not be measured."""
-    described = {**task.described, "basis": [], "error": message, "warnings": [], "seconds": None}
+    described = {**task.described, "basis": [], "figures": {}, "error": message, "warnings": [], "seconds": None}
     return Part.of(task.key, described, _origin(device), {"error": np.array([message], dtype=object)})
 
 
@@ -131,13 +128,16 @@ class Features(nn.Module):
         return pooled
 
 
-def _columns(task: Task, device: str, chunk: int | None) -> tuple[Columns, EquivarianceGram]:
+def _numbers(task: Task, device: str, chunk: int | None) -> Numbers:
     way = task.measurement
     model = model_of(task.model, way.weights, device)
     chosen = images_of(way.dataset, way.split, way.n, way.seed, way.size or input_size(model))
     _check_digests(task, model, chosen)
     x = chosen.images.to(device)
     subject, output = (Features(model), "logits") if way.output == "features" else (model, way.output)
+    given = Measured(model, subject, output, chosen, x, way, chunk)
+    if way.generators is None:
+        return {"image": np.arange(0)}, quantities.figures(given), None
     usual = automatic_chunk(x, len(way.generators) or len(default_generators(x)))
     gram = equivariance_gram(
         subject, x, generators=way.generators or None, output=output, kernel=way.kernel, boundary=way.boundary,
@@ -149,8 +149,7 @@ def _columns(task: Task, device: str, chunk: int | None) -> tuple[Columns, Equiv
     value = select(scores if subject is model else _passed(subject, x, chunk or CHUNK), output).flatten(1)
     columns: Columns = {"image": np.arange(len(x)), "output_square": value.square().mean(1).numpy()}
     columns |= _predictions(scores, chosen, classes.of_model(task.model, model.net))
-    columns |= _discrete(model, subject, x, output, way, chunk)
-    return columns | packed(gram.per_image.numpy()), gram
+    return columns | quantities.columns(given) | packed(gram.per_image.numpy()), quantities.figures(given), gram
 
 
 def _check_digests(task: Task, model: Normalized, chosen: ImageSet) -> None:
@@ -184,56 +183,3 @@ def _predictions(scores: Tensor, chosen: ImageSet, known: tuple[str, ...]) -> Co
         columns["correct"] = columns["prediction"] == true.numpy()
         columns["loss"] = cross_entropy(scores, true, reduction="none").numpy()
     return columns
-
-
-def _discrete(
-    model: Normalized, subject: nn.Module, x: Tensor, output: str, way: Measurement, chunk: int | None
-) -> Columns:
-    """The discrete measures of each image; all models see the same shifts and angles."""
-    columns: Columns = {}
-    if "consistency" in way.discrete:
-        options = way.discrete["consistency"]
-        agreed = metrics.agreement(model, x, random=_seeded(way), chunk=chunk or CHUNK, **options)
-        columns["consistency"] = agreed.numpy()
-    shifts = {name: _motions(name, x, way) for name in ("eq_t", "eq_t_frac") if name in way.discrete}
-    turns = {name: _motions(name, x, way) for name in ("eq_r",) if name in way.discrete}
-    for motions in (shifts, turns):
-        columns |= _errors(subject, x, motions, output, way, chunk or MOVED, band_limit=motions is turns)
-    return columns
-
-
-def _motions(name: str, x: Tensor, way: Measurement) -> list[metrics.Motion]:
-    options = dict(way.discrete[name])
-    if name == "eq_r":
-        return metrics.rotations(options["draws"], max_angle=radians(options["max_angle"]), random=_seeded(way))
-    return metrics.translations(x, integer=name == "eq_t", random=_seeded(way), **options)
-
-
-def _errors(
-    model: nn.Module,
-    x: Tensor,
-    motions: Mapping[str, list[metrics.Motion]],
-    output: str,
-    way: Measurement,
-    chunk: int,
-    *,
-    band_limit: bool,
-) -> Columns:
-    """Mean squared differences of each image for several lists of motions, from one call."""
-    if not motions:
-        return {}
-    every = [motion for listed in motions.values() for motion in listed]
-    all_of = metrics.differences(
-        model, x, every, output=output, kernel=way.kernel, boundary=way.boundary, band_limit=band_limit, chunk=chunk
-    )
-    columns: Columns = {}
-    start = 0
-    for name, listed in motions.items():
-        own = slice(start, start := start + len(listed))
-        mine = metrics.Differences(all_of.squares[own], all_of.counts[own], tuple(listed), way.kernel)
-        columns[name] = mine.per_image.numpy()
-    return columns
-
-
-def _seeded(way: Measurement) -> torch.Generator:
-    return torch.Generator().manual_seed(way.seed)

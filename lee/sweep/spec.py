@@ -1,36 +1,46 @@
 """A sweep's specification: which models, with which weights, on which images, and what to measure, read from YAML."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lee import datasets, models
+from lee import datasets
 from lee.errors import InputError, nearest
 from lee.geometry.generators import AFFINE, NAMED, PHOTOMETRIC
 from lee.geometry.interpolation import BOUNDARIES, KERNELS, WARP_KERNELS
 from lee.measure.checks import OUTPUTS as NAMED_OUTPUTS
-from lee.models.recipes import has_recipe, load_spec
+from lee.sweep.subjects import expand, family_of
 
 #: Weights that a model is measured with: as trained, or as first drawn.
 WEIGHTS = ("trained", "initial")
 #: What is differentiated.
 OUTPUTS = (*NAMED_OUTPUTS, "features")
-#: The discrete measures with their options and defaults; `draws` and `shifts` are forward passes per image.
-DISCRETE: dict[str, dict[str, Any]] = {
+#: The discrete measures, which move images by the measurement's own kernel.
+DISCRETE = ("consistency", "eq_t", "eq_t_frac", "eq_r")
+#: What is measured beside the Gram matrix, with options and defaults: see :mod:`lee.sweep.quantities`. `draws` and `shifts` are
+#: forward passes per image, `images` says how many of the first images (None for the whole data set).
+MEASURES: dict[str, dict[str, Any]] = {
     "consistency": {"shifts": 4, "max_shift": 4, "boundary": "reflect", "reference": "image"},
     "eq_t": {"draws": 4, "max_shift": 0.125},
     "eq_t_frac": {"draws": 4, "max_shift": 0.125},
     "eq_r": {"draws": 4, "max_angle": 180.0},
+    "yardsticks": {"images": 200},
+    "distance": {"images": 200, "dataset": None, "split": "train", "seed": 1},
+    "accuracy": {"images": None},
+    "moved": {
+        "generators": ["translation_x", "translation_y", "rotation"],
+        "other": ["scale", "hyperbolic", "squeeze"],
+    },
+    "turntable": {"images": 200, "step": 5},
 }
+#: Measures of the scores themselves: a measurement of several outputs takes them with `logits` alone.
+OF_SCORES = ("yardsticks", "distance")
 _GROUPS = {"affine": AFFINE, "photometric": PHOTOMETRIC, "all": AFFINE + PHOTOMETRIC}
 _PRODUCT = ("dataset", "weights", "split", "output", "kernel", "boundary")
-_PATTERN = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
@@ -42,36 +52,37 @@ class Measurement:
         dataset: as for `lee.datasets.load`, and so are the next four.
         split: `train` or `test`.
         n: how many images; None for all.
-        seed: which images; it also draws the finite motions.
+        seed: which images, None for the first ones; it also draws the finite motions.
         size: side in pixels; None for the model's own.
         weights: `trained` or `initial`.
-        generators: names of the basis of the Gram matrix; `()` for those that `equivariance_gram` chooses.
+        generators: names of the basis of the Gram matrix; `()` for those that `equivariance_gram` chooses, None for no
+            Gram matrix and no rows, only what measures say of the whole set.
         output: `probabilities`, `logits`, or `features`: what the model's own classifier reads.
         kernel: as for :func:`lee.equivariance_gram`, and so are the next two.
         boundary: what lies beyond the border.
         align_corners: pixel convention.
-        discrete: the discrete measures with all their options.
+        measures: further measures of :data:`MEASURES` with all their options.
     """
 
     name: str
     dataset: str
     split: str = "test"
     n: int | None = None
-    seed: int = 0
+    seed: int | None = 0
     size: int | None = None
     weights: str = "trained"
-    generators: tuple[str, ...] = ()
+    generators: tuple[str, ...] | None = ()
     output: str = "probabilities"
     kernel: str = "fourier"
     boundary: str = "reflect"
     align_corners: bool = False
-    discrete: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def passes(self) -> int:
         """Forward passes per image, about: what progress is counted in."""
-        extra = sum(options.get("draws", options.get("shifts", 0)) + 1 for options in self.discrete.values())
-        return 2 + (len(self.generators) or len(AFFINE + PHOTOMETRIC)) + extra
+        extra = sum(options.get("draws", options.get("shifts", 0)) + 1 for options in self.measures.values())
+        return 2 + (0 if self.generators is None else len(self.generators) or len(AFFINE + PHOTOMETRIC)) + extra
 
 
 @dataclass(frozen=True)
@@ -136,58 +147,6 @@ def parse(content: Any, where: str = "the sweep") -> SweepSpec:
     return SweepSpec(_of_families(chosen, content.get("families"), where), tuple(ways))
 
 
-def expand(patterns: Sequence[Any], where: str = "the sweep") -> tuple[str, ...]:
-    """Names of models from names and patterns such as `zoo/vit-*`, each once.
-
-    Args:
-        patterns: names, patterns, or entries that choose among families of timm.
-        where: what an error says the pattern stands in.
-
-    Raises:
-        InputError: nothing matches, or there is no such model; the nearest name is given.
-    """
-    trained, found = models.names(), []
-    for pattern in map(str, patterns):
-        if _PATTERN.search(pattern):
-            matching = [name for name in trained if fnmatchcase(name, pattern)]
-            if not matching:
-                raise InputError(f"{where}: no trained network matches {pattern!r}.{nearest(pattern, trained)}")
-            found += matching
-            continue
-        if has_recipe(pattern) and pattern not in trained:
-            raise InputError(f"{where}: there is no model {pattern!r}.{nearest(pattern, trained)}")
-        if ":" not in pattern and not has_recipe(pattern):
-            _check_timm(pattern, where)
-        found.append(pattern)
-    return tuple(dict.fromkeys(found))
-
-
-def family_of(name: str) -> str:
-    """The family of architectures that a model belongs to.
-
-    What the recipe of a trained network says; timm's module; the factory.
-
-    Args:
-        name: a name that `lee.models.load` knows.
-    """
-    if has_recipe(name):
-        return load_spec(name).family
-    if ":" in name:
-        return name
-    import timm
-
-    return str(timm.model_entrypoint(name).__module__.rpartition(".")[2])
-
-
-def _check_timm(name: str, where: str) -> None:
-    import timm
-
-    if not timm.is_model(name):
-        known = [*models.names(), *timm.list_models()]
-        hint = nearest(name, known)
-        raise InputError(f"{where}: there is no model {name!r}.{hint if 'Did you mean' in hint else ''}")
-
-
 def _of_families(names: tuple[str, ...], wanted: Any, where: str) -> tuple[str, ...]:
     """Those of the models that belong to the wanted families; all if none are named."""
     if wanted is None:
@@ -207,13 +166,17 @@ def _measurements(name: str, entry: dict[str, Any], where: str) -> list[Measurem
         raise InputError(f"{where}: which images? Give `dataset:`, one of {', '.join(datasets.names())}.")
     shared = {key: value for key, value in entry.items() if key not in _PRODUCT}
     shared["generators"] = _generators(entry.get("generators"), where)
-    shared["discrete"] = _discrete(entry.get("discrete") or {}, where)
+    shared["measures"] = _measures(entry.get("measures") or {}, where)
     single = Measurement(name, "", **shared)
     lists = [_listed(entry.get(key, getattr(single, key))) for key in _PRODUCT]
     found = [replace(single, **dict(zip(_PRODUCT, values, strict=True))) for values in product(*lists)]
     for measurement in found:
         _check(measurement, where)
-    return found
+    return [way if way.output == "logits" or len(lists[3]) == 1 else _without_scores(way) for way in found]
+
+
+def _without_scores(way: Measurement) -> Measurement:
+    return replace(way, measures={name: how for name, how in way.measures.items() if name not in OF_SCORES})
 
 
 def _check(way: Measurement, where: str) -> None:
@@ -230,7 +193,7 @@ def _check(way: Measurement, where: str) -> None:
             raise InputError(f"{where}: unknown {key} {value!r}.{nearest(str(value), allowed)}")
     for key, least in (("n", 1), ("size", 1), ("seed", 0)):
         value = getattr(way, key)
-        if not (value is None and key != "seed") and (not isinstance(value, int) or value < least):
+        if value is not None and (not isinstance(value, int) or value < least):
             raise InputError(f"{where}: `{key}` must be a whole number from {least}, not {value!r}.")
     if not isinstance(way.dataset, str):
         raise InputError(f"{where}: there is no data set {way.dataset!r}.")
@@ -238,21 +201,26 @@ def _check(way: Measurement, where: str) -> None:
         raise InputError(f"{where}: `align_corners` must be true or false, not {way.align_corners!r}.")
     if way.kernel == "authors" and not (way.align_corners and way.boundary == "reflect"):
         raise InputError(f"{where}: kernel 'authors' needs `align_corners: true` and `boundary: reflect`.")
-    if way.discrete and way.align_corners:
+    if "distance" in way.measures and way.measures["distance"]["dataset"] is None:
+        raise InputError(f"{where}: a distance from which images? Give `distance: {{dataset: ...}}`.")
+    discrete = any(name in way.measures for name in DISCRETE)
+    if discrete and way.align_corners:
         raise InputError(
             f"{where}: the discrete measures know no `align_corners`. Give them a measurement of their own."
         )
-    if way.discrete and way.kernel not in WARP_KERNELS:
+    if discrete and way.kernel not in WARP_KERNELS:
         raise InputError(
             f"{where}: the discrete measures move images by {', '.join(WARP_KERNELS)}, not by kernel {way.kernel!r}. "
             "Put them into a measurement of their own."
         )
 
 
-def _generators(given: Any, where: str) -> tuple[str, ...]:
-    """Names of a basis: a group's, or the listed ones."""
+def _generators(given: Any, where: str) -> tuple[str, ...] | None:
+    """Names of a basis: a group's, or the listed ones; None for `none`."""
     if given is None:
         return ()
+    if given == "none":
+        return None
     if isinstance(given, str) and given in _GROUPS:
         return tuple(g.name for g in _GROUPS[given])
     names = tuple(map(str, _listed(given)))
@@ -262,13 +230,13 @@ def _generators(given: Any, where: str) -> tuple[str, ...]:
     return names
 
 
-def _discrete(given: Any, where: str) -> dict[str, dict[str, Any]]:
-    """The discrete measures with all options filled in; a list of names takes the defaults."""
+def _measures(given: Any, where: str) -> dict[str, dict[str, Any]]:
+    """The measures with all options filled in; a list of names takes the defaults."""
     entries = {name: {} for name in _listed(given)} if not isinstance(given, Mapping) else given
     found = {}
-    for name in sorted(_mapping(entries, f"{where}, discrete", DISCRETE)):
-        options = _mapping(entries[name] or {}, f"{where}, discrete, {name}", DISCRETE[name])
-        found[name] = {**DISCRETE[name], **options}
+    for name in sorted(_mapping(entries, f"{where}, measures", MEASURES)):
+        options = _mapping(entries[name] or {}, f"{where}, measures, {name}", MEASURES[name])
+        found[name] = {**MEASURES[name], **options}
     return found
 
 

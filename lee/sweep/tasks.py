@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -14,12 +14,10 @@ from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.models import Normalized
 from lee.models.recipes import has_recipe
-from lee.sweep.spec import Measurement, family_of
+from lee.sweep.spec import Measurement
+from lee.sweep.subjects import family_of
 from lee.sweep.table import SCHEMA
 
-#: Stands where keys once had the package's version: a release changes no number, and the keys of tables stay what they are.
-#: What changes numbers raises :data:`lee.sweep.table.SCHEMA`.
-_ONCE_A_VERSION = "0.1.0"
 _DESCRIBED = ("dataset", "split", "output", "kernel", "boundary", "align_corners", "n", "seed", "size")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
@@ -46,8 +44,11 @@ class Task:
 
     @cached_property
     def key(self) -> str:
-        """The task's name: 20 hexadecimal digits of a digest of everything above and of the schema."""
-        content = {"schema": SCHEMA, "lee": _ONCE_A_VERSION, **asdict(self)}
+        """The task's name: 20 hexadecimal digits of a digest of everything above and of the schema.
+
+        No version of the package is in it: what changes numbers raises :data:`lee.sweep.table.SCHEMA`.
+        """
+        content = {"schema": SCHEMA, **asdict(self)}
         content.pop("family")
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
@@ -61,7 +62,7 @@ class Task:
             "weights": way.weights,
             "measurement": way.name,
             **{key: getattr(way, key) for key in _DESCRIBED},
-            "discrete": {name: dict(options) for name, options in way.discrete.items()},
+            "measures": {name: dict(options) for name, options in way.measures.items()},
             "weights_sha256": self.weights_sha256,
             "data_sha256": self.data_sha256,
         }  # fmt: skip
@@ -89,9 +90,12 @@ def _model_of(name: str, weights: str, device: str) -> Normalized:
 
 
 @lru_cache(maxsize=3)
-def images_of(dataset: str, split: str, n: int | None, seed: int, size: int | None) -> ImageSet:
-    """The images of a task; the last three sets are kept."""
-    return datasets.load(dataset, split=split, n=n, seed=seed, size=size)
+def images_of(dataset: str, split: str, n: int | None, seed: int | None, size: int | None) -> ImageSet:
+    """The images of a task, without a seed the first ones; the last three sets are kept."""
+    if seed is not None:
+        return datasets.load(dataset, split=split, n=n, seed=seed, size=size)
+    every = datasets.load(dataset, split=split, size=size)
+    return replace(every, images=every.images[:n], labels=None if every.labels is None else every.labels[:n])
 
 
 def forget() -> None:
@@ -125,7 +129,7 @@ def plan(names: Iterable[str], ways: Iterable[Measurement]) -> Iterator[Task]:
             )
 
 
-def _of_data(way: Measurement) -> tuple[str, str, int | None, int, int | None]:
+def _of_data(way: Measurement) -> tuple[str, str, int | None, int | None, int | None]:
     return way.dataset, way.split, way.n, way.seed, way.size
 
 

@@ -24,11 +24,11 @@ from lee.training.batches import batches, fraction
 from lee.training.checkpoints import EpochRecord, read, save, snapshot
 from lee.training.masked import MaskedAutoencoder
 from lee.training.optimisation import learning_rate, optimizer_of, prepare, pseudo_loss
-from lee.training.penalty import EquivariancePenalty, scores_and_derivative
+from lee.training.penalty import EquivariancePenalty, moved_share, scores_and_derivative
 
 __all__ = [
     "train", "TrainResult", "EpochRecord", "evaluate", "learning_rate", "MaskedAutoencoder",
-    "EquivariancePenalty", "scores_and_derivative",
+    "EquivariancePenalty", "scores_and_derivative", "moved_share",
 ]  # fmt: skip
 
 

@@ -1,14 +1,8 @@
 r"""The local equivariance error as a term of the training loss, by reverse mode over one forward-mode derivative.
 
-For scores `z = f(x)`, centred over classes, and generators `X_k` scaled to move the pixels by one pixel (root mean
-square over the image), the penalty of a batch is
-
-.. math::
-    R = \frac{\sum_k \mathbb{E}_x \|L_k z\|^2}{\mathbb{E}_x \|z - \mathbb{E} z\|^2},
-
-the share of what tells one image's scores from another's that a motion by a pixel changes. An error of the scores alone
-is lowered by smaller scores, and one of the probabilities by saturated ones; `R` has neither way out, as it does not
-depend on the scores' scale or on a constant.
+The penalty of a batch is the share of what tells one image's scores from another's that a motion by a pixel changes, the `R`
+of :class:`EquivariancePenalty`. An error of the scores alone is lowered by smaller scores, and one of the probabilities by
+saturated ones; `R` has neither way out, as it does not depend on the scores' scale or on a constant.
 
 Along a random direction `c ~ N(0, 1)^K`, drawn anew for each image, :math:`\mathbb{E}_c \|\sum_k c_k L_k z\|^2 =
 \sum_k \|L_k z\|^2`, the trace of the Gram matrix, as :math:`\mathbb{E}\,c_a c_b = \delta_{ab}`. So one tangent per image
@@ -32,8 +26,10 @@ from torch.overrides import TorchFunctionMode
 from lee.autodiff.functorch import load_formulas
 from lee.errors import InputError, nearest
 from lee.geometry.generators import Generator, get
+from lee.measure.function import untouched
 from lee.measure.spectrum import displacement_metric
 from lee.measure.terms import infinitesimal_actions, sampler_of
+from lee.statistics import Estimate
 
 #: How the sum over generators is found: along one random direction per image, or one generator after the other.
 ESTIMATORS = ("random", "exact")
@@ -173,8 +169,8 @@ class EquivariancePenalty:
     .. math::
         R = \frac{\sum_k \mathbb{E}_x \|L_k z\|^2}{\mathbb{E}_x \|z - \mathbb{E} z\|^2}
 
-    for scores `z = f(x)`, centred over classes, and generators that move the pixels by one pixel (root mean square over the
-    image). It depends neither on the scores' scale nor on a constant added to them.
+    for scores `z = f(x)`, centred over classes, and generators `X_k` that move the pixels by one pixel (root mean square over
+    the image). It depends neither on the scores' scale nor on a constant added to them.
 
     Args:
         generators: K names of affine generators.
@@ -251,6 +247,31 @@ class EquivariancePenalty:
         if self.estimator == "random":
             return scores, moved
         return scores[:n], moved.unflatten(0, (k, n)).transpose(0, 1).flatten(1)
+
+
+def moved_share(
+    model: nn.Module, images: Tensor, generators: Sequence[str], *, chunk: int = 50, kernel: str = "fourier"
+) -> Estimate:
+    """The penalty `R`, exactly, in eval mode, with its standard error over images.
+
+    The error is that of a ratio of two means over the same images, to first order.
+
+    Args:
+        model: a classifier, (N, classes) scores.
+        images: (N, C, H, W), 2 or more.
+        generators: K names.
+        chunk: images per pass.
+        kernel: interpolation kernel.
+    """
+    penalty = EquivariancePenalty(generators, "exact", kernel=kernel)
+    parts = [part for part in images.split(chunk) if len(part) > 1]
+    with untouched(model), torch.no_grad():
+        terms = [penalty.terms(model, part) for part in parts]
+    scores, moved = torch.cat([t[0] for t in terms]).double(), torch.cat([t[1] for t in terms]).double()
+    squares, spread = moved.square().sum(-1), (scores - scores.mean(0)).square().sum(-1)
+    share = squares.mean() / spread.mean()
+    rest = Estimate.of((squares - share * spread) / spread.mean(), unit="per pixel²", kernel=kernel, name="moved share")
+    return rest._replace(value=float(share))
 
 
 def unit_generators(names: Sequence[str]) -> tuple[Generator, ...]:

@@ -49,7 +49,7 @@ def cells(*sources: str) -> dict[str, Any]:
     return names
 
 
-SETUP = "from lee import notebook\nrandom = notebook.setup()"
+SETUP = "from lee.book import notebook\nrandom = notebook.setup()"
 
 
 @pytest.fixture(autouse=True)

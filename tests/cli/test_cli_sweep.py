@@ -29,6 +29,17 @@ def test_a_sweep_goes_beside_its_specification_and_is_done_once(here: Path) -> N
     assert "6 there already" in again.stdout
 
 
+def test_of_several_specifications_one_without_data_is_passed_over(here: Path) -> None:
+    good, other = write_spec(here), here / "other.yaml"
+    other.write_text(good.read_text().replace("dataset: patches", "dataset: imagefolder:nowhere"))
+    found = lee("sweep", other, good)
+    assert found.exit_code == 2, found.output
+    assert f"{other} can't be measured here: imagefolder:nowhere" in found.stdout
+    assert "6 tasks measured" in found.stdout
+    assert lee("sweep", good, good).exit_code == 0
+    assert "2 specifications" in lee("sweep", good, other, "--out", here / "t.parquet").stderr
+
+
 def test_failures_are_shown_and_give_exit_code_1(here: Path) -> None:
     path, out = write_spec(here, models=["mine:a", "mine:Failing"]), here / "elsewhere" / "t.parquet"
     assert lee("sweep", path, "--out", out, "--limit", "*:a").exit_code == 0

@@ -75,7 +75,7 @@ def test_a_mixture_is_the_sum_of_its_parts() -> None:
         ({"kernel": "fourir"}, "fourier"),
         ({"boundary": "mirror"}, "boundary"),
         ({"models": ()}, "one or two"),
-        ({"models": ("os:getcwd",)}, "zoo/NAME"),
+        ({"models": ("os:getcwd",)}, "lee models list"),
         ({"mixture": (0.0,) * 9}, "Move one"),
         ({"mixture": (1.0,)}, "coefficients"),
         ({"t": 2.0}, "out of range"),
@@ -329,7 +329,11 @@ def test_an_upload_is_shown_and_a_broken_one_changes_nothing(app: Explorer) -> N
 
 @pytest.mark.parametrize(
     ("control", "value", "words"),
-    [("model0", "zoo/resnet-zz", "Did you mean"), ("images", "fotos", "no data set"), ("model1", "a:b", "zoo/NAME")],
+    [
+        ("model0", "zoo/resnet-zz", "Did you mean"),
+        ("images", "fotos", "no data set"),
+        ("model1", "a:b", "lee models list"),
+    ],
 )
 def test_wrong_names_are_told_and_lose_nothing(app: Explorer, control: str, value: str, words: str) -> None:
     frames, good = app.shown["frames"].value, app.control[control].value

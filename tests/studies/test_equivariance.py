@@ -9,12 +9,13 @@ import torch
 from made_tables import made_part
 from torch import nn
 
-from lee import datasets, models
+from lee import datasets, models, sweep
 from lee.errors import InputError
 from lee.models import recipes
 from lee.studies import equivariance
+from lee.sweep import results
 from lee.sweep.results import Results
-from lee.training import EquivariancePenalty
+from lee.training import EquivariancePenalty, moved_share
 from lee.training.zoo import train_zoo
 
 pytestmark = pytest.mark.xdist_group("penalty")  # its fixtures are made once
@@ -47,33 +48,43 @@ def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         train_zoo(name, progress=False)
 
 
-def test_networks_are_measured_written_read_and_joined_over_seeds(networks: None, tmp_path: Path) -> None:
-    sets = {"clean": "digits", "noise": "corrupt:digits/gaussian_noise/5"}
-    frame = equivariance.measure(NAMES, sets, n=60, n_moved=30)
-    assert len(frame) == 6
+def test_scores_of_a_sweep_are_joined_over_seeds(networks: None, tmp_path: Path) -> None:
+    way = {"n": 30, "generators": "none", "output": "logits", "measures": {"accuracy": {"images": 60}, "moved": {}}}
+    sets = {"noise": {"dataset": "corrupt:digits/gaussian_noise/5"}, "clean": {"dataset": "digits"}}
+    spec = {"models": NAMES[::-1], "defaults": way, "measurements": sets}
+    sweep.run(sweep.parse(spec), tmp_path / "t.parquet", sweep.executor(0), progress=False)
+    table = results.load(tmp_path / "t.parquet")
+    frame = equivariance.scores(table)
+    assert frame["name"].tolist() == [name for name in NAMES for _ in range(2)]
+    assert frame["set"].tolist() == ["clean", "noise"] * 3
     assert frame["penalty"].tolist() == [0.0] * 2 + [1.0] * 4
     model, data = models.load("penalty/small"), datasets.load("digits", n=60)
     with torch.no_grad():
         correct = (model(data.images).argmax(1) == data.labels).double().mean().item()
         share = EquivariancePenalty(("translation_x", "translation_y", "rotation"), "exact")(model, data.images[:30])
-    assert frame["accuracy"][0] == pytest.approx(correct)
+    assert (frame["accuracy"][0], frame["images"][0]) == (pytest.approx(correct), 60)
     assert frame["moved"][0] == pytest.approx(share.item(), rel=1e-4)
     assert (frame["other"] > 0).all()
-    path = tmp_path / "new" / "scores.parquet"
-    equivariance.write(frame, path)
-    joined = equivariance.summary(equivariance.read(path))
+    assert frame["accuracy_half"][0] == pytest.approx(1.96 * (correct * (1 - correct) / 60) ** 0.5, rel=1e-3)
+    se = table.select(model="penalty/small", measurement="clean").figures("moved")["moved_se"][0]
+    assert frame["moved_half"][0] == pytest.approx(1.96 * se, rel=1e-3)
+    joined = equivariance.summary(frame)
     assert joined["row"].tolist() == ["small", "small", "small-1", "small-1"]
     assert joined["seeds"].tolist() == [1, 1, 2, 2]
     assert joined["moved"][2] == pytest.approx(frame.loc[[2, 4], "moved"].mean())
     assert joined["accuracy_sd"].isna().tolist() == [True, True, False, False]
+    with pytest.raises(InputError, match="no Gram matrix"):
+        table.gram("penalty/small", measurement="clean")
+    with pytest.raises(InputError, match="Did you mean 'accuracy'"):
+        table.figures("acuracy")
 
 
 def test_a_share_is_the_same_in_chunks_and_its_error_is_that_of_resampled_images() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, 5)).eval()
     x = datasets.load("digits", n=80).images
-    whole = equivariance.moved_share(model, x, ["rotation", "scale"], chunk=80)
-    assert equivariance.moved_share(model, x, ["rotation", "scale"], chunk=7).value == pytest.approx(whole.value)
+    whole = moved_share(model, x, ["rotation", "scale"], chunk=80)
+    assert moved_share(model, x, ["rotation", "scale"], chunk=7).value == pytest.approx(whole.value)
     penalty = EquivariancePenalty(["rotation", "scale"], "exact")
     with torch.no_grad():
         scores, moved = penalty.terms(model, x)
@@ -84,20 +95,6 @@ def test_a_share_is_the_same_in_chunks_and_its_error_is_that_of_resampled_images
         z = scores[chosen]
         values.append(float(moved[chosen].square().sum() / (z - z.mean(0)).square().sum()))
     assert whole.stderr == pytest.approx(np.std(values), rel=0.25)
-
-
-def test_seconds_of_a_step_are_those_of_a_training(networks: None) -> None:
-    seconds = equivariance.step_seconds(NAMES[:2], steps=2, repeats=1)
-    assert list(seconds.index) == NAMES[:2]
-    assert 0 < seconds[NAMES[0]] < seconds[NAMES[1]]  # a penalty is more work
-
-
-def test_a_wrong_table_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="BENCH=equivariance"):
-        equivariance.read(tmp_path / "none.parquet")
-    pd.DataFrame({"name": [1]}).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(InputError, match="lacks row, family"):
-        equivariance.read(tmp_path / "other.parquet")
 
 
 def simulated() -> Results:
@@ -158,27 +155,14 @@ def test_rows_have_names_for_people_and_an_order() -> None:
 
 
 def test_costs_are_told_beside_the_plain_network_and_seeds_are_counted() -> None:
-    frame = pd.DataFrame({"row": ["resnet-1", "resnet", "vit-1"], "step_seconds": [0.3, 0.1, 0.2]})
+    steps = pd.Series({"resnet-1": 0.3, "resnet": 0.1, "vit-1": 0.2})
     cards = pd.DataFrame(
         {"row": ["resnet-1", "resnet-1", "resnet", "vit-1"], "parameters": [5, 5, 5, 7], "epochs": 2, "seed": [0, 1, 0, 0],
          "images": 50_000}
     )  # fmt: skip
-    told = equivariance.costs(frame, cards)
+    told = equivariance.costs(steps, cards)
     assert told.index.tolist() == ["resnet", "resnet-1", "vit-1"]
     assert told["seeds"].tolist() == [1, 2, 1]
     assert told["ms per step"].tolist() == pytest.approx([100, 300, 200])
     assert told["times as long"].tolist() == pytest.approx([1, 3, float("nan")], nan_ok=True)
     assert told["seconds per epoch"].tolist() == pytest.approx([39.0, 117.0, 78.0])
-
-
-def test_accuracy_on_all_clean_images_is_that_of_the_cards() -> None:
-    frame = pd.DataFrame(
-        {"name": ["a", "a"], "set": ["clean", "noise 1"], "accuracy": [0.4, 0.3], "images": 1000, "moved_se": 0.01}
-    )
-    cards = pd.DataFrame({"name": ["a"], "accuracy": [0.5], "images": [50_000], "test_images": [10_000]})
-    found = equivariance.with_all_images(frame, cards)
-    assert found["accuracy"].tolist() == [0.5, 0.3]
-    assert found["images"].tolist() == [10_000, 1000]
-    assert found["accuracy_half"].tolist() == pytest.approx([0.0098, 1.96 * (0.21 / 1000) ** 0.5], rel=1e-3)
-    assert found["moved_half"].tolist() == pytest.approx([0.0196] * 2, rel=1e-3)
-    assert frame["accuracy"].tolist() == [0.4, 0.3]

@@ -1,18 +1,17 @@
-"""The table of rotated MNIST: what is measured once, what is measured again, and how seeds are joined."""
+"""The networks of rotated MNIST: measured here or by a sweep, and how seeds are joined."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from lee import models
-from lee.cli import app
+from lee import datasets, models, sweep
 from lee.errors import InputError
 from lee.models import recipes
 from lee.models.recipes import load_specs
 from lee.studies import rotmnist
+from lee.sweep import results
 from lee.training.zoo import train_zoo
 
 RECIPES = """
@@ -40,29 +39,6 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_only_what_the_table_lacks_is_measured(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = file.parent / "results" / "table.parquet"
-    first = rotmnist.update(out, **FEW)
-    assert first["name"].tolist() == ["rotmnist/small", "rotmnist/small-seed1"]
-    assert first["row"].tolist() == ["small", "small"]
-    card = file.parent / "small.md"
-    assert first["weights_sha256"][0] in card.read_text()
-    assert first["minutes"][0] >= 0
-    pd.testing.assert_frame_equal(rotmnist.read(out)[["name", "error"]], first[["name", "error"]])
-
-    measured = []
-    monkeypatch.setattr(
-        rotmnist, "measure", lambda *args, **_: measured.append(args) or {"error": 0.5, "lee": [1.0], "change": [0.0]}
-    )
-    rotmnist.update(out, **FEW)
-    assert not measured
-    (file.parent / "small-seed1.md").unlink()
-    assert rotmnist.update(out, **FEW)["name"].tolist() == ["rotmnist/small"]
-    train_zoo("rotmnist/never", progress=False)
-    assert rotmnist.update(out, **FEW)["name"].tolist() == ["rotmnist/small", "rotmnist/never"]
-    assert len(measured) == 1
-
-
 def test_loaded_networks_are_the_trained_ones(file: Path) -> None:
     one, other = (models.load(f"rotmnist/{name}") for name in ("small", "small-seed1"))
     assert not one.training
@@ -73,17 +49,20 @@ def test_loaded_networks_are_the_trained_ones(file: Path) -> None:
         models.load("rotmnist/never")
 
 
-def test_the_command_writes_the_table_and_prints_rows(file: Path) -> None:
-    out = file.parent / "t.parquet"
-    result = CliRunner().invoke(app, ["rotmnist", "--out", str(out)])
-    assert result.exit_code == 0, result.output
-    assert "small" in result.stdout
-    assert len(rotmnist.read(out)) == 2
-    for left in file.parent.glob("*.md"):
-        left.unlink()
-    refused = CliRunner().invoke(app, ["rotmnist", "--out", str(out)])
-    assert refused.exit_code == 2
-    assert "None of the networks" in refused.output
+def test_a_table_of_a_sweep_says_what_live_networks_say(file: Path, tmp_path: Path) -> None:
+    measures = {"accuracy": {}, "turntable": {"images": 3, "step": 90}}
+    way = {"dataset": "rotated-digits", "n": 8, "seed": None, "generators": ["rotation"], "measures": measures}
+    spec = {"models": ["rotmnist/small-seed1", "rotmnist/small"], "measurements": {"main": way}}
+    sweep.run(sweep.parse(spec), tmp_path / "t.parquet", sweep.executor(0), progress=False)
+    table = results.load(tmp_path / "t.parquet")
+    found = rotmnist.measured(table)
+    assert found["name"].tolist() == ["rotmnist/small", "rotmnist/small-seed1"]
+    assert found["minutes"][0] >= 0
+    few = {"n": 8, "n_turned": 3, "degrees": (0, 90, 180)}
+    expected = rotmnist.measure(models.load("rotmnist/small"), datasets.load("rotated-digits"), **few)
+    for column in ("error", "relative", "quarter", "angle", "accuracy", "probability", "change"):
+        assert found[column][0] == pytest.approx(expected[column], rel=1e-4), column
+    assert found["lee"][0] == pytest.approx(expected["lee"], rel=1e-3)
 
 
 def test_live_networks_are_trained_and_measured(file: Path) -> None:
@@ -107,14 +86,6 @@ def test_seeds_are_joined() -> None:
     assert found.loc["a", "lee_se"] == pytest.approx(1.0)  # seeds have means 2 and 4
     assert np.isnan(found.loc["b", "error_sd"])
     assert found.loc["b", "lee_se"] == pytest.approx(np.std([1, 2, 3, 6], ddof=1) / 2)
-
-
-def test_a_wrong_table_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="lee rotmnist"):
-        rotmnist.read(tmp_path / "none.parquet")
-    pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(InputError, match="lacks columns"):
-        rotmnist.read(tmp_path / "other.parquet")
 
 
 @pytest.mark.parametrize(("file", "dataset"), [("rotmnist.yaml", "rotmnist"), ("digits.yaml", "rotated-digits")])

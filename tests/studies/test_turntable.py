@@ -12,8 +12,9 @@ from lee import datasets
 from lee.datasets import ImageSet
 from lee.datasets.rotated import turn
 from lee.errors import InputError
+from lee.metrics import turntable
 from lee.models.equivariant import group_cnn
-from lee.studies import turntable
+from lee.studies import rotmnist
 
 
 def blobs(n: int = 3, side: int = 28) -> Tensor:
@@ -72,7 +73,7 @@ def test_measure_finds_errors_and_quarter_turns() -> None:
     data = datasets.load("digits", n=40, size=28)
     torch.manual_seed(0)
     network = group_cnn(fields=(2, 3, 3, 3)).eval()
-    found = turntable.measure(network, data, n=16, n_turned=4, degrees=(0, 45, 90))
+    found = rotmnist.measure(network, data, n=16, n_turned=4, degrees=(0, 45, 90))
     with torch.no_grad():
         assert found["error"] == pytest.approx(float((network(data.images).argmax(1) != data.labels).double().mean()))
     assert found["quarter"] < 1e-5
@@ -86,4 +87,4 @@ def test_measure_finds_errors_and_quarter_turns() -> None:
     assert found["relative"] == pytest.approx(float(derivative.square().mean() / spread), rel=1e-4)
     unlabelled = ImageSet("x", data.images, None, (), "", "", "")
     with pytest.raises(InputError, match="no labels"):
-        turntable.measure(network, unlabelled)
+        rotmnist.measure(network, unlabelled)

@@ -52,7 +52,7 @@ class Insatiable(Net):
 """
 
 FEWER = "Memory was short: measured with at most {} images per pass."
-ONE = {"m": {"n": 10, "generators": ["rotation"], "discrete": ["consistency", "eq_t"]}}
+ONE = {"m": {"n": 10, "generators": ["rotation"], "measures": ["consistency", "eq_t"]}}
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_dask_workers_of_little_memory_measure_image_by_image(hungry: Path) -> N
 
 def test_what_never_fits_is_a_row_with_its_error(hungry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int | None] = []
-    before = sweep.measuring._limited
+    before = sweep.measures._limited
     monkeypatch.setattr("lee.sweep.measures._limited", lambda *given: (tried.append(given[-1]), before(*given))[1])
     report = run(spec_of(models=["hungry:Insatiable"], measurements=ONE), hungry / "t.parquet")
     assert "ALLOC_FAILED" in report.failures[0][2]

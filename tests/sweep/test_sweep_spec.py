@@ -71,12 +71,13 @@ WRONG_FIELDS = [
     ({"weights": "random"}, "unknown weights 'random'"),
     ({"split": "valid"}, "unknown split 'valid'"),
     ({"generators": ["rotate"]}, r"unknown generator 'rotate'\. Did you mean"),
-    ({"discrete": ["eq_x"]}, r"unknown field 'eq_x'\. Did you mean 'eq_"),
-    ({"discrete": {"eq_t": {"draw": 1}}}, r"eq_t: unknown field 'draw'\. Did you mean 'draws'"),
+    ({"measures": ["eq_x"]}, r"unknown field 'eq_x'\. Did you mean 'eq_"),
+    ({"measures": {"eq_t": {"draw": 1}}}, r"eq_t: unknown field 'draw'\. Did you mean 'draws'"),
     ({"n": 0}, "`n` must be a whole number from 1, not 0"),
-    ({"seed": None}, "`seed` must be a whole number from 0, not None"),
+    ({"seed": -1}, "`seed` must be a whole number from 0, not -1"),
+    ({"measures": ["distance"]}, "a distance from which images"),
     ({"kernel": "authors"}, "needs `align_corners: true`"),
-    ({"align_corners": True, "discrete": ["eq_t"]}, "a measurement of their own"),
+    ({"align_corners": True, "measures": ["eq_t"]}, "a measurement of their own"),
 ]
 
 
@@ -109,13 +110,14 @@ def test_files_that_cant_be_read_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_zoos_own_sweep_measures_the_whole_zoo_within_its_budget() -> None:
-    spec = sweep.load(results.folder() / "zoo.yaml")
-    assert spec.models == tuple(name for name in models.names() if name.startswith("zoo/"))
-    found = {(m.name, m.weights, m.split, m.output, m.kernel): m for m in spec.measurements}
-    assert len(found) == len(spec.measurements)
+    specs = [sweep.load(path) for path in results.folder().glob("zoo*.yaml")]
+    assert all(spec.models == tuple(name for name in models.names() if name.startswith("zoo/")) for spec in specs)
+    ways = [way for spec in specs for way in spec.measurements]
+    found = {(m.name, m.weights, m.split, m.output, m.kernel): m for m in ways}
+    assert len(found) == len(ways)
     for split in ("train", "test"):
         main = found["main", "trained", split, "probabilities", "fourier"]
-        assert (main.n, set(main.discrete)) == (1000, {"consistency", "eq_t", "eq_t_frac", "eq_r"})
+        assert (main.n, set(main.measures)) == (1000, {"consistency", "eq_t", "eq_t_frac", "eq_r"})
         assert main.passes <= 28
-    assert {m.kernel for m in spec.measurements} == {"fourier", "central", "authors"}
-    assert math.isclose(sum(m.n or 0 for m in spec.measurements), 5500)
+    assert {m.kernel for m in ways} == {"fourier", "central", "authors"}
+    assert math.isclose(sum(m.n or 0 for m in ways), 5500)

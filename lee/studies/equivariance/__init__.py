@@ -3,12 +3,10 @@
 Networks that differ in the seed alone (`penalty/resnet-1`, `penalty/resnet-1-seed1`) form a row, `resnet-1`.
 """
 
-from lee.studies.equivariance.comparing import costs, errors, gaps, summary, with_all_images
-from lee.studies.equivariance.measuring import OTHER, SETS, measure, moved_share, read, step_seconds, write
+from lee.studies.equivariance.comparing import costs, errors, gaps, scores, summary
 from lee.studies.equivariance.networks import VARIANTS, base_of, cards, label, ordered
 
 __all__ = [
     "cards", "VARIANTS", "label", "ordered", "base_of",
-    "OTHER", "SETS", "moved_share", "measure", "step_seconds", "write", "read",
-    "errors", "gaps", "summary", "costs", "with_all_images",
+    "scores", "errors", "gaps", "summary", "costs",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """What a penalty or a layer changes: seeds joined, and the errors of a sweep in pairs over images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 
 import pandas as pd
@@ -11,6 +11,33 @@ from lee.statistics import Estimate, paired_ratio
 from lee.studies.equivariance.networks import base_of, described, ordered
 from lee.sweep.results import Results
 from lee.training.penalty import unit_generators
+
+
+def scores(table: Results, *, level: float = 0.95) -> pd.DataFrame:
+    """Accuracy and moved shares of every network of a sweep on every set.
+
+    Args:
+        table: of `lee sweep data/results/equivariance.yaml`.
+        level: of the intervals over images, normal ones.
+
+    Returns:
+        `name`, `row`, `family`, `seed`, `penalty`, `set`, `accuracy`, `images` (behind it), and per pixel² `moved` (generators of
+        the penalty) and `other` (generators that no penalty has seen); `accuracy_half` and `moved_half` are half the intervals'
+        widths. In the order of the recipes, clean first.
+    """
+    specs = load_specs()
+    keys = ["model", "measurement"]
+    frame = table.figures("accuracy").merge(table.figures("moved")[[*keys, "moved", "moved_se", "other"]], on=keys)
+    about = pd.DataFrame([{"name": name, **described(specs[name])} for name in frame["model"]])
+    quantile = NormalDist().inv_cdf((1 + level) / 2)
+    frame["accuracy_half"] = quantile * (frame["accuracy"] * (1 - frame["accuracy"]) / frame["images"]) ** 0.5
+    frame["moved_half"] = quantile * frame["moved_se"]
+    columns = ["accuracy", "images", "moved", "other", "accuracy_half", "moved_half"]
+    joined = pd.concat([about, frame["measurement"].rename("set"), frame[columns]], axis=1)
+    order = list(specs)
+    return joined.sort_values(
+        ["name", "set"], key=lambda c: c.map(order.index) if c.name == "name" else c != "clean", ignore_index=True
+    )
 
 
 def errors(table: Results, generators: Sequence[str]) -> pd.DataFrame:
@@ -24,8 +51,7 @@ def errors(table: Results, generators: Sequence[str]) -> pd.DataFrame:
         `name`, `row`, `family`, `seed`, `penalty`, `set`, `lee` and `stderr` (over images), per pixel².
     """
     specs, rows = load_specs(), []
-    for measurement in dict.fromkeys(table.tasks["measurement"]):
-        values = _per_image(table.select(measurement=measurement), generators)
+    for measurement, values in _by_set(table, generators):
         for name in values.columns:
             estimate = Estimate.of(torch.from_numpy(values[name].to_numpy(copy=True)))
             about = {"name": name, **described(specs[name]), "set": measurement}
@@ -53,8 +79,7 @@ def gaps(
         two is not there are left out; joined seeds have the number −1.
     """
     specs, rows = load_specs(), []
-    for measurement in dict.fromkeys(table.tasks["measurement"]):
-        values = _per_image(table.select(measurement=measurement), generators)
+    for measurement, values in _by_set(table, generators):
         seeds = {
             of: {specs[n].recipe.seed: n for n in values.columns if without_seed(specs[n].stem) == of}
             for of in (row, base)
@@ -68,18 +93,20 @@ def gaps(
     return pd.DataFrame(rows, columns=["row", "base", "seed", "set", "change", "low", "high"])
 
 
-def _per_image(table: Results, generators: Sequence[str]) -> pd.DataFrame:
-    """Sums over generators of squared derivatives: a row per image and a column per network, per pixel²."""
-    pixel = 2 / 32
-    parts = [table.per_image(pixel * generator) for generator in unit_generators(generators)]
-    return sum(parts[1:], parts[0])
+def _by_set(table: Results, generators: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Squared derivatives of probabilities on every set, summed over generators, per pixel²: images by networks."""
+    pixel, chosen = 2 / 32, table.select(output="probabilities")
+    for name in dict.fromkeys(chosen.tasks["measurement"]):
+        part = chosen.select(measurement=name)
+        first, *others = (part.per_image(pixel * generator) for generator in unit_generators(generators))
+        yield name, sum(others, first)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Join the seeds of each row and set, in the frame's order.
 
     Args:
-        frame: of `measure`.
+        frame: of :func:`scores`.
 
     Returns:
         `row`, `family`, `penalty`, `set`, `seeds`, and the means of `accuracy`, `moved` and `other`; the first two also with
@@ -97,11 +124,11 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return joined.reset_index()
 
 
-def costs(frame: pd.DataFrame, cards: pd.DataFrame, *, batch_size: int = 128) -> pd.DataFrame:
+def costs(steps: "pd.Series[float]", cards: pd.DataFrame, *, batch_size: int = 128) -> pd.DataFrame:
     """What each row cost to train, in the order of tables.
 
     Args:
-        frame: of `measure`, with the processor seconds of a training step of each row in `step_seconds`.
+        steps: processor seconds of a training step of each row.
         cards: of :func:`lee.studies.equivariance.cards`.
         batch_size: images per step.
 
@@ -109,7 +136,6 @@ def costs(frame: pd.DataFrame, cards: pd.DataFrame, *, batch_size: int = 128) ->
         Indexed by row: `parameters`, `epochs`, `seeds`, `ms per step`, `times as long` as its base (NaN without one), and the
         `seconds per epoch` that follow.
     """
-    steps = frame.groupby("row")["step_seconds"].first()
     told = cards.groupby("row").agg(
         parameters=("parameters", "first"), epochs=("epochs", "first"), seeds=("seed", "nunique")
     )
@@ -118,25 +144,3 @@ def costs(frame: pd.DataFrame, cards: pd.DataFrame, *, batch_size: int = 128) ->
     told["times as long"] = [steps[row] / steps.get(base_of(row), float("nan")) for row in told.index]
     told["seconds per epoch"] = steps * (cards["images"].max() // batch_size)
     return told
-
-
-def with_all_images(frame: pd.DataFrame, cards: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
-    """Put the cards' accuracy on all clean test images in place of that on some, and intervals over images beside it.
-
-    Args:
-        frame: of `measure`.
-        cards: of :func:`lee.studies.equivariance.cards`.
-        level: of the intervals, normal ones.
-
-    Returns:
-        A copy of the frame with the new `accuracy` and `images`; `accuracy_half` and `moved_half` are half the intervals' widths.
-    """
-    quantile, clean = NormalDist().inv_cdf((1 + level) / 2), frame["set"] == "clean"
-    told = cards.set_index("name")
-    joined = frame.assign(
-        accuracy=frame["accuracy"].mask(clean, frame["name"].map(told["accuracy"])),
-        images=frame["images"].mask(clean, frame["name"].map(told["test_images"])),
-    )
-    joined["accuracy_half"] = quantile * (joined["accuracy"] * (1 - joined["accuracy"]) / joined["images"]) ** 0.5
-    joined["moved_half"] = quantile * joined["moved_se"]
-    return joined

@@ -26,7 +26,7 @@ def folder() -> Path:
 
 
 def load(name: str | Path = "zoo") -> "Results":
-    """Read a table by its name in `data/results`, or by its path.
+    """Read a table by its name in `data/results`, or by its path; `zoo` is `zoo.parquet` and all `zoo.*.parquet`, if any.
 
     Args:
         name: the name of a table in `data/results`, or a path.
@@ -43,4 +43,5 @@ def load(name: str | Path = "zoo") -> "Results":
                 f"There is no table {str(name)!r} in {path.parent}.{nearest(str(name), known)} "
                 f"Make it with `lee sweep {name}.yaml`, or give the path of a .parquet file."
             )
-    return Results(tuple(read(path).values()))
+    files = [path, *sorted(path.parent.glob(f"{path.stem}.*.parquet"))]
+    return Results(tuple(part for file in files for part in read(file).values()))

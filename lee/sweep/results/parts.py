@@ -21,7 +21,7 @@ SCORES = {
 }  # fmt: skip
 #: Columns of every image, beside those of the Gram matrix.
 IMAGES = ("image", "label", "prediction", "correct", "confidence", "loss", "output_square", "consistency", "eq_t",
-           "eq_t_frac", "eq_r")  # fmt: skip
+           "eq_t_frac", "eq_r", "speed", "foreign")  # fmt: skip
 
 
 def name_of(part: Part) -> str:
@@ -41,8 +41,14 @@ def numbers_of(part: Part) -> pd.DataFrame:
 
 
 def gram_of(part: Part) -> EquivarianceGram:
-    """The Gram matrices of a part, over the generators that it names."""
+    """The Gram matrices of a part, over the generators that it names.
+
+    Raises:
+        InputError: it has none.
+    """
     k = len(part.described["basis"])
+    if k == 0:
+        raise InputError(f"{name_of(part)} has no Gram matrix in this task, only figures of the whole set.")
     triangles = np.stack([part.rows[f"gram_{i}"].to_numpy() for i in range(width(k))], axis=1)
     generators = tuple(NAMED[name] for name in part.described["basis"])
     how = {key: part.described[key] for key in ("kernel", "boundary", "align_corners", "output")}

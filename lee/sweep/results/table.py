@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from lee.errors import InputError, nearest
 from lee.geometry.generators import AnyGenerator
-from lee.statistics import EquivarianceGram, Estimate
+from lee.statistics import EquivarianceGram
 from lee.sweep.results.parts import (
     IMAGES,
     KEYS,
@@ -25,7 +24,7 @@ from lee.sweep.results.parts import (
     numbers_of,
     values_of,
 )
-from lee.sweep.table import CHECKED, Part
+from lee.sweep.table import Part
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Results:
 
     @property
     def images(self) -> int:
-        """Images per task; of the smallest where tasks differ."""
+        """Images per task; of the smallest where tasks differ, those without rows left out."""
         return min((len(part.rows) for part in self._fine), default=0)
 
     @cached_property
@@ -107,22 +106,8 @@ class Results:
 
     def provenance(self) -> dict[str, str]:
         """What the tasks were made with: versions, commit, device, and digest of the data, a comma between variants."""
-        skipped = {
-            *KEYS,
-            "key",
-            "n",
-            "seed",
-            "size",
-            "basis",
-            "error",
-            "warnings",
-            "seconds",
-            "weights_sha256",
-            "discrete",
-            *CHECKED,
-        }
-        columns = [column for column in self.tasks.columns if column not in skipped]
-        return {c: ", ".join(sorted({str(v) for v in self.tasks[c] if v is not None})) for c in columns}
+        origins = {name: None for part in self.parts for name in ("data_sha256", *part.origin)}
+        return {c: ", ".join(sorted({str(v) for v in self.tasks[c] if v is not None})) for c in origins}
 
     def gram(self, model: str | None = None, **keys: str) -> EquivarianceGram:
         """The Gram matrices of one task.
@@ -181,6 +166,22 @@ class Results:
             rows.append(row)
         return pd.DataFrame(rows)
 
+    def figures(self, measure: str) -> pd.DataFrame:
+        """What a measure says of whole sets, such as `accuracy` or `distance`: the keys and its numbers, a row per task.
+
+        Args:
+            measure: its name.
+
+        Raises:
+            InputError: no task has this measure.
+        """
+        fine = [part for part in self.parts if not part.failed]
+        rows = [{**keys_of(p), **p.described["figures"][measure]} for p in fine if measure in p.described["figures"]]
+        if not rows:
+            known = {name for part in fine for name in part.described["figures"]}
+            raise InputError(f"No task has figures of {measure!r}.{nearest(measure, known)}")
+        return pd.DataFrame(rows)
+
     def per_image(self, generator: AnyGenerator, *, relative: bool = False) -> pd.DataFrame:
         """`‖L_X f(x)‖² / dim` of each image and model: a row per image that all models have, a column per model.
 
@@ -209,27 +210,9 @@ class Results:
             {name: numbers_of(p)[column].astype("float64").to_numpy() for name, p in self._same_images().items()}
         )
 
-    def paired(self, a: str, b: str, generator: AnyGenerator, *, relative: bool = False) -> Estimate:
-        """LEE of model `a` minus that of `b` on the images that both have, with the paired standard error.
-
-        Args:
-            a: name of a model.
-            b: name of another.
-            generator: a name, or a generator in the span of what was measured.
-            relative: divide by the squared norm of the output, image by image.
-
-        Raises:
-            InputError: an unknown model, more than one task of one, or different images.
-        """
-        values = self.select(model=[a, b]).per_image(generator, relative=relative)
-        first, second = (self.select(model=name)._single() for name in (a, b))
-        gap = torch.from_numpy((values[name_of(first)] - values[name_of(second)]).to_numpy(copy=True))
-        like = gram_of(first).lee(generator)
-        return Estimate.of(gap, unit="" if relative else like.unit, kernel=like.kernel, name=like.name)
-
     @property
     def _fine(self) -> tuple[Part, ...]:
-        return tuple(part for part in self.parts if not part.failed)
+        return tuple(part for part in self.parts if not part.failed and len(part.rows))
 
     def _single(self) -> Part:
         if len(self.parts) != 1:

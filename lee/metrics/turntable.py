@@ -12,12 +12,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.geometry.generators import ROTATION
 from lee.geometry.sampling import warp
 from lee.measure.derivative import equivariance_gram, lie_derivative
-from lee.training import evaluate
 
 #: Angles of the curves in degrees.
 DEGREES = tuple(range(0, 181, 5))
@@ -65,9 +63,9 @@ def curves(model: nn.Module, orbit: Tensor, labels: Tensor, degrees: Sequence[fl
     return pd.DataFrame(
         {
             "angle": list(degrees),
-            "accuracy": (every.argmax(-1) == labels).double().mean(1).numpy(),
-            "probability": true.double().mean(1).numpy(),
-            "change": (every - every[0]).square().double().mean((1, 2)).numpy(),
+            "accuracy": (every.argmax(-1) == labels).double().mean(1).cpu().numpy(),
+            "probability": true.double().mean(1).cpu().numpy(),
+            "change": (every - every[0]).square().double().mean((1, 2)).cpu().numpy(),
         }
     )
 
@@ -91,45 +89,28 @@ def tangent(model: nn.Module, image: Tensor, label: int, degrees: Sequence[float
     return pd.DataFrame({"angle": list(degrees), "probability": values.double().numpy(), "slope": slope})
 
 
-def measure(
-    model: nn.Module, test_set: ImageSet, *, n: int = IMAGES, n_turned: int = TURNED, degrees: Sequence[float] = DEGREES
+def figures(
+    model: nn.Module, images: Tensor, labels: Tensor, *, n_turned: int = TURNED, degrees: Sequence[float] = DEGREES
 ) -> dict[str, Any]:
-    """Measure a network: `error` on the whole test set, `lee` per image of the first `n`, and curves of `n_turned`.
+    """What becomes of scores and probabilities as images (N, C, H, W) turn.
 
     Args:
         model: takes images in [0, 1], returns scores.
-        test_set: labelled images.
-        n: images behind `lee`.
+        images: (N, C, H, W).
+        labels: (N,).
         n_turned: images behind the curves.
         degrees: angles of the curves; the first is 0.
 
     Returns:
-        `error` in [0, 1]; `lee` (n,), of probabilities under rotation, per radian²; `relative`, of the scores, in units of
-        their variance over images; `quarter`, the largest change of a score under a quarter turn over the largest
-        score; and the columns of `curves` as lists.
-
-    Raises:
-        InputError: no labels.
+        `relative`, the rotation LEE of the scores in units of their variance over images; `quarter`, the largest change of a
+        score under a quarter turn over the largest score; and the columns of `curves` for the first `n_turned` as lists.
     """
-    images, labels = test_set.images[:n], test_set.labels
-    error = 1 - evaluate(model, test_set)
-    assert labels is not None  # evaluate refuses a set without
-    few = images[:n_turned]
-    followed = curves(model, turned(few, degrees), labels[: len(few)], degrees)
-    gram = equivariance_gram(model, images, generators=[ROTATION], progress=False)
-    return {
-        "error": error,
-        "lee": gram.lee_per_image(ROTATION).double().tolist(),
-        **_on_scores(model, images),
-        **{str(column): followed[column].tolist() for column in followed},
-    }
-
-
-def _on_scores(model: nn.Module, images: Tensor) -> dict[str, float]:
-    """`relative` and `quarter` of `measure`."""
     gram = equivariance_gram(model, images, generators=[ROTATION], output="logits", progress=False)
     with torch.no_grad():
         value, quarter = (torch.cat([model(x) for x in part.split(500)]) for part in (images, images.rot90(1, (2, 3))))
     spread = float((value - value.mean(0)).square().mean())
     change = float((quarter - value).abs().max() / value.abs().max())
-    return {"relative": gram.lee(ROTATION).value / spread, "quarter": change}
+    few = images[:n_turned]
+    followed = curves(model, turned(few, degrees), labels[: len(few)].to(few.device), degrees)
+    lists = {str(column): followed[column].tolist() for column in followed}
+    return {"relative": gram.lee(ROTATION).value / spread, "quarter": change, **lists}

@@ -1,4 +1,7 @@
-"""Both tables of a sweep over sets of images read together: ratios between sets, by several yardsticks."""
+"""Sets of images that depart from a training set: how far they lie, and what becomes of a local equivariance error there.
+
+A table of a sweep whose measurements are sets of images, read: ratios between sets, by several yardsticks.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +13,8 @@ import pandas as pd
 
 from lee.errors import InputError, nearest
 from lee.geometry.generators import AnyGenerator
+from lee.metrics.yardsticks import TRANSLATION
 from lee.statistics import SetRatio, holm, set_ratio
-from lee.studies.yardsticks import TRANSLATION
 from lee.sweep.results import Results
 
 #: What an error can be held against, and what it is called in charts.
@@ -28,43 +31,51 @@ Table = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Departures:
-    """A table of a sweep over sets of images, and the table of distances and yardsticks beside it.
+    """A table of a sweep over sets of images.
 
     Args:
-        sweep: results with the outputs `probabilities` and `logits`; each measurement is a set of images.
-        beside: what :func:`lee.studies.departure.load` returns, of the same models and sets.
+        sweep: results with the outputs `probabilities` and `logits`, these with the measures `yardsticks` and `distance`; each
+            measurement is a set of images.
         generators: whose squared errors are added; the yardsticks `speed` and `foreign` are known for translation only.
+        reference: the model in whose features distances are taken.
 
     Raises:
-        InputError: the two tables have no set or no model in common.
+        InputError: every model failed on some set, or there is no such reference.
     """
 
     sweep: Results = field(repr=False)
-    beside: pd.DataFrame = field(repr=False)
     generators: Sequence[AnyGenerator] = TRANSLATION
+    reference: str = "zoo/resnet-s"
     _read: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.sets or not self.models:
-            raise InputError("The sweep and the table beside it have no set or no model in common. Measure them again.")
+        if not self.models:
+            raise InputError(
+                "Every model of the sweep failed on some set. Measure them again with `lee sweep --retry`."
+            )
 
     @cached_property
     def sets(self) -> tuple[str, ...]:
-        """Names of the sets that both tables have, in the order of measurement."""
-        swept = set(self.sweep.tasks["measurement"])
-        return tuple(str(name) for name in self.beside["measurement"].unique() if name in swept)
+        """Names of the sets, sorted."""
+        return tuple(sorted(set(self.sweep.tasks["measurement"])))
 
     @cached_property
     def models(self) -> tuple[str, ...]:
-        """Names of the models that both tables have and that failed nowhere, sorted."""
-        found = set(self.sweep.models) - set(self.sweep.errors["model"])
-        return tuple(sorted(found & set(self.beside["model"])))
+        """Names of the models that failed nowhere, sorted."""
+        return tuple(sorted(set(self.sweep.models) - set(self.sweep.errors["model"])))
 
     def distances(self) -> pd.DataFrame:
         """Squared Fréchet distances from the training set: `distance` and `limit`, indexed by the set."""
-        rows = self.beside.drop_duplicates("measurement").set_index("measurement")
-        columns = {"distance": "distance", "distance_limit": "limit"}
-        return rows[list(columns)].rename(columns=columns).loc[list(self.sets)].astype(float)
+        rows = self.sweep.select(model=self.reference).figures("distance")
+        return rows.set_index("measurement")[["distance", "limit"]]
+
+    def speed(self, name: str) -> float:
+        """Mean squared speed of the images of a set under translation.
+
+        Args:
+            name: the set.
+        """
+        return float(self._column(name, "speed").iloc[:, 0].mean())
 
     def ratio(
         self, name: str, base: str, yardstick: str = "probabilities", *, models: Iterable[str] | None = None,
@@ -156,37 +167,41 @@ class Departures:
         chosen = list(self.models if models is None else models)
         for model in chosen:
             if model not in self.models:
-                raise InputError(f"Both tables together have no model {model!r}.{nearest(model, self.models)}")
+                raise InputError(f"The table has no model {model!r}.{nearest(model, self.models)}")
         return chosen
 
     def _numbers(self, name: str, yardstick: str, models: Sequence[str]) -> tuple[Table, Table | None]:
         """Numbers of each model and image (M, n) on a set, and what their means are divided by, if anything."""
         if name not in self.sets:
-            raise InputError(f"There is no set {name!r} in both tables.{nearest(name, self.sets)}")
+            raise InputError(f"There is no set {name!r} in the table.{nearest(name, self.sets)}")
         if yardstick not in NAMES:
             raise InputError(f"There is no yardstick {yardstick!r}.{nearest(yardstick, NAMES)}")
         if yardstick in ("speed", "foreign"):
-            return self._beside(name, "own", models), self._beside(name, yardstick, models)
+            below = self._column(name, yardstick)[list(models)].dropna()
+            own = self._table(name, "logits", TRANSLATION).loc[below.index, list(models)]
+            return own.to_numpy(dtype=float).T, below.to_numpy(dtype=float).T
         if yardstick == "flatness":
             return self._errors(name, "probabilities", models), self._errors(name, "logits", models)
         errors = self._errors(name, "probabilities" if yardstick == "probabilities" else "logits", models)
         return errors, self._sizes(name, models) if yardstick == "size" else None
 
-    def _beside(self, name: str, column: str, models: Sequence[str]) -> Table:
-        if (name, column) not in self._read:
-            part = self.beside[self.beside["measurement"] == name]
-            self._read[name, column] = part.pivot(index="image", columns="model", values=column)
-        return self._read[name, column][list(models)].to_numpy(dtype=float).T
-
     def _errors(self, name: str, output: str, models: Sequence[str]) -> Table:
-        if (name, output) not in self._read:
-            part = self.sweep.select(measurement=name, output=output)
-            first, *others = (part.per_image(g) for g in self.generators)
-            self._read[name, output] = sum(others, first)
-        return self._read[name, output][list(models)].to_numpy(dtype=float).T
+        return self._table(name, output, self.generators)[list(models)].to_numpy(dtype=float).T
 
     def _sizes(self, name: str, models: Sequence[str]) -> Table:
-        if (name, "size") not in self._read:
-            part = self.sweep.select(measurement=name, output="logits")
-            self._read[name, "size"] = part.per_image_of("output_square")
-        return self._read[name, "size"][list(models)].to_numpy(dtype=float).T
+        return self._column(name, "output_square")[list(models)].to_numpy(dtype=float).T
+
+    def _table(self, name: str, output: str, generators: Sequence[AnyGenerator]) -> pd.DataFrame:
+        """Squared errors summed over generators: a row per image and a column per model."""
+        key = name, f"{output} {generators}"
+        if key not in self._read:
+            part = self.sweep.select(measurement=name, output=output)
+            first, *others = (part.per_image(g) for g in generators)
+            self._read[key] = sum(others, first)
+        return self._read[key]
+
+    def _column(self, name: str, column: str) -> pd.DataFrame:
+        """A column of the scores' tasks in the same form."""
+        if (name, column) not in self._read:
+            self._read[name, column] = self.sweep.select(measurement=name, output="logits").per_image_of(column)
+        return self._read[name, column]

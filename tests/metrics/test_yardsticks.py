@@ -8,7 +8,7 @@ from torch import nn
 import lee
 from lee import datasets, models
 from lee.errors import InputError
-from lee.studies.yardsticks import foreign_changes, yardsticks
+from lee.metrics.yardsticks import foreign_changes, yardsticks
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lee import datasets, models
 from lee.errors import InputError
-from lee.studies.distances import Gaussian, between_gaussians, features, frechet_distance
+from lee.metrics.distances import Gaussian, between_gaussians, features, frechet_distance
 
 
 def _gaussian(seed: int, d: int = 5) -> Gaussian:

@@ -1,0 +1,134 @@
+"""What a sweep measures beside the Gram matrix: numbers of every image, which become columns, and figures of the whole set.
+
+A figure is what is no mean over the rows: an accuracy on more images, a ratio of means, a distance between sets, a curve.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import radians
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lee import metrics
+from lee.datasets import ImageSet
+from lee.errors import InputError
+from lee.metrics import turntable
+from lee.metrics.distances import features, frechet_distance
+from lee.metrics.yardsticks import yardsticks
+from lee.models import Normalized, input_size
+from lee.sweep.spec import Measurement
+from lee.sweep.tasks import images_of
+from lee.training import evaluate
+from lee.training.penalty import moved_share
+
+#: Images per plain forward pass, and per pass of moved images.
+CHUNK, MOVED = 64, 32
+
+Columns = dict[str, "np.ndarray[Any, Any]"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What measures are given.
+
+    Attributes:
+        model: the classifier.
+        subject, output: what is differentiated, and which output of it.
+        chosen, x: the images with their labels, and the same images (N, C, H, W) where the model is.
+        way: what the specification asks for.
+        chunk: images per pass, at most; None for as many as usual.
+    """
+
+    model: Normalized
+    subject: nn.Module
+    output: str
+    chosen: ImageSet
+    x: Tensor
+    way: Measurement
+    chunk: int | None
+
+    @property
+    def random(self) -> torch.Generator:
+        """A new source of finite motions: all models see the same shifts and angles."""
+        return torch.Generator().manual_seed(self.way.seed or 0)
+
+
+def columns(given: Measured) -> Columns:
+    """The measures of every image: arrays (N,), NaN where only the first images are measured."""
+    way, found = given.way, Columns()
+    if "consistency" in way.measures:
+        options = way.measures["consistency"]
+        agreed = metrics.agreement(given.model, given.x, random=given.random, chunk=given.chunk or CHUNK, **options)
+        found["consistency"] = agreed.numpy()
+    shifts = {name: _motions(name, given) for name in ("eq_t", "eq_t_frac") if name in way.measures}
+    turns = {name: _motions(name, given) for name in ("eq_r",) if name in way.measures}
+    for motions in (shifts, turns):
+        found |= _errors(given, motions, band_limit=motions is turns)
+    if "yardsticks" in way.measures:
+        few = given.x[: way.measures["yardsticks"]["images"]]
+        table = yardsticks(
+            given.model, few, seed=way.seed or 0, kernel=way.kernel, boundary=way.boundary, chunk=given.chunk
+        )
+        for name in ("speed", "foreign"):
+            found[name] = np.pad(table[name], (0, len(given.x) - len(few)), constant_values=np.nan)
+    return found
+
+
+def figures(given: Measured) -> dict[str, dict[str, Any]]:
+    """The measures of the whole set, by name; numbers, or lists of them over the angle.
+
+    Raises:
+        InputError: a measure needs labels, and the images have none.
+    """
+    way, found = given.way, {}
+    if options := way.measures.get("accuracy"):
+        data = images_of(way.dataset, way.split, options["images"], way.seed, _side(given))
+        found["accuracy"] = {"accuracy": evaluate(given.model, data), "images": len(data)}
+    if options := way.measures.get("moved"):
+        share, other = (
+            moved_share(given.model, given.x, options[of], kernel=way.kernel) for of in ("generators", "other")
+        )
+        found["moved"] = {"moved": share.value, "moved_se": share.stderr, "other": other.value}
+    if options := way.measures.get("distance"):
+        home = images_of(options["dataset"], options["split"], options["images"], options["seed"], _side(given))
+        here, there = given.x[: options["images"]], home.images.to(given.x)
+        distance = frechet_distance(*(features(given.model, x, batch=given.chunk or CHUNK) for x in (here, there)))
+        found["distance"] = {"distance": distance.value, "limit": distance.limit}
+    if options := way.measures.get("turntable"):
+        if given.chosen.labels is None:
+            raise InputError(f"The data set {way.dataset!r} has no labels to follow over the angle.")
+        how = {"n_turned": options["images"], "degrees": range(0, 181, options["step"])}
+        found["turntable"] = turntable.figures(given.model, given.x, given.chosen.labels, **how)
+    return found
+
+
+def _side(given: Measured) -> int | None:
+    return given.way.size or input_size(given.model)
+
+
+def _motions(name: str, given: Measured) -> list[metrics.Motion]:
+    options = dict(given.way.measures[name])
+    if name == "eq_r":
+        return metrics.rotations(options["draws"], max_angle=radians(options["max_angle"]), random=given.random)
+    return metrics.translations(given.x, integer=name == "eq_t", random=given.random, **options)
+
+
+def _errors(given: Measured, motions: Mapping[str, list[metrics.Motion]], *, band_limit: bool) -> Columns:
+    """Mean squared differences of each image for several lists of motions, from one call."""
+    if not motions:
+        return {}
+    way, every = given.way, [motion for listed in motions.values() for motion in listed]
+    all_of = metrics.differences(
+        given.subject, given.x, every, output=given.output, kernel=way.kernel, boundary=way.boundary,
+        band_limit=band_limit, chunk=given.chunk or MOVED,
+    )  # fmt: skip
+    found: Columns = {}
+    start = 0
+    for name, listed in motions.items():
+        own = slice(start, start := start + len(listed))
+        mine = metrics.Differences(all_of.squares[own], all_of.counts[own], tuple(listed), way.kernel)
+        found[name] = mine.per_image.numpy()
+    return found
