@@ -21,7 +21,7 @@ WEIGHTS = ("trained", "initial")
 OUTPUTS = (*NAMED_OUTPUTS, "features")
 #: The discrete measures, which move images by the measurement's own kernel.
 DISCRETE = ("consistency", "eq_t", "eq_t_frac", "eq_r")
-#: What is measured beside the Gram matrix, with options and defaults: see :mod:`lee.sweep.quantities`. `draws` and `shifts` are
+#: What is measured beside the Gram matrix, with options and defaults: see `lee.sweep.quantities`. `draws` and `shifts` are
 #: forward passes per image, `images` says how many of the first images (None for the whole data set).
 MEASURES: dict[str, dict[str, Any]] = {
     "consistency": {"shifts": 4, "max_shift": 4, "boundary": "reflect", "reference": "image"},

@@ -46,7 +46,7 @@ class Task:
     def key(self) -> str:
         """The task's name: 20 hexadecimal digits of a digest of everything above and of the schema.
 
-        No version of the package is in it: what changes numbers raises :data:`lee.sweep.table.SCHEMA`.
+        No version of the package is in it: what changes numbers raises `lee.sweep.table.SCHEMA`.
         """
         content = {"schema": SCHEMA, **asdict(self)}
         content.pop("family")
