@@ -2,4 +2,4 @@
 
 from lee.models.loading import Normalize, Normalized, build, card, input_size, load, load_weights, names, resolve
 
-__all__ = ["Normalize", "Normalized", "build", "card", "input_size", "load", "load_weights", "names", "resolve"]
+__all__ = ["load", "names", "card", "build", "load_weights", "resolve", "input_size", "Normalized", "Normalize"]
