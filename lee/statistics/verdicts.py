@@ -1,9 +1,9 @@
 """The one rule by which this book says whether a claim holds: cases with intervals in, one word out.
 
 **The rule.** A claim is tested in cases, such as pairs of networks or motions; of each one says beforehand on which side of which
-threshold the claim expects the effect. With `m` cases the intervals are widened to the level `1 - α / m` (Bonferroni), so that
-all of them hold together with probability `1 - α`. A case *supports* the claim if its whole interval lies on the expected side
-of the threshold, *opposes* it if it lies on the other, and is *undecided* otherwise. Then
+threshold the claim expects the effect. With `m` uncertain cases the intervals are widened to the level `1 - α / m` (Bonferroni),
+so that all of them hold together with probability `1 - α`. A case *supports* the claim if its whole interval lies on the expected
+side of the threshold, *opposes* it if it lies on the other, and is *undecided* otherwise. Then
 
 ============================  =======================================  ==============================
 verdict                       universal claim ("X does …")             existential claim ("X can …")
@@ -203,11 +203,13 @@ class Verdict:
         m = len(self.cases)
         if not m:
             return self.reason or "No case could be tested."
-        told = [f"{self.count('supports')} of {m} support{'s' * (m == 1)}", f"{self.count('opposes')} oppose"]
-        told.append(f"{self.count('undecided')} undecided")
-        seen = self.detectable
-        power = f"; seen with a probability of {POWER:.0%} would have been {seen:.2g}" * math.isfinite(seen)
-        return f"{', '.join(told)} (a claim {self.kind} over its cases{power})."
+        told = [f"{self.count('supports')} of {m} {'case supports' if m == 1 else 'cases support'} the claim"]
+        told += [f"{self.count('opposes')} oppose{'s' * (m == 1)} it", f"{self.count('undecided')} undecided"]
+        if self.kind == "existential":
+            told.append("one is enough")
+        if math.isfinite(self.detectable):
+            told.append(f"an effect of {self.detectable:.2g} would have been seen with a probability of {POWER:.0%}")
+        return f"{', '.join(told)}."
 
     @property
     def number(self) -> str:
@@ -251,7 +253,8 @@ def judge(
     """
     check_known("kind", kind, ("universal", "existential"))
     check_settings(level)
-    judged = tuple(_judged(case, simultaneous(len(cases), level)) for case in cases)
+    wide = simultaneous(sum(case.stderr != 0 for case in cases), level)
+    judged = tuple(_judged(case, wide) for case in cases)
     stands = {one.stand for one in judged}
     if not judged:
         word: Word = "not testable here"
@@ -286,10 +289,10 @@ def _margin(one: Judged) -> float:
 def _digits(value: float, low: float, high: float) -> str:
     if low == high:
         return f"{value:.2g}"
-    width = high - low
-    if not math.isfinite(width):
+    half = (high - low) / 2
+    if not math.isfinite(half):
         return f"{value:.2g} [{low:.2g}, {high:.2g}]"
-    places = max(0, 1 - math.floor(math.log10(width)))
+    places = max(0, 1 - math.floor(math.log10(half)))
     if places > 5:  # very small numbers read better with an exponent
         return f"{value:.2g} [{low:.2g}, {high:.2g}]"
     return f"{value:.{places}f} [{low:.{places}f}, {high:.{places}f}]"

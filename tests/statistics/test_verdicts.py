@@ -60,6 +60,8 @@ def test_intervals_are_as_wide_as_bonferroni_has_them() -> None:
     assert ten.word == "underpowered"
     assert ten.cases[0].low == pytest.approx(0.5 - norm.ppf(1 - 0.05 / 20) * 0.2)
     assert simultaneous(10) == pytest.approx(0.995)
+    exact = Case(name="", effect=1.0, stderr=0.0, predicted="above")  # can be no false alarm
+    assert judge([*cases(0.5), exact]).cases[0].low == judge(cases(0.5)).cases[0].low
 
 
 def test_an_interval_and_a_standard_error_say_the_same() -> None:
@@ -114,7 +116,7 @@ def test_the_smallest_effect_that_would_have_been_seen() -> None:
     alone = judge(cases(0.1))
     needed = (norm.ppf(0.975) + norm.ppf(0.8)) * 0.2
     assert alone.detectable == pytest.approx(needed)
-    assert f"{needed:.2g}" in alone.sentence
+    assert f"an effect of {needed:.2g} would have been seen" in alone.sentence
     drawn = np.random.default_rng(0).normal(needed, 0.2, 4000)
     assert np.mean([judge(cases(e)).word == "reproduced" for e in drawn]) == pytest.approx(0.8, abs=0.02)
     uneven = cases(0.1) + cases(0.1, stderr=0.4)
@@ -135,9 +137,9 @@ def test_without_an_effect_few_claims_are_decided(kind: str, count: int) -> None
 
 def test_words_and_numbers() -> None:
     verdict = judge(cases(PLUS, MINUS, NONE))
-    assert verdict.sentence.startswith(
-        "1 of 3 support, 1 oppose, 1 undecided (a claim universal over its cases; seen with "
-    )
+    assert verdict.sentence.startswith("1 of 3 cases support the claim, 1 oppose it, 1 undecided, an effect of ")
+    one = judge(cases(PLUS), "existential").sentence
+    assert one == "1 of 1 case supports the claim, 0 opposes it, 0 undecided, one is enough."
     assert verdict.number == "-1.00 [-1.48, -0.52] to 1.00 [0.52, 1.48]"
     assert verdict.details.startswith("0 1.00 [0.52, 1.48] supports; 1 -1.00")
     nothing = judge([], reason="No network of this size comes with the book.")
