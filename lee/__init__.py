@@ -29,13 +29,17 @@ from lee.statistics import EquivarianceGram, Estimate
 
 __version__ = "0.1.0"
 __all__ = [
-    "Action", "BRIGHTNESS", "BatchInteractionWarning", "CONTRAST", "ConstantOutputWarning", "Decomposition", "EquivarianceGram",
-    "Estimate", "Generator", "HYPERBOLIC", "Image", "ImageWarning", "InputError", "LeavesTorchWarning", "LeeError", "LeeWarning",
-    "LocalEquivarianceError", "Map", "OutputWarning", "ROTATION", "RandomFunctionWarning", "Representation", "SATURATION",
-    "SCALE", "SHEAR_X", "SHEAR_Y", "SQUEEZE", "STRETCH_X", "STRETCH_Y", "Sampler", "StateWarning", "TRANSLATION_X",
-    "TRANSLATION_Y", "Tokens", "TrainingModeWarning", "Trivial", "VectorField", "VerificationError", "VerificationWarning",
-    "bracket", "equivariance_gram", "explain_representations", "layerwise", "lie_derivative", "local_equivariance_error",
-    "metrics", "spatial_gradient", "symmetry_spectrum", "warp",
+    # measuring
+    "local_equivariance_error", "equivariance_gram", "lie_derivative", "layerwise", "explain_representations",
+    "symmetry_spectrum", "LocalEquivarianceError", "Estimate", "EquivarianceGram", "Decomposition", "metrics",
+    # what moves, and how
+    "Generator", "Action", "bracket", "TRANSLATION_X", "TRANSLATION_Y", "ROTATION", "SCALE", "STRETCH_X", "STRETCH_Y",
+    "SHEAR_X", "SHEAR_Y", "HYPERBOLIC", "SQUEEZE", "BRIGHTNESS", "CONTRAST", "SATURATION", "Representation", "Image", "Map",
+    "Tokens", "Trivial", "VectorField", "Sampler", "spatial_gradient", "warp",
+    # errors and warnings
+    "LeeError", "InputError", "VerificationError", "LeeWarning", "BatchInteractionWarning", "ConstantOutputWarning",
+    "ImageWarning", "LeavesTorchWarning", "OutputWarning", "RandomFunctionWarning", "StateWarning", "TrainingModeWarning",
+    "VerificationWarning",
 ]  # fmt: skip
 
 

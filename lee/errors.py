@@ -4,6 +4,12 @@ import importlib.util
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+__all__ = [
+    "LeeError", "InputError", "VerificationError",
+    "LeeWarning", "VerificationWarning", "ImageWarning", "OutputWarning", "TrainingModeWarning", "StateWarning",
+    "RandomFunctionWarning", "BatchInteractionWarning", "LeavesTorchWarning", "ConstantOutputWarning",
+]  # fmt: skip
+
 
 class LeeError(Exception):
     """Base class of every error that `lee` raises on purpose."""

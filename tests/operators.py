@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
-from lee.autodiff import load_formulas, pushforward, record_fallbacks
+from lee.autodiff import pushforward, record_fallbacks
+from lee.autodiff.functorch import load_formulas
 from lee.errors import LeeError
 
 Function = Callable[[Tensor], Tensor | None]

@@ -174,7 +174,9 @@ def write_sample_book(root: Path, *, pages: bool = False, run: bool = False) -> 
     shutil.copyfile(ROOT / "_config.yml", root / "_config.yml")
     shutil.copytree(ROOT / "book" / "_static", book / "_static")
     shutil.copyfile(ROOT / "book" / "references.bib", book / "references.bib")
-    names = ["notation", "glossary", "api", "status", "bibliography"] if pages else ["status"]
+    api = [f"api/{page.stem}" for page in sorted((ROOT / "book" / "api").glob("*.md"))]
+    names = ["notation", "glossary", "api", *api, "status", "bibliography"] if pages else ["status"]
+    (book / "api").mkdir()
     for name in names:
         shutil.copyfile(ROOT / "book" / f"{name}.md", book / f"{name}.md")
     entries = "".join(f"  - file: book/{name}\n" for name in [CHAPTER, *names])

@@ -1,21 +1,31 @@
-"""Stacked forward mode: push one primal and K tangents through any torch function in a single pass.
+"""Stacked forward mode: one primal and K tangents go through any torch function together, in a single pass.
 
-`tensor` holds the tensor subclass and the fallback to functorch; `layout`, `pointwise`, `contraction`, `convolution` and
-`normalisation` hold the rules per operator; `pushforward` is the entry, `alternatives` what is left where torch
-has no forward mode. The method and its cost are described in
-chapter 2 of the book, the measured ratios in `benchmarks/`.
+A directional derivative `J_f(x)·v` is exact, and K of them share the work that does not depend on the direction. What has no
+rule for stacks is differentiated by torch's own forward mode, and reported to :func:`record_fallbacks`. Chapter 2 of the
+book explains the method and its cost.
+
+For `f(x) = Σ x³` the derivative along `v` is `3 x²·v`:
+
+>>> import torch
+>>> from lee.autodiff import pushforward
+>>> x = torch.tensor([[1.0, 2.0]]).double()
+>>> v = torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]]).double()
+>>> value, derivatives = pushforward(lambda z: (z**3).sum(1), x, v)
+>>> value.tolist(), derivatives.tolist()
+([9.0], [[3.0], [15.0]])
 """
 
+# `tensor` holds the tensor subclass, `functorch` what becomes of a function without a rule; `layout`, `pointwise`,
+# `contraction`, `convolution` and `normalisation` hold the rules per operator; `pushforward` is the entry, `alternatives` what is
+# left where torch has no forward mode.
 from lee.autodiff import contraction, convolution, layout, normalisation, pointwise  # noqa: F401  (register the rules)
-from lee.autodiff.alternatives import by_differences, check_mode, pushed
-from lee.autodiff.functorch import load_formulas
+from lee.autodiff.alternatives import by_differences
 from lee.autodiff.messages import ForwardModeError, LeavesTorchError, record_fallbacks
-from lee.autodiff.pushforward import by_dual_numbers, push_leaves, pushforward
-from lee.autodiff.surroundings import eager, stacked_pass
+from lee.autodiff.pushforward import by_dual_numbers, pushforward
 from lee.autodiff.tensor import Stacked
 from lee.autodiff.weights import workspace
 
 __all__ = [
-    "ForwardModeError", "LeavesTorchError", "Stacked", "by_differences", "by_dual_numbers", "check_mode", "eager", "load_formulas",
-    "push_leaves", "pushed", "pushforward", "record_fallbacks", "stacked_pass", "workspace",
+    "pushforward", "by_dual_numbers", "by_differences", "record_fallbacks", "workspace", "Stacked", "ForwardModeError",
+    "LeavesTorchError",
 ]  # fmt: skip

@@ -44,6 +44,11 @@ def pushforward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) 
 def by_dual_numbers(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> tuple[Any, Tensor | None]:
     """One tangent after the other with torch's dual numbers: slow, but takes everything that torch can differentiate.
 
+    Args:
+        function: Any torch function of one tensor.
+        x: Primal, (N, ...).
+        tangents: Tangents, (K, N, ...).
+
     Raises:
         ForwardModeError: For a function that torch's forward mode can't be followed through.
         LeavesTorchError: If a value that moves with the input leaves torch.

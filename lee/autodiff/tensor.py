@@ -46,7 +46,13 @@ DOUBTFUL = frozenset({"reshape", "reshape_as", "flatten", "ravel", "contiguous",
 
 
 class Stacked(Tensor):
-    """A primal and K tangents in one buffer of shape `(1 + K, N, ...)`; to torch code it looks like the primal."""
+    """A primal and K tangents in one buffer of shape `(1 + K, N, ...)`; to torch code it looks like the primal.
+
+    Args:
+        buffer: The primal and its tangents, (1 + K, N, ...); None where `deferred` will give them.
+        deferred: What has not run yet: it has `.run() -> buffer`, and in `.like` the shape, strides, dtype and device
+            of the primal.
+    """
 
     # Why one buffer is right: a linear A has A(x + t v) = A x + t A v, so it acts on every slice alike, and what it costs
     # for one image more it costs for one tangent more. A non-linear rule computes slice 0 and multiplies its derivative into

@@ -60,6 +60,9 @@ def workspace(x: Tensor) -> Iterator[None]:
 
     On a CPU, float32 convolutions run with channels last, which oneDNN computes faster. (On a GPU that pays in half
     precision only, so the layout stays the model's own.)
+
+    Args:
+        x: What will be measured, (N, ...): its device and dtype choose the layout.
     """
     if _current.get() is not None:
         yield

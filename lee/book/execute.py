@@ -48,7 +48,13 @@ class ChapterError(LeeError):
 
 @dataclass(frozen=True)
 class Executed:
-    """A chapter that has run: its name, the notebook with its outputs, and how long it took in seconds."""
+    """A chapter that has run.
+
+    Args:
+        chapter: Its file's stem.
+        path: The notebook with its outputs.
+        seconds: Wall time.
+    """
 
     chapter: str
     path: Path
@@ -57,6 +63,10 @@ class Executed:
 
 def prepare(root: Path, out: Path) -> None:
     """Make `out` a fresh copy of the book's sources; an earlier copy there is removed.
+
+    Args:
+        root: The folder with `_toc.yml` and `book/`.
+        out: Where the copy goes.
 
     Raises:
         InputError: If `out` holds something else than an earlier copy.

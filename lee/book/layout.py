@@ -29,7 +29,11 @@ def find_root(start: Path | None = None) -> Path:
 
 
 def chapters(root: Path) -> list[Path]:
-    """The book's notebooks below `root`, in reading order: the index first, then by number."""
+    """The book's notebooks below `root`, in reading order: the index first, then by number.
+
+    Args:
+        root: The folder with `_toc.yml` and `book/`.
+    """
     found = [p for p in (root / "book").glob("*.ipynb") if not p.name.endswith(".failed.ipynb")]
     return sorted(found, key=lambda p: (p.stem != "index", p.stem))
 
@@ -38,6 +42,10 @@ def select(root: Path, names: Sequence[str] | None) -> list[Path]:
     """The chapters with these names, in reading order; all of them without names.
 
     A name is a file's stem, a path to the file, or a chapter's number (`2`, `02`); `0` is the index.
+
+    Args:
+        root: The folder with `_toc.yml` and `book/`.
+        names: What to choose; None for all.
 
     Raises:
         InputError: If there are no chapters, or one of the names is unknown (the nearest one is suggested).

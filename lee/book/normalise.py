@@ -71,6 +71,9 @@ def normalise(notebook: NotebookNode) -> str:
     Dropped are the cell that papermill injected, times, the machine's kernel and interpreter, and empty
     metadata. Consecutive writes to one stream are joined, cells are counted from 1, and a cell without an id
     gets one that depends on its place and source.
+
+    Args:
+        notebook: A notebook of format 4.
     """
     cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
     count = 0

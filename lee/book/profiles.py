@@ -33,12 +33,20 @@ class Profile:
 
 
 def profiles(root: Path) -> dict[str, Path]:
-    """Names and files of the book's profiles."""
+    """Names and files of the book's profiles.
+
+    Args:
+        root: The folder with `_toc.yml` and `book/`.
+    """
     return {p.stem: p for p in sorted((root / "book" / "profiles").glob("*.yaml"))}
 
 
 def load_profile(name: str, root: Path) -> Profile:
     """Read a profile by its name, or from the path of a YAML file.
+
+    Args:
+        name: The profile's name, or a path.
+        root: The folder with `_toc.yml` and `book/`.
 
     Raises:
         InputError: If it is unknown (the nearest one is suggested) or the file is not what is expected.

@@ -24,7 +24,13 @@ AnyChart = TypeVar("AnyChart", bound=alt.TopLevelMixin)
 
 
 class Words(TypedDict):
-    """What every figure has beside its numbers; see :func:`finish`."""
+    """What every figure has beside its numbers.
+
+    Args:
+        caption: What the reader should see; Markdown and `$formulas$` are welcome.
+        alt: What a reader who can't see it is told.
+        name: Label under which `{numref}` finds it.
+    """
 
     caption: str
     alt: str
@@ -99,6 +105,10 @@ def about(*, caption: str, alt: str, name: str | None = None) -> dict[str, str]:
 
 def rounded(frame: pd.DataFrame, digits: int = SIGNIFICANT_DIGITS) -> pd.DataFrame:
     """A copy of `frame` whose floats have `digits` significant digits and whose other columns are untouched.
+
+    Args:
+        frame: A tidy frame.
+        digits: Significant digits of the floats.
 
     Examples:
         >>> rounded(pd.DataFrame({"lee": [0.123456, 98765.4]}))["lee"].tolist()

@@ -78,7 +78,7 @@ def load_subject(
 
 def _kind(model: str, weights: Path | None, pretrained: bool) -> str:
     """Where the weights come from, in a word or two."""
-    from lee.models import has_weights
+    from lee.models.recipes import has_weights
 
     if weights is not None:
         return str(weights)

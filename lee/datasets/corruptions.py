@@ -61,6 +61,9 @@ KINDS: dict[str, tuple[Callable[[np.ndarray, float, int], np.ndarray], tuple[flo
 class Corruption:
     """A kind of corruption at a strength.
 
+    Source: Hendrycks & Dietterich, *Benchmarking Neural Network Robustness to Common Corruptions and Perturbations*,
+    ICLR 2019 (CIFAR-10-C).
+
     Args:
         kind: One of `KINDS`.
         strength: 1 (weak) to 5 (strong).

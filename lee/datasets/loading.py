@@ -51,7 +51,7 @@ class ImageSet:
 
     Iterating yields batches of 32; `batches` chooses another size.
 
-    Attributes:
+    Args:
         name: the name it was loaded by.
         images: float32 (N, C, H, W) in [0, 1].
         labels: int64 (N,), or None when there are none.
@@ -76,7 +76,14 @@ class ImageSet:
         return self.batches(32)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield (images, labels) in order, `size` at a time; the last batch may be smaller."""
+        """Yield (images, labels) in order, `size` at a time; the last batch may be smaller.
+
+        Args:
+            size: Images per batch.
+
+        Raises:
+            InputError: the size is not positive.
+        """
         if size < 1:
             raise InputError(f"Batches of {size} images were asked for. Choose 1 or more.")
         for start in range(0, len(self), size):
@@ -159,7 +166,14 @@ def _decode(name: str, n: int | None, size: int | None, split: str, seed: int, d
 
 
 def describe(name: str) -> tuple[str, str]:
-    """Return (licence, source) of a data set, without reading it."""
+    """Return (licence, source) of a data set, without reading it.
+
+    Args:
+        name: a name that `load` knows.
+
+    Raises:
+        InputError: an unknown name, or a corruption that there is not.
+    """
     if name in MEMBERS:
         files = [FILES[member] for member in MEMBERS[name]]
         licences = dict.fromkeys(file.licence for file in files)

@@ -1,15 +1,15 @@
 """The explorer: an image, its transformation under sliders, and what one or two models make of it, live.
 
-:class:`lee.explorer.app.Explorer` is the app for a notebook; `lee explore` and `make explore` serve it as a page of its own.
-What it shows is computed by :mod:`lee.explorer.measures` from a frozen :class:`lee.explorer.state.State`, without widgets.
+:class:`Explorer` is the app for a notebook; `lee explore` and `make explore` serve it as a page of its own. What it shows is
+computed by :class:`Measures` from a frozen :class:`State`, without widgets.
 """
 
 from typing import Any
 
 from lee.explorer.measures import Measures
-from lee.explorer.state import State
+from lee.explorer.state import State, mixture_of
 
-__all__ = ["Explorer", "Measures", "State"]
+__all__ = ["Explorer", "State", "Measures", "mixture_of"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from lee.datasets.image_files import ENDINGS
 from lee.explorer import drawing, pictures
 from lee.explorer.state import KERNELS, MOST_MODELS, REACH, SLIDERS, State
 from lee.geometry.generators import NAMED
-from lee.geometry.sampling import BOUNDARIES
+from lee.geometry.interpolation import BOUNDARIES
 
 MIXTURE = "mixture"
 """What the list of generators shows where no named one is chosen."""

@@ -24,7 +24,7 @@ from lee.measure.derivative import equivariance_gram
 from lee.measure.function import one_function
 from lee.models import imagenet
 from lee.models.classes import TRAINED_ON
-from lee.models.recipes import has_recipe, load_spec
+from lee.models.recipes import has_recipe, has_weights, load_spec
 from lee.statistics import EquivarianceGram, Estimate, concatenate
 
 TOP = 5
@@ -110,7 +110,7 @@ class Measures:
             InputError: An unknown name, or weights that can't be had.
         """
         name = state.models[which]
-        pretrained = state.pretrained and not models.has_weights(name)
+        pretrained = state.pretrained and not has_weights(name)
         return self._models.get((name, pretrained), lambda: models.load(name, pretrained=pretrained))
 
     def side(self, state: State, which: int = 0) -> int:

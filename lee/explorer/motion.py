@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lee.autodiff import load_formulas
+from lee.autodiff.functorch import load_formulas
 from lee.geometry.generators import BASIS, PHOTOMETRIC_BASIS, SPATIAL_BASIS, Generator
 from lee.geometry.representations import Image
 from lee.geometry.sampling import Sampler

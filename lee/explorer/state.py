@@ -21,7 +21,7 @@ from lee.geometry.generators import (
     Generator,
     coordinates,
 )
-from lee.geometry.sampling import BOUNDARIES
+from lee.geometry.interpolation import BOUNDARIES
 
 SLIDERS = (
     TRANSLATION_X, TRANSLATION_Y, ROTATION, SCALE, SQUEEZE, HYPERBOLIC, BRIGHTNESS, CONTRAST, SATURATION,
@@ -39,6 +39,9 @@ MOST_MODELS = 2
 
 def mixture_of(generator: Generator) -> tuple[float, ...]:
     """The positions of the nine sliders that give `generator`.
+
+    Args:
+        generator: In the span of the sliders, as every combination of the nine basis fields is.
 
     Examples:
         >>> mixture_of(NAMED["shear_x"])
@@ -60,7 +63,7 @@ class State:
         mixture: Coefficients of :data:`SLIDERS`.
         t: The amount, from -:data:`REACH` to :data:`REACH`, in units of the generator.
         kernel: One of :data:`KERNELS`.
-        boundary: One of `lee.geometry.sampling.BOUNDARIES`.
+        boundary: One of `lee.geometry.BOUNDARIES`.
         n: Images behind the local equivariance error, 2 or more.
 
     Raises:

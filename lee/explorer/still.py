@@ -18,6 +18,11 @@ REACH = 0.08
 def curves(measures: Measures, state: State, which: int = 0) -> pd.DataFrame:
     """The curves of the top classes with the exact slope at every stop.
 
+    Args:
+        measures: Where numbers are kept that were computed before.
+        state: What is shown.
+        which: Which of its models, from 0.
+
     Returns:
         Columns `t`, `class`, `probability` and `slope`, one row for each stop and class.
     """

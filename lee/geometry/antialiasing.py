@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from lee.errors import InputError, check_known
-from lee.geometry.sampling import BOUNDARIES, interpolation_matrix
+from lee.geometry.interpolation import BOUNDARIES, interpolation_matrix
 
 
 def harmonics(signal: Tensor) -> Tensor:
@@ -31,6 +31,9 @@ def harmonics(signal: Tensor) -> Tensor:
 
     With :math:`\theta_j = 2\pi j/n` the signal is :math:`c_0 + 2\,\mathrm{Re} \sum_{k \ge 1} c_k e^{ik\theta_j}`; for even `n` the
     last term counts once.
+
+    Args:
+        signal: One period of real samples, (..., n).
 
     Examples:
         >>> theta = 2 * torch.pi * torch.arange(8) / 8
@@ -42,6 +45,10 @@ def harmonics(signal: Tensor) -> Tensor:
 
 def fold(k: Tensor | int, size: int) -> Tensor:
     """The wave that wave `k` looks like on a grid of `size` samples: integers in (-size/2, size/2].
+
+    Args:
+        k: Numbers of waves, integers of any shape.
+        size: Samples of the coarse grid.
 
     Examples:
         >>> fold(torch.tensor([3, 5, 11, -5]), 8).tolist()
@@ -112,6 +119,10 @@ def refine(x: Tensor, factor: int) -> Tensor:
     """The band-limited periodic signals through the samples `x` (..., n), `factor` times as dense: (..., factor·n).
 
     Every `factor`-th sample is the original one.
+
+    Args:
+        x: Samples (..., n) of one period.
+        factor: Points per sample.
     """
     n = x.shape[-1]
     points = torch.arange(_positive(factor) * n, dtype=torch.float64) / factor
@@ -151,6 +162,11 @@ def share_above(x: Tensor, cutoff: float, *, boundary: str = "reflect") -> Tenso
     """Share of each sample's variance in waves at `cutoff` and above, for maps (N, C, H, W): (N,), each in [0, 1].
 
     The variance is about each channel's own mean; a map without any has share 0.
+
+    Args:
+        x: Maps (N, C, H, W).
+        cutoff: Cycles per side.
+        boundary: As for :func:`low_pass`.
 
     Raises:
         InputError: As for :func:`low_pass`, and if `x` has another rank.
@@ -208,7 +224,11 @@ class FilteredActivation(nn.Module):
         self.activation, self.factor, self.boundary = activation, _positive(factor), boundary
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the filtered activation of maps (..., H, W), same shape."""
+        """Return the filtered activation of maps (..., H, W), same shape.
+
+        Args:
+            x: Maps (..., H, W).
+        """
         down, across = (_up(n, self.factor, self.boundary).to(x) for n in x.shape[-2:])
         fine = self.activation(down @ x @ across.T)
         return (down.T @ fine @ across) / self.factor**2

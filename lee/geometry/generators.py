@@ -29,9 +29,11 @@ HALF_SIDE, RADIAN, RATIO = "half side", "radian", "e-fold"
 class Generator:
     """A linear combination of the nine basis fields.
 
+    Source: Gruver, Finzi, Goldblum & Wilson, ICLR 2023 (generators of affine motions).
+
     Args:
         name: What tables and charts call it.
-        coefficients: Nine numbers in the order of :data:`BASIS`: the fields `∂x, ∂y, x∂x, y∂x, x∂y, y∂y`, then
+        coefficients: Nine numbers in this order: the fields `∂x, ∂y, x∂x, y∂x, x∂y, y∂y`, then
             brightness, contrast and saturation.
         unit: What one unit of the flow's parameter `t` means.
 
@@ -88,11 +90,20 @@ class Generator:
         return not any(self.coefficients[:6])
 
     def renamed(self, name: str, unit: str | None = None) -> "Generator":
-        """The same field under another name (and unit)."""
+        """The same field under another name (and unit).
+
+        Args:
+            name: The new name.
+            unit: The new unit; None keeps the old one.
+        """
         return replace(self, name=name, unit=self.unit if unit is None else unit)
 
     def per_pixel(self, side: int) -> "Generator":
-        """The generator scaled from half sides to pixels of an image whose shorter side has `side` pixels."""
+        """The generator scaled from half sides to pixels of an image whose shorter side has `side` pixels.
+
+        Args:
+            side: The image's shorter side, in pixels.
+        """
         return (2 / side * self).renamed(self.name, "pixel")
 
     def per_degree(self) -> "Generator":
@@ -100,7 +111,11 @@ class Generator:
         return (math.pi / 180 * self).renamed(self.name, "degree")
 
     def flow(self, t: Tensor | float) -> Tensor:
-        r"""The affine map :math:`\exp(t\,(A, b))` as a (3, 3) homogeneous matrix, float64, differentiable in `t`."""
+        r"""The affine map :math:`\exp(t\,(A, b))` as a (3, 3) homogeneous matrix, float64, differentiable in `t`.
+
+        Args:
+            t: The amount, in the generator's unit: a number or a 0-dimensional tensor.
+        """
         (a, b), (c, d) = self.matrix
         x, y = self.offset
         generator = torch.tensor([[a, b, x], [c, d, y], [0, 0, 0]], dtype=torch.float64)
@@ -148,20 +163,34 @@ def _field(name: str, unit: str, **coefficients: float) -> Generator:
     return Generator(name, tuple(float(coefficients.get(b, 0.0)) for b in BASIS), unit)
 
 
+#: `∂x`: what is seen moves to the left, one half side per unit.
 TRANSLATION_X = _field("translation_x", HALF_SIDE, translation_x=1)
+#: `∂y`: what is seen moves up, one half side per unit.
 TRANSLATION_Y = _field("translation_y", HALF_SIDE, translation_y=1)
+#: `y ∂x - x ∂y`, in radians.
 ROTATION = _field("rotation", RADIAN, shear_x=1, shear_y=-1)
+#: `x ∂x + y ∂y`: what is seen shrinks, in e-folds.
 SCALE = _field("scale", RATIO, stretch_x=1, stretch_y=1)
+#: `x ∂x`, in e-folds.
 STRETCH_X = _field("stretch_x", RATIO, stretch_x=1)
+#: `y ∂y`, in e-folds.
 STRETCH_Y = _field("stretch_y", RATIO, stretch_y=1)
+#: `y ∂x`.
 SHEAR_X = _field("shear_x", RATIO, shear_x=1)
+#: `x ∂y`.
 SHEAR_Y = _field("shear_y", RATIO, shear_y=1)
+#: `y ∂x + x ∂y`: stretches one diagonal and squeezes the other.
 HYPERBOLIC = _field("hyperbolic", RATIO, shear_x=1, shear_y=1)
+#: `x ∂x - y ∂y`: stretches along x and squeezes along y.
 SQUEEZE = _field("squeeze", RATIO, stretch_x=1, stretch_y=-1)
+#: All values times `exp t`.
 BRIGHTNESS = _field("brightness", RATIO, brightness=1)
+#: Values times `exp t` about the image's mean luma.
 CONTRAST = _field("contrast", RATIO, contrast=1)
+#: Values times `exp t` about each pixel's luma; RGB images only.
 SATURATION = _field("saturation", RATIO, saturation=1)
 
+#: Every generator above, by the name that strings call it.
 NAMED: dict[str, Generator] = {
     g.name: g
     for g in (
@@ -169,7 +198,9 @@ NAMED: dict[str, Generator] = {
         CONTRAST, SATURATION,
     )
 }  # fmt: skip
+#: The six spatial generators of the affine algebra, in the order of the basis.
 AFFINE = tuple(NAMED[name] for name in SPATIAL_BASIS)
+#: Brightness, contrast and saturation.
 PHOTOMETRIC = tuple(NAMED[name] for name in PHOTOMETRIC_BASIS)
 
 AnyGenerator = str | Generator | Action | Callable[[Tensor, Tensor], Tensor]
@@ -177,6 +208,9 @@ AnyGenerator = str | Generator | Action | Callable[[Tensor, Tensor], Tensor]
 
 def get(generator: AnyGenerator) -> Generator | Action:
     """Turn a name, a mixture or a user's action into a :class:`Generator` or an :class:`Action`.
+
+    Args:
+        generator: One of :data:`NAMED`'s keys, a generator, an action, or a function `(x, t) -> x`.
 
     Raises:
         InputError: If the name is unknown (the nearest one is suggested) or the type is none of these.
@@ -199,6 +233,10 @@ def bracket(first: Generator, second: Generator) -> Generator:
 
     It is the commutator of their actions on images, :math:`X(Y \cdot z) - Y(X \cdot z) = [X, Y] \cdot z`.
 
+    Args:
+        first: `ξ`, spatial.
+        second: `η`, spatial.
+
     Raises:
         InputError: If one of them is photometric.
 
@@ -218,6 +256,10 @@ def bracket(first: Generator, second: Generator) -> Generator:
 
 def coordinates(target: Generator, basis: Sequence[Generator | Action]) -> Tensor:
     """Coefficients `c` with `target = Σ c_k basis_k`, shape (K,), float64.
+
+    Args:
+        target: The generator to be expressed.
+        basis: K generators; an action among them gets the coefficient 0.
 
     Raises:
         InputError: If `target` is not in the span of `basis`.

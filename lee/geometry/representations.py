@@ -5,14 +5,14 @@ the infinitesimal action `X·z = d/dt|₀ ρ(exp tX) z` is `ξ·∇z` on scalars
 carries the inverse Jacobian of the flow, `X·v = ξ·∇v - A v`; a covariant one (a gradient) `X·w = ξ·∇w + Aᵀ w`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 
-from lee.errors import InputError, check_known
+from lee.errors import InputError
 from lee.geometry.generators import Generator
 from lee.geometry.sampling import Sampler
 
@@ -23,11 +23,24 @@ class Representation:
     """A generator's action on tensors of one layout. Subclasses say what a spatial generator does to it."""
 
     def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
-        """`X_k·z` for K generators and a batch `z` (N, ...): shape (K, N, ...)."""
+        """`X_k·z` for K generators and a batch `z` (N, ...): shape (K, N, ...).
+
+        Args:
+            generators: K spatial generators; of images, photometric ones too.
+            z: A batch (N, ...).
+            sampler: How samples stand for a continuous map.
+        """
         raise NotImplementedError
 
     def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
-        """`ρ(exp tX) z` for a batch `z` (N, ...), same shape."""
+        """`ρ(exp tX) z` for a batch `z` (N, ...), same shape.
+
+        Args:
+            generator: `X`.
+            t: How far, in the generator's unit.
+            z: A batch (N, ...).
+            sampler: How samples stand for a continuous map.
+        """
         raise NotImplementedError
 
 
@@ -46,7 +59,11 @@ class Trivial(Representation):
 
 @dataclass(frozen=True)
 class Map(Representation):
-    """A scalar feature map with channels first, (N, C, H, W), or last, (N, H, W, C). Photometry leaves it alone."""
+    """A scalar feature map with channels first, (N, C, H, W), or last, (N, H, W, C). Photometry leaves it alone.
+
+    Args:
+        channels_last: Whether the layout is (N, H, W, C).
+    """
 
     channels_last: bool = False
 
@@ -127,7 +144,11 @@ def _checked(centre: Tensor | None, z: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class VectorField(Representation):
-    """Pairs of channels (N, 2M, H, W) that hold x and y components, contravariant (a flow) or covariant (a gradient)."""
+    """Pairs of channels (N, 2M, H, W) that hold x and y components, contravariant (a flow) or covariant (a gradient).
+
+    Args:
+        covariant: Whether the vectors transform like a gradient.
+    """
 
     covariant: bool = False
 
@@ -154,7 +175,12 @@ class VectorField(Representation):
 
 @dataclass(frozen=True)
 class Tokens(Representation):
-    """A sequence (N, prefix + h·w, C): `prefix` tokens without a place, then a grid of `h` × `w` in row order."""
+    """A sequence (N, prefix + h·w, C): `prefix` tokens without a place, then a grid of `h` × `w` in row order.
+
+    Args:
+        grid: Rows and columns `(h, w)` of the grid.
+        prefix: Tokens before it that have no place, such as a class token.
+    """
 
     grid: tuple[int, int]
     prefix: int = 0
@@ -227,67 +253,3 @@ def _transport(generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> 
     gx, gy = sampler.gradient(z)
     fields = sampler.fields(generators, *z.shape[-2:]).to(z.dtype).to(z.device)[:, :, None, None]
     return torch.addcmul(fields[:, 0] * gx, fields[:, 1], gy)
-
-
-SHORTHAND: dict[str, Representation] = {
-    "trivial": Trivial(),
-    "image": Image(),
-    "map": Map(),
-    "map_channels_last": Map(channels_last=True),
-    "vector": VectorField(),
-    "covector": VectorField(covariant=True),
-}
-
-Representations = str | Representation | Mapping[str, "str | Representation"] | None
-
-
-def resolve(representation: str | Representation) -> Representation:
-    """A representation from its name or itself.
-
-    Raises:
-        InputError: If the name is unknown.
-    """
-    if isinstance(representation, Representation):
-        return representation
-    check_known("representation", representation, SHORTHAND)
-    return SHORTHAND[representation]
-
-
-def of_output(z: Tensor, x: Tensor, given: Representations) -> Representation:
-    """The representation of a model's output `z` for input `x`, as given or where the shape leaves no doubt.
-
-    Scores (N,) and (N, K) are trivial. A 4-dimensional output with the input's own channels, height and width is an
-    image; one with the input's aspect ratio and channels first is a feature map.
-
-    Args:
-        z: Output, (N, ...).
-        x: Input, (N, ...).
-        given: A representation, its name, or a mapping whose key `"output"` holds either.
-
-    Raises:
-        InputError: If none is given and the shape allows several readings.
-    """
-    if isinstance(given, Mapping):
-        unknown = set(given) - {"output"}
-        if unknown:
-            raise InputError(f"Unknown key {sorted(unknown)[0]!r} in `representations`; this call knows 'output' only.")
-        given = given.get("output")
-    if given is not None:
-        return resolve(given)
-    if z.ndim <= 2 or x.ndim != 4:
-        return Trivial()
-    if z.ndim == 4 and z.shape[2:] == (1, 1):
-        return Trivial()
-    if z.ndim == 4 and z.shape[1:] == x.shape[1:]:
-        return Image()
-    if z.ndim == 4 and z.shape[2] * x.shape[3] == z.shape[3] * x.shape[2] and not _could_be_last(z, x):
-        return Map()
-    raise InputError(
-        f"The output of shape {tuple(z.shape)} for an input of shape {tuple(x.shape)} can be read in several ways; say "
-        "how it transforms: representations='trivial', 'map', 'map_channels_last', 'vector', or lee.Tokens(grid=(h, w))."
-    )
-
-
-def _could_be_last(z: Tensor, x: Tensor) -> bool:
-    """Whether (N, a, b, c) has the input's aspect ratio when read with channels last."""
-    return z.shape[1] * x.shape[3] == z.shape[2] * x.shape[2]

@@ -1,142 +1,14 @@
-r"""The spatial derivative of a sampled image, and its finite warp: one interpolation kernel decides both.
-
-Interpolating along one axis is a matrix: row `p` of :func:`interpolation_matrix` holds the weights of the `n` samples
-at coordinate `p`. The derivative at the sample points, :func:`derivative_matrix`, is the derivative of those rows. So an
-infinitesimal action costs two small matrix products, has an exact transpose, and agrees with its finite action.
-
-Kernels:
-    - ``fourier``: the trigonometric polynomial through the samples, i.e. the band-limited signal of the paper's theory.
-    - ``central``: Catmull-Rom interpolation, whose derivative is the central difference (it damps high frequencies).
-    - ``authors``: bilinear interpolation with the one-sided derivative that the paper's released code takes. At `t = 0`
-      every sample sits on a kink, and rounding of the coordinates picks the side. For comparison with published
-      numbers only; it has no finite warp other than ``bilinear``.
-    - ``bilinear``: for finite warps; its derivative at the samples doesn't exist, so :func:`derivative_matrix` refuses.
-
-Boundaries: ``reflect`` (even extension) and ``circular``.
-"""
+"""Sampled images that move: the spatial derivative and the finite warp by one interpolation kernel."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lee.errors import InputError, check_known, nearest
 from lee.geometry.generators import Generator
-
-KERNELS = ("fourier", "central", "authors")
-WARP_KERNELS = ("fourier", "central", "bilinear")
-BOUNDARIES = ("reflect", "circular")
-
-
-def _reflect(index: Tensor, size: int, boundary: str, align_corners: bool) -> Tensor:
-    """Map any integer index to the sample that the boundary extension repeats there."""
-    if boundary == "circular":
-        return index.remainder(size)
-    period = 2 * (size - 1) if align_corners else 2 * size  # whole- against half-sample symmetry
-    index = index.remainder(period)
-    last = period if align_corners else period - 1
-    return torch.where(index >= size, last - index, index)
-
-
-def _harmonics(size: int, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Angular frequencies (k,), phase offset (), and analysis weights (n,) of the even extension's cosine basis."""
-    if align_corners:  # DCT-I: symmetric about the outer samples
-        ends = torch.ones(size, dtype=torch.float64)
-        ends[[0, -1]] = 0.5
-        return torch.pi * torch.arange(size).double() / (size - 1), torch.tensor(0.0).double(), ends
-    frequency = torch.pi * torch.arange(size).double() / size  # DCT-II: symmetric about the outer edges
-    return frequency, torch.tensor(0.5).double(), torch.ones(size, dtype=torch.float64)
-
-
-def _fourier(points: Tensor, size: int, boundary: str, align_corners: bool, derivative: bool) -> Tensor:
-    nodes = torch.arange(size, dtype=torch.float64)
-    if boundary == "circular":
-        frequency = 2 * torch.pi * torch.arange(size // 2 + 1).double() / size
-        weight = torch.full_like(frequency, 2.0)
-        weight[0] = 1.0
-        if size % 2 == 0:
-            weight[-1] = 1.0
-        here, there = points[:, None] * frequency, nodes[:, None] * frequency
-        cosine, sine = (-frequency * here.sin(), frequency * here.cos()) if derivative else (here.cos(), here.sin())
-        return ((cosine * weight) @ there.cos().mT + (sine * weight) @ there.sin().mT) / size
-    frequency, offset, ends = _harmonics(size, align_corners)
-    analysis = torch.cos(frequency[:, None] * (nodes + offset)) * ends  # (k, n)
-    norm = (analysis * torch.cos(frequency[:, None] * (nodes + offset))).sum(1, keepdim=True)
-    angle = frequency * (points[:, None] + offset)
-    wave = -frequency * angle.sin() if derivative else angle.cos()
-    return wave @ (analysis / norm)
-
-
-def _taps(points: Tensor, size: int, boundary: str, align_corners: bool, taps: Sequence[tuple[int, Tensor]]) -> Tensor:
-    """Scatter per-point weights of neighbouring samples into a (p, n) matrix."""
-    matrix = points.new_zeros(len(points), size)
-    for index, weight in ((points.floor().long() + shift, w) for shift, w in taps):
-        matrix.scatter_add_(1, _reflect(index, size, boundary, align_corners)[:, None], weight[:, None])
-    return matrix
-
-
-def interpolation_matrix(
-    points: Tensor,
-    size: int,
-    *,
-    kernel: str = "fourier",
-    boundary: str = "reflect",
-    align_corners: bool = False,
-) -> Tensor:
-    """Weights of `size` samples at coordinates `points` (p,), in units of samples: shape (p, size), float64."""
-    points = points.double()
-    if kernel == "fourier":
-        return _fourier(points, size, boundary, align_corners, derivative=False)
-    u = points - points.floor()
-    if kernel == "bilinear":
-        return _taps(points, size, boundary, align_corners, [(0, 1 - u), (1, u)])
-    if kernel == "central":  # Keys' cubic convolution with a = -1/2
-        weights = [
-            (-1, ((-0.5 * u + 1) * u - 0.5) * u),
-            (0, (1.5 * u - 2.5) * u * u + 1),
-            (1, ((-1.5 * u + 2) * u + 0.5) * u),
-            (2, (0.5 * u - 0.5) * u * u),
-        ]
-        return _taps(points, size, boundary, align_corners, weights)
-    raise InputError(f"Unknown kernel {kernel!r} for a finite warp.{nearest(kernel, WARP_KERNELS)}")
-
-
-@lru_cache(maxsize=256)
-def derivative_matrix(
-    size: int, kernel: str = "fourier", boundary: str = "reflect", align_corners: bool = False,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:  # fmt: skip
-    """Derivative at the samples, per sample: shape (size, size), float64; row `i` gives the derivative at sample `i`.
-
-    Args:
-        size: Number of samples, at least 2.
-        kernel: One of :data:`KERNELS`.
-        boundary: One of :data:`BOUNDARIES`.
-        align_corners: Whether a reflection is about the outer samples (True) or the outer edges of their pixels.
-        dtype: Only for ``authors``, whose choice of side depends on the rounding of the coordinates.
-
-    Raises:
-        InputError: For an unknown kernel or boundary, or one that can't be combined.
-    """
-    nodes = torch.arange(size, dtype=torch.float64)
-    if kernel == "fourier":
-        return _fourier(nodes, size, boundary, align_corners, derivative=True)
-    half = torch.full((size,), 0.5, dtype=torch.float64)
-    if kernel == "central":
-        return _taps(nodes, size, boundary, align_corners, [(1, half), (-1, -half)])
-    if kernel == "authors":
-        if not align_corners or boundary != "reflect":
-            raise InputError(
-                "kernel='authors' needs align_corners=True and boundary='reflect', as the released code has."
-            )
-        theta = torch.eye(2, 3, dtype=dtype)[None]
-        grid = F.affine_grid(theta, [1, 1, size, size], align_corners=True)[0, 0, :, 0]
-        left = (((grid + 1) / 2) * (size - 1)).floor().double()
-        return _taps(left, size, boundary, align_corners, [(1, 2 * half), (0, -2 * half)])
-    raise InputError(f"Unknown kernel {kernel!r}.{nearest(kernel, KERNELS)}")
+from lee.geometry.interpolation import BOUNDARIES, KERNELS, WARP_KERNELS, derivative_matrix, interpolation_matrix
 
 
 @dataclass(frozen=True)
@@ -150,6 +22,9 @@ class Sampler:
             samples lie on the image's border, as in the paper's code.
         extent: Half width and half height of the field of view, in half sides; None: that of the grid itself.
             A feature map has the extent of the image that it was computed from.
+
+    Raises:
+        InputError: For an unknown kernel or boundary.
     """
 
     kernel: str = "fourier"
@@ -163,7 +38,12 @@ class Sampler:
         check_known("boundary", self.boundary, BOUNDARIES)
 
     def for_image(self, height: int, width: int) -> "Sampler":
-        """The same sampler with the field of view of an image of `height` × `width` pixels."""
+        """The same sampler with the field of view of an image of `height` × `width` pixels.
+
+        Args:
+            height: Rows of the image.
+            width: Columns of the image.
+        """
         edge = 1 if self.align_corners else 0
         shorter = min(height, width) - edge
         extent = ((width - edge) / shorter, (height - edge) / shorter)
@@ -179,14 +59,23 @@ class Sampler:
         )  # one sample has no neighbour
 
     def coordinates(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Positions of the samples in half sides: `x` (width,) and `y` (height,), float64."""
+        """Positions of the samples in half sides: `x` (width,) and `y` (height,), float64.
+
+        Args:
+            height: Rows.
+            width: Columns.
+        """
         dx, dy = self._spacing(height, width)
         x = (torch.arange(width, dtype=torch.float64) - (width - 1) / 2) * dx
         y = (torch.arange(height, dtype=torch.float64) - (height - 1) / 2) * dy
         return x, y
 
     def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Derivatives along x and y, per half side, of `z` (..., H, W): two tensors of its shape and dtype."""
+        """Derivatives along x and y, per half side, of `z` (..., H, W): two tensors of its shape and dtype.
+
+        Args:
+            z: Maps (..., H, W).
+        """
         height, width = z.shape[-2:]
         dx, dy = self._spacing(height, width)
         work = torch.promote_types(z.dtype, torch.float32)  # half precision would lose the differences
@@ -200,7 +89,13 @@ class Sampler:
         return (wide @ along[0].T).to(z.dtype), (along[1] @ wide).to(z.dtype)
 
     def fields(self, generators: Sequence[Generator], height: int, width: int) -> Tensor:
-        """The vector fields `ξ(p) = A p + b` at the samples: shape (K, 2, height, width), float64, in half sides."""
+        """The vector fields `ξ(p) = A p + b` at the samples: shape (K, 2, height, width), float64, in half sides.
+
+        Args:
+            generators: K spatial generators.
+            height: Rows.
+            width: Columns.
+        """
         x, y = self.coordinates(height, width)
         plane = torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
         matrix = torch.tensor([g.matrix for g in generators], dtype=torch.float64)
@@ -208,7 +103,16 @@ class Sampler:
         return torch.einsum("kij,jhw->kihw", matrix, plane) + offset[:, :, None, None]
 
     def warp(self, z: Tensor, generator: Generator, t: Tensor | float) -> Tensor:
-        """Pull `z` (..., H, W) back along the flow: `z(exp(tX) p)` at every sample `p`; same shape and dtype."""
+        """Pull `z` (..., H, W) back along the flow: `z(exp(tX) p)` at every sample `p`; same shape and dtype.
+
+        Args:
+            z: Maps (..., H, W).
+            generator: A spatial generator.
+            t: How far, in the generator's unit: a number or a 0-dimensional tensor.
+
+        Raises:
+            InputError: For a kernel without a finite warp.
+        """
         if self.kernel not in WARP_KERNELS:
             raise InputError(f"kernel={self.kernel!r} has no finite warp; use one of {', '.join(WARP_KERNELS)}.")
         height, width = z.shape[-2:]
@@ -247,6 +151,12 @@ def spatial_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Derivatives of images `x` (..., H, W) along x and y, per half of the shorter side.
 
+    Args:
+        x: Images (..., H, W).
+        kernel: One of :data:`KERNELS`.
+        boundary: One of :data:`BOUNDARIES`.
+        align_corners: Pixel convention, see :class:`Sampler`.
+
     Examples:
         >>> wave = torch.cos(torch.pi * (torch.arange(8) + 0.5) / 8).expand(8, 8)
         >>> gx, gy = spatial_gradient(wave)
@@ -265,5 +175,17 @@ def warp(
     boundary: str = "reflect",
     align_corners: bool = False,
 ) -> Tensor:
-    """Images `x` (N, C, H, W) after the finite spatial action `exp(tX)`; differentiable in `x` and in `t`."""
+    """Images `x` (N, C, H, W) after the finite spatial action `exp(tX)`; differentiable in `x` and in `t`.
+
+    Args:
+        x: Images (N, C, H, W).
+        generator: A spatial generator.
+        t: How far, in the generator's unit: a number or a 0-dimensional tensor.
+        kernel: `"fourier"`, `"central"` or `"bilinear"`.
+        boundary: One of :data:`BOUNDARIES`.
+        align_corners: Pixel convention, see :class:`Sampler`.
+
+    Raises:
+        InputError: For a kernel without a finite warp, or an unknown boundary.
+    """
     return Sampler(kernel, boundary, align_corners).warp(x, generator, t)

@@ -13,7 +13,7 @@ from lee import memory
 from lee.autodiff import workspace
 from lee.errors import InputError, check_known
 from lee.geometry.generators import Action, AnyGenerator, Generator, get
-from lee.geometry.representations import Representations
+from lee.geometry.outputs import Representations
 from lee.layers.calls import check_modules
 from lee.layers.decomposition import Decomposition, Moments, table
 from lee.layers.local import FoldError

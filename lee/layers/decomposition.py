@@ -52,7 +52,11 @@ class Decomposition:
         return self.total.n
 
     def tree(self, depth: int | None = None) -> str:
-        """The calls as an indented tree down to `depth`, with `E‖v‖²/dim` and the signed share of each."""
+        """The calls as an indented tree down to `depth`, with `E‖v‖²/dim` and the signed share of each.
+
+        Args:
+            depth: How many levels are shown; None for all.
+        """
         lines = [f"{'share':>8}  {'norm²':>9}  {'± s.e.':>8}  module"]
         for row in self.frame.to_dict("records"):
             if depth is not None and row["depth"] > depth:

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lee.geometry.representations import Representations
+from lee.geometry.outputs import Representations
 from lee.layers.calls import check_modules
 from lee.layers.places import Reading
 from lee.layers.readings import Overrides

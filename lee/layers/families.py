@@ -14,6 +14,8 @@ from torch import nn
 
 from lee.errors import InputError
 
+__all__ = ["FAMILIES", "family", "families", "pooled", "by_family", "moved"]
+
 Array = npt.NDArray[Any]
 
 FAMILIES = (

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lee.autodiff import Stacked, stacked_pass
+from lee.autodiff import Stacked
 from lee.autodiff.messages import NoRuleError
+from lee.autodiff.surroundings import stacked_pass
 from lee.layers.calls import Call, Watch
 from lee.layers.lanes import added, widened
 from lee.layers.local import ForwardError, Local

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lee.autodiff import push_leaves
+from lee.autodiff.pushforward import push_leaves
 from lee.errors import InputError, LeeError
 from lee.geometry.generators import Generator
 from lee.geometry.representations import Image, Representation, Trivial

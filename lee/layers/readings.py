@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from lee.errors import InputError, nearest
-from lee.geometry.representations import Image, Representation, Representations, Trivial, resolve
+from lee.geometry.outputs import Representations, resolve
+from lee.geometry.representations import Image, Representation, Trivial
 from lee.layers.calls import Call
 from lee.layers.places import (
     Given,

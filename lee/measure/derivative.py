@@ -18,10 +18,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lee import memory
-from lee.autodiff import check_mode, workspace
+from lee.autodiff import workspace
+from lee.autodiff.alternatives import check_mode
 from lee.errors import InputError
 from lee.geometry.generators import AFFINE, PHOTOMETRIC, AnyGenerator, Generator, get
-from lee.geometry.representations import Representations
+from lee.geometry.outputs import Representations
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.function import one_function
 from lee.measure.pushing import Pushing
@@ -59,13 +60,15 @@ def lie_derivative(
 ) -> Tensor:
     r"""The Lie derivative :math:`L_X f(x) = J_f(x)\,(X \cdot x) - X \cdot f(x)`, as the paper defines it.
 
+    Source: Gruver, Finzi, Goldblum & Wilson, ICLR 2023 (definition of the Lie derivative).
+
     Args:
         model: Any module or function of one tensor; measured in eval mode and left as it was.
         x: Images (N, C, H, W), floating point; for a user's action any (N, ...).
         generator: A name such as `"rotation"`, a mixture such as `0.3 * lee.ROTATION + lee.SCALE`, or an action
             `(x, t) -> x`.
         output: `"probabilities"` (softmax over (N, K) scores), `"logits"` (the output itself), or a callable on it.
-        kernel: Interpolation kernel, see :mod:`lee.geometry.sampling`.
+        kernel: Interpolation kernel, one of :data:`lee.geometry.KERNELS`.
         boundary: `"reflect"` or `"circular"`.
         align_corners: Pixel convention, see :class:`lee.Sampler`.
         representations: How the output transforms where its shape leaves that open.
@@ -74,7 +77,7 @@ def lie_derivative(
             `"differences"` insist.
         chunk: Images per pass; None chooses by size.
         verify: Whether to check, on the first images, that the model is one function and that the derivative is that of
-            its values (:mod:`lee.measure.verification`); costs some ten passes of one image.
+            its values; costs some ten passes of one image.
 
     Returns:
         A tensor of the selected output's shape, per unit of the generator's parameter; its attribute `verification` says
@@ -221,7 +224,28 @@ def local_equivariance_error(
 ) -> Estimate:
     r"""The local equivariance error :math:`E_x \|L_X f(x)\|^2 / \dim V_{out}` of the paper, with its standard error.
 
-    Arguments as for :func:`equivariance_gram`, for one generator.
+    Source: Gruver, Finzi, Goldblum & Wilson, ICLR 2023 (definition of LEE).
+
+    Args:
+        model: Any module or function of one tensor; measured in eval mode and left as it was.
+        images: A tensor (N, C, H, W), or an iterable of such batches, or of `(batch, labels, …)`.
+        generator: A name such as `"rotation"`, a mixture, or an action `(x, t) -> x`.
+        output: `"probabilities"` (softmax over (N, K) scores), `"logits"` (the output itself), or a callable on it.
+        kernel: Interpolation kernel, one of :data:`lee.geometry.KERNELS`.
+        boundary: `"reflect"` or `"circular"`.
+        align_corners: Pixel convention, see :class:`lee.Sampler`.
+        representations: How the output transforms where its shape leaves that open.
+        mode: How the model is differentiated, see :func:`lie_derivative`.
+        chunk: Images per pass; None chooses by size.
+        verify: Whether to check the function and its derivative on the first images.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The mean over images and outputs, per squared unit of the generator, with its standard error over images.
+
+    Raises:
+        InputError: For input that can't be measured, and for no images at all.
+        VerificationError: If no way of differentiating agrees with the function's values.
     """
     gram = equivariance_gram(
         model, images, generators=[generator], output=output, kernel=kernel, boundary=boundary, align_corners=align_corners,

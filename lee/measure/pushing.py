@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lee.autodiff import by_differences, by_dual_numbers, pushed, record_fallbacks
+from lee.autodiff import by_differences, by_dual_numbers, record_fallbacks
+from lee.autodiff.alternatives import pushed
 from lee.autodiff.tensor import note_fallback
 from lee.errors import InputError
 from lee.measure.checks import check_shape

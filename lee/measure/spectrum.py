@@ -39,9 +39,10 @@ UNIT = "rms half side"
 class SymmetrySpectrum:
     """Eigenvalues and directions of a Gram matrix, smallest (most respected) first.
 
-    Attributes:
+    Args:
         eigenvalues: (K,), LEE per mean squared displacement, in half sides squared.
-        low, high: (K,) each: bootstrap interval of each ordered eigenvalue over images.
+        low: (K,), lower ends of the bootstrap intervals of the ordered eigenvalues, over images.
+        high: (K,), their upper ends.
         directions: (K, K), float64; row k holds the coefficients of direction k over `basis`.
         alignment: (K,): mean over resamples of the cosine, in [0, 1] and in the displacement metric, between
             direction k and the resample's own. Near 1 the direction is determined; where eigenvalues lie close, it is
@@ -88,6 +89,9 @@ class SymmetrySpectrum:
 
         Over an orthogonal basis, such as :data:`ORTHOGONAL` on a square image, each row sums to 1.
 
+        Args:
+            generators: G generators in the span of what was measured.
+
         Raises:
             InputError: a generator is not in the span of what was measured.
         """
@@ -99,6 +103,10 @@ class SymmetrySpectrum:
 
         The largest principal angle between their span and that of the resample's own; `level` of the resamples lie
         within what is returned. For a single direction it is its `spread`.
+
+        Args:
+            first: Number of the first direction, from 1.
+            last: Number of the last one.
 
         Raises:
             InputError: there are no such directions.
@@ -192,7 +200,10 @@ def symmetry_spectrum(
     level: float = 0.95,
     seed: int = 0,
 ) -> SymmetrySpectrum:
-    """Find the directions of the affine algebra that a model respects most and least.
+    r"""Find the directions of the affine algebra that a model respects most and least.
+
+    They solve :math:`G c = \lambda M c` with :math:`c^\top M c = 1`, where `G` is the Gram matrix and `M` the
+    :func:`displacement_metric`, so that a unit of every direction moves the pixels equally far.
 
     Intervals are percentiles over resampled images. Ordering eigenvalues biases the smallest downwards and the
     largest upwards where they lie closer than their intervals; `alignment` shows where that is so.

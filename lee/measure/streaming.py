@@ -93,7 +93,11 @@ class LocalEquivarianceError(Metric):
         self.add_state("identity", default=_unique(), dist_reduce_fx="max")
 
     def update(self, images: Tensor) -> None:
-        """Add a batch of images (N, C, H, W)."""
+        """Add a batch of images (N, C, H, W).
+
+        Args:
+            images: A batch (N, C, H, W).
+        """
         gram = equivariance_gram(self._measured.model, images, generators=[self.generator], **self.options)
         if not self.count or self._verification is None or self._verification.verified:
             self._verification = gram.verification

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lee.autodiff import load_formulas
+from lee.autodiff.functorch import load_formulas
 from lee.errors import ConstantOutputWarning, InputError
 from lee.geometry.generators import Action, Generator
-from lee.geometry.representations import Image, Representations, Trivial, of_output
+from lee.geometry.outputs import Representations, of_output
+from lee.geometry.representations import Image, Trivial
 from lee.geometry.sampling import Sampler
 from lee.measure.pushing import Pushing
 
@@ -38,7 +39,13 @@ def _velocity(action: Callable[[Tensor, Tensor], Tensor], z: Tensor) -> Tensor:
 
 
 def infinitesimal_actions(generators: Sequence[Generator | Action], x: Tensor, sampler: Sampler) -> Tensor:
-    """`X_k·x` of K generators on a batch of inputs (N, ...): shape (K, N, ...)."""
+    """`X_k·x` of K generators on a batch of inputs (N, ...): shape (K, N, ...).
+
+    Args:
+        generators: K generators or actions.
+        x: Inputs (N, C, H, W); for actions any (N, ...).
+        sampler: How samples stand for a continuous image.
+    """
     named = [g for g in generators if isinstance(g, Generator)]
     moved = iter(Image().infinitesimal(named, x, sampler)) if named else iter(())
     return torch.stack([next(moved) if isinstance(g, Generator) else _velocity(g.function, x) for g in generators])

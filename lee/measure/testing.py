@@ -58,7 +58,7 @@ def assert_equivariant(
 
     Args:
         function: As for :func:`equivariance_deviation`, and so are the next three.
-        x: inputs.
+        x: inputs (N, ...).
         action: how the transformation acts on inputs.
         output_action: how it acts on outputs; None for an invariant function.
         tolerance: the largest deviation that passes.
@@ -84,5 +84,16 @@ def assert_equivariant(
 
 
 def assert_invariant(function: Map, x: Tensor, action: Map, *, tolerance: float = 1e-5) -> float:
-    """Assert that `f(g x) = f(x)`: :func:`assert_equivariant` with an output that stays as it is."""
+    """Assert that `f(g x) = f(x)`: :func:`assert_equivariant` with an output that stays as it is.
+
+    Args:
+        function: a module or a function of one tensor.
+        x: inputs (N, ...).
+        action: how the transformation acts on inputs.
+        tolerance: the largest deviation that passes.
+
+    Raises:
+        AssertionError: The deviation is larger; the message gives both figures.
+        InputError: As for :func:`equivariance_deviation`.
+    """
     return assert_equivariant(function, x, action, tolerance=tolerance)

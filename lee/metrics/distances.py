@@ -40,6 +40,9 @@ class Gaussian(NamedTuple):
     def of(cls, features: Tensor) -> "Gaussian":
         """The Gaussian with the mean and the (unbiased) covariance of features (N, D).
 
+        Args:
+            features: One row per image, (N, D).
+
         Raises:
             InputError: If there are fewer than two rows, or a number is not finite.
         """
@@ -102,6 +105,13 @@ def between_gaussians(first: Gaussian, second: Gaussian) -> float:
     The last trace is the sum of the singular values of :math:`\Sigma_1^{1/2} \Sigma_2^{1/2}`, which stays accurate where
     a covariance is singular, as with fewer images than features.
 
+    Source: D. C. Dowson & B. V. Landau, *The Fréchet distance between multivariate normal distributions*, Journal of
+    Multivariate Analysis 12, 1982.
+
+    Args:
+        first: A Gaussian.
+        second: Another of as many dimensions.
+
     Raises:
         InputError: If they have another number of dimensions.
     """
@@ -126,6 +136,9 @@ def frechet_distance(first: Tensor, second: Tensor) -> Distance:
 
     With :math:`d^2(n) \approx d^2 + a / n`, twice the distance from `n` images less the mean of that from their first
     and that from their second halves is free of `a`.
+
+    Sources: M. Heusel et al., NeurIPS 2017 (the distance between sets of images); M. J. Chong & D. Forsyth, CVPR 2020
+    (its bias).
 
     Args:
         first: (N, D) features of one set, N of 4 or more.

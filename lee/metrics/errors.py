@@ -24,7 +24,8 @@ from torch import Tensor
 from lee import memory
 from lee.errors import InputError
 from lee.geometry.generators import AnyGenerator, Generator
-from lee.geometry.representations import Image, Representation, Representations, Trivial, of_output
+from lee.geometry.outputs import Representations, of_output
+from lee.geometry.representations import Image, Representation, Trivial
 from lee.geometry.sampling import Sampler
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.function import one_function
@@ -71,7 +72,12 @@ class Differences:
         return self.squares / torch.where(self.counts > 0, self.counts, math.nan)[:, None]
 
     def mse(self, quantity: str = "MSE", name: str = "given motions") -> Estimate:
-        """The mean squared difference with its standard error over images, for these motions."""
+        """The mean squared difference with its standard error over images, for these motions.
+
+        Args:
+            quantity: What it is called.
+            name: What the motions are called.
+        """
         return Estimate.of(self.per_image, kernel=self.kernel, name=name, quantity=quantity)
 
 
@@ -179,6 +185,8 @@ def eq_t(
 ) -> Estimate:  # fmt: skip
     """EQ-T: the mean squared error of equivariance to translations by whole pixels; :func:`psnr` turns it into dB.
 
+    Source: Karras et al., *Alias-Free Generative Adversarial Networks*, NeurIPS 2021, appendix E (EQ-T).
+
     Args:
         model: As for :func:`differences`.
         images: (N, C, H, W).
@@ -203,6 +211,19 @@ def eq_t_frac(
     """EQ-T-frac: as :func:`eq_t`, with shifts by any fraction of a pixel, interpolated by the kernel.
 
     Karras et al. interpolate with a Lanczos-windowed sinc of six taps; the default here is its ideal, `fourier`.
+
+    Source: Karras et al., *Alias-Free Generative Adversarial Networks*, NeurIPS 2021, appendix E.
+
+    Args:
+        model: As for :func:`differences`.
+        images: (N, C, H, W).
+        max_shift: Largest shift, as a fraction of the side.
+        draws: Random shifts along both axes at once, the same for every image.
+        random: Source of the draws; None for seed 0.
+        options: As for :func:`differences`.
+
+    Raises:
+        InputError: For input that can't be measured.
     """
     check_input(model, images, image=True)
     motions = translations(images, draws, max_shift=max_shift, random=random)
@@ -215,8 +236,21 @@ def eq_r(
 ) -> Estimate:  # fmt: skip
     """EQ-R: the mean squared error of equivariance to rotations about the centre by any angle up to `max_angle` radians.
 
-    Feature maps are compared at the frequencies that every rotation leaves on the grid, see :func:`disc`; other arguments as
-    for :func:`eq_t`.
+    Feature maps are compared at the frequencies that every rotation leaves on the grid, see :func:`disc`.
+
+    Source: Karras et al., *Alias-Free Generative Adversarial Networks*, NeurIPS 2021, appendix E.
+
+    Args:
+        model: As for :func:`differences`.
+        images: (N, C, H, W).
+        max_angle: Largest angle, in radians.
+        draws: Random angles, the same for every image.
+        random: Source of the draws; None for seed 0.
+        band_limit: Whether only the frequencies that every rotation leaves on the grid are compared.
+        options: As for :func:`differences`.
+
+    Raises:
+        InputError: For input that can't be measured.
     """
     check_input(model, images, image=True)
     motions = rotations(draws, max_angle=max_angle, random=random)
@@ -231,6 +265,8 @@ def sampled_invariance(
 
     For class scores this is the sampled invariance of Gruver et al. (Fig. 5). As `radius → 0` it approaches
     `radius² / 3` times the local equivariance error.
+
+    Source: Gruver, Finzi, Goldblum & Wilson, ICLR 2023, Fig. 5 (left).
 
     Args:
         model: As for :func:`differences`.
@@ -251,44 +287,3 @@ def sampled_invariance(
     """
     motions = amounts(generator, draws, radius=radius, random=random)
     return differences(model, images, motions, **options).mse("sampled invariance", motions[0].generator.name)
-
-
-def psnr(mse: Estimate, dynamic_range: float) -> Estimate:
-    r"""The peak signal-to-noise ratio `10 log₁₀(I² / MSE)` in dB; infinite where the error is zero.
-
-    Args:
-        mse: A mean squared error.
-        dynamic_range: `I`, the width of the interval that outputs lie in: 1 for probabilities and for images in [0, 1], 2 for
-            images in [-1, 1] (Karras et al.), :func:`output_range` for features.
-
-    Returns:
-        The value in dB; its standard error by the delta method.
-
-    Raises:
-        InputError: If `dynamic_range` is not positive or the error is negative.
-
-    Examples:
-        >>> psnr(Estimate(0.01, 0.001, 9), 1.0).value
-        20.0
-    """
-    if not (math.isfinite(dynamic_range) and dynamic_range > 0):
-        raise InputError(f"`dynamic_range` must be positive, not {dynamic_range!r}; see lee.metrics.output_range.")
-    if mse.value < 0:
-        raise InputError(f"A mean squared error can't be negative: {mse.value!r}.")
-    if mse.value == 0:
-        return mse._replace(value=math.inf, stderr=0.0, unit="dB")
-    value = 10 * math.log10(dynamic_range**2 / mse.value)
-    return mse._replace(value=value, stderr=10 / math.log(10) * mse.stderr / mse.value, unit="dB")
-
-
-def output_range(model: Model, images: Tensor, *, output: Output = "logits", chunk: int = 32) -> float:
-    """Largest minus smallest number in the model's output over these images: the `I` of :func:`psnr` for features.
-
-    Raises:
-        InputError: For input that can't be measured.
-    """
-    check_output_name(output)
-    check_input(model, images, image=False)
-    with one_function(model, output) as function, torch.no_grad():
-        values = [function.checked(x) for x in images.split(chunk)]
-    return float(max(v.max() for v in values) - min(v.min() for v in values))

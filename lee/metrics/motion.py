@@ -35,7 +35,14 @@ def _check_draws(draws: int) -> None:
 
 
 def shift(dx: float, dy: float, height: int, width: int) -> Motion:
-    """The translation of an image of `height` × `width` pixels that reads `dx` pixels to the right and `dy` further down."""
+    """The translation of an image of `height` × `width` pixels that reads `dx` pixels to the right and `dy` further down.
+
+    Args:
+        dx: Pixels to the right.
+        dy: Pixels down.
+        height: Rows of the image.
+        width: Columns of the image.
+    """
     half = min(height, width) / 2
     field = (dx / half) * TRANSLATION_X + (dy / half) * TRANSLATION_Y
     return Motion(field.renamed(f"shift ({dx:.4g}, {dy:.4g})", "shift"), 1.0)
@@ -84,6 +91,12 @@ def amounts(
     One `t` is drawn from each of `draws` equal parts of the interval: means over `t` have the same expectation as with
     independent draws, and much less noise.
 
+    Args:
+        generator: A name, a mixture or an action.
+        draws: How many; all images move together.
+        radius: Largest `|t|`, in the generator's unit.
+        random: Source of the draws; None for seed 0.
+
     Raises:
         InputError: If an argument is out of range.
     """
@@ -99,6 +112,11 @@ def amounts(
 def rotations(draws: int, *, max_angle: float = math.pi, random: torch.Generator | None = None) -> list[Motion]:
     """Rotations about the centre by angles uniform in ± `max_angle` radians, drawn as by :func:`amounts`.
 
+    Args:
+        draws: How many.
+        max_angle: Largest angle, in radians.
+        random: Source of the draws; None for seed 0.
+
     Raises:
         InputError: If an argument is out of range.
     """
@@ -110,6 +128,13 @@ def in_view(motion: Motion, height: int, width: int, sampler: Sampler, margin: i
 
     Left out are those read from beyond the outer samples, and all that lie less than `margin` samples from the border before
     or after the motion. With a circular boundary a translation brings nothing in from outside, and there is no border.
+
+    Args:
+        motion: The motion.
+        height: Rows of the map.
+        width: Columns of the map.
+        sampler: How the map is sampled.
+        margin: Samples along the border that are left out as well.
     """
     generator = motion.generator
     everything = torch.ones(height, width, dtype=torch.bool)
@@ -173,6 +198,10 @@ def disc(z: Tensor, boundary: str = "reflect") -> Tensor:
     A square grid holds higher frequencies along its diagonals than along its axes. A rotation moves these corners of the
     spectrum to where the grid can't hold them, so no map can be equivariant there; what is inside the disc survives every
     rotation. (Karras et al. filter both sides of EQ-R with a windowed sinc to the same purpose.)
+
+    Args:
+        z: Maps (..., H, W).
+        boundary: `"reflect"` or `"circular"`.
     """
     work = z.to(torch.promote_types(z.dtype, torch.float32))
     if boundary == "reflect":  # half-sample symmetric, as the sampler's

@@ -156,6 +156,9 @@ def _top(function: Function, x: Tensor) -> Tensor:
 def consistency(model: Model, images: Tensor, *, boundary: str = "circular", **options: Any) -> Estimate:
     """Fraction of shifts under which the top-1 class stays the same, with its standard error over images.
 
+    Source: Zhang, *Making Convolutional Networks Shift-Invariant Again*, ICML 2019; against the unshifted image: Azulay
+    & Weiss, JMLR 2019.
+
     Args:
         model: Any module or function of images that gives class scores (N, K).
         images: (N, C, H, W), floating point.

@@ -27,6 +27,10 @@ def turned(images: Tensor, degrees: Sequence[float]) -> Tensor:
     """Turn images (N, C, H, W) clockwise by each angle: (A, N, C, H, W), by the band-limited kernel of the derivative.
 
     Quarter turns are those of `torch.rot90`, so that a network that commutes with them shows no error of the sampling.
+
+    Args:
+        images: (N, C, H, W).
+        degrees: A angles, clockwise.
     """
     every = []
     for angle in degrees:
@@ -69,6 +73,12 @@ def curves(model: nn.Module, orbit: Tensor, labels: Tensor, degrees: Sequence[fl
 def tangent(model: nn.Module, image: Tensor, label: int, degrees: Sequence[float]) -> pd.DataFrame:
     """The probability of the true class of one image (C, H, W) over the angle, with its derivative at 0.
 
+    Args:
+        model: takes images in [0, 1], returns scores.
+        image: (C, H, W).
+        label: its class.
+        degrees: the angles.
+
     Returns:
         Columns `angle` in degrees, `probability`, and `slope` per degree, the same in all rows.
     """
@@ -83,6 +93,13 @@ def figures(
     model: nn.Module, images: Tensor, labels: Tensor, *, n_turned: int = TURNED, degrees: Sequence[float] = DEGREES
 ) -> dict[str, Any]:
     """What becomes of scores and probabilities as images (N, C, H, W) turn.
+
+    Args:
+        model: takes images in [0, 1], returns scores.
+        images: (N, C, H, W).
+        labels: (N,).
+        n_turned: images behind the curves.
+        degrees: angles of the curves; the first is 0.
 
     Returns:
         `relative`, the rotation LEE of the scores in units of their variance over images; `quarter`, the largest change of a

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from lee import memory
-from lee.autodiff import check_mode, workspace
+from lee.autodiff import workspace
+from lee.autodiff.alternatives import check_mode
 from lee.errors import InputError
 from lee.geometry.generators import AnyGenerator, Generator, get
 from lee.measure.checks import check_input, select

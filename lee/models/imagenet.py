@@ -17,7 +17,7 @@ from lee.paths import file_sha256
 class Packaged:
     """A network whose weights lie in an installed package.
 
-    Attributes:
+    Args:
         package: the module that holds the file; it is never imported.
         file: the file's path in it.
         sha256: digest of the file.

@@ -13,11 +13,16 @@ from lee.errors import InputError, nearest
 from lee.models import imagenet
 from lee.models.cards import check_weights, read_card
 from lee.models.pretrained import create as pretrained_model
-from lee.models.recipes import ZooSpec, has_recipe, load_spec, load_specs
+from lee.models.recipes import ZooSpec, has_recipe, has_weights, load_spec, load_specs
 
 
 class Normalize(nn.Module):
-    """Per-channel affine map x -> (x - mean) / std on images (N, C, H, W)."""
+    """Per-channel affine map x -> (x - mean) / std on images (N, C, H, W).
+
+    Args:
+        mean: one number per channel.
+        std: one number per channel.
+    """
 
     mean: Tensor
     std: Tensor
@@ -28,7 +33,11 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (x - mean) / std, of the shape of `x`."""
+        """Return (x - mean) / std, of the shape of `x`.
+
+        Args:
+            x: images (N, C, H, W).
+        """
         return (x - self.mean) / self.std
 
 
@@ -37,10 +46,14 @@ class Normalized(nn.Module):
 
     With the normalisation inside, brightness, contrast and saturation act on the image people see.
 
+    Args:
+        net: the bare network.
+        mean: of the normalisation, one number per channel; None for none.
+        std: likewise.
+        input_size: (C, H, W) of the images it was made for, or None if that is not known.
+
     Attributes:
         normalize: the affine map; the identity when `mean` is None.
-        net: the bare network.
-        input_size: (C, H, W) of the images it was made for, or None if that is not known.
     """
 
     def __init__(
@@ -56,7 +69,11 @@ class Normalized(nn.Module):
         self.input_size = input_size
 
     def forward(self, x: Tensor) -> Any:
-        """Return the network's output for images (N, C, H, W) in [0, 1]."""
+        """Return the network's output for images (N, C, H, W) in [0, 1].
+
+        Args:
+            x: images (N, C, H, W).
+        """
         return self.net(self.normalize(x))
 
 
@@ -65,17 +82,11 @@ def names() -> tuple[str, ...]:
     return (*load_specs(), *imagenet.names())
 
 
-def has_weights(name: str) -> bool:
-    """Whether a name's weights come with lee or with a package: `PREFIX/NAME`, such as `zoo/vit-s`.
-
-    >>> has_weights("zoo/vit-s"), has_weights("imagenet/efficientnet-lite0"), has_weights("resnet18")
-    (True, True, False)
-    """
-    return has_recipe(name) or imagenet.is_packaged(name)
-
-
 def card(name: str) -> dict[str, Any]:
     """Return what a trained network's card says: family, parameters, accuracy, digest; of those trained here more.
+
+    Args:
+        name: of a trained network, such as `zoo/vit-s`.
 
     Raises:
         InputError: an unknown name, or no card yet.
@@ -84,7 +95,11 @@ def card(name: str) -> dict[str, Any]:
 
 
 def input_size(model: nn.Module) -> int | None:
-    """Return the side in pixels of the images a loaded model was made for, None if that is not known."""
+    """Return the side in pixels of the images a loaded model was made for, None if that is not known.
+
+    Args:
+        model: what `load` returned.
+    """
     size = getattr(model, "input_size", None)
     return None if size is None else int(size[-1])
 
@@ -104,7 +119,7 @@ def load(
     Args:
         name: of a trained network such as `zoo/vit-s` or `imagenet/efficientnet-lite0` (see :func:`names`), a name timm knows, or
             `package.module:factory` with a callable that returns a module.
-        pretrained: use timm's own weights (see :mod:`lee.models.pretrained`); only for its names.
+        pretrained: use timm's own weights, which timm finds in its cache or downloads; only for its names.
         weights: a local file of weights for the bare network: safetensors, or a `.pth` state dict.
         device: where the model is put.
         seed: of the initial weights when none are loaded; the caller's random state stays as it is.
@@ -143,6 +158,9 @@ def build(spec: ZooSpec) -> Normalized:
     """Return a recipe's architecture with the untrained weights of its recipe's seed.
 
     The caller's random state is left as it was.
+
+    Args:
+        spec: architecture and recipe.
     """
     net = _seeded(spec.recipe.seed, resolve(spec.factory), spec.arguments, spec.factory)
     return Normalized(net, spec.mean, spec.std, spec.input_size)
@@ -150,6 +168,9 @@ def build(spec: ZooSpec) -> Normalized:
 
 def resolve(path: str) -> Callable[..., Any]:
     """Import the callable that `package.module:name` names.
+
+    Args:
+        path: where the callable is.
 
     Raises:
         InputError: it can't be imported, or is not callable.

@@ -1,17 +1,19 @@
-"""Recipes: everything that determines a training, read from YAML; and the names of the networks trained by them."""
+"""Recipe files: networks and their trainings, read from YAML; and the names of the networks trained by them."""
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lee.errors import InputError, nearest
+from lee.models import imagenet
+from lee.models.specification import Recipe, ZooSpec
 from lee.paths import package_data
+
+__all__ = ["load_specs", "load_spec", "recipe_file", "has_recipe", "without_seed", "FILES", "ZooSpec", "Recipe"]
 
 #: What the names of trained networks begin with, and their recipe files below `data`; weights and cards lie beside these.
 FILES = {
@@ -19,159 +21,13 @@ FILES = {
     "rotmnist": "rotmnist/rotmnist.yaml",
     "penalty": "penalty/penalty.yaml",
 }
-#: Allowed values of the fields that are names.
-CHOICES = {
-    "optimizer": ("adamw", "sgd"),
-    "augmentation": ("none", "flip-crop", "strong", "rotate"),
-    "precision": ("float32", "bfloat16"),
-    "penalty_estimator": ("random", "exact"),
-}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained. Equal recipes give equal weights on the same machine and versions.
-
-    Attributes:
-        dataset: a name for `lee.datasets.load`; its `train` split is used, its `test` split scored.
-        epochs: passes over the training images.
-        batch_size: images per step; the last, smaller batch of an epoch is dropped.
-        optimizer: `adamw`, or `sgd` with Nesterov momentum 0.9.
-        lr: peak learning rate: a linear warm-up, then half a cosine down to zero.
-        weight_decay: applied to weights of two or more dimensions, not to biases and norms.
-        warmup_epochs: length of the warm-up.
-        label_smoothing: in [0, 1).
-        clip_norm: largest norm of the gradient; 0 turns clipping off.
-        augmentation: `none`; `flip-crop` (mirror half of the images, shift by up to 4 pixels); `strong`
-            (the same, then RandAugment, and mixup or CutMix on half of the batches); or `rotate` (by any
-            angle).
-        fraction: part of the training images that is used, in (0, 1], drawn by the seed.
-        pseudo_labels: weight, in the loss, of as many of the images that `fraction` leaves out, under the labels that the
-            network gives them itself (D.-H. Lee, Pseudo-Label, ICML workshop 2013); 0 leaves them out.
-        pseudo_threshold: the probability, in [0, 1], that the network must give such a label for it to count.
-        seed: initial weights, order of the data and augmentation.
-        precision: `float32`, or `bfloat16` autocast (weights stay in float32).
-        channels_last: memory format; changes speed and rounding, not the mathematics.
-        fused_attention: whether attention runs as one fused kernel; likewise.
-        score_every: epochs between two scorings of the test set; the last epoch is always scored.
-        pretrain_epochs: passes over all training images as a masked autoencoder before; 0 for none.
-        pretrain_lr: peak learning rate of these.
-        mask_ratio: share of the patches hidden from the masked autoencoder, in (0, 1).
-        penalty: weight of `lee.training.EquivariancePenalty` in the loss; 0 for none.
-        penalty_generators: names of the generators that it covers.
-        penalty_images: how many images of each batch it moves; 0 for all.
-        penalty_estimator: `random` (one direction per image) or `exact` (all generators).
-    """
-
-    dataset: str
-    epochs: int
-    batch_size: int = 128
-    optimizer: str = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    warmup_epochs: float = 1.0
-    label_smoothing: float = 0.0
-    clip_norm: float = 0.0
-    augmentation: str = "none"
-    fraction: float = 1.0
-    pseudo_labels: float = 0.0
-    pseudo_threshold: float = 0.95
-    seed: int = 0
-    precision: str = "float32"
-    channels_last: bool = False
-    fused_attention: bool = True
-    score_every: int = 1
-    pretrain_epochs: int = 0
-    pretrain_lr: float = 1e-3
-    mask_ratio: float = 0.75
-    penalty: float = 0.0
-    penalty_generators: tuple = ("translation_x", "translation_y", "rotation")  # type: ignore[type-arg]  # of names
-    penalty_images: int = 0
-    penalty_estimator: str = "random"
-
-    def __post_init__(self) -> None:
-        if isinstance(self.penalty_generators, list):  # as YAML has it
-            object.__setattr__(self, "penalty_generators", tuple(self.penalty_generators))
-        for item in fields(self):
-            value = getattr(self, item.name)
-            numeric = item.type in (int, float)
-            fits = isinstance(value, (int, float) if item.type is float else item.type)  # type: ignore[arg-type]
-            if not fits or (numeric and isinstance(value, bool)):
-                kind = getattr(item.type, "__name__", item.type)
-                raise InputError(f"Recipe field {item.name} is {value!r}; expected {kind}.")
-        for name, allowed in CHOICES.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise InputError(f"Recipe field {name} is {value!r}.{nearest(value, allowed)}")
-        ranges = {
-            "epochs": self.epochs >= 1,
-            "batch_size": self.batch_size >= 1,
-            "lr": self.lr > 0,
-            "fraction": 0 < self.fraction <= 1,
-            "label_smoothing": 0 <= self.label_smoothing < 1,
-            "warmup_epochs": 0 <= self.warmup_epochs < self.epochs,
-            "weight_decay": self.weight_decay >= 0,
-            "clip_norm": self.clip_norm >= 0,
-            "score_every": self.score_every >= 1,
-            "pretrain_epochs": self.pretrain_epochs >= 0,
-            "pretrain_lr": self.pretrain_lr > 0,
-            "mask_ratio": 0 < self.mask_ratio < 1,
-            "pseudo_labels": self.pseudo_labels == 0 or (self.pseudo_labels > 0 and self.fraction < 1),
-            "pseudo_threshold": 0 <= self.pseudo_threshold <= 1,
-            "penalty": self.penalty >= 0,
-            "penalty_generators": len(self.penalty_generators) > 0,
-            "penalty_images": self.penalty_images == 0 or 2 <= self.penalty_images <= self.batch_size,
-        }
-        for name, valid in ranges.items():
-            if not valid:
-                raise InputError(f"Recipe field {name} is {getattr(self, name)!r}, which is out of range.")
-
-
-@dataclass(frozen=True)
-class ZooSpec:
-    """One entry of a recipe file: an architecture, its normalisation, and the recipe that trains it.
-
-    Attributes:
-        name: as `lee.models.load` takes it, such as `zoo/vit-s`; without a prefix in a recipe file of one's own.
-        factory: `package.module:callable` that builds the bare network.
-        arguments: keyword arguments of the factory.
-        recipe: how it is trained.
-        title: one line for people.
-        family: which family of architectures it belongs to: a name under the file's `families:`.
-        input_size: (C, H, W) of the images.
-        mean, std: per-channel normalisation of images in [0, 1].
-        folder: the recipe file's, where weights and card lie too.
-    """
-
-    name: str
-    factory: str
-    recipe: Recipe
-    arguments: dict[str, Any] = field(default_factory=dict)
-    title: str = ""
-    family: str = ""
-    input_size: tuple[int, int, int] = (3, 32, 32)
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    folder: Path = Path()
-
-    @property
-    def stem(self) -> str:
-        """The name of its files, without an ending."""
-        return self.name.rpartition("/")[2]
-
-    def digest(self) -> str:
-        """Return a SHA-256 digest of all that determines the training; a checkpoint carries it."""
-        content = asdict(self) | {"name": self.stem}
-        for described in ("title", "family", "folder"):
-            content.pop(described)
-        for term, start in (("penalty", "penalty"), ("pseudo_labels", "pseudo_")):
-            if not content["recipe"][term]:  # what a term of weight 0 would be like determines nothing
-                content["recipe"] = {k: v for k, v in content["recipe"].items() if not k.startswith(start)}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def has_recipe(name: str) -> bool:
     """Whether a name is `PREFIX/NAME` with a prefix of :data:`FILES`: that of a trained network, if there is such a one.
+
+    Args:
+        name: any name that `lee.models.load` takes.
 
     >>> has_recipe("rotmnist/p4"), has_recipe("resnet18")
     (True, False)
@@ -180,8 +36,20 @@ def has_recipe(name: str) -> bool:
     return bool(slash) and prefix in FILES
 
 
+def has_weights(name: str) -> bool:
+    """Whether a name's weights come with lee or with a package: `PREFIX/NAME`, such as `zoo/vit-s`.
+
+    >>> has_weights("zoo/vit-s"), has_weights("imagenet/efficientnet-lite0"), has_weights("resnet18")
+    (True, True, False)
+    """
+    return has_recipe(name) or imagenet.is_packaged(name)
+
+
 def without_seed(name: str) -> str:
     """A network's name without its seed, which is what all trainings of one recipe are called by.
+
+    Args:
+        name: such as `rotmnist/p4-seed2`.
 
     >>> without_seed("rotmnist/p4-seed2")
     'rotmnist/p4'
@@ -191,6 +59,9 @@ def without_seed(name: str) -> str:
 
 def recipe_file(prefix: str) -> Path:
     """Return the recipe file of a prefix.
+
+    Args:
+        prefix: a key of :data:`FILES`.
 
     Raises:
         InputError: there is no such file, because lee was installed without it.
@@ -224,6 +95,11 @@ def load_specs(path: Path | None = None, *, budget: str | None = None) -> dict[s
 
 def load_spec(name: str, path: Path | None = None, *, budget: str | None = None) -> ZooSpec:
     """Return one specification by its name.
+
+    Args:
+        name: of an entry.
+        path: a recipe file of one's own; by default the one that the name's prefix stands for.
+        budget: a name under `budgets:`, as for :func:`load_specs`.
 
     Raises:
         InputError: there is no such name (the nearest is suggested), or the file is wrong or missing.

@@ -4,6 +4,14 @@ Two kinds of chance enter a comparison. The *images* are a sample: :func:`paired
 resample them, the same ones for both models; :func:`set_ratio` compares two sets of images. The *models* are a sample too:
 :func:`rank_correlation` resamples models, and :class:`Spread` says how far two trainings of one recipe lie apart. Where
 many comparisons are read together, :func:`holm` keeps the probability of even one false alarm small.
+
+The standard error of a mean is the standard deviation over the root of the number of images:
+
+>>> import math, torch
+>>> from lee.statistics import Estimate
+>>> found = Estimate.of(torch.tensor([1.0, 2.0, 3.0]).double())
+>>> found.value, math.isclose(found.stderr, 1 / math.sqrt(3))
+(2.0, True)
 """
 
 from lee.statistics.correlation import RankCorrelation, rank_correlation

@@ -42,6 +42,13 @@ class Estimate(NamedTuple):
     ) -> "Estimate":
         """Mean and standard error of one number per image, (n,).
 
+        Args:
+            samples: One number per image, (n,).
+            unit: Unit of the numbers.
+            kernel: Interpolation kernel that they depend on.
+            name: What was measured.
+            quantity: Which measure it is.
+
         Raises:
             InputError: If there is no image.
         """

@@ -13,7 +13,11 @@ from lee.statistics.verification import Verification
 
 
 def unit_of(generator: Generator | Action) -> str:
-    """Unit of the LEE of a generator: outputs squared per squared unit of its parameter."""
+    """Unit of the LEE of a generator: outputs squared per squared unit of its parameter.
+
+    Args:
+        generator: What was measured.
+    """
     return f"per {generator.unit}²"
 
 
@@ -60,6 +64,9 @@ class EquivarianceGram:
     def coefficients(self, generator: AnyGenerator) -> Tensor:
         """Coefficients of a generator over :attr:`basis`, (K,), float64.
 
+        Args:
+            generator: A name, a mixture or an action.
+
         Raises:
             InputError: If it is not in their span.
         """
@@ -73,12 +80,20 @@ class EquivarianceGram:
         return coordinates(wanted, self.generators)
 
     def lee_per_image(self, generator: AnyGenerator) -> Tensor:
-        """`‖L_X f(x)‖² / dim` of every image, (n,), float64."""
+        """`‖L_X f(x)‖² / dim` of every image, (n,), float64.
+
+        Args:
+            generator: A name, or a generator in the span of the basis.
+        """
         c = self.coefficients(generator)
         return torch.einsum("a,nab,b->n", c, self.per_image, c)
 
     def lee(self, generator: AnyGenerator) -> Estimate:
-        """Local equivariance error of a generator in the span of the basis, with its standard error over images."""
+        """Local equivariance error of a generator in the span of the basis, with its standard error over images.
+
+        Args:
+            generator: A name, or a generator in the span of the basis.
+        """
         known = get(generator) if not isinstance(generator, str) or generator not in self.basis else None
         named = self.generators[self.basis.index(str(generator))] if known is None else known
         samples = self.lee_per_image(generator)
@@ -87,6 +102,10 @@ class EquivarianceGram:
 
     def minus(self, other: "EquivarianceGram", generator: AnyGenerator) -> Estimate:
         """LEE of this model minus that of another on the same images, with the paired standard error.
+
+        Args:
+            other: The other model's Gram matrices, on the same images in the same order.
+            generator: A name, or a generator in the span of the basis.
 
         Raises:
             InputError: If the two were not measured on the same number of images or in the same way.
@@ -105,6 +124,9 @@ class EquivarianceGram:
 
 def concatenate(grams: Sequence[EquivarianceGram]) -> EquivarianceGram:
     """Join Gram matrices of several batches of images.
+
+    Args:
+        grams: One per batch, measured in the same way.
 
     Raises:
         InputError: If there is none, or if they were measured in different ways.

@@ -54,17 +54,33 @@ class Spread:
         r"""Standard error of the difference of two recipes of which :math:`m_1` and :math:`m_2` trainings are known.
 
         :math:`\sqrt{\sigma_e^2 (1 / m_1 + 1 / m_2) + s^2}`, with the standard error `s` over images.
+
+        Args:
+            trainings: How many trainings of each of the two recipes are known.
+            over_images: Standard error of the difference over images, in the unit of the numbers.
         """
         return math.hypot(self.within * math.sqrt(sum(1 / m for m in trainings)), over_images)
 
     def reach(self, level: float = 0.95, trainings: tuple[int, int] = (1, 1), over_images: float = 0.0) -> float:
-        """Half width of the interval for that difference, with the quantile of Student's t for `df`; see :meth:`stderr`."""
+        """Half width of the interval for that difference, with the quantile of Student's t for `df`; see :meth:`stderr`.
+
+        Args:
+            level: Coverage of the interval.
+            trainings: How many trainings of each of the two recipes are known.
+            over_images: Standard error of the difference over images, in the unit of the numbers.
+        """
         from scipy.stats import t
 
         return float(t.ppf((1 + level) / 2, self.df)) * self.stderr(trainings, over_images)
 
     def p(self, difference: float, trainings: tuple[int, int] = (1, 1), over_images: float = 0.0) -> float:
-        """Two-sided p-value of no difference between two recipes; see :meth:`reach`."""
+        """Two-sided p-value of no difference between two recipes; see :meth:`reach`.
+
+        Args:
+            difference: The difference of the two means.
+            trainings: How many trainings of each of the two recipes are known.
+            over_images: Standard error of the difference over images, in the unit of the numbers.
+        """
         from scipy.stats import t
 
         scale = self.stderr(trainings, over_images)

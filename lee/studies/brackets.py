@@ -64,6 +64,9 @@ def structure_constants(generators: Sequence[Generator] = ORTHOGONAL) -> Tensor:
 def table(generators: Sequence[Generator] = ORTHOGONAL) -> pd.DataFrame:
     """All pairs of generators with their bracket and its kind.
 
+    Args:
+        generators: K linearly independent spatial generators that span an algebra.
+
     Returns:
         A row per pair: `first`, `second`, `bracket` in words, and `kind`: `"zero"`; `"inside"` the span of the two, where the
         triangle inequality bounds its error by theirs; or `"new"`.
@@ -195,7 +198,11 @@ def kinship(
 
 
 def ties(generators: Sequence[Generator] = ORTHOGONAL) -> npt.NDArray[np.float64]:
-    """How often each generator is part of a new bracket of each other one, (K, K), symmetric, with sum 1 (or all zero)."""
+    """How often each generator is part of a new bracket of each other one, (K, K), symmetric, with sum 1 (or all zero).
+
+    Args:
+        generators: as for :func:`table`.
+    """
     constants = structure_constants(generators).numpy()
     k = len(generators)
     weights = np.zeros((k, k))

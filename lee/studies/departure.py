@@ -70,7 +70,11 @@ class Departures:
         return rows.set_index("measurement")[["distance", "limit"]]
 
     def speed(self, name: str) -> float:
-        """Mean squared speed of the images of a set under translation."""
+        """Mean squared speed of the images of a set under translation.
+
+        Args:
+            name: the set.
+        """
         return float(self._column(name, "speed").iloc[:, 0].mean())
 
     def ratio(
@@ -103,6 +107,13 @@ class Departures:
     ) -> pd.DataFrame:  # fmt: skip
         """:meth:`ratio` of several sets and yardsticks to one set.
 
+        Args:
+            names: the sets.
+            base: the set that they are compared with.
+            yardsticks: what errors are held against, see :data:`NAMES`.
+            models: those that count; None for all.
+            same_images: whether image i of one set is made from image i of the other.
+
         Returns:
             A row per set and yardstick: `set`, `yardstick` (as in charts), `key`, `ratio`, `low`, `high`, `p`, `models`,
             `n`, and `p_holm`, the p-values corrected over the sets, for each yardstick by itself.
@@ -118,6 +129,11 @@ class Departures:
 
     def per_model(self, name: str, base: str, yardstick: str = "probabilities") -> pd.DataFrame:
         """:meth:`ratio` of each model alone: its intervals are over images only.
+
+        Args:
+            name: the set.
+            base: the set that it is compared with.
+            yardstick: what errors are held against.
 
         Returns:
             A row per model: `model`, `family`, `ratio`, `low`, `high`, `p`, `p_holm`.
@@ -138,7 +154,11 @@ class Departures:
         return pd.DataFrame(rows).assign(p_holm=holm([r.p for r in found.values()]))
 
     def share(self, name: str) -> pd.Series:
-        """Mean answer to the motion over mean answer to foreign changes, of each model on a set; 1 for knowing nothing."""
+        """Mean answer to the motion over mean answer to foreign changes, of each model on a set; 1 for knowing nothing.
+
+        Args:
+            name: the set.
+        """
         values, below = self._numbers(name, "foreign", self.models)
         assert below is not None
         return pd.Series(values.mean(1) / below.mean(1), index=list(self.models), name=name)

@@ -69,6 +69,13 @@ def measure(
 ) -> dict[str, Any]:
     """Measure a network: `error` on the whole test set, `lee` per image of the first `n`, and `figures` of these.
 
+    Args:
+        model: takes images in [0, 1], returns scores.
+        test_set: labelled images.
+        n: images behind `lee`.
+        n_turned: images behind the curves.
+        degrees: angles of the curves; the first is 0.
+
     Returns:
         `error` in [0, 1]; `lee` (n,), of probabilities under rotation, per radian²; and what `figures` says.
 
@@ -105,6 +112,9 @@ def measured(table: Results) -> pd.DataFrame:
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Join the seeds of each row, in the frame's order.
 
+    Args:
+        frame: of :func:`live` or :func:`measured`.
+
     Returns:
         `row`, `title`, `seeds`, `error` and `error_sd` (standard deviation over seeds; NaN for one), `lee` and `lee_se` (mean over
         seeds and images; standard error over seeds, for one seed over images), `relative`, `quarter` (largest), `parameters`,
@@ -133,7 +143,11 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def followed(frame: pd.DataFrame) -> pd.DataFrame:
-    """The curves of all rows, averaged over seeds: `row`, `angle`, `accuracy`, `probability`, `change`."""
+    """The curves of all rows, averaged over seeds: `row`, `angle`, `accuracy`, `probability`, `change`.
+
+    Args:
+        frame: of :func:`live` or :func:`measured`.
+    """
     parts = []
     for row in frame.index:
         columns = {column: frame.at[row, column] for column in _TURNED[2:]}

@@ -11,20 +11,21 @@ import torch
 
 from lee.errors import InputError
 from lee.sweep.cluster import scheduled
-from lee.sweep.execution import Executor, Lost, Result, here, perform, processes
+from lee.sweep.execution import Executor, Lost, Result, here, processes
 from lee.sweep.measures import measure
 from lee.sweep.running import Report, run
-from lee.sweep.spec import MEASURES, Measurement, SweepSpec, expand, family_of, load, parse
-from lee.sweep.table import SCHEMA, Part
+from lee.sweep.spec import MEASURES, Measurement, SweepSpec, load, parse
+from lee.sweep.subjects import expand, family_of
 from lee.sweep.tasks import Task, plan
 
 __all__ = [
     # what to measure
     "SweepSpec", "Measurement", "MEASURES", "load", "parse", "expand", "family_of",
     # the tasks and their numbers
-    "Task", "plan", "measure", "perform", "Part", "SCHEMA",
+    "Task", "plan", "measure",
     # running them
-    "run", "Report", "Executor", "Result", "Lost", "here", "processes", "scheduled", "executor", "destination",
+    "run", "Report", "executor", "destination", "here", "processes", "scheduled", "Executor", "Result",
+    "Lost",
 ]  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def executor(
 
     Args:
         workers: how many processes.
-        scheduler: address of a Dask scheduler, whose workers are used instead (see :mod:`lee.sweep.cluster`).
+        scheduler: address of a Dask scheduler, whose workers are used instead.
         device: where tasks are computed.
         threads: torch's threads per process.
 
@@ -56,5 +57,9 @@ def executor(
 
 
 def destination(spec: Path) -> Path:
-    """Where the table of a specification goes unless told otherwise: beside it, as `.parquet`."""
+    """Where the table of a specification goes unless told otherwise: beside it, as `.parquet`.
+
+    Args:
+        spec: the file of the specification.
+    """
     return spec.with_suffix(".parquet")

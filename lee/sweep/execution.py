@@ -32,12 +32,18 @@ _ALONE = threading.Lock()
 
 @dataclass(frozen=True)
 class Lost:
-    """A task whose worker died each time."""
+    """A task whose worker died each time.
+
+    Args:
+        message: what is known of its end.
+    """
 
     message: str
 
 
+#: A task, and the content of its file or why there is none.
 Result = tuple[Task, bytes | Lost]
+#: What measures tasks and yields their results as they come.
 Executor = Callable[[Iterable[Task]], Iterator[Result]]
 
 
@@ -57,7 +63,13 @@ def perform(task: Task, device: str = "cpu", threads: int | None = None, chunk: 
 
 
 def here(tasks: Iterable[Task], *, device: str = "cpu", threads: int | None = None) -> Iterator[Result]:
-    """Measure tasks in this process, one after the other."""
+    """Measure tasks in this process, one after the other.
+
+    Args:
+        tasks: in the order in which they are measured.
+        device: where to compute.
+        threads: torch's threads; None for as many as before.
+    """
     for task in tasks:
         yield task, perform(task, device, threads)
 
@@ -79,13 +91,16 @@ def processes(
     """Measure tasks in worker processes.
 
     A worker that dies (killed, or out of memory) is replaced, and its task is tried again with fewer images per pass, up to
-    :data:`ATTEMPTS` times in all. Workers end when this process does, however it ends.
+    three times in all. Workers end when this process does, however it ends.
 
     Args:
         tasks: in the order in which they are started.
         workers: how many processes.
         device: where they compute; `cuda` gives them the machine's GPUs in turn.
         threads: torch's threads in each; None shares the processors among them.
+
+    Raises:
+        InputError: there is to be no worker.
     """
     if workers < 1:
         raise InputError(f"`workers` must be at least 1, not {workers}.")

@@ -29,7 +29,7 @@ Numbers = tuple[Columns, dict[str, Any], EquivarianceGram | None]
 def measure(task: Task, device: str = "cpu", chunk: int | None = None) -> Part:
     """Measure a task; whatever its model raises becomes a row with the error.
 
-    Where memory runs out, the task is tried again with fewer images per pass (:data:`lee.sweep.shortage.STEPS`).
+    Where memory runs out, the task is tried again with fewer images per pass (`lee.sweep.shortage.STEPS`).
 
     Args:
         task: what to measure.

@@ -26,7 +26,7 @@ LOCK = "lock"
 class Report:
     """What a run did.
 
-    Attributes:
+    Args:
         out: the table.
         measured: how many tasks were measured, failed ones included.
         kept: how many were there already.
@@ -60,7 +60,7 @@ def run(
     Args:
         spec: what to measure.
         out: the Parquet file.
-        executor: where tasks run, see :mod:`lee.sweep.execution`.
+        executor: where tasks run, see :func:`executor`.
         limit: only models that match this pattern are looked at; rows of others stay as they are.
         retry: measure tasks again that failed before.
         progress: show a bar with rate and remaining time.

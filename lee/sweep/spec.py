@@ -1,22 +1,19 @@
 """A sweep's specification: which models, with which weights, on which images, and what to measure, read from YAML."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lee import datasets, models
+from lee import datasets
 from lee.errors import InputError, nearest
 from lee.geometry.generators import AFFINE, NAMED, PHOTOMETRIC
-from lee.geometry.sampling import BOUNDARIES, KERNELS, WARP_KERNELS
+from lee.geometry.interpolation import BOUNDARIES, KERNELS, WARP_KERNELS
 from lee.measure.checks import OUTPUTS as NAMED_OUTPUTS
-from lee.models import has_weights, imagenet
-from lee.models.recipes import has_recipe, load_spec
+from lee.sweep.subjects import expand, family_of
 
 #: Weights that a model is measured with: as trained, or as first drawn.
 WEIGHTS = ("trained", "initial")
@@ -24,7 +21,7 @@ WEIGHTS = ("trained", "initial")
 OUTPUTS = (*NAMED_OUTPUTS, "features")
 #: The discrete measures, which move images by the measurement's own kernel.
 DISCRETE = ("consistency", "eq_t", "eq_t_frac", "eq_r")
-#: What is measured beside the Gram matrix, with options and defaults: see :mod:`lee.sweep.quantities`. `draws` and `shifts` are
+#: What is measured beside the Gram matrix, with options and defaults: see `lee.sweep.quantities`. `draws` and `shifts` are
 #: forward passes per image, `images` says how many of the first images (None for the whole data set).
 MEASURES: dict[str, dict[str, Any]] = {
     "consistency": {"shifts": 4, "max_shift": 4, "boundary": "reflect", "reference": "image"},
@@ -44,22 +41,26 @@ MEASURES: dict[str, dict[str, Any]] = {
 OF_SCORES = ("yardsticks", "distance")
 _GROUPS = {"affine": AFFINE, "photometric": PHOTOMETRIC, "all": AFFINE + PHOTOMETRIC}
 _PRODUCT = ("dataset", "weights", "split", "output", "kernel", "boundary")
-_PATTERN = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
 class Measurement:
     """What is measured, on which images: one task for every model.
 
-    Attributes:
+    Args:
         name: what the rows are called by.
-        dataset, split, n, seed, size: arguments of `lee.datasets.load`; `n` None for all images, `seed` None for the first
-            ones, `size` None for the model's own. The seed also draws the finite motions.
+        dataset: as for `lee.datasets.load`, and so are the next four.
+        split: `train` or `test`.
+        n: how many images; None for all.
+        seed: which images, None for the first ones; it also draws the finite motions.
+        size: side in pixels; None for the model's own.
         weights: `trained` or `initial`.
         generators: names of the basis of the Gram matrix; `()` for those that `equivariance_gram` chooses, None for no
             Gram matrix and no rows, only what measures say of the whole set.
         output: `probabilities`, `logits`, or `features`: what the model's own classifier reads.
-        kernel, boundary, align_corners: as for `equivariance_gram`.
+        kernel: as for :func:`lee.equivariance_gram`, and so are the next two.
+        boundary: what lies beyond the border.
+        align_corners: pixel convention.
         measures: further measures of :data:`MEASURES` with all their options.
     """
 
@@ -88,7 +89,7 @@ class Measurement:
 class SweepSpec:
     """A sweep: every model is measured in every way.
 
-    Attributes:
+    Args:
         models: names that `lee.models.load` knows, without patterns, in order.
         measurements: one entry for each combination of dataset, weights, split, output, kernel and boundary.
     """
@@ -99,6 +100,9 @@ class SweepSpec:
 
 def load(path: Path) -> SweepSpec:
     """Read a specification.
+
+    Args:
+        path: a YAML file.
 
     Raises:
         InputError: the file can't be read, or names a field, model, family, data set or measure that there isn't.
@@ -141,55 +145,6 @@ def parse(content: Any, where: str = "the sweep") -> SweepSpec:
             ways += _measurements(str(name), {**defaults, **_mapping(one, place, known)}, place)
     chosen = expand(_listed(content["models"]), where)
     return SweepSpec(_of_families(chosen, content.get("families"), where), tuple(ways))
-
-
-def expand(patterns: Sequence[Any], where: str = "the sweep") -> tuple[str, ...]:
-    """Names of models from names and patterns such as `zoo/vit-*`, each once.
-
-    Raises:
-        InputError: nothing matches, or there is no such model; the nearest name is given.
-    """
-    trained, found = models.names(), []
-    for pattern in map(str, patterns):
-        if _PATTERN.search(pattern):
-            matching = [name for name in trained if fnmatchcase(name, pattern)]
-            if not matching:
-                raise InputError(f"{where}: no trained network matches {pattern!r}.{nearest(pattern, trained)}")
-            found += matching
-            continue
-        if imagenet.is_packaged(pattern):
-            imagenet.check_weights(pattern)
-        elif has_recipe(pattern) and pattern not in trained:
-            raise InputError(f"{where}: there is no model {pattern!r}.{nearest(pattern, trained)}")
-        if ":" not in pattern and not has_weights(pattern):
-            _check_timm(pattern, where)
-        found.append(pattern)
-    return tuple(dict.fromkeys(found))
-
-
-def family_of(name: str) -> str:
-    """The family of architectures that a model belongs to.
-
-    What the recipe of a trained network says; timm's module; the factory.
-    """
-    if has_recipe(name):
-        return load_spec(name).family
-    if imagenet.is_packaged(name):
-        return imagenet.describe(name).family
-    if ":" in name:
-        return name
-    import timm
-
-    return str(timm.model_entrypoint(name).__module__.rpartition(".")[2])
-
-
-def _check_timm(name: str, where: str) -> None:
-    import timm
-
-    if not timm.is_model(name):
-        known = [*models.names(), *timm.list_models()]
-        hint = nearest(name, known)
-        raise InputError(f"{where}: there is no model {name!r}.{hint if 'Did you mean' in hint else ''}")
 
 
 def _of_families(names: tuple[str, ...], wanted: Any, where: str) -> tuple[str, ...]:

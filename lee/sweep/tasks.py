@@ -12,8 +12,10 @@ import lee.models
 from lee import datasets, provenance
 from lee.datasets import ImageSet
 from lee.errors import InputError
-from lee.models import Normalized, has_weights
-from lee.sweep.spec import Measurement, family_of
+from lee.models import Normalized
+from lee.models.recipes import has_weights
+from lee.sweep.spec import Measurement
+from lee.sweep.subjects import family_of
 from lee.sweep.table import SCHEMA
 
 _DESCRIBED = ("dataset", "split", "output", "kernel", "boundary", "align_corners", "n", "seed", "size")
@@ -24,7 +26,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 class Task:
     """One model with one set of weights, measured in one way.
 
-    Attributes:
+    Args:
         model: a name that `lee.models.load` knows.
         family: of architectures; a label, and no part of the key.
         measurement: what is measured and on which images.
@@ -44,7 +46,7 @@ class Task:
     def key(self) -> str:
         """The task's name: 20 hexadecimal digits of a digest of everything above and of the schema.
 
-        No version of the package is in it: what changes numbers raises :data:`lee.sweep.table.SCHEMA`.
+        No version of the package is in it: what changes numbers raises `lee.sweep.table.SCHEMA`.
         """
         content = {"schema": SCHEMA, **asdict(self)}
         content.pop("family")
@@ -108,6 +110,10 @@ def plan(names: Iterable[str], ways: Iterable[Measurement]) -> Iterator[Task]:
     A task is named after the weights, so each model has to be loaded, and some fetched, to tell whether it is measured
     already. That is done when its tasks are asked for and not before: the first model is measured while the others are still
     to be fetched, and no more than two are in memory.
+
+    Args:
+        names: of models.
+        ways: what is measured of each.
 
     Raises:
         InputError: a data set can't be read; that is found out before the first model.

@@ -24,25 +24,19 @@ from lee.training.batches import batches, fraction
 from lee.training.checkpoints import EpochRecord, read, save, snapshot
 from lee.training.masked import MaskedAutoencoder
 from lee.training.optimisation import learning_rate, optimizer_of, prepare, pseudo_loss
-from lee.training.penalty import EquivariancePenalty, moved_share
+from lee.training.penalty import EquivariancePenalty, moved_share, scores_and_derivative
 
 __all__ = [
-    "EpochRecord",
-    "EquivariancePenalty",
-    "MaskedAutoencoder",
-    "TrainResult",
-    "evaluate",
-    "learning_rate",
-    "moved_share",
-    "train",
-]
+    "train", "TrainResult", "EpochRecord", "evaluate", "learning_rate", "MaskedAutoencoder",
+    "EquivariancePenalty", "scores_and_derivative", "moved_share",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """A trained model, in eval mode, and how it got there.
 
-    Attributes:
+    Args:
         model: the network, with its normalisation.
         history: one record per epoch.
         train_size: how many labelled images it was trained on.

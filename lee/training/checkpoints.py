@@ -17,7 +17,7 @@ from lee.paths import atomic_path
 class EpochRecord:
     """What one epoch reports.
 
-    Attributes:
+    Args:
         epoch: its number, from 0, pretraining included.
         loss: mean training loss.
         accuracy: on the test set, in [0, 1], in the recipe's precision; None where it was not scored.

@@ -53,7 +53,11 @@ class MaskedAutoencoder(nn.Module):
         self.predict = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, channels * self.patch**2))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the loss (a scalar) on images (N, C, H, W) in [0, 1]."""
+        """Return the loss (a scalar) on images (N, C, H, W) in [0, 1].
+
+        Args:
+            images: (N, C, H, W) in [0, 1].
+        """
         images = self.normalize(images)
         order = torch.rand(len(images), self.patches, device=images.device).argsort(1)
         seen, hidden = order[:, : self.visible], order[:, self.visible :]
@@ -63,7 +67,11 @@ class MaskedAutoencoder(nn.Module):
         return (found - wanted).square().mean()
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Cut images (N, C, H, W) into their patches' pixels (N, patches, C * patch * patch), row by row."""
+        """Cut images (N, C, H, W) into their patches' pixels (N, patches, C * patch * patch), row by row.
+
+        Args:
+            images: (N, C, H, W).
+        """
         return nn.functional.unfold(images, self.patch, stride=self.patch).transpose(1, 2)
 
     def _encode(self, images: Tensor, seen: Tensor) -> Tensor:

@@ -11,7 +11,14 @@ from lee.models.recipes import Recipe
 
 
 def learning_rate(peak: float, step: int, steps: int, warmup: float) -> float:
-    """Linear warm-up to `peak` over `warmup` of `steps` steps, then half a cosine that reaches 0 after the last."""
+    """Linear warm-up to `peak` over `warmup` of `steps` steps, then half a cosine that reaches 0 after the last.
+
+    Args:
+        peak: the largest rate.
+        step: which step, from 0.
+        steps: how many steps there are.
+        warmup: steps of the warm-up; may be a fraction.
+    """
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
     progress = (step - warmup) / (steps - warmup)

@@ -1,14 +1,8 @@
 r"""The local equivariance error as a term of the training loss, by reverse mode over one forward-mode derivative.
 
-For scores `z = f(x)`, centred over classes, and generators `X_k` scaled to move the pixels by one pixel (root mean
-square over the image), the penalty of a batch is
-
-.. math::
-    R = \frac{\sum_k \mathbb{E}_x \|L_k z\|^2}{\mathbb{E}_x \|z - \mathbb{E} z\|^2},
-
-the share of what tells one image's scores from another's that a motion by a pixel changes. An error of the scores alone
-is lowered by smaller scores, and one of the probabilities by saturated ones; `R` has neither way out, as it does not
-depend on the scores' scale or on a constant.
+The penalty of a batch is the share of what tells one image's scores from another's that a motion by a pixel changes, the `R`
+of :class:`EquivariancePenalty`. An error of the scores alone is lowered by smaller scores, and one of the probabilities by
+saturated ones; `R` has neither way out, as it does not depend on the scores' scale or on a constant.
 
 Along a random direction `c ~ N(0, 1)^K`, drawn anew for each image, :math:`\mathbb{E}_c \|\sum_k c_k L_k z\|^2 =
 \sum_k \|L_k z\|^2`, the trace of the Gram matrix, as :math:`\mathbb{E}\,c_a c_b = \delta_{ab}`. So one tangent per image
@@ -29,7 +23,7 @@ from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from lee.autodiff import load_formulas
+from lee.autodiff.functorch import load_formulas
 from lee.errors import InputError, nearest
 from lee.geometry.generators import Generator, get
 from lee.measure.function import untouched
@@ -170,12 +164,19 @@ def scores_and_derivative(model: nn.Module, x: Tensor, tangent: Tensor) -> tuple
 
 
 class EquivariancePenalty:
-    """The penalty `R` of this module's heading.
+    r"""The local equivariance error of the scores as a term of the loss, for motions by one pixel.
+
+    .. math::
+        R = \frac{\sum_k \mathbb{E}_x \|L_k z\|^2}{\mathbb{E}_x \|z - \mathbb{E} z\|^2}
+
+    for scores `z = f(x)`, centred over classes, and generators `X_k` that move the pixels by one pixel (root mean square over
+    the image). It depends neither on the scores' scale nor on a constant added to them.
 
     Args:
         generators: K names of affine generators.
         estimator: `random` (one direction per image) or `exact` (all K generators, K times the work).
-        kernel, boundary: As for :func:`lee.lie_derivative`.
+        kernel: As for :func:`lee.lie_derivative`.
+        boundary: As for :func:`lee.lie_derivative`.
 
     Raises:
         InputError: For no generators, ones that move no pixels, or an unknown estimator.
@@ -206,8 +207,11 @@ class EquivariancePenalty:
 
         Args:
             model: Images in, class scores (N, classes) out; in the mode that it is trained in.
-            images: Those that move.
+            images: Those that move, (N, C, H, W).
             generator: Of the directions, on the CPU; None for torch's own.
+
+        Raises:
+            InputError: For fewer than two images.
         """
         scores, moved = self.terms(model, images, generator)
         return moved.square().sum(-1).mean(0) / (scores - scores.mean(0)).square().sum(-1).mean()
@@ -218,6 +222,14 @@ class EquivariancePenalty:
         """The centred scores (N, classes), and derivatives whose squares, summed over the last axis, estimate the trace.
 
         The second has shape (N, classes) along random directions and (N, K · classes) exactly.
+
+        Args:
+            model: In the mode that it is trained in.
+            images: (N, C, H, W) with N ≥ 2.
+            generator: Of the directions, on the CPU; None for torch's own.
+
+        Raises:
+            InputError: For fewer than two images.
         """
         k, n = len(self.generators), len(images)
         if n < 2:

@@ -10,14 +10,8 @@ from cases import relative
 from oracles import slopes
 from torch import Tensor, nn
 
-from lee.autodiff import (
-    ForwardModeError,
-    LeavesTorchError,
-    by_dual_numbers,
-    push_leaves,
-    pushforward,
-    record_fallbacks,
-)
+from lee.autodiff import ForwardModeError, LeavesTorchError, by_dual_numbers, pushforward, record_fallbacks
+from lee.autodiff.pushforward import push_leaves
 
 Function = Callable[[Tensor], Tensor]
 WAYS = (pushforward, by_dual_numbers)

@@ -175,15 +175,6 @@ def test_the_status_of_a_notebook_is_read_from_it() -> None:
     assert describe({"cells": [], "metadata": {}}) == ("–", "0 of 0", "none", "–", "as committed")
 
 
-def test_the_api_page_names_every_public_module() -> None:
-    page = (ROOT / "book" / "api.md").read_text()
-    named = set(re.findall(r"automodule:: lee\.(\w+)", page))
-    rooms = {p.name.removesuffix(".py") for p in (ROOT / "lee").iterdir() if not p.name.startswith("_")}
-    inner = set(re.search(r"% not part of it: (.*)", page)[1].split(", "))  # type: ignore[index]
-    assert named | inner == rooms - {"py.typed"}
-    assert not named & inner
-
-
 def markdown(text: str) -> dict[str, object]:
     return {"cell_type": "markdown", "source": text.splitlines(keepends=True)}
 

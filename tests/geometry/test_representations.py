@@ -7,7 +7,7 @@ from torch import Tensor
 
 import lee
 from lee.geometry.generators import NAMED
-from lee.geometry.representations import SHORTHAND, of_output, resolve
+from lee.geometry.outputs import SHORTHAND, of_output, resolve
 from lee.geometry.sampling import Sampler
 
 GENERATORS = [lee.TRANSLATION_X, lee.ROTATION, lee.SCALE, lee.SHEAR_Y]

@@ -10,7 +10,8 @@ from torch import Tensor
 
 import lee
 from lee.geometry.generators import AFFINE
-from lee.geometry.sampling import Sampler, derivative_matrix, interpolation_matrix
+from lee.geometry.interpolation import derivative_matrix, interpolation_matrix
+from lee.geometry.sampling import Sampler
 
 CONVENTIONS = [(b, a) for b in ("reflect", "circular") for a in (False, True)]
 

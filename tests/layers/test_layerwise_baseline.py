@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 import lee
 from benchmarks.paper_layerwise import Key, Leaf, Readings, act, estimate, rounded_positions
+from lee.geometry.interpolation import derivative_matrix
 from lee.geometry.representations import Map, Representation, Scattered, Tokens, Trivial
-from lee.geometry.sampling import Sampler, derivative_matrix
+from lee.geometry.sampling import Sampler
 
 pytestmark = pytest.mark.xdist_group("baseline")  # its fixtures are made once
 

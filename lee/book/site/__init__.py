@@ -2,15 +2,16 @@
 
 Name it as `lee.book.site` among the `extra_extensions` of `_config.yml`. It copies MathJax and Vega out of
 installed Python packages while building (`lee.book.site.vendor`), draws the outputs of :mod:`lee.charts` as
-numbered figures (`lee.book.site.figures`), and adds the directives `lee-status` (`lee.book.site.status`) and
-`lee-chapters`, with the reading time under each title (`lee.book.site.reading`).
+numbered figures (`lee.book.site.figures`), and adds the directives `lee-api` (`lee.book.site.api`), `lee-status`
+(`lee.book.site.status`) and `lee-chapters`, with the reading time under each title (`lee.book.site.reading`).
 """
 
-from importlib import import_module
 from pathlib import Path
+from pydoc import locate
 from typing import TYPE_CHECKING, Any
 
 from lee import __version__
+from lee.book.site.api import ApiDirective
 from lee.book.site.reading import ChaptersDirective, tell_reading_time
 from lee.book.site.status import StatusDirective
 from lee.book.site.vendor import vendor_scripts
@@ -54,19 +55,19 @@ def add_static_files(app: "Sphinx") -> None:
 
 
 def resolve_alias(app: "Sphinx", env: Any, node: Any, contnode: Any) -> Any:
-    """Find what the API page documents in one module and a docstring names in another.
+    """Find what the API pages document under one name and a docstring or an annotation calls by another.
 
-    `lee.Sampler` is `lee.geometry.sampling.Sampler`, and `lee.charts.pictures.Picture` is shown as `lee.charts.Picture`.
+    `lee.Sampler` and `lee.geometry.sampling.Sampler` are shown as `lee.geometry.Sampler`.
     """
     target = node.get("reftarget", "")
-    if node.get("refdomain") != "py" or not target.startswith("lee."):
+    thing = locate(target) if node.get("refdomain") == "py" and target.startswith("lee.") else None
+    if thing is None:
         return None
-    *modules, name = target.split(".")
-    home = getattr(import_module("lee"), name, None) if modules == ["lee"] else None
-    shorter = ".".join([*modules[:-1], name])
-    other = shorter if home is None else f"{home.__module__}.{name}"
-    domain = env.get_domain("py")
-    return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], other, node, contnode)
+    domain, ending = env.get_domain("py"), "." + target.rpartition(".")[2]
+    for other in domain.objects:
+        if other.endswith(ending) and locate(other) is thing:
+            return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], other, node, contnode)
+    return None
 
 
 def mend_roles(app: "Sphinx", name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
@@ -84,6 +85,7 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     app.connect("doctree-read", tell_reading_time)
     app.connect("missing-reference", resolve_alias)
     app.connect("html-page-context", mend_roles)
+    app.add_directive("lee-api", ApiDirective)
     app.add_directive("lee-chapters", ChaptersDirective)
     app.add_directive("lee-status", StatusDirective)
     # FontAwesome's observer would rewrite icons inside widgets while they are being built.

@@ -5,8 +5,8 @@ leaves the scores of the equivariant ones as they are, up to rounding; what othe
 """
 
 from lee.models.equivariant.actions import Fields
-from lee.models.equivariant.p4 import group_cnn
+from lee.models.equivariant.p4 import group_cnn, quarter_turn
 from lee.models.equivariant.plain import plain_cnn, ti_pooling
 from lee.models.equivariant.steerable import steerable_cnn
 
-__all__ = ["Fields", "group_cnn", "plain_cnn", "steerable_cnn", "ti_pooling"]
+__all__ = ["plain_cnn", "ti_pooling", "group_cnn", "quarter_turn", "steerable_cnn", "Fields"]

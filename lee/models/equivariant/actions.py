@@ -20,7 +20,7 @@ class Fields(Representation):
     Under a generator with the matrix `A`, the maps move like scalars and a field of order `m` turns at `m` times the rate of
     `A`'s antisymmetric part. (Shears and stretches have no action on such fields that is a group's; they turn them likewise.)
 
-    Attributes:
+    Args:
         counts: number of fields of order 0, 1, 2, ...
     """
 

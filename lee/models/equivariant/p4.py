@@ -124,6 +124,8 @@ def group_cnn(fields: Sequence[int] = (8, 16, 24, 24), num_classes: int = 10, in
     The layout is that of `plain_cnn`, so a plain network of twice the channels has as many
     parameters in its convolutions. Sides must be multiples of 4: a stride on an odd side has no centre.
 
+    Source: T. Cohen & M. Welling, Group Equivariant Convolutional Networks, ICML 2016 (eqs. 10 and 11).
+
     Args:
         fields: fields of each layer; in the first two a max-pool of 2 follows the convolution.
         num_classes: number of outputs.

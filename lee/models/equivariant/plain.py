@@ -120,6 +120,8 @@ def ti_pooling(
 ) -> nn.Module:
     """Build a network whose scores don't change when the image is turned by 90°, by pooling over turned copies.
 
+    Source: D. Laptev, N. Savinov, J. Buhmann & M. Pollefeys, TI-Pooling, CVPR 2016.
+
     Args:
         channels: channels of each layer of the shared network.
         features: number of features that are pooled over the copies.

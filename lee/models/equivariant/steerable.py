@@ -152,6 +152,9 @@ def steerable_cnn(
 ) -> nn.Module:
     """Build a network whose scores hardly change when the image is turned by any angle, and not at all by 90°.
 
+    Source: D. Worrall et al., Harmonic Networks, CVPR 2017; M. Weiler & G. Cesa, NeurIPS 2019 (gated non-linearities,
+    section 2.6).
+
     Args:
         fields: for each layer, how many fields of order 0, 1, 2, ... it has; the last has scalars only. The first two layers
             end in a halving, so sides must be multiples of 4.

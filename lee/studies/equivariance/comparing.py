@@ -105,6 +105,9 @@ def _by_set(table: Results, generators: Sequence[str]) -> Iterator[tuple[str, pd
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Join the seeds of each row and set, in the frame's order.
 
+    Args:
+        frame: of :func:`scores`.
+
     Returns:
         `row`, `family`, `penalty`, `set`, `seeds`, and the means of `accuracy`, `moved` and `other`; the first two also with
         the standard deviation over seeds (`_sd`, NaN for one).

@@ -18,6 +18,9 @@ VARIANTS = {
 def cards(names: Sequence[str]) -> pd.DataFrame:
     """What the cards of networks say: a row each.
 
+    Args:
+        names: of networks.
+
     Returns:
         `name`, `row`, `family`, `seed`, `penalty`, `title`, `accuracy` (all test images), `epochs`, `seconds_per_epoch` (of wall
         time), `parameters`, `images` (to train on) and `test_images`.
@@ -52,17 +55,29 @@ def described(spec: ZooSpec) -> dict[str, Any]:
 
 
 def base_of(row: str) -> str:
-    """The row of the same architecture without penalty and anti-aliasing: `resnet-1` is to be compared with `resnet`."""
+    """The row of the same architecture without penalty and anti-aliasing: `resnet-1` is to be compared with `resnet`.
+
+    Args:
+        row: its name.
+    """
     return row.partition("-")[0]
 
 
 def label(row: str) -> str:
-    """A row's name for people, such as `ResNet, penalty 1`."""
+    """A row's name for people, such as `ResNet, penalty 1`.
+
+    Args:
+        row: its name.
+    """
     base, _, variant = row.partition("-")
     return f"{'ResNet' if base == 'resnet' else 'ViT'}, {VARIANTS.get(variant, variant)}"
 
 
 def ordered(rows: Iterable[str]) -> list[str]:
-    """Rows, each once, in the order of tables: by architecture, then as in :data:`VARIANTS`."""
+    """Rows, each once, in the order of tables: by architecture, then as in :data:`VARIANTS`.
+
+    Args:
+        rows: names of rows.
+    """
     place = {variant: i for i, variant in enumerate(VARIANTS)}
     return sorted(set(rows), key=lambda row: (base_of(row), place.get(row.partition("-")[2], len(place)), row))

@@ -28,6 +28,9 @@ def folder() -> Path:
 def load(name: str | Path = "zoo") -> "Results":
     """Read a table by its name in `data/results`, or by its path; `zoo` is `zoo.parquet` and all `zoo.*.parquet`, if any.
 
+    Args:
+        name: the name of a table in `data/results`, or a path.
+
     Raises:
         InputError: there is no such table, it is damaged, or of another schema; says what to do.
     """

@@ -112,6 +112,10 @@ class Results:
     def gram(self, model: str | None = None, **keys: str) -> EquivarianceGram:
         """The Gram matrices of one task.
 
+        Args:
+            model: its name; None where only one is left.
+            keys: other columns that tell tasks apart, see :data:`KEYS`.
+
         Raises:
             InputError: more than one task is left (says in what they differ), none, or it failed.
         """
@@ -165,6 +169,9 @@ class Results:
     def figures(self, measure: str) -> pd.DataFrame:
         """What a measure says of whole sets, such as `accuracy` or `distance`: the keys and its numbers, a row per task.
 
+        Args:
+            measure: its name.
+
         Raises:
             InputError: no task has this measure.
         """
@@ -178,6 +185,10 @@ class Results:
     def per_image(self, generator: AnyGenerator, *, relative: bool = False) -> pd.DataFrame:
         """`‖L_X f(x)‖² / dim` of each image and model: a row per image that all models have, a column per model.
 
+        Args:
+            generator: a name, or a generator in the span of what was measured.
+            relative: divide by the squared norm of the output, image by image.
+
         Raises:
             InputError: a model has more than one task, or the tasks are of different images.
         """
@@ -186,6 +197,9 @@ class Results:
 
     def per_image_of(self, column: str) -> pd.DataFrame:
         """A column of :attr:`frame`, such as `correct` or `eq_t`, in the form of :meth:`per_image`.
+
+        Args:
+            column: its name.
 
         Raises:
             InputError: an unknown column, or as for :meth:`per_image`.

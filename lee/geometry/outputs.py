@@ -1,0 +1,71 @@
+"""How a model's output transforms: as its user says, or as its shape leaves no doubt."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from lee.errors import InputError, check_known
+from lee.geometry.representations import Image, Map, Representation, Trivial, VectorField
+
+SHORTHAND: dict[str, Representation] = {
+    "trivial": Trivial(),
+    "image": Image(),
+    "map": Map(),
+    "map_channels_last": Map(channels_last=True),
+    "vector": VectorField(),
+    "covector": VectorField(covariant=True),
+}
+
+Representations = str | Representation | Mapping[str, "str | Representation"] | None
+
+
+def resolve(representation: str | Representation) -> Representation:
+    """A representation from its name or itself.
+
+    Raises:
+        InputError: If the name is unknown.
+    """
+    if isinstance(representation, Representation):
+        return representation
+    check_known("representation", representation, SHORTHAND)
+    return SHORTHAND[representation]
+
+
+def of_output(z: Tensor, x: Tensor, given: Representations) -> Representation:
+    """The representation of a model's output `z` for input `x`, as given or where the shape leaves no doubt.
+
+    Scores (N,) and (N, K) are trivial. A 4-dimensional output with the input's own channels, height and width is an
+    image; one with the input's aspect ratio and channels first is a feature map.
+
+    Args:
+        z: Output, (N, ...).
+        x: Input, (N, ...).
+        given: A representation, its name, or a mapping whose key `"output"` holds either.
+
+    Raises:
+        InputError: If none is given and the shape allows several readings.
+    """
+    if isinstance(given, Mapping):
+        unknown = set(given) - {"output"}
+        if unknown:
+            raise InputError(f"Unknown key {sorted(unknown)[0]!r} in `representations`; this call knows 'output' only.")
+        given = given.get("output")
+    if given is not None:
+        return resolve(given)
+    if z.ndim <= 2 or x.ndim != 4:
+        return Trivial()
+    if z.ndim == 4 and z.shape[2:] == (1, 1):
+        return Trivial()
+    if z.ndim == 4 and z.shape[1:] == x.shape[1:]:
+        return Image()
+    if z.ndim == 4 and z.shape[2] * x.shape[3] == z.shape[3] * x.shape[2] and not _could_be_last(z, x):
+        return Map()
+    raise InputError(
+        f"The output of shape {tuple(z.shape)} for an input of shape {tuple(x.shape)} can be read in several ways; say "
+        "how it transforms: representations='trivial', 'map', 'map_channels_last', 'vector', or lee.Tokens(grid=(h, w))."
+    )
+
+
+def _could_be_last(z: Tensor, x: Tensor) -> bool:
+    """Whether (N, a, b, c) has the input's aspect ratio when read with channels last."""
+    return z.shape[1] * x.shape[3] == z.shape[2] * x.shape[2]
