@@ -17,6 +17,9 @@ from lee.errors import InputError
 from lee.explorer import measures
 from lee.models import cards, classes, imagenet
 from lee.studies import overview
+from lee.sweep import results
+
+pytestmark = pytest.mark.skipif(not imagenet.names(), reason="the extra imagenet is not installed")
 
 LITE0 = "imagenet/efficientnet-lite0"
 SIDES = dict(zip(imagenet.NETWORKS, (224, 240, 260), strict=True))
@@ -105,6 +108,20 @@ def test_photographs_of_imagenet_are_recognised(name: str, n: int) -> None:
     right = [photographs.class_names[int(label)] for label in photographs.labels]
     found = predictions(name, photographs.images)
     assert sum(map(str.__eq__, found, right)) >= 0.85 * n
+
+
+def test_the_committed_table_measured_these_weights_before_and_after_training() -> None:
+    table = results.load("imagenet")
+    main = table.select(measurement="main")
+    scores = main.select(output="probabilities").scores().set_index("model")
+    assert (scores["n"] == 200).all()
+    assert (scores["accuracy"] >= 0.85).all()
+    assert table.errors.empty
+    for name in imagenet.NETWORKS:
+        for weights in ("trained", "initial"):
+            network = models.load(name, trained=weights == "trained")
+            tasks = main.select(model=name, weights=weights).tasks
+            assert set(tasks["weights_sha256"]) == {provenance.weights_sha256(network)}
 
 
 def test_a_missing_or_damaged_file_is_refused(installed: bytes, stand_in: Path) -> None:
