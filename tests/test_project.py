@@ -26,10 +26,11 @@ def project() -> dict[str, Any]:
 
 @cache
 def declared() -> list[Requirement]:
-    """The core's dependencies and those of every extra."""
+    """The core's dependencies and those of every extra; an extra that takes in another one names this project."""
     metadata = project()["project"]
     groups = [metadata["dependencies"], *metadata["optional-dependencies"].values()]
-    return [Requirement(line) for group in groups for line in group]
+    found = [Requirement(line) for group in groups for line in group]
+    return [requirement for requirement in found if requirement.name != metadata["name"]]
 
 
 @cache

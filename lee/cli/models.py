@@ -20,5 +20,8 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
         print_json([dict(zip(keys, row, strict=True)) for row in rows])
         return
     shown = [(name, family, f"{count:,}", f"{100 * accuracy:.2f} %") for name, family, count, accuracy in rows]
-    note = "timm's models go by timm's names, such as resnet50.a1_in1k; networks of your own by package.module:factory."
+    note = (
+        "The accuracies of imagenet/ are the published ones. "
+        "timm's models go by timm's names, such as resnet50.a1_in1k; networks of your own by package.module:factory."
+    )
     table("Trained networks", ("name", "family", ">parameters", ">test accuracy"), shown, note)

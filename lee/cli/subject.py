@@ -78,11 +78,11 @@ def load_subject(
 
 def _kind(model: str, weights: Path | None, pretrained: bool) -> str:
     """Where the weights come from, in a word or two."""
-    from lee.models.recipes import has_recipe
+    from lee.models.recipes import has_weights
 
     if weights is not None:
         return str(weights)
-    if has_recipe(model):
+    if has_weights(model):
         return model.partition("/")[0]
     if ":" in model:
         return "the factory's"

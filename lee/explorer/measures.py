@@ -22,8 +22,9 @@ from lee.geometry.sampling import Sampler
 from lee.layers import layerwise
 from lee.measure.derivative import equivariance_gram
 from lee.measure.function import one_function
+from lee.models import imagenet
 from lee.models.classes import TRAINED_ON
-from lee.models.recipes import has_recipe, load_spec
+from lee.models.recipes import has_recipe, has_weights, load_spec
 from lee.statistics import EquivarianceGram, Estimate, concatenate
 
 TOP = 5
@@ -109,7 +110,7 @@ class Measures:
             InputError: An unknown name, or weights that can't be had.
         """
         name = state.models[which]
-        pretrained = state.pretrained and not has_recipe(name)
+        pretrained = state.pretrained and not has_weights(name)
         return self._models.get((name, pretrained), lambda: models.load(name, pretrained=pretrained))
 
     def side(self, state: State, which: int = 0) -> int:
@@ -246,10 +247,10 @@ class Measures:
 
 
 def class_names(model: str, pretrained: bool, k: int) -> tuple[str, ...]:
-    """Names of the K classes of a model: CIFAR-10's, ImageNet's for trained models of timm, or numbers."""
+    """Names of the K classes of a model: CIFAR-10's, ImageNet's for models trained on it, or numbers."""
     if has_recipe(model) and k == 10:
         return TRAINED_ON.get(load_spec(model).recipe.dataset, tuple(map(str, range(k))))
-    if pretrained and k == 1000:
+    if (pretrained or imagenet.is_packaged(model)) and k == 1000:
         from timm.data.imagenet_info import ImageNetInfo
 
         info = ImageNetInfo()

@@ -4,12 +4,15 @@ A card `NAME.md` lies beside `NAME.safetensors` and records its digest, so that 
 or missing weight file is noticed before a number is computed with it.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lee.errors import InputError
+from lee.models import imagenet
 from lee.models.recipes import ZooSpec, load_specs
 from lee.paths import atomic_path, file_sha256
 
@@ -64,11 +67,13 @@ def check_weights(spec: ZooSpec, folder: Path | None = None) -> Path:
 
 
 def verify() -> list[tuple[str, bool, str]]:
-    """Check the weights of every trained network against its card: (name, whether it holds, message)."""
+    """Check the weights of every trained network against its card or recorded digest: (name, whether it holds, message)."""
+    checks: dict[str, Callable[[], object]] = {k: partial(check_weights, spec) for k, spec in load_specs().items()}
+    checks |= {name: partial(imagenet.check_weights, name) for name in imagenet.names()}
     rows = []
-    for name, spec in load_specs().items():
+    for name, check in checks.items():
         try:
-            check_weights(spec)
+            check()
             rows.append((name, True, "weights agree with the model card"))
         except InputError as error:
             rows.append((name, False, str(error)))

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from lee.errors import InputError, nearest
+from lee.models import imagenet
 from lee.models.cards import check_weights, read_card
 from lee.models.pretrained import create as pretrained_model
-from lee.models.recipes import ZooSpec, has_recipe, load_spec, load_specs
+from lee.models.recipes import ZooSpec, has_recipe, has_weights, load_spec, load_specs
 
 
 class Normalize(nn.Module):
@@ -77,12 +78,12 @@ class Normalized(nn.Module):
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the networks that were trained here. timm's names are in `timm.list_models()`."""
-    return tuple(load_specs())
+    """Return the names of the trained networks that are here. timm's names are in `timm.list_models()`."""
+    return (*load_specs(), *imagenet.names())
 
 
 def card(name: str) -> dict[str, Any]:
-    """Return what a trained network's card says: architecture, recipe, accuracy, digest and more.
+    """Return what a trained network's card says: family, parameters, accuracy, digest; of those trained here more.
 
     Args:
         name: of a trained network, such as `zoo/vit-s`.
@@ -90,7 +91,7 @@ def card(name: str) -> dict[str, Any]:
     Raises:
         InputError: an unknown name, or no card yet.
     """
-    return read_card(load_spec(name))
+    return imagenet.card(name) if imagenet.is_packaged(name) else read_card(load_spec(name))
 
 
 def input_size(model: nn.Module) -> int | None:
@@ -116,13 +117,14 @@ def load(
     """Load a model that takes images in [0, 1], in eval mode.
 
     Args:
-        name: of a trained network such as `zoo/vit-s` (see :func:`names`), a name timm knows, or
+        name: of a trained network such as `zoo/vit-s` or `imagenet/efficientnet-lite0` (see :func:`names`), a name timm knows, or
             `package.module:factory` with a callable that returns a module.
         pretrained: use timm's own weights, which timm finds in its cache or downloads; only for its names.
         weights: a local file of weights for the bare network: safetensors, or a `.pth` state dict.
         device: where the model is put.
         seed: of the initial weights when none are loaded; the caller's random state stays as it is.
-        trained: False gives a trained network's initial weights, drawn from its recipe's seed.
+        trained: False gives a trained network's initial weights, drawn from its recipe's seed; those of `imagenet/` are
+            timm's, drawn from `seed`.
         **kwargs: passed to timm or to the factory; a factory may be given `mean` and `std` as well.
 
     Returns:
@@ -132,10 +134,17 @@ def load(
         InputError: an unknown name (the nearest is suggested), weights that are missing, damaged or
             don't fit, or options that contradict each other.
     """
-    if pretrained and (weights is not None or has_recipe(name) or ":" in name):
+    if pretrained and (weights is not None or has_weights(name) or ":" in name):
         raise InputError("pretrained=True is for timm's names and excludes weights=FILE.")
+    if has_weights(name) and kwargs:
+        raise InputError(f"{name} takes no further arguments, but {', '.join(kwargs)} was given.")
     if has_recipe(name):
-        model = _load_trained(name, weights, trained, kwargs)
+        model = _load_trained(name, weights, trained)
+    elif imagenet.is_packaged(name):
+        path = imagenet.check_weights(name) if trained and weights is None else None
+        model = _load_timm(imagenet.describe(name).architecture, pretrained=False, seed=seed, kwargs={})
+        if path is not None:
+            load_weights(model.net, path, by_position=True)
     elif ":" in name:
         model = _load_factory(name, seed, kwargs)
     else:
@@ -176,19 +185,21 @@ def resolve(path: str) -> Callable[..., Any]:
     return found
 
 
-def load_weights(net: nn.Module, path: Path) -> None:
+def load_weights(net: nn.Module, path: Path, *, by_position: bool = False) -> None:
     """Load a local file into a bare network, in the network's own dtype; nothing is unpickled.
 
     Args:
         net: the module; left unchanged when the file doesn't fit.
         path: `.safetensors`, or a `.pth`/`.pt` file with a state dict (itself or under `state_dict`
             or `model`).
+        by_position: take the file's entries in their order, whatever their names.
 
     Raises:
         InputError: the file is missing, damaged, holds more than tensors, or doesn't fit.
     """
-    state = _read_state(path)
-    expected = net.state_dict()
+    state, expected = _read_state(path), net.state_dict()
+    if by_position and len(state) == len(expected):
+        state = dict(zip(expected, state.values(), strict=True))
     problems = [
         *(f"lacks {key}" for key in expected if key not in state),
         *(f"has {key}, which the model lacks" for key in state if key not in expected),
@@ -227,10 +238,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _load_trained(name: str, weights: str | Path | None, trained: bool, kwargs: dict[str, Any]) -> Normalized:
+def _load_trained(name: str, weights: str | Path | None, trained: bool) -> Normalized:
     """Build a network by its recipe; load its committed weights unless told otherwise."""
-    if kwargs:
-        raise InputError(f"{name} takes no further arguments, but {', '.join(kwargs)} was given.")
     spec = load_spec(name)
     path = check_weights(spec) if trained and weights is None else None
     model = build(spec)

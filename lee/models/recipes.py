@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from lee.errors import InputError, nearest
+from lee.models import imagenet
 from lee.models.specification import Recipe, ZooSpec
 from lee.paths import package_data
 
@@ -33,6 +34,15 @@ def has_recipe(name: str) -> bool:
     """
     prefix, slash, _ = name.partition("/")
     return bool(slash) and prefix in FILES
+
+
+def has_weights(name: str) -> bool:
+    """Whether a name's weights come with lee or with a package: `PREFIX/NAME`, such as `zoo/vit-s`.
+
+    >>> has_weights("zoo/vit-s"), has_weights("imagenet/efficientnet-lite0"), has_weights("resnet18")
+    (True, True, False)
+    """
+    return has_recipe(name) or imagenet.is_packaged(name)
 
 
 def without_seed(name: str) -> str:

@@ -12,6 +12,7 @@ from filelock import FileLock
 from lee import sweep
 from lee.errors import InputError
 from lee.geometry.generators import AnyGenerator
+from lee.models import imagenet
 from lee.models.recipes import has_recipe, load_spec, without_seed
 from lee.statistics import Estimate, holm, rank_correlation
 from lee.sweep import results
@@ -60,8 +61,8 @@ def _parameters(name: str) -> int:
     with torch.device("meta"):
         if has_recipe(name):
             net: torch.nn.Module = build(load_spec(name))
-        elif timm.is_model(name):
-            net = timm.create_model(name)
+        elif imagenet.is_packaged(name) or timm.is_model(name):
+            net = timm.create_model(imagenet.describe(name).architecture if imagenet.is_packaged(name) else name)
         else:
             return 0
     return sum(p.numel() for p in net.parameters())

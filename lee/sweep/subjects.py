@@ -7,7 +7,8 @@ from typing import Any
 
 from lee import models
 from lee.errors import InputError, nearest
-from lee.models.recipes import has_recipe, load_spec
+from lee.models import imagenet
+from lee.models.recipes import has_recipe, has_weights, load_spec
 
 _PATTERN = re.compile(r"[*?\[]")
 
@@ -30,9 +31,11 @@ def expand(patterns: Sequence[Any], where: str = "the sweep") -> tuple[str, ...]
                 raise InputError(f"{where}: no trained network matches {pattern!r}.{nearest(pattern, trained)}")
             found += matching
             continue
-        if has_recipe(pattern) and pattern not in trained:
+        if imagenet.is_packaged(pattern):
+            imagenet.check_weights(pattern)
+        elif has_recipe(pattern) and pattern not in trained:
             raise InputError(f"{where}: there is no model {pattern!r}.{nearest(pattern, trained)}")
-        if ":" not in pattern and not has_recipe(pattern):
+        if ":" not in pattern and not has_weights(pattern):
             _check_timm(pattern, where)
         found.append(pattern)
     return tuple(dict.fromkeys(found))
@@ -48,6 +51,8 @@ def family_of(name: str) -> str:
     """
     if has_recipe(name):
         return load_spec(name).family
+    if imagenet.is_packaged(name):
+        return imagenet.describe(name).family
     if ":" in name:
         return name
     import timm

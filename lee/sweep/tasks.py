@@ -13,7 +13,7 @@ from lee import datasets, provenance
 from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.models import Normalized
-from lee.models.recipes import has_recipe
+from lee.models.recipes import has_weights
 from lee.sweep.spec import Measurement
 from lee.sweep.subjects import family_of
 from lee.sweep.table import SCHEMA
@@ -80,7 +80,7 @@ def model_of(name: str, weights: str, device: str = "cpu") -> Normalized:
 @lru_cache(maxsize=2)
 def _model_of(name: str, weights: str, device: str) -> Normalized:
     trained = weights == "trained"
-    if has_recipe(name):
+    if has_weights(name):
         return lee.models.load(name, trained=trained, device=device)
     if ":" in name:
         if not trained:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 import lee
 from lee import datasets, models, provenance
 from lee.errors import InputError
-from lee.models import cards, recipes
+from lee.models import cards, imagenet, recipes
 from lee.models.architectures import resnet
 from lee.models.recipes import load_spec
 from lee.training import evaluate
 
 ZOO = [name for name in models.names() if name.startswith("zoo/")]
-OTHERS = [name for name in models.names() if name not in ZOO]
+OTHERS = [name for name in recipes.load_specs() if name not in ZOO]
 
 
 def fixed(width: int = 4) -> nn.Module:
@@ -222,13 +222,13 @@ models:
 def test_zoo_file_must_agree_with_its_card(zoo: Path) -> None:
     assert models.load("zoo/tiny")(torch.rand(1, 3, 8, 8)).shape == (1, 4)
     assert models.card("zoo/tiny")["name"] == "zoo/tiny"
-    assert cards.verify() == [("zoo/tiny", True, "weights agree with the model card")]
+    assert cards.verify()[0] == ("zoo/tiny", True, "weights agree with the model card")
     weights = zoo / "tiny.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1])
     with pytest.raises(InputError, match=r"tiny\.safetensors is damaged.*lee train zoo/tiny"):
         models.load("zoo/tiny")
-    ((_, ok, message),) = cards.verify()
+    (_, ok, message), *_ = cards.verify()
     assert not ok
     assert "damaged" in message
     weights.unlink()
@@ -244,7 +244,7 @@ def test_zoo_file_must_agree_with_its_card(zoo: Path) -> None:
 
 
 def test_a_prefix_whose_file_is_not_here_is_no_network(zoo: Path) -> None:
-    assert models.names() == ("zoo/tiny",)
+    assert models.names() == ("zoo/tiny", *imagenet.names())
     with pytest.raises(InputError, match=r"absent\.yaml\. Clone the repository"):
         models.load("absent/tiny")
 

@@ -29,7 +29,7 @@ def doc_of(module: ModuleType, name: str) -> str:
     room = ".".join(module.__name__.split(".")[:2])
     for home in [other for key, other in sorted(sys.modules.items()) if key.startswith(room)]:
         for (scope, attribute), lines in ModuleAnalyzer.for_module(home.__name__).find_attr_docs().items():
-            if not scope and vars(home)[attribute] is thing:
+            if not scope and vars(home).get(attribute) is thing:
                 return "\n".join(lines).strip()
     return ""
 
@@ -65,7 +65,12 @@ def _entry(module: ModuleType, name: str, bare: bool) -> list[str]:
     if inspect.isclass(thing):
         if bare or issubclass(thing, Exception):
             return [f".. auto{'exception' if issubclass(thing, Exception) else 'class'}:: {path}", "   :no-members:"]
-        return [f".. autoclass:: {path}", "   :special-members: __call__"]
+        options = ["   :special-members: __call__"]
+        if {*thing.__bases__} - {object, tuple}:
+            options += ["   :show-inheritance:"]
+        if fields := getattr(thing, "_fields", ()):  # of a named tuple: its docstring has described them
+            options += [f"   :exclude-members: {', '.join(fields)}"]
+        return [f".. autoclass:: {path}", *options]
     if inspect.isroutine(thing):
         return [f".. autofunction:: {path}"]
     return [f".. py:data:: {name}", "", *(f"   {line}" for line in doc_of(module, name).splitlines())]

@@ -87,6 +87,13 @@
   main();
 })();
 
+// The theme gives the arrow that opens a chapter's pages in the sidebar no name: it takes that of the link before it.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const summary of document.querySelectorAll(".bd-sidebar-primary summary")) {
+    summary.ariaLabel = `Pages of ${summary.closest("li").querySelector("a").textContent.trim()}`;
+  }
+});
+
 // Sphinx's search looks up the place of a result as a CSS selector, in which the dots of a module's name would be classes.
 document.addEventListener("DOMContentLoaded", () => {
   if (typeof Search === "undefined") return;
