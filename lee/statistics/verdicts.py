@@ -213,12 +213,11 @@ class Verdict:
 
     @property
     def number(self) -> str:
-        """The effect with its interval; where there are several cases, the least and the largest one."""
-        if not self.cases:
-            return "–"
-        ends = [f(self.cases, key=lambda one: one.case.effect) for f in (min, max)]
-        told = [_digits(one.case.effect, one.low, one.high) for one in ends]
-        return told[0] if len(self.cases) == 1 else " to ".join(told)
+        """The effect with its interval; of several uncertain ones the least and the largest."""
+        shown = [one for one in self.cases if one.case.stderr != 0] or self.cases
+        ends = [f(shown, key=lambda one: one.case.effect) for f in (min, max) if shown]
+        told = dict.fromkeys(_digits(one.case.effect, one.low, one.high) for one in ends)
+        return " to ".join(told) or "–"
 
     @property
     def details(self) -> str:

@@ -142,6 +142,9 @@ def test_words_and_numbers() -> None:
     assert one == "1 of 1 case supports the claim, 0 opposes it, 0 undecided, one is enough."
     assert verdict.number == "-1.00 [-1.48, -0.52] to 1.00 [0.52, 1.48]"
     assert verdict.details.startswith("0 1.00 [0.52, 1.48] supports; 1 -1.00")
+    exact = Case(name="", effect=1e-13, stderr=0.0, predicted="below", threshold=1e-9)
+    assert judge([exact]).number == "1e-13"
+    assert judge([exact, *cases(PLUS)]).number == "1.00 [0.61, 1.39]"
     nothing = judge([], reason="No network of this size comes with the book.")
     assert (nothing.sentence, nothing.number) == ("No network of this size comes with the book.", "–")
     sampled = [dataclasses.replace(c, n=n) for c, n in zip(cases(PLUS, PLUS, PLUS), (0, 32, 1000), strict=True)]

@@ -16,7 +16,7 @@ from lee.book import claims
 from lee.book.notebook import RECORD, VERDICTS
 from lee.book.site.reading import NotebookDirective
 
-HEADER = ("Claim", "Said in", "Chapter", "Verdict", "Effect", "n", "Profile")
+HEADER = ("Claim", "Verdict", "Effect", "n", "Profile")
 UNTESTED = "Not tested yet"
 LOGGER = logging.getLogger(__name__)
 
@@ -52,12 +52,12 @@ def verdicts(notebooks: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Found]:
 
 
 class ScoreboardDirective(NotebookDirective):
-    """A table with one row for each claim; with the option `summary`, how many there are of each verdict, in a sentence."""
+    """A table for each chapter, with one row for each claim; with `summary`, how many have each verdict, in a sentence."""
 
     option_spec: ClassVar[dict[str, Any]] = {"summary": directives.flag}
 
     def run(self) -> list[nodes.Node]:
-        """Write the table or the sentence."""
+        """Write the tables or the sentence."""
         self.env.note_dependency(str(claims.path()))
         found: dict[str, Found] = {}
         for one in verdicts(self.notebooks()):
@@ -72,8 +72,14 @@ class ScoreboardDirective(NotebookDirective):
         if "summary" in self.options:
             return self.parsed([summary(found)], "lee-scoreboard-summary")
         docs = {docname.rpartition("/")[2]: docname for docname in self.env.found_docs}
-        rows = [_row(_cells(claim, found.get(claim.id), docs)) for claim in claims.claims().values()]
-        return self.parsed([_row(HEADER), _row(("---",) * len(HEADER)), *rows], "lee-scoreboard")
+        lines, chapter = [], ""
+        for claim in claims.claims().values():
+            if claim.chapter != chapter:
+                chapter = claim.chapter
+                title = f"[](/{docs[chapter]}.ipynb)" if chapter in docs else chapter
+                lines += ["", title, "", _row(HEADER), _row(("---",) * len(HEADER))]
+            lines.append(_row(_cells(claim, found.get(claim.id))))
+        return self.parsed(lines, "lee-scoreboard")
 
 
 def summary(found: Mapping[str, Found]) -> str:
@@ -84,14 +90,13 @@ def summary(found: Mapping[str, Found]) -> str:
     return f"Of {total} claims: {', '.join([*told, f'{total - len(found)} not tested yet'])}."
 
 
-def _cells(claim: claims.Claim, one: Found | None, docs: Mapping[str, str]) -> tuple[str, ...]:
-    docname = one.docname if one else docs.get(claim.chapter)
-    link = f"[](/{docname}.ipynb)" if docname else claim.chapter
+def _cells(claim: claims.Claim, one: Found | None) -> tuple[str, ...]:
+    told = f"{claim.claim} *({claim.source})*"
     if one is None:
-        return claim.claim, claim.source, link, UNTESTED, "–", "–", "–"
+        return told, UNTESTED, "–", "–", "–"
     record = one.record
     n = f"{record['n']:,}" if record["n"] else "–"
-    return claim.claim, claim.source, link, VERDICTS[record["verdict"]], record["effect"], n, one.profile
+    return told, f"**{VERDICTS[record['verdict']]}**", record["effect"], n, one.profile
 
 
 def _row(cells: tuple[str, ...]) -> str:
