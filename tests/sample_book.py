@@ -175,7 +175,8 @@ def write_sample_book(root: Path, *, pages: bool = False, run: bool = False) -> 
     shutil.copytree(ROOT / "book" / "_static", book / "_static")
     shutil.copyfile(ROOT / "book" / "references.bib", book / "references.bib")
     api = [f"api/{page.stem}" for page in sorted((ROOT / "book" / "api").glob("*.md"))]
-    names = ["notation", "glossary", "api", *api, "status", "bibliography"] if pages else ["status"]
+    names = ["notation", "glossary", "api", *api, "bibliography"] if pages else []
+    names += ["scoreboard", "status"]
     (book / "api").mkdir()
     for name in names:
         shutil.copyfile(ROOT / "book" / f"{name}.md", book / f"{name}.md")

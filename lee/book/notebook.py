@@ -8,21 +8,27 @@ import sys
 import warnings
 from dataclasses import dataclass
 from html import escape
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from lee import charts
-from lee.book import parameters
+from lee.book import claims, parameters
 from lee.errors import InputError, check_known
+from lee.statistics import Verdict
 
-Verdict = Literal["reproduced", "partly", "not at this scale", "contradicted"]
+#: Words of the one rule, then those of boxes that were made before it.
 VERDICTS: dict[str, str] = {
     "reproduced": "Reproduced",
+    "mixed": "Mixed",
+    "contradicted": "Contradicted",
+    "underpowered": "Underpowered",
+    "not testable here": "Not testable here",
     "partly": "Partly reproduced",
     "not at this scale": "Not at this scale",
-    "contradicted": "Contradicted",
 }
+#: Where the record for the scoreboard lies in the metadata of a verdict's HTML.
+RECORD = "lee-verdict"
 
 # myst-nb's convention for values that the prose refers to and the cell does not show.
 _HIDDEN = "application/papermill.record/"
@@ -55,50 +61,78 @@ def setup(seed: int = 0, *, threads: int = 1) -> torch.Generator:
 class verdict:
     """A claim, of the paper as a rule, beside what this book measures, as a box: the last expression of a cell.
 
-    Compute `verdict` from the numbers in the cell, so that the box can't outlive its evidence.
+    Compute `verdict` from the numbers in the cell, so that the box can't outlive its evidence. With the `id` of a claim of
+    `data/claims.yaml` and a verdict by :func:`lee.statistics.judge`, the box tells the cases and intervals by itself, and the
+    scoreboard finds it.
 
     Args:
+        verdict: What :func:`lee.statistics.judge` returns; or, in boxes without an `id`, a word of :data:`VERDICTS`.
+        measured: What the cells above have measured, in a sentence; with numbers, unless the verdict brings them.
+        id: Name of the claim; it brings `claim`, `source` and `heading`.
         claim: What the paper says, in one sentence.
         source: Where it says so, such as `"abstract and Fig. 1"`.
-        measured: What the cells above have measured, with numbers.
-        verdict: One of `"reproduced"`, `"partly"`, `"not at this scale"`, `"contradicted"`.
         heading: Who says so, if it isn't the paper, such as `"Theory says"`.
 
     Raises:
-        InputError: If the verdict is another word (the nearest one is suggested) or a text is empty.
+        InputError: If the claim isn't known, or is judged as one of another kind, the verdict is another word (the nearest one is
+            suggested), or a text is empty.
     """
 
-    claim: str
-    source: str
+    verdict: Verdict | str
     measured: str
-    verdict: Verdict
+    id: str = ""
+    claim: str = ""
+    source: str = ""
     heading: str = "Paper says"
 
     def __post_init__(self) -> None:
-        check_known("verdict", self.verdict, VERDICTS)
+        check_known("verdict", self.word, VERDICTS)
+        if self.id:
+            known = claims.claim(self.id)
+            if not isinstance(self.verdict, Verdict) or self.verdict.kind != known.kind:
+                raise InputError(
+                    f"The claim {self.id!r} is {known.kind}; judge its cases as such with lee.statistics.judge."
+                )
+            for field in ("claim", "source"):
+                object.__setattr__(self, field, getattr(known, field))
+            object.__setattr__(self, "heading", claims.HEADINGS[known.by])
         for field in ("claim", "source", "measured", "heading"):
             if not getattr(self, field).strip():
                 raise InputError(f"A verdict needs a non-empty `{field}`.")
 
+    @property
+    def word(self) -> str:
+        """The verdict itself."""
+        return self.verdict.word if isinstance(self.verdict, Verdict) else self.verdict
+
+    def _rows(self) -> list[tuple[str, str]]:
+        rows = [("We measure", self.measured)]
+        if isinstance(self.verdict, Verdict):
+            rows += [("Cases", self.verdict.details)] if self.verdict.cases else []
+            rows += [("Together", self.verdict.sentence)]
+        return rows
+
     def __str__(self) -> str:
-        return (
-            f"{self.heading} ({self.source}): {self.claim}\n"
-            f"We measure: {self.measured}\n"
-            f"Verdict: {VERDICTS[self.verdict].lower()}"
-        )
+        told = [f"{self.heading} ({self.source}): {self.claim}", *(f"{title}: {text}" for title, text in self._rows())]
+        return "\n".join([*told, f"Verdict: {VERDICTS[self.word].lower()}"])
 
     def html(self) -> str:
         """The box as HTML; formulas between dollars are left for MathJax."""
-        kind = self.verdict.replace(" ", "-")
+        rows = "".join(f"<dt>{title}</dt><dd>{_prose(text)}</dd>" for title, text in self._rows())
         return (
-            f'<div class="lee-verdict lee-verdict-{kind} mathjax_process" role="note">'
+            f'<div class="lee-verdict lee-verdict-{self.word.replace(" ", "-")} mathjax_process" role="note">'
             f'<dl><dt>{_prose(self.heading)}</dt><dd>{_prose(self.claim)} <span class="lee-source">{_prose(self.source)}'
-            f"</span></dd><dt>We measure</dt><dd>{_prose(self.measured)}</dd></dl>"
-            f'<p class="lee-verdict-word"><strong>{VERDICTS[self.verdict]}</strong></p></div>'
+            f"</span></dd>{rows}</dl>"
+            f'<p class="lee-verdict-word"><strong>{VERDICTS[self.word]}</strong></p></div>'
         )
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"text/html": self.html(), "text/plain": str(self)}
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
+        about = {}
+        if self.id and isinstance(self.verdict, Verdict):
+            found = self.verdict
+            record = {"claim": self.id, "verdict": found.word, "effect": found.number, "n": found.n}
+            about = {"text/html": {RECORD: record | {"sentence": found.sentence}}}
+        return {"text/html": self.html(), "text/plain": str(self)}, about
 
 
 def glue(name: str, value: Any, fmt: str = "") -> None:

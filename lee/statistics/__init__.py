@@ -3,7 +3,8 @@
 Two kinds of chance enter a comparison. The *images* are a sample: :func:`paired_difference` and :func:`paired_ratio`
 resample them, the same ones for both models; :func:`set_ratio` compares two sets of images. The *models* are a sample too:
 :func:`rank_correlation` resamples models, and :class:`Spread` says how far two trainings of one recipe lie apart. Where
-many comparisons are read together, :func:`holm` keeps the probability of even one false alarm small.
+many comparisons are read together, :func:`holm` keeps the probability of even one false alarm small, and :func:`judge` says what
+they mean for a claim, by the one rule of the book.
 
 The standard error of a mean is the standard deviation over the root of the number of images:
 
@@ -21,6 +22,7 @@ from lee.statistics.multiple import holm
 from lee.statistics.pairs import Comparison, paired_difference, paired_ratio
 from lee.statistics.seeds import Spread, seed_spread
 from lee.statistics.unpaired import SetRatio, set_ratio
+from lee.statistics.verdicts import Case, Judged, Verdict, judge, simultaneous
 from lee.statistics.verification import Verification
 
 __all__ = [
@@ -30,5 +32,5 @@ __all__ = [
     # over models
     "RankCorrelation", "rank_correlation", "Spread", "seed_spread",
     # over comparisons
-    "holm",
+    "holm", "Case", "Judged", "Verdict", "judge", "simultaneous",
 ]  # fmt: skip

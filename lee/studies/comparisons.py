@@ -12,7 +12,7 @@ import pandas as pd
 
 from lee.errors import InputError, nearest
 from lee.models.recipes import without_seed
-from lee.statistics import Spread, holm, paired_ratio, seed_spread
+from lee.statistics import Case, Spread, holm, paired_ratio, seed_spread
 
 Pairs = Sequence[Sequence[str]]
 
@@ -135,6 +135,25 @@ def verdict(frame: pd.DataFrame, study: str | None = None, alpha: float = 0.05) 
     if supports:
         return "reproduced" if supports == len(rows) + len(_missing(frame, study)) else "partly"
     return "contradicted" if opposes else "not at this scale"
+
+
+def cases(frame: pd.DataFrame, study: str | None = None, *, spread: Spread | None = None) -> list[Case]:
+    """The pairs as cases for the statement that the first of each has the smaller error; for :func:`lee.statistics.judge`.
+
+    Args:
+        frame: Rows of :func:`compare`.
+        study: Take the rows of this study only.
+        spread: The spread that :func:`compare` was given: intervals are those over seeds then, else those over images.
+    """
+    rows = frame if study is None else frame[frame["study"] == study]
+    low, high, df = ("low", "high", math.inf) if spread is None else ("seed_low", "seed_high", float(spread.df))
+    return [
+        Case(
+            name=" / ".join(str(row[side]).removeprefix("zoo/") for side in ("first", "second")), effect=row["ratio"],
+            low=row[low], high=row[high], df=df, predicted="below", scale="ratio", n=int(row["n"]),
+        )
+        for row in rows.to_dict("records")
+    ]  # fmt: skip
 
 
 def words(frame: pd.DataFrame, study: str | None = None) -> str:

@@ -14,7 +14,7 @@ from lee.errors import InputError
 from lee.geometry.generators import AnyGenerator
 from lee.models import imagenet
 from lee.models.recipes import has_recipe, load_spec, without_seed
-from lee.statistics import holm, rank_correlation
+from lee.statistics import Estimate, holm, rank_correlation
 from lee.sweep import results
 from lee.sweep.results import Results
 
@@ -69,18 +69,23 @@ def _parameters(name: str) -> int:
 
 
 def overview(
-    table: Results, generators: Mapping[str, AnyGenerator], *, measurements: Sequence[str] = ("main", "kernels")
+    table: Results,
+    generators: Mapping[str, AnyGenerator | Sequence[AnyGenerator]],
+    *,
+    measurements: Sequence[str] = ("main", "kernels"),
 ) -> pd.DataFrame:
     """Every trained model under every generator and kernel, with its test error and the facts of :func:`facts`.
 
     Args:
         table: Tasks of a sweep.
-        generators: Generators under the names that they get.
+        generators: Generators under the names that they get; of a list, such as the translations along both axes, the errors are
+            added.
         measurements: Those whose test images, probabilities and trained weights are taken. The first gives the test errors.
 
     Returns:
         A row for each model, kernel and generator: the columns of :func:`facts`, `kernel`, `generator`, `lee`, `stderr`, `n`,
-        and of the first measurement `test_error`, `test_error_stderr` and `confidence`, NaN where classes are unknown.
+        of the first measurement `test_error`, `test_error_stderr` and `confidence`, NaN where classes are unknown, and `cluster`:
+        models of one name share a recipe or, as the table's tasks with initial weights say, began with the same weights.
 
     Raises:
         InputError: If the first measurement is not in the table.
@@ -90,14 +95,38 @@ def overview(
         raise InputError(f"The table has no measurement {measurements[0]!r} to read test errors from.")
     keys = {"weights": "trained", "split": "test", "output": "probabilities"}
     chosen = table.select(measurement=present, **keys)
-    named = {name: chosen.lee(generator).assign(generator=name) for name, generator in generators.items()}
-    rows = pd.concat(named.values(), ignore_index=True)
-    rows = rows[["model", "kernel", "generator", "lee", "stderr", "n"]]
+    parts = [Results((part,)) for part in chosen.parts if not part.failed]
+    rows = pd.DataFrame([_error(part, name, given) for name, given in generators.items() for part in parts])
     scores = table.select(measurement=measurements[0], **keys).scores()
     scores = scores.rename(columns={"error": "test_error", "error_stderr": "test_error_stderr"})
     scores = scores[["model", "test_error", "test_error_stderr", "confidence"]]
     known = facts([str(name) for name in scores["model"]])
+    known["cluster"] = known["model"].map(_clusters(table, known))
     return rows.merge(known, on="model").merge(scores, on="model")
+
+
+def _error(part: Results, name: str, given: AnyGenerator | Sequence[AnyGenerator]) -> dict[str, Any]:
+    """One task's summed error under the generators that share a name."""
+    gram, task = part.gram(), part.tasks.iloc[0]
+    several = list(given) if isinstance(given, list | tuple) else [given]
+    found = gram.lee(several[0])  # type: ignore[arg-type]
+    if len(several) > 1:
+        found = Estimate.of(torch.stack([gram.lee_per_image(one) for one in several]).sum(0))  # type: ignore[arg-type]
+    return {"model": task["model"], "kernel": task["kernel"], "generator": name, "lee": found.value,
+            "stderr": found.stderr, "n": found.n}  # fmt: skip
+
+
+def _clusters(table: Results, known: pd.DataFrame) -> dict[str, str]:
+    """Model → the first of those that it shares a recipe or its initial weights with, directly or through others."""
+    tasks = table.tasks[table.tasks["weights"] == "initial"]
+    began = dict(zip(tasks["model"], tasks["weights_sha256"], strict=True))
+    cluster: dict[str, str] = {}
+    for model, recipe in zip(known["model"], known["recipe"], strict=True):
+        same = {cluster[m] for m, r in zip(known["model"], known["recipe"], strict=True) if m in cluster
+                and (r == recipe or (model in began and began[model] == began.get(m)))}  # fmt: skip
+        first = min(same, default=model)
+        cluster = {m: first if c in same else c for m, c in cluster.items()} | {model: first}
+    return cluster
 
 
 def correlations(
@@ -105,25 +134,27 @@ def correlations(
     given: Mapping[str, Sequence[str]],
     *,
     against: str = "test_error",
+    clusters: str = "recipe",
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Rank correlation of the local equivariance error with another column over models, for each generator.
 
-    Trainings of one recipe are resampled together, and count as one for the p-value.
+    Models of one cluster, trainings of one recipe say, are resampled together, and count as one for the p-value.
 
     Args:
         frame: Rows of :func:`overview` for one kernel.
         given: Columns held fixed, under a name for each choice; an empty list holds none.
         against: The other column.
+        clusters: The column that names what models share: `"recipe"`, or `"cluster"` of :func:`overview`.
         level: Coverage of the intervals.
-        resamples: Resamples of the bootstrap over recipes.
+        resamples: Resamples of the bootstrap over clusters.
         seed: Seed of the resamples.
 
     Returns:
         A row for each generator and choice: `generator`, `given`, `rho`, `low`, `high`, `p`, `n`, and `p_holm`, corrected over the
-        generators of one choice, which are read together. NaN where there are too few recipes for the covariates.
+        generators of one choice, which are read together. NaN where there are too few clusters for the covariates.
 
     Raises:
         InputError: If the frame holds several rows of one model and generator, or numbers are missing.
@@ -134,12 +165,12 @@ def correlations(
     for label, columns in given.items():
         for generator, part in frame.groupby("generator", sort=False):
             row = {"generator": generator, "given": label, "n": len(part)}
-            if part["recipe"].nunique() < 3 + sum(_freedom(part[column]) for column in columns):
+            if part[clusters].nunique() < 3 + sum(_freedom(part[column]) for column in columns):
                 rows.append(row | dict.fromkeys(("rho", "low", "high", "p"), math.nan))
                 continue
             found = rank_correlation(
                 part["lee"].to_numpy(), part[against].to_numpy(), level, given=part[list(columns)] if columns else None,
-                clusters=part["recipe"].tolist(), resamples=resamples, seed=seed,
+                clusters=part[clusters].tolist(), resamples=resamples, seed=seed,
             )  # fmt: skip
             rows.append(row | {"rho": found.value, "low": found.low, "high": found.high, "p": found.p})
     table = pd.DataFrame(rows)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,10 @@ __all__ = [
     "train", "TrainResult", "EpochRecord", "evaluate", "learning_rate", "MaskedAutoencoder",
     "EquivariancePenalty", "scores_and_derivative", "moved_share",
 ]  # fmt: skip
+
+
+#: Images, labels, and images without labels, if those are learned from too.
+_Chosen = tuple[Tensor, Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ def train(
     images, labels, rest = fraction(train_set, recipe)
     content, history = read(checkpoint, spec)
     model = prepare(build(spec), recipe)
+    training = _Training(model, recipe, test_set, device, progress)
     with _repeatable(device):
         for phase in _phases(model, recipe):
             module = phase.module.to(device)
@@ -143,11 +149,11 @@ def train(
             if content is not None and phase.start < len(history) <= phase.start + phase.epochs:
                 module.load_state_dict(content["model"])
                 optimizer.load_state_dict(content["optimizer"])
-            chosen = (images, labels, rest if recipe.pseudo_labels else None)
+            chosen: _Chosen = (images, labels, rest if recipe.pseudo_labels else None)
             if phase.name == "masked":
                 chosen = (train_set.images, labels, None)
             for epoch in range(max(len(history), phase.start), phase.start + phase.epochs):
-                record = _epoch(phase, optimizer, recipe, chosen, epoch, device, progress, model, test_set)
+                record = training.epoch(phase, optimizer, chosen, epoch)
                 history.append(record)
                 if snapshots is not None and phase.name == "supervised":  # before the checkpoint: a kill loses none
                     snapshot(snapshots, model.net, epoch + 1 - phase.start, phase.epochs)
@@ -198,67 +204,48 @@ def _phases(model: Normalized, recipe: Recipe) -> list[_Phase]:
     return [*phases, tuned]
 
 
-def _epoch(
-    phase: _Phase,
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    chosen: tuple[Tensor, Tensor, Tensor | None],
-    epoch: int,
-    device: str,
-    progress: bool,
-    model: Normalized,
-    test_set: ImageSet,
-) -> EpochRecord:
-    """Take one pass over the images and, where it is due, score the test set."""
-    start = time.perf_counter()
-    with torch.random.fork_rng(devices=[] if device == "cpu" else None):
-        torch.manual_seed(seeded(recipe.seed, epoch, "model").initial_seed())
-        loss = _pass(phase, optimizer, recipe, *chosen, epoch, device, progress)
-    done = epoch + 1 - phase.start
-    due = phase.name == "supervised" and (done % recipe.score_every == 0 or done == phase.epochs)
-    accuracy = evaluate(model, test_set, precision=recipe.precision) if due else None
-    return EpochRecord(epoch, loss, accuracy, time.perf_counter() - start, phase.name)
+@dataclass(frozen=True)
+class _Training:
+    """What stays the same from epoch to epoch."""
 
+    model: Normalized
+    recipe: Recipe
+    test_set: ImageSet
+    device: str
+    progress: bool
 
-def _pass(
-    phase: _Phase,
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    images: Tensor,
-    labels: Tensor,
-    unlabelled: Tensor | None,
-    epoch: int,
-    device: str,
-    progress: bool,
-) -> float:
-    """Take one pass over the images; return the mean loss."""
-    phase.module.train()
-    steps, classes = len(images) // recipe.batch_size, int(labels.max()) + 1
-    done = (epoch - phase.start) * steps
-    total = torch.zeros((), device=device)
-    stream = batches(
-        recipe,
-        images,
-        labels,
-        epoch,
-        augmentation=phase.augmentation,
-        classes=classes,
-        device=device,
-        unlabelled=unlabelled,
-    )
-    bar = tqdm(stream, total=steps, disable=not progress, mininterval=5.0)
-    bar.set_description(f"{phase.name} epoch {epoch - phase.start + 1}/{phase.epochs}")
-    for step, (batch, target) in enumerate(bar):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(phase.lr, done + step, phase.epochs * steps, phase.warmup * steps)
-        loss = phase.loss(batch, target)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if recipe.clip_norm > 0:
-            nn.utils.clip_grad_norm_(phase.module.parameters(), recipe.clip_norm)
-        optimizer.step()
-        total += loss.detach()
-    return float(total) / steps
+    def epoch(self, phase: _Phase, optimizer: torch.optim.Optimizer, chosen: _Chosen, epoch: int) -> EpochRecord:
+        """Take one pass over the images and, where it is due, score the test set."""
+        start = time.perf_counter()
+        with torch.random.fork_rng(devices=[] if self.device == "cpu" else None):
+            torch.manual_seed(seeded(self.recipe.seed, epoch, "model").initial_seed())
+            loss = self._pass(phase, optimizer, chosen, epoch)
+        done = epoch + 1 - phase.start
+        due = phase.name == "supervised" and (done % self.recipe.score_every == 0 or done == phase.epochs)
+        accuracy = evaluate(self.model, self.test_set, precision=self.recipe.precision) if due else None
+        return EpochRecord(epoch, loss, accuracy, time.perf_counter() - start, phase.name)
+
+    def _pass(self, phase: _Phase, optimizer: torch.optim.Optimizer, chosen: _Chosen, epoch: int) -> float:
+        """Take one pass over the images; return the mean loss."""
+        phase.module.train()
+        recipe, (images, labels, unlabelled) = self.recipe, chosen
+        steps, classes = len(images) // recipe.batch_size, int(labels.max()) + 1
+        done, total = (epoch - phase.start) * steps, torch.zeros((), device=self.device)
+        how: dict[str, Any] = {"augmentation": phase.augmentation, "classes": classes, "device": self.device}
+        stream = batches(recipe, images, labels, epoch, unlabelled=unlabelled, **how)
+        bar = tqdm(stream, total=steps, disable=not self.progress, mininterval=5.0)
+        bar.set_description(f"{phase.name} epoch {epoch - phase.start + 1}/{phase.epochs}")
+        for step, (batch, target) in enumerate(bar):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(phase.lr, done + step, phase.epochs * steps, phase.warmup * steps)
+            loss = phase.loss(batch, target)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if recipe.clip_norm > 0:
+                nn.utils.clip_grad_norm_(phase.module.parameters(), recipe.clip_norm)
+            optimizer.step()
+            total += loss.detach()
+        return float(total) / steps
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 
 from lee.book import notebook
 from lee.errors import InputError
+from lee.statistics import Case, Verdict, judge
 
 CLAIM = {"claim": "It holds for $x < y$ & more.", "source": "§3, Fig. 2", "measured": "0.81 ± 0.05"}
 
@@ -30,7 +31,7 @@ def test_setup_seeds_and_registers() -> None:
 @pytest.mark.parametrize("word", ["reproduced", "partly", "not at this scale", "contradicted"])
 def test_a_verdict_shows_claim_and_measurement(word: str) -> None:
     box = notebook.verdict(**CLAIM, verdict=word)
-    bundle = box._repr_mimebundle_()
+    bundle, _ = box._repr_mimebundle_()
     assert f"lee-verdict-{word.replace(' ', '-')}" in bundle["text/html"]
     assert r'<span class="math">\(x &lt; y\)</span> &amp; more' in bundle["text/html"]
     assert "We measure: 0.81 ± 0.05" in bundle["text/plain"]
@@ -78,3 +79,37 @@ def test_setup_silences_the_warning_that_no_reader_can_mend_and_no_other() -> No
     finally:
         torch.set_num_threads(threads)
     assert [str(w.message) for w in told] == ["something else"]
+
+
+def supported(kind: str = "universal") -> Verdict:
+    return judge([Case(name="a pair", effect=0.8, stderr=0.1, predicted="above", n=32)], kind)  # type: ignore[arg-type]
+
+
+def test_a_verdict_by_the_rule_brings_claim_cases_and_a_record() -> None:
+    box = notebook.verdict(id="other-metrics-agree", measured="Rank correlations.", verdict=supported())
+    bundle, about = box._repr_mimebundle_()
+    assert "lee-verdict-reproduced" in bundle["text/html"]
+    told = bundle["text/plain"].splitlines()
+    assert told[0].startswith("Paper says (Fig. 5, left): Equivariance metrics other than LEE")
+    assert told[1:3] == ["We measure: Rank correlations.", "Cases: a pair 0.80 [0.60, 1.00] supports"]
+    assert told[4] == "Verdict: reproduced"
+    record = about["text/html"][notebook.RECORD]
+    assert record["sentence"] in told[3]
+    del record["sentence"]
+    assert record == {"claim": "other-metrics-agree", "verdict": "reproduced", "effect": "0.80 [0.60, 1.00]", "n": 32}
+
+
+def test_a_verdict_can_do_without_cases_and_without_an_id() -> None:
+    empty = judge([], reason="No transformer.")
+    box = notebook.verdict(id="vit-layers", measured="Nothing.", verdict=empty)
+    assert str(box).endswith("Together: No transformer.\nVerdict: not testable here")
+    assert notebook.verdict(**CLAIM, verdict=supported())._repr_mimebundle_()[1] == {}
+
+
+def test_a_claim_is_judged_as_what_it_is() -> None:
+    with pytest.raises(InputError, match=r"Unknown claim 'other-metric-agree'\. Did you mean 'other-metrics-agree'"):
+        notebook.verdict(id="other-metric-agree", measured="x", verdict=supported())
+    with pytest.raises(InputError, match="is universal; judge"):
+        notebook.verdict(id="other-metrics-agree", measured="x", verdict=supported("existential"))
+    with pytest.raises(InputError, match=r"judge its cases as such with lee\.statistics\.judge"):
+        notebook.verdict(id="other-metrics-agree", measured="x", verdict="reproduced")

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from lee.errors import InputError
-from lee.statistics import holm, paired_ratio
-from lee.studies.comparisons import compare, spread_of, verdict, words
+from lee.statistics import holm, judge, paired_ratio, simultaneous
+from lee.studies.comparisons import cases, compare, spread_of, verdict, words
 
 SEEDS = 0.2  # standard deviation of the logarithms between seeds
 
@@ -134,3 +135,21 @@ def test_words_carry_the_interval_over_seeds() -> None:
         [{**row, "seed_low": 0.3, "seed_high": 0.8}, {**row, "seed_low": math.nan, "seed_high": math.nan}]
     )
     assert words(frame) == "a / b 0.50 [0.30, 0.80]; a / b 0.50 [0.45, 0.55]"
+
+
+def test_pairs_are_cases_with_the_intervals_of_the_table_widened(rng: np.random.Generator) -> None:
+    frame = errors(rng, {"a": 1.0, "b": 4.0, "c": 4.0})
+    spread = spread_of(frame, parents(frame))
+    assert spread is not None
+    studies = {"one": [("a.0", "b.0")], "other": [("b.0", "a.0"), ("a.0", "c.0")]}
+    found = compare(frame, studies, spread=spread, recipes=parents(frame), resamples=100)
+    assert [judge(cases(found, study, spread=spread)).word for study in studies] == ["reproduced", "mixed"]
+    log, many = math.log(found["ratio"][0]), (3, 3)
+    error = spread.stderr(
+        many, paired_ratio(frame[["a.0", "a.1", "a.2"]].T, frame[["b.0", "b.1", "b.2"]].T, resamples=100).stderr
+    )
+    wide = judge(cases(found, spread=spread)).cases[0]  # in the company of three
+    reach = scipy.stats.t.ppf((1 + simultaneous(3)) / 2, spread.df) * error
+    assert (wide.low, wide.high) == (pytest.approx(math.exp(log - reach)), pytest.approx(math.exp(log + reach)))
+    over_images = judge(cases(found, "one")).cases[0]
+    assert (over_images.low, over_images.high) == pytest.approx((found["low"][0], found["high"][0]))

@@ -163,3 +163,29 @@ def test_chapters_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("lee.sweep.results.load", lambda path: path)
     with ThreadPoolExecutor(3) as pool:
         assert len(list(pool.map(lambda _: measure("small", tmp_path), range(3)))) == 3
+
+
+def test_a_list_of_generators_adds_their_errors() -> None:
+    table = made_table(MODELS)
+    both = overview(table, {"translation": ["translation_x", "translation_y"]}, measurements=["main"]).set_index(
+        "model"
+    )
+    per_image = table.per_image("translation_x") + table.per_image("translation_y")
+    for name in MODELS:
+        assert both.loc[name, "lee"] == pytest.approx(per_image[name].mean())
+        assert both.loc[name, "stderr"] == pytest.approx(per_image[name].std(ddof=1) / math.sqrt(200))
+
+
+def test_clusters_share_a_recipe_or_initial_weights_directly_or_through_others() -> None:
+    first = SEEDED.removesuffix("-seed1")
+    names = dict.fromkeys(("zoo/vit-t", "zoo/vit-t-5", first, SEEDED, "zoo/mixer-s"), (1.0, 0.1))
+    digests = {"zoo/vit-t": "a", "zoo/vit-t-5": "b", first: "c", SEEDED: "b", "zoo/mixer-s": "d"}
+    begun = [made_part(name, 1.0, None, weights="initial") for name in names]
+    for part in begun:
+        part.described["weights_sha256"] = digests[part.described["model"]]
+    frame = overview(Results((*made_table(names).parts, *begun)), GENERATORS, measurements=["main"])
+    cluster = frame.drop_duplicates("model").set_index("model")["cluster"]
+    assert cluster["zoo/vit-t-5"] == cluster[SEEDED] == cluster[first]
+    assert cluster.nunique() == 3
+    alone = overview(made_table(names), GENERATORS, measurements=["main"])  # nothing is known of their beginnings
+    assert alone["cluster"].nunique() == 4

@@ -18,7 +18,8 @@ from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.models.cards import check_weights
 from lee.models.recipes import Recipe, ZooSpec, load_spec, load_specs
-from lee.training import EpochRecord, TrainResult, evaluate, learning_rate, optimisation, train, trained, zoo
+from lee.paths import package_data
+from lee.training import EpochRecord, TrainResult, evaluate, learning_rate, optimisation, train, zoo
 from lee.training.augmentation import flip_crop, seeded
 from lee.training.batches import batches, fraction
 from lee.training.optimisation import pseudo_loss
@@ -207,7 +208,7 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(sets: tuple[ImageSet, ImageS
 
 
 def test_blurs_leave_autocast_and_nothing_else_changes() -> None:
-    spec = load_spec("resnet-blur", trained.recipe_file("fitted"))
+    spec = load_spec("resnet-blur", package_data() / "fitted" / "fitted.yaml")
     plain, prepared = models.build(spec), optimisation.prepare(models.build(spec), spec.recipe)
     images = torch.rand(2, 3, 32, 32, generator=seeded("images"))
     dtypes = set()

@@ -3,7 +3,8 @@
 Name it as `lee.book.site` among the `extra_extensions` of `_config.yml`. It copies MathJax and Vega out of
 installed Python packages while building (`lee.book.site.vendor`), draws the outputs of :mod:`lee.charts` as
 numbered figures (`lee.book.site.figures`), and adds the directives `lee-api` (`lee.book.site.api`), `lee-status`
-(`lee.book.site.status`) and `lee-chapters`, with the reading time under each title (`lee.book.site.reading`).
+(`lee.book.site.status`), `lee-scoreboard` (`lee.book.site.scoreboard`) and `lee-chapters`, with the reading time under each
+title (`lee.book.site.reading`).
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lee import __version__
 from lee.book.site.api import ApiDirective
 from lee.book.site.reading import ChaptersDirective, tell_reading_time
+from lee.book.site.scoreboard import ScoreboardDirective
 from lee.book.site.status import StatusDirective
 from lee.book.site.vendor import vendor_scripts
 
@@ -87,6 +89,7 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     app.connect("html-page-context", mend_roles)
     app.add_directive("lee-api", ApiDirective)
     app.add_directive("lee-chapters", ChaptersDirective)
+    app.add_directive("lee-scoreboard", ScoreboardDirective)
     app.add_directive("lee-status", StatusDirective)
     # FontAwesome's observer would rewrite icons inside widgets while they are being built.
     app.add_js_file(None, body="window.FontAwesomeConfig = {observeMutations: false};", priority=1)

@@ -1,0 +1,298 @@
+"""The one rule by which this book says whether a claim holds: cases with intervals in, one word out.
+
+**The rule.** A claim is tested in cases, such as pairs of networks or motions; of each one says beforehand on which side of which
+threshold the claim expects the effect. With `m` uncertain cases the intervals are widened to the level `1 - α / m` (Bonferroni),
+so that all of them hold together with probability `1 - α`. A case *supports* the claim if its whole interval lies on the expected
+side of the threshold, *opposes* it if it lies on the other, and is *undecided* otherwise. Then
+
+============================  =======================================  ==============================
+verdict                       universal claim ("X does …")             existential claim ("X can …")
+============================  =======================================  ==============================
+reproduced                    all cases support                        one case or more supports
+contradicted                  all cases oppose                         all cases oppose
+mixed                         some support and some oppose             (cannot be)
+underpowered                  otherwise                                otherwise
+not testable here             there is no case                         there is no case
+============================  =======================================  ==============================
+
+**Why so.** What is said of support is said of opposition: with all effects and thresholds negated, the verdict on a universal claim
+turns into its opposite, so the rule can't lean towards a paper. A universal claim of a paper is one about a tendency: an
+example doesn't prove it, and neither does an exception refute it, while the other cases can't be told from the threshold; both are
+*underpowered*, and the count of cases tells them apart. That one supports and another opposes is a finding of its own, *mixed*. The
+opposite of an existential claim is about all cases, hence the second column. Bonferroni's intervals are a little wider
+than Holm's procedure needs, but what is shown is then what decides. "Underpowered" comes with the smallest effect that would have
+been seen with a probability of 80 %: without it, nobody can tell an absence of evidence from evidence of absence.
+
+If all effects are at their thresholds, a claim is called reproduced or contradicted with a probability of at most `α`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+from lee.errors import InputError, check_known
+from lee.statistics.pairs import check_settings
+
+Word = Literal["reproduced", "mixed", "contradicted", "underpowered", "not testable here"]
+Stand = Literal["supports", "opposes", "undecided"]
+
+POWER = 0.8
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else math.nan if math.isnan(value) else -math.inf
+
+
+def _fisher(value: float) -> float:
+    return math.atanh(math.copysign(min(abs(value), 1 - 1e-12), value)) if math.isfinite(value) else math.nan
+
+
+Map = Callable[[float], float]
+#: How intervals are widened: for differences, for ratios by their logarithm, for correlations by Fisher's z.
+SCALES: dict[str, tuple[Map, Map]] = {
+    "difference": (float, float),
+    "ratio": (_log, math.exp),
+    "correlation": (_fisher, math.tanh),
+}
+
+
+def simultaneous(cases: int, level: float = 0.95) -> float:
+    """The level that each of several intervals needs, for all of them to hold together at `level`.
+
+    Examples:
+        >>> round(simultaneous(5), 6)
+        0.99
+    """
+    return 1 - (1 - level) / max(1, cases)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One case in which a claim is tested: an effect, how well it is known, and what the claim says of it.
+
+    The uncertainty is an interval `low` to `high` of a `level`, or a standard error. Intervals made for the level that
+    :func:`simultaneous` asks for are taken as they are; others are widened, each side by itself, by the ratio of quantiles.
+
+    Args:
+        name: What was compared.
+        effect: The estimate.
+        predicted: Where the claim expects it: `"above"` or `"below"` the threshold.
+        threshold: The criterion; 0 by default, 1 for a ratio.
+        stderr: Standard error; of the logarithm for a ratio, of Fisher's z for a correlation. 0 where nothing was sampled.
+        df: Degrees of freedom of Student's t; infinite for the normal distribution.
+        low: Lower end of an interval, in place of a standard error. A NaN says that none is known: the case stays undecided.
+        high: Upper end.
+        level: Level of that interval.
+        scale: `"difference"`, `"ratio"` or `"correlation"`.
+        n: Size of the sample, of images or networks; 0 if nothing was sampled.
+
+    Raises:
+        InputError: If the effect isn't finite (or, for a ratio, positive), a word isn't known, or both or none of interval and
+            standard error are given.
+    """
+
+    name: str
+    effect: float
+    predicted: Literal["above", "below"]
+    threshold: float | None = None
+    stderr: float | None = None
+    df: float = math.inf
+    low: float | None = None
+    high: float | None = None
+    level: float = 0.95
+    scale: Literal["difference", "ratio", "correlation"] = "difference"
+    n: int = 0
+
+    def __post_init__(self) -> None:
+        check_known("scale", self.scale, SCALES)
+        check_known("side", self.predicted, ("above", "below"))
+        check_settings(self.level)
+        if not math.isfinite(self.effect) or (self.scale == "ratio" and min(self.effect, self.criterion) <= 0):
+            raise InputError(f"The case {self.name!r} needs a finite effect, above 0 for a ratio; got {self.effect!r}.")
+        if (self.stderr is None) == (self.low is None) or (self.low is None) != (self.high is None):
+            raise InputError(f"The case {self.name!r} needs either a standard error or both ends of an interval.")
+
+    @property
+    def criterion(self) -> float:
+        """The threshold, with its default."""
+        return self.threshold if self.threshold is not None else float(self.scale == "ratio")
+
+    def reach(self, level: float) -> tuple[float, float]:
+        """Distance of the ends of an interval of this level from the effect, both ≥ 0, on the scale."""
+        if self.stderr is not None:
+            return (_quantile(level, self.df) * self.stderr,) * 2
+        assert self.low is not None
+        assert self.high is not None
+        to = SCALES[self.scale][0]
+        factor = _quantile(level, self.df) / _quantile(self.level, self.df)
+        return factor * (to(self.effect) - to(self.low)), factor * (to(self.high) - to(self.effect))
+
+
+def _quantile(level: float, df: float) -> float:
+    if math.isinf(df):
+        return NormalDist().inv_cdf((1 + level) / 2)
+    from scipy.stats import t
+
+    return float(t.ppf((1 + level) / 2, df))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A case after judgement.
+
+    Args:
+        case: The case.
+        low: Lower end of its simultaneous interval.
+        high: Upper end.
+        stand: `"supports"`, `"opposes"` or `"undecided"`.
+        detectable: The nearest effect on the expected side that would have been seen with a probability of 80 %.
+    """
+
+    case: Case
+    low: float
+    high: float
+    stand: Stand
+    detectable: float
+
+    def __str__(self) -> str:
+        return f"{self.case.name} {_digits(self.case.effect, self.low, self.high)} {self.stand}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the cases say of a claim.
+
+    Args:
+        word: The verdict.
+        cases: The cases, judged, in the order given.
+        kind: `"universal"` or `"existential"`.
+        level: The probability with which all intervals hold together.
+        reason: Why a claim is not testable here.
+    """
+
+    word: Word
+    cases: tuple[Judged, ...]
+    kind: Literal["universal", "existential"]
+    level: float = 0.95
+    reason: str = ""
+
+    def count(self, stand: Stand) -> int:
+        """Number of cases with this stand."""
+        return sum(one.stand == stand for one in self.cases)
+
+    @property
+    def n(self) -> int:
+        """Size of the smallest sample; 0 if nothing was sampled."""
+        return min((one.case.n for one in self.cases if one.case.n), default=0)
+
+    @property
+    def detectable(self) -> float:
+        """The effect that an undecided claim would have needed: in its best case if it is existential, else in the worst.
+
+        NaN if no case is undecided, or no error is known.
+        """
+        open_ = [one for one in self.cases if one.stand == "undecided" and math.isfinite(one.detectable)]
+        choose = min if self.kind == "existential" else max
+        return choose(open_, key=_margin).detectable if open_ else math.nan
+
+    @property
+    def sentence(self) -> str:
+        """How the cases are divided, in one sentence."""
+        m = len(self.cases)
+        if not m:
+            return self.reason or "No case could be tested."
+        told = [f"{self.count('supports')} of {m} {'case supports' if m == 1 else 'cases support'} the claim"]
+        told += [f"{self.count('opposes')} oppose{'s' * (m == 1)} it", f"{self.count('undecided')} undecided"]
+        if self.kind == "existential":
+            told.append("one is enough")
+        if math.isfinite(self.detectable):
+            told.append(f"an effect of {self.detectable:.2g} would have been seen with a probability of {POWER:.0%}")
+        return f"{', '.join(told)}."
+
+    @property
+    def number(self) -> str:
+        """The effect with its interval; where there are several cases, the least and the largest one."""
+        if not self.cases:
+            return "–"
+        ends = [f(self.cases, key=lambda one: one.case.effect) for f in (min, max)]
+        told = [_digits(one.case.effect, one.low, one.high) for one in ends]
+        return told[0] if len(self.cases) == 1 else " to ".join(told)
+
+    @property
+    def details(self) -> str:
+        """Every case with its simultaneous interval and its stand."""
+        return "; ".join(map(str, self.cases))
+
+
+def judge(
+    cases: Sequence[Case],
+    kind: Literal["universal", "existential"] = "universal",
+    *,
+    level: float = 0.95,
+    reason: str = "",
+) -> Verdict:
+    """Apply the rule of this module.
+
+    Args:
+        cases: What was tested.
+        kind: `"universal"` for a claim about all cases or a tendency, `"existential"` for one that a single case meets.
+        level: The probability with which all intervals are to hold together.
+        reason: Why there is no case, if there is none.
+
+    Raises:
+        InputError: If the kind is not known, or the level not between 0 and 1.
+
+    Examples:
+        >>> cases = [Case(name=f"pair {i}", effect=e, stderr=0.1, predicted="above") for i, e in enumerate((0.5, 0.4, -0.6))]
+        >>> judge(cases).word, judge(cases[:2]).word, judge(cases, "existential").word
+        ('mixed', 'reproduced', 'reproduced')
+        >>> print(judge(cases[:1]).number, judge([]).word, sep="; ")
+        0.50 [0.30, 0.70]; not testable here
+    """
+    check_known("kind", kind, ("universal", "existential"))
+    check_settings(level)
+    wide = simultaneous(sum(case.stderr != 0 for case in cases), level)
+    judged = tuple(_judged(case, wide) for case in cases)
+    stands = {one.stand for one in judged}
+    if not judged:
+        word: Word = "not testable here"
+    elif stands == {"supports"} or (kind == "existential" and "supports" in stands):
+        word = "reproduced"
+    elif stands == {"opposes"}:
+        word = "contradicted"
+    else:
+        word = "mixed" if {"supports", "opposes"} <= stands else "underpowered"
+    return Verdict(word, judged, kind, level, reason)
+
+
+def _judged(case: Case, level: float) -> Judged:
+    to, back = SCALES[case.scale]
+    below, above = case.reach(level)
+    low, high, line = to(case.effect) - below, to(case.effect) + above, to(case.criterion)
+    over, under = low > line, high < line  # False where an end is NaN
+    stand: Stand = "undecided"
+    if over or under:
+        stand = "supports" if over == (case.predicted == "above") else "opposes"
+    # An estimate clears the threshold with this probability if the effect lies this much beyond the reach of its interval.
+    half = (below + above) / 2
+    far = half * (1 + NormalDist().inv_cdf(POWER) / _quantile(level, case.df))
+    return Judged(case, back(low), back(high), stand, back(line + far if case.predicted == "above" else line - far))
+
+
+def _margin(one: Judged) -> float:
+    to = SCALES[one.case.scale][0]
+    return abs(to(one.detectable) - to(one.case.criterion))
+
+
+def _digits(value: float, low: float, high: float) -> str:
+    if low == high:
+        return f"{value:.2g}"
+    half = (high - low) / 2
+    if not math.isfinite(half):
+        return f"{value:.2g} [{low:.2g}, {high:.2g}]"
+    places = max(0, 1 - math.floor(math.log10(half)))
+    if places > 5:  # very small numbers read better with an exponent
+        return f"{value:.2g} [{low:.2g}, {high:.2g}]"
+    return f"{value:.{places}f} [{low:.{places}f}, {high:.{places}f}]"
