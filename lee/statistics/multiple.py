@@ -37,3 +37,17 @@ def holm(p: Sequence[float] | npt.ArrayLike) -> npt.NDArray[np.float64]:
     adjusted = np.empty_like(values)
     adjusted[order] = np.maximum.accumulate(steps) if len(values) else steps
     return adjusted
+
+
+def simultaneous(cases: int, level: float = 0.95) -> float:
+    """The level that each of several intervals needs, for all of them to hold together (Bonferroni).
+
+    Args:
+        cases: their number.
+        level: probability that all hold, in (0, 1).
+
+    Examples:
+        >>> round(simultaneous(5), 6)
+        0.99
+    """
+    return 1 - (1 - level) / max(1, cases)

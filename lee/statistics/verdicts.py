@@ -33,6 +33,7 @@ from statistics import NormalDist
 from typing import Literal
 
 from lee.errors import InputError, check_known
+from lee.statistics.multiple import simultaneous
 from lee.statistics.pairs import check_settings
 
 Word = Literal["reproduced", "mixed", "contradicted", "underpowered", "not testable here"]
@@ -56,16 +57,6 @@ SCALES: dict[str, tuple[Map, Map]] = {
     "ratio": (_log, math.exp),
     "correlation": (_fisher, math.tanh),
 }
-
-
-def simultaneous(cases: int, level: float = 0.95) -> float:
-    """The level that each of several intervals needs, for all of them to hold together at `level`.
-
-    Examples:
-        >>> round(simultaneous(5), 6)
-        0.99
-    """
-    return 1 - (1 - level) / max(1, cases)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +111,11 @@ class Case:
         return self.threshold if self.threshold is not None else float(self.scale == "ratio")
 
     def reach(self, level: float) -> tuple[float, float]:
-        """Distance of the ends of an interval of this level from the effect, both ≥ 0, on the scale."""
+        """Distance of the ends of an interval from the effect, both ≥ 0, on the scale.
+
+        Args:
+            level: of the interval, in (0, 1).
+        """
         if self.stderr is not None:
             return (_quantile(level, self.df) * self.stderr,) * 2
         assert self.low is not None
@@ -179,7 +174,11 @@ class Verdict:
     reason: str = ""
 
     def count(self, stand: Stand) -> int:
-        """Number of cases with this stand."""
+        """Number of cases with one stand.
+
+        Args:
+            stand: `"supports"`, `"opposes"` or `"undecided"`.
+        """
         return sum(one.stand == stand for one in self.cases)
 
     @property

@@ -64,6 +64,9 @@ def _row(one: Results) -> tuple[object, ...]:
 def read(name: str) -> pd.DataFrame:
     """The variances that belong to a table of `data/results`, as :func:`measure` returns them.
 
+    Args:
+        name: of the table, such as `zoo`.
+
     Raises:
         InputError: If there are none.
     """

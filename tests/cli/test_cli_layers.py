@@ -122,7 +122,7 @@ def test_nothing_can_leave_a_script_element_early() -> None:
         ((*LAYERS, "--output", "logit"), "Did you mean 'logits'"),
         ((*LAYERS, "--csv", "."), "--csv"),
         ((*LAYERS, "--html", "mine.py/page.html"), "can't be written"),
-        (("layers", "zoo/vit-z"), "Did you mean 'vit-"),
+        (("layers", "zoo/vit-z"), "Did you mean 'zoo/vit-"),
     ],
 )
 def test_wrong_input_ends_in_a_sentence(cli: Run, arguments: tuple[str, ...], named: str) -> None:

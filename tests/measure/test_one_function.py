@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_verification import error, images, quietly, truth
+from measure.test_verification import error, images, quietly, truth
 from torch import Tensor, nn
 
 import lee

@@ -256,7 +256,7 @@ WORKER = """
 import sys
 import torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
-from test_streaming import images, metric_of
+from measure.test_streaming import images, metric_of
 
 rank = int(sys.argv[3])
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)

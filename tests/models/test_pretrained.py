@@ -106,7 +106,8 @@ def test_the_paper_s_sweep_runs_on_photographs_and_local_weights(folder: Path, t
         truth = 5 * chosen.labels
         assert part.rows["correct"].to_pylist() == (scores.argmax(1) == truth).tolist()
         loss = -scores.log_softmax(1)[range(12), truth]
-        torch.testing.assert_close(torch.tensor(part.rows["loss"].to_pylist()), loss.float(), rtol=2e-5, atol=0)
+        # A table keeps eleven significant bits.
+        torch.testing.assert_close(torch.tensor(part.rows["loss"].to_pylist()), loss.float(), rtol=2**-11, atol=0)
 
 
 # a server

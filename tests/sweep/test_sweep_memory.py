@@ -33,11 +33,11 @@ class Roomy(Net):
         return super().forward(x)
 
 def limited():
-    '''In a worker, the system lets the process grow by 900 MB from now on: not by what eight images take.'''
+    '''In a worker, the system lets the process grow by 1500 MB from now on: not by what eight images take.'''
     unlimited = resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
     if multiprocessing.parent_process() is not None and unlimited:
         grown = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (grown + 900 * 2**20, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (grown + 1500 * 2**20, resource.RLIM_INFINITY))
     return Roomy()
 
 class Greedy(Net):
