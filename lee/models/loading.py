@@ -13,6 +13,7 @@ from lee.errors import InputError, nearest
 from lee.models import imagenet
 from lee.models.cards import check_weights, read_card
 from lee.models.pretrained import create as pretrained_model
+from lee.models.reading import read_state
 from lee.models.recipes import ZooSpec, has_recipe, has_weights, load_spec, load_specs
 
 
@@ -197,7 +198,7 @@ def load_weights(net: nn.Module, path: Path, *, by_position: bool = False) -> No
     Raises:
         InputError: the file is missing, damaged, holds more than tensors, or doesn't fit.
     """
-    state, expected = _read_state(path), net.state_dict()
+    state, expected = read_state(path), net.state_dict()
     if by_position and len(state) == len(expected):
         state = dict(zip(expected, state.values(), strict=True))
     problems = [
@@ -213,29 +214,6 @@ def load_weights(net: nn.Module, path: Path, *, by_position: bool = False) -> No
         more = f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else ""
         raise InputError(f"{path} doesn't fit the model: it {problems[0]}{more}. Check name and arguments.")
     net.load_state_dict(state)
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file of weights."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise InputError(f"There is no weight file {path}.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, weights_only=True, map_location="cpu")
-    except SafetensorError as error:
-        raise InputError(f"The weight file {path} is damaged or is not safetensors: {error}.") from error
-    except Exception as error:  # torch.load raises many unrelated types on a damaged or unsafe file
-        raise InputError(f"The weight file {path} is damaged, or holds more than tensors.") from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(f"The weight file {path} holds no state dict, a mapping from names to tensors.")
-    return content
 
 
 def _load_trained(name: str, weights: str | Path | None, trained: bool) -> Normalized:

@@ -9,12 +9,13 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from lee.errors import InputError
+from lee.models.reading import only_weights, read_state
 
 #: The environment variable that names the folder of weights.
 WEIGHTS_VARIABLE = "LEE_WEIGHTS"
@@ -38,7 +39,8 @@ def create(name: str, **kwargs: Any) -> nn.Module:
     if folder is not None:
         return _from_folder(name, folder, kwargs)
     try:
-        model: nn.Module = timm.create_model(name, pretrained=True, **kwargs)
+        with only_weights():
+            model: nn.Module = timm.create_model(name, pretrained=True, **kwargs)
     except TypeError:  # about the arguments
         raise
     except Exception as error:  # of the hub, its transport, the disk, or the readers of the file
@@ -79,34 +81,41 @@ def find(name: str) -> Path | None:
 def _from_folder(name: str, folder: Path, kwargs: dict[str, Any]) -> nn.Module:
     """Load a folder's weights, into the architecture of that name and no other."""
     import timm
+    from timm.models import clean_state_dict
 
+    asked, overlay = (
+        name,
+        {"state_dict": clean_state_dict(read_state(_file(folder))), "source": "", "custom_load": False},
+    )
+    if (folder / "config.json").is_file():
+        _check_architecture(name, folder)
+        asked = f"local-dir:{folder}"
     try:
-        if (folder / "config.json").is_file():
-            _check_architecture(name, folder)
-            model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True, **kwargs)
-        else:
-            overlay = {"file": str(_only_file(folder)), "custom_load": False}
-            model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
-    except (InputError, TypeError):
+        model: Any = timm.create_model(asked, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
+    except TypeError:
         raise
-    except Exception as error:  # of the readers of the file
+    except Exception as error:  # of weights of another form
         said = " ".join(str(error).split())[:300]
-        raise InputError(f"The weights in {folder} don't fit {name} or are damaged: {said}") from error
-    return model
+        raise InputError(f"The weights in {folder} don't fit {name}: {said}") from error
+    model.pretrained_cfg.pop("state_dict", None)  # a second copy of the weights
+    return cast(nn.Module, model)
 
 
 def _check_architecture(name: str, folder: Path) -> None:
-    given = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architecture")
+    try:
+        given = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architecture"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{folder}/config.json names no architecture. Repair it, or remove it.") from error
     if given != name.partition(".")[0]:
         raise InputError(f"{folder} holds weights of {given!r}, not of {name}. Rename the folder.")
 
 
-def _only_file(folder: Path) -> Path:
-    """The file of weights in a folder without a configuration."""
-    found = [path for ending in ("safetensors", "bin", "pth") for path in sorted(folder.glob(f"*.{ending}"))]
+def _file(folder: Path) -> Path:
+    """The file of weights in a folder: `model.safetensors`, or the first one."""
+    found = [path for ending in ("safetensors", "bin", "pth", "pth.tar") for path in sorted(folder.glob(f"*.{ending}"))]
     if not found:
         raise InputError(f"There are no weights in {folder}: put a model.safetensors there.")
-    return found[0]
+    return next((path for path in found if path.name == "model.safetensors"), found[0])
 
 
 def _reason(name: str, error: Exception) -> str:
@@ -119,6 +128,8 @@ def _reason(name: str, error: Exception) -> str:
         if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("", "0", "FALSE", "OFF", "NO"):
             missing = "they are not in timm's cache, and the hub can't be reached"
         return f"{missing}; a folder named by {WEIGHTS_VARIABLE} may hold them, as {full_name(name)}/model.safetensors"
+    if "weights_only" in said:  # what follows in it is how to let the file run code
+        return "the file holds more than tensors, and reading the rest would run code"
     if any(sign in f"{type(error).__name__} {error}" for sign in _DAMAGED):
         remove = "".join(f"remove {path.resolve()} and " for path in _cached(name))
         return f"what was fetched is damaged; {remove}try again ({said})"

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from posixpath import dirname, join, normpath
 
 import pytest
 from browser.visits import DESKTOP, PATIENCE, PHONE, TOO_WIDE, barriers, pages, visit
@@ -94,10 +95,10 @@ def test_next_and_previous_lead_through_the_book(site: Path) -> None:
     """Every page of the contents is reached from the front page, and each leads back to the one before."""
     path, seen = "book/index.html", ["book/index.html"]
     while link := re.search(r'<a class="right-next"\s+href="([^"]+)"', (site / path).read_text()):
-        path = f"book/{link[1]}"
+        path = normpath(join(dirname(path), link[1]))
         back = re.search(r'<a class="left-prev"\s+href="([^"]+)"', (site / path).read_text())
         assert back, path
-        assert f"book/{back[1]}" == seen[-1]
+        assert normpath(join(dirname(path), back[1])) == seen[-1]
         seen.append(path)
     assert sorted(seen) == [path for path in pages(site) if path.startswith("book/")]
 

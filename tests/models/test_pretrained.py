@@ -78,18 +78,75 @@ def test_other_weights_in_the_folder_are_refused(folder: Path, monkeypatch: pyte
     with pytest.raises(InputError, match=r"holds weights of 'test_vit', not of test_efficientnet\. Rename"):
         models.load("test_efficientnet", pretrained=True)
     (folder / "test_efficientnet.r160_in1k" / "config.json").unlink()
-    with pytest.raises(InputError, match="don't fit test_efficientnet or are damaged: Error"):
+    with pytest.raises(InputError, match="don't fit test_efficientnet: Error"):
         models.load("test_efficientnet", pretrained=True)
     (folder / "test_efficientnet.r160_in1k" / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"no weights in .*: put a model\.safetensors there"):
         models.load("test_efficientnet", pretrained=True)
     whole = folder / "test_resnet.r160_in1k" / "model.safetensors"
     whole.write_bytes(whole.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"or are damaged: .*ncomplete"):
+    with pytest.raises(InputError, match=r"is damaged or is not safetensors: .*ncomplete"):
         models.load("test_resnet", pretrained=True)
     monkeypatch.setenv("LEE_WEIGHTS", str(whole))
     with pytest.raises(InputError, match=r"LEE_WEIGHTS names '.*safetensors', which is not a folder"):
         models.load("test_resnet", pretrained=True)
+
+
+class Canary:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, sign: Path) -> None:
+        self.sign = sign
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.sign,)
+
+
+def unpickled(file: Any, *_: Any, **__: Any) -> Any:
+    """What timm 1.0.15 does with some files."""
+    return torch.serialization.load(file, map_location="cpu", weights_only=False)
+
+
+@pytest.mark.parametrize("file", ["model.pth", "pytorch_model.bin", "model.safetensors", "a.pth.tar"])
+@pytest.mark.parametrize("configured", [True, False])
+def test_weights_in_the_folder_run_no_code(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, configured: bool
+) -> None:
+    place, sign = folder / SMALL[0], tmp_path / "ran"
+    (place / "model.safetensors").unlink()
+    if not configured:
+        (place / "config.json").unlink()
+    torch.save({"state_dict": made(SMALL[0]).state_dict(), "args": Canary(sign)}, place / file)
+    for module in ("_helpers", "_hub", "_builder"):
+        monkeypatch.setattr(f"timm.models.{module}.load_state_dict", unpickled)
+    with pytest.raises(InputError, match="damaged") as told:
+        models.load(SMALL[0], pretrained=True)
+    assert "weights_only" not in str(told.value)
+    assert not sign.exists()
+    unpickled((place / file).rename(tmp_path / "model.pth"))
+    assert sign.exists()  # the canary sings
+
+
+def test_weights_of_the_hub_run_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, sign = tmp_path / "pytorch_model.bin", tmp_path / "ran"
+    torch.save({"args": Canary(sign)}, file)
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: unpickled(file))
+    for allowed in (None, "1"):
+        if allowed:
+            monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", allowed)
+        with pytest.raises(InputError, match=r"the file holds more than tensors, and reading .* run code") as told:
+            models.load(SMALL[0], pretrained=True)
+        assert "weights_only" not in str(told.value)
+        assert os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD") == allowed
+        assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+    assert not sign.exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_broken_configuration_is_named(folder: Path, text: str) -> None:
+    (folder / SMALL[0] / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config\.json names no architecture"):
+        models.load(SMALL[0], pretrained=True)
 
 
 def test_the_paper_s_sweep_runs_on_photographs_and_local_weights(folder: Path, tmp_path: Path) -> None:

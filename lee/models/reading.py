@@ -1,0 +1,59 @@
+"""Files of weights, read so that nothing in them runs: safetensors, or what torch reads with `weights_only=True`."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lee.errors import InputError
+
+#: torch's own switches, which overrule what the caller of `torch.load` asks for.
+_FORCED, _FORBIDDEN = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+
+@contextmanager
+def only_weights() -> Iterator[None]:
+    """Let every `torch.load` meanwhile read tensors only, also in a library that asks for more.
+
+    Older versions of timm that we allow (1.0.15) unpickle whatever some files hold.
+    """
+    before = {name: os.environ.pop(name, None) for name in (_FORCED, _FORBIDDEN)}
+    os.environ[_FORCED] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_FORCED]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a file of weights; nothing is unpickled.
+
+    Args:
+        path: `.safetensors`, or a file of `torch.save` with a state dict (itself or under `state_dict` or `model`).
+
+    Raises:
+        InputError: the file is missing, damaged, or holds more than tensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise InputError(f"There is no weight file {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, weights_only=True, map_location="cpu")
+    except SafetensorError as error:
+        raise InputError(f"The weight file {path} is damaged or is not safetensors: {error}.") from error
+    except Exception as error:  # torch.load raises many unrelated types on a damaged or unsafe file
+        raise InputError(f"The weight file {path} is damaged, or holds more than tensors.") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(f"The weight file {path} holds no state dict, a mapping from names to tensors.")
+    return content
