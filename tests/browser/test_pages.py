@@ -6,7 +6,7 @@ from pathlib import Path
 from posixpath import dirname, join, normpath
 
 import pytest
-from browser.visits import DESKTOP, PATIENCE, PHONE, TOO_WIDE, barriers, pages, visit
+from browser.visits import DESKTOP, PATIENCE, PHONE, TOO_WIDE, barriers, opened, pages, reader, visit
 from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
@@ -60,8 +60,9 @@ def complaints(page: Page) -> list[str]:
 def test_every_page_is_whole_and_quiet(browser: Browser, site: Path, address: str, look: str) -> None:
     size, dark = LOOKS[look]
     found: dict[str, list[str]] = {}
+    context = reader(browser, size=size, dark=dark)
     for path in pages(site):
-        with visit(browser, address, path, size=size, dark=dark) as seen:
+        with opened(context, address, path) as seen:
             told = complaints(seen.page)
             if (rules := RULES[look]) is not None:
                 told += barriers(seen.page, *rules)
@@ -74,6 +75,7 @@ def test_every_page_is_whole_and_quiet(browser: Browser, site: Path, address: st
                 seen.page.screenshot(path=name, full_page=True)
         if told:
             found[path] = told
+    context.close()
     assert not found
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, BrowserContext, Page
 
 PHONE, DESKTOP = (390, 844), (1280, 900)
 PATIENCE = 120_000  # milliseconds; only a failure waits that long
@@ -40,13 +40,24 @@ class Visit:
     foreign: list[str] = field(default_factory=list)
 
 
+def reader(browser: Browser, *, size: tuple[int, int] = DESKTOP, dark: bool = False) -> BrowserContext:
+    """A reader with a window of this size, whose scripts are fetched and compiled once for all pages."""
+    scheme = "dark" if dark else "light"
+    return browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+
+
 @contextmanager
 def visit(
     browser: Browser, address: str, path: str, *, size: tuple[int, int] = DESKTOP, dark: bool = False
 ) -> Iterator[Visit]:
+    """Open one page as a new reader, wait until its charts and formulas are there, and close it afterwards."""
+    with reader(browser, size=size, dark=dark) as context, opened(context, address, path) as seen:
+        yield seen
+
+
+@contextmanager
+def opened(context: BrowserContext, address: str, path: str) -> Iterator[Visit]:
     """Open one page, wait until its charts and formulas are there, and close it afterwards."""
-    scheme = "dark" if dark else "light"
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
     page = context.new_page()
     seen = Visit(page)
     page.on("console", lambda m: seen.console.append(m.text) if m.type in ("error", "warning") else None)
@@ -58,7 +69,7 @@ def visit(
     page.goto(f"{address}/{path}", wait_until="load", timeout=PATIENCE)
     page.wait_for_function(READY, timeout=PATIENCE)
     yield seen
-    context.close()
+    page.close()
 
 
 def pages(site: Path) -> list[str]:
