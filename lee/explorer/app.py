@@ -5,7 +5,7 @@ dropped; what is shown stays until something newer replaces it, also when an inp
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +35,7 @@ class Explorer:
     Args:
         state: What is shown at first.
         measures: Where results are kept; two apps may share one.
+        folders: Folders of images that may be shown; by default any may be, by its name `imagefolder:…`.
 
     Attributes:
         state: What is shown now.
@@ -44,11 +45,14 @@ class Explorer:
         shown: The parts that show something, by name, as of :data:`PARTS`.
     """
 
-    def __init__(self, state: State | None = None, measures: Measures | None = None) -> None:
+    def __init__(
+        self, state: State | None = None, measures: Measures | None = None, *, folders: Sequence[str] | None = None
+    ) -> None:
         self.state = state or State()
         self.measures = measures or Measures()
+        self._folders = None if folders is None else tuple(f"{pictures.FOLDER}{folder}" for folder in folders)
         self.shown = {name: widgets.HTML() for name in PARTS}
-        self.control, self.mixture = controls.controls(self.state), controls.mixture(self.state)
+        self.control, self.mixture = controls.controls(self.state, self._folders or ()), controls.mixture(self.state)
         self.widget = controls.arranged(self.control, self.mixture, self.shown)
         self._upload: bytes | None = self.state.upload
         self._generation, self._quiet, self._shown_at = 0, False, 0.0
@@ -128,6 +132,8 @@ class Explorer:
         """
         value = {name: control.value for name, control in self.control.items() if name != "layers"}
         names = [value[f"model{which}"].strip() for which in range(MOST_MODELS)]
+        if self._folders is not None:
+            pictures.check_offered(value["images"].strip(), self._folders)
         return State(
             images=value["images"].strip(),
             index=value["index"],

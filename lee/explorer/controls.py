@@ -30,12 +30,16 @@ def entry(state: State) -> str:
     return name if name in NAMED else MIXTURE
 
 
-def controls(state: State) -> dict[str, Any]:
+def controls(state: State, folders: Sequence[str] = ()) -> dict[str, Any]:
     """Every control but the sliders of the mixture, by what it sets, at the state's values."""
     last = pictures.MOST_IMAGES
     made: dict[str, Any] = {
         "images": widgets.Combobox(
-            value=state.images, options=pictures.offered(), description="data set", ensure_option=False, **_WORDS
+            value=state.images,
+            options=(*pictures.offered(), *folders),
+            description="data set",
+            ensure_option=False,
+            **_WORDS,
         ),
         "index": widgets.IntSlider(state.index, 0, last - 1, description="image", **_WORDS),
         "upload": widgets.FileUpload(

@@ -1,6 +1,7 @@
 """Which images the explorer offers, and how an uploaded file, of limited size, becomes one."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +15,9 @@ from lee.paths import DATA_VARIABLE
 
 MOST_IMAGES = 64
 """Images of a data set that have an index."""
+
+FOLDER = "imagefolder:"
+"""What stands before the path in the name of a folder of images."""
 
 MOST_BYTES, MOST_PIXELS = 10_000_000, 40_000_000
 """Limits of an uploaded file."""
@@ -32,6 +36,16 @@ def offered() -> tuple[str, ...]:
     root = Path(given) if given else None
     local = [n for n, places in _LOCAL.items() if root is not None and any((root / p).exists() for p in places)]
     return (*MEMBERS, *local)
+
+
+def check_offered(name: str, folders: Sequence[str]) -> None:
+    """Refuse a folder of this machine that was not named when the page was started.
+
+    Raises:
+        InputError: With what to do.
+    """
+    if FOLDER in name.lower() and name not in folders:  # it may stand behind other words, as in rgb:imagefolder:PATH
+        raise InputError(f"{name!r} is not offered here. Name its folder when you start: lee explore --images FOLDER")
 
 
 def load(name: str, side: int) -> Tensor:

@@ -3,67 +3,70 @@
 Voila's own templates ask for icon fonts elsewhere. The template in `share/` is derived from one of them without that.
 """
 
-import json
 import os
-import subprocess
-import sys
+import socket
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lee.errors import check_installed
-from lee.explorer.pictures import MOST_BYTES
+from lee.errors import InputError, check_installed
 
 SHARE = Path(__file__).parent / "share"
 ADDRESS = "127.0.0.1"
 
-_CELL = "from lee.explorer import Explorer\n\nExplorer()"
 
+def notebook(folder: Path, images: Sequence[Path] = ()) -> Path:
+    """Write the notebook that voila shows: one cell.
 
-def notebook(folder: Path) -> Path:
-    """Write the notebook that voila shows: one cell."""
+    Args:
+        folder: Where.
+        images: Folders of images that the page offers.
+    """
     import nbformat
     from nbformat.v4 import new_code_cell, new_notebook
 
+    cell = f"from lee.explorer import Explorer\n\nExplorer(folders={tuple(str(one.resolve()) for one in images)!r})"
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     path = folder / "explorer.ipynb"
     nbformat.write(
-        new_notebook(cells=[new_code_cell(_CELL)], metadata={"kernelspec": kernel, "title": "lee explorer"}), path
+        new_notebook(cells=[new_code_cell(cell)], metadata={"kernelspec": kernel, "title": "lee explorer"}), path
     )
     return path
 
 
-def command(path: Path, port: int, *, browser: bool) -> list[str]:
-    """The command that serves a notebook on loopback.
-
-    A message may be somewhat larger than the largest upload, so that one that is too large is answered in the app.
-    """
-    settings = {"websocket_max_message_size": 10 * MOST_BYTES}
-    return [
-        sys.executable, "-m", "voila", str(path), f"--Voila.ip={ADDRESS}", f"--port={port}", "--template=lee",
-        f"--Voila.tornado_settings={json.dumps(settings)}", *([] if browser else ["--no-browser"]),
-    ]  # fmt: skip
-
-
-def environment() -> dict[str, str]:
-    """This process's environment, with the derived template where voila looks for templates."""
-    found = [str(SHARE), *filter(None, [os.environ.get("JUPYTER_PATH")])]
-    return {**os.environ, "JUPYTER_PATH": os.pathsep.join(found)}
-
-
-def serve(port: int = 8866, *, browser: bool = False) -> int:
-    """Serve the explorer until it is interrupted.
+def serve(port: int, ready: Callable[[str], None], *, browser: bool = False, images: Sequence[Path] = ()) -> None:
+    """Serve the explorer in this process until it is interrupted or terminated.
 
     Args:
-        port: Where; voila takes the next free one if it is taken.
+        port: Of loopback.
+        ready: Called with the page's address, which ends in a token, once it can be opened.
         browser: Whether to open a browser.
-
-    Returns:
-        Voila's exit status.
+        images: Folders of images that the page may show, as `imagefolder:…`; no others.
 
     Raises:
-        InputError: If voila or ipywidgets is not installed.
+        InputError: The port is taken, or voila or ipywidgets is not installed.
     """
     check_installed("The explorer's page", "app,book", "voila", "ipywidgets", "nbformat")
+    _check_free(port)
+    # The template lies where voila looks for templates.
+    os.environ["JUPYTER_PATH"] = os.pathsep.join([str(SHARE), *filter(None, [os.environ.get("JUPYTER_PATH")])])
+    from lee.explorer.server import Server
+
     with tempfile.TemporaryDirectory() as folder:
-        running = command(notebook(Path(folder)), port, browser=browser)
-        return subprocess.run(running, env=environment(), check=False).returncode
+        server = Server(ready=ready, browses=browser)
+        server.initialize([
+            str(notebook(Path(folder), images)), f"--Voila.ip={ADDRESS}", f"--port={port}", "--Voila.port_retries=0",
+            "--template=lee", "--Voila.auto_token=True", "--Voila.log_level=WARN",
+            "--VoilaConfiguration.multi_kernel_manager_class=lee.explorer.server.Kernels",
+        ])  # fmt: skip
+        server.start()
+
+
+def _check_free(port: int) -> None:
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((ADDRESS, port))
+            probe.listen()
+    except OSError as error:
+        raise InputError(f"Port {port} can't be used ({error.strerror}). Choose another one with --port.") from error

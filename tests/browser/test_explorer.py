@@ -2,19 +2,16 @@
 
 import io
 import re
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from browser.visits import DESKTOP, PATIENCE, PHONE, TOO_WIDE, Visit
+from exploring import explored
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from lee.explorer import Measures, State, serve
+from lee.explorer import Measures, State
 from lee.explorer.state import mixture_of
 from lee.geometry.generators import SCALE
 
@@ -25,36 +22,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600), pytest.mark.xdist_g
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the explorer is served."""
-    folder = tmp_path_factory.mktemp("explorer")
-    with socket.socket() as probe:
-        probe.bind((serve.ADDRESS, 0))
-        port = probe.getsockname()[1]
-    command = serve.command(serve.notebook(folder), port, browser=False)
-    log = folder / "log.txt"
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            command, env=serve.environment(), cwd=folder, stdout=stream, stderr=subprocess.STDOUT
-        )
-        try:
-            wait_for(port, process, log)
-            yield f"http://{serve.ADDRESS}:{port}"
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Until something listens on the port."""
-    for _ in range(600):
-        if process.poll() is not None:
-            pytest.fail(f"voila stopped:\n{log.read_text()}")
-        try:
-            socket.create_connection((serve.ADDRESS, port), 1).close()
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return
-    pytest.fail(f"voila did not start:\n{log.read_text()}")
+    with explored(tmp_path_factory.mktemp("explorer")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +38,11 @@ def seen(browser: Browser, served: str) -> Iterator[Visit]:
     page.on("console", lambda m: seen.console.append(m.text) if m.type == "error" else None)
     page.on("requestfailed", lambda request: seen.failed.append(request.url))
     page.on("response", lambda r: seen.failed.append(f"{r.status} {r.url}") if r.status >= 400 else None)
-    home = (served, served.replace("http:", "ws:"), "data:", "blob:")
+    own = served.partition("/?")[0]
+    home = (own, own.replace("http:", "ws:"), "data:", "blob:")
     page.on("request", lambda r: None if r.url.startswith(home) else seen.foreign.append(r.url))
     page.on("websocket", lambda w: None if w.url.startswith(home) else seen.foreign.append(w.url))
-    page.goto(f"{served}/", wait_until="load")
+    page.goto(served, wait_until="load")
     expect(chart(page)).to_be_visible()
     yield seen
     context.close()

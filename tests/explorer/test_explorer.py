@@ -4,12 +4,19 @@ import asyncio
 import datetime
 import io
 import re
+import subprocess
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from exploring import explored
 from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
@@ -18,8 +25,9 @@ import lee
 from lee import datasets, models
 from lee.cli import app as cli
 from lee.errors import InputError
-from lee.explorer import Measures, State, drawing, motion, pictures, serve, still
+from lee.explorer import Measures, State, drawing, motion, pictures, still
 from lee.explorer.app import Explorer
+from lee.explorer.server import MOST_KERNELS
 from lee.explorer.state import REACH, SLIDERS, mixture_of
 from lee.geometry.generators import NAMED
 from lee.geometry.sampling import Sampler
@@ -387,19 +395,87 @@ def test_stale_work_is_dropped(app: Explorer, monkeypatch: pytest.MonkeyPatch) -
 # The page
 
 
-def test_the_page_is_served_on_loopback_from_the_derived_template(tmp_path) -> None:
-    command = serve.command(serve.notebook(tmp_path), 8866, browser=False)
-    assert "--Voila.ip=127.0.0.1" in command
-    assert "--no-browser" in command
-    paths = serve.environment()["JUPYTER_PATH"].split(":")
-    assert (Path(paths[0]) / "voila" / "templates" / "lee" / "index.html.j2").is_file()
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the explorer is served; voila would run a file where it is started."""
+    folder = tmp_path_factory.mktemp("explore")
+    (folder / "voila.py").write_text("raise SystemExit(7)")
+    with explored(folder) as address:
+        yield address
 
 
-def test_the_command_says_where_and_passes_voila_s_failure_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve.subprocess, "run", lambda *_, **__: serve.subprocess.CompletedProcess([], 3))
-    result = CliRunner().invoke(cli, ["explore", "--port", "9123", "--no-browser"])
-    assert result.exit_code == 3
-    assert "http://127.0.0.1:9123/" in result.output
+def answer(address: str, **headers: str) -> tuple[int, str]:
+    """Status and text of what a server answers."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=60) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def kernels(address: str) -> int:
+    """How many processes wait behind a server."""
+    port = urllib.parse.urlparse(address).port
+    lines = subprocess.run(
+        ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    (server,) = (line.split()[0] for line in lines if f"lee explore --port {port} " in line)
+    return sum(line.split()[1] == server and "ipykernel" in line for line in lines)
+
+
+def test_the_page_is_for_who_has_the_token_on_this_machine_s_own_addresses(served: str) -> None:
+    bare, foreign = served.partition("?")[0], "http://elsewhere.example"
+    refused = [
+        answer(bare),
+        answer(bare + "?token=" + "0" * 48),
+        answer(served, Host="elsewhere.example"),
+        answer(served, Origin=foreign),
+        answer(bare, **{"Sec-Fetch-Site": "cross-site"}),
+        answer(bare + "voila/files/explorer.ipynb"),
+    ]
+    assert [status for status, _ in refused] == [403] * 6
+    assert "the address that `lee explore` printed" in refused[0][1]
+    channel = f"{bare}api/kernels/{uuid.uuid4()}/channels?{served.partition('?')[2]}"
+    for headers in (
+        {"Host": "elsewhere.example"},
+        {"Origin": foreign},
+        {"Sec-Fetch-Site": "cross-site", "Origin": foreign},
+    ):
+        assert answer(channel, **headers)[0] == 403
+    assert answer(channel)[0] not in (200, 403)  # there is no such kernel
+    assert kernels(served) == 0
+
+
+def test_a_few_kernels_serve_many_requests_and_the_page_says_so(served: str) -> None:
+    with ThreadPoolExecutor(8) as many:
+        found = list(many.map(lambda _: answer(served), range(8)))
+    assert sorted(status for status, _ in found) == [200] * MOST_KERNELS + [503] * (8 - MOST_KERNELS)
+    assert all(f"{MOST_KERNELS} pages of the explorer are open. Close one" in text for s, text in found if s == 503)
+    assert kernels(served) == MOST_KERNELS
+
+
+def test_a_port_that_is_taken_is_told_before_any_address(served: str) -> None:
+    port = str(urllib.parse.urlparse(served).port)
+    result = CliRunner().invoke(cli, ["explore", "--port", port, "--no-browser"])
+    assert result.exit_code == 2
+    assert f"Port {port} can't be used (Address already in use). Choose another" in result.output
+    assert "http" not in result.output
+
+
+@pytest.mark.parametrize(
+    "name", ["imagefolder:{}", "imagefolder:", "rgb:imagefolder:{}", "IMAGEFOLDER:{}", "imagefolder:{}/"]
+)
+def test_only_named_folders_are_shown(tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "a.png").write_bytes(picture())
+    app = Explorer(State(images="patches", n=2, models=(MODEL,)), folders=[str(tmp_path / "offered")])
+    app.control["images"].value = name.format(tmp_path / "secret")
+    assert "is not offered here" in app.shown["status"].value
+    assert app.state.images == "patches"
+    app = Explorer(State(images="patches", n=2, models=(MODEL,)), folders=[str(tmp_path / "secret")])
+    assert f"imagefolder:{tmp_path}/secret" in app.control["images"].options
+    app.control["images"].value = f"imagefolder:{tmp_path}/secret"
+    assert app.state.images == f"imagefolder:{tmp_path}/secret"
 
 
 # Without a kernel
