@@ -5,7 +5,7 @@ EXPLORE_PORT ?= 8866
 BENCH ?= headline
 PROFILE ?= quick
 VENV  := .venv
-BIN   := $(abspath $(VENV))/bin
+BIN   := $(VENV)/bin
 PY    := $(BIN)/python
 READY := $(VENV)/.installed
 SITE  := _build/html
@@ -28,7 +28,7 @@ install: $(READY) ## Make .venv with every pinned dependency and lee itself
 
 # PYTHON=... chooses the interpreter; otherwise the first one that is new enough.
 $(READY): requirements.txt pyproject.toml
-	@set -e; for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	@set -e; for python in "$(PYTHON)" python3 python3.13 python3.12 python3.11; do \
 	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; python=; done; \
 	if [ -z "$$python" ]; then echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
 	echo "Installing into $(VENV) with $$("$$python" --version) (some minutes the first time)"; \

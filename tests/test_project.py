@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import shlex
+import shutil
 import subprocess
 import tomllib
 from functools import cache
@@ -110,6 +112,42 @@ def make_targets() -> set[str]:
 def test_make_help_lists_every_target() -> None:
     shown = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert set(re.findall(r"^  ([a-z]+) +\S", shown, re.MULTILINE)) == make_targets()
+
+
+@pytest.mark.parametrize("name", ["plain", "mit Leerzeichen", "Übung & 'Maß' (1)"])
+def test_make_works_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    """Each command is a stand-in that writes down how it was called."""
+    folder = tmp_path / name
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for file in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / file, folder)
+    stand_in = f'#!/bin/sh\necho "$(basename "$0")" "$@" >> {shlex.quote(str(folder / "calls"))}\n'
+    for command in ("python", "lee", "ruff", "lint-imports", "mypy", "jupyter", "uv", "bandit"):
+        (folder / ".venv" / "bin" / command).write_text(stand_in)
+        (folder / ".venv" / "bin" / command).chmod(0o755)
+    targets = [
+        "install",
+        "lint",
+        "types",
+        "unit",
+        "notebooks",
+        "site",
+        "browser",
+        "book",
+        "refresh",
+        "explore",
+        "lab",
+        "format",
+    ]
+    ran = subprocess.run(
+        ["make", f"PYTHON={folder}/.venv/bin/python", *targets, "lock", "bench", "clean"],
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    calls = (folder / "calls").read_text()
+    for call in ("python -m pip install", "ruff check .", "lint-imports", "lee book --profile quick", "mypy", "uv pip"):
+        assert f"\n{call}" in calls
+    assert not (folder / ".venv").exists()
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", ".pre-commit-config.yaml"])
