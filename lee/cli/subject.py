@@ -93,9 +93,11 @@ def _try(network: "nn.Module", inputs: "Tensor", failure: str) -> None:
     """Run a model once as it is, so that images that don't suit it are told from a failing measurement."""
     import torch
 
+    from lee.measure.function import untouched
+
     try:
-        with torch.no_grad():
-            network(inputs[:1])
+        with untouched(network), torch.no_grad():
+            network(inputs[:1].clone())  # a model may write into its input
     except Exception as error:  # whatever a user's own model may raise
         shape = " × ".join(map(str, inputs.shape[1:]))
         said = str(error).strip().splitlines()

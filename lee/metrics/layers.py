@@ -83,7 +83,7 @@ def _folds(model: nn.Module, image: Tensor) -> bool:
         found.extend(v.ndim == 0 or len(v) != 1 for v in tensors((args, kwargs, output)))
 
     with Watch(model, after=look):
-        model(image)
+        model(image.clone())
     return any(found)
 
 
@@ -160,7 +160,7 @@ class _Measurement:
                     self._enter(call.index, k, self.motions[k], index, actual, value, representation)
 
             with Watch(self.model, after=enter, hooks=hooks_of(self.calls)):
-                self.model(moved(motion, x, Image(), self.sampler))
+                self.model(moved(motion, x, Image(), self.sampler).clone())
 
     def frame(self) -> pd.DataFrame:
         """One row per call in order of execution."""

@@ -16,6 +16,7 @@ from lee.errors import InputError
 from lee.geometry.generators import ROTATION
 from lee.geometry.sampling import warp
 from lee.measure.derivative import equivariance_gram, lie_derivative
+from lee.measure.function import one_function
 
 #: Angles of the curves in degrees.
 DEGREES = tuple(range(0, 181, 5))
@@ -57,8 +58,8 @@ def curves(model: nn.Module, orbit: Tensor, labels: Tensor, degrees: Sequence[fl
     """
     if degrees[0] != 0:
         raise InputError(f"The first angle is what the others are compared with: 0, not {degrees[0]:g}.")
-    with torch.no_grad():
-        every = torch.stack([model(images).softmax(-1) for images in orbit])
+    with one_function(model) as function:
+        every = torch.stack([function.checked(images).softmax(-1) for images in orbit])
     true = every.gather(2, labels.expand(len(orbit), -1)[..., None])[..., 0]
     return pd.DataFrame(
         {
@@ -83,8 +84,8 @@ def tangent(model: nn.Module, image: Tensor, label: int, degrees: Sequence[float
         Columns `angle` in degrees, `probability`, and `slope` per degree, the same in all rows.
     """
     orbit = turned(image[None], degrees)
-    with torch.no_grad():
-        values = torch.cat([model(x).softmax(-1)[:, label] for x in orbit])
+    with one_function(model) as function:
+        values = torch.cat([function.checked(x).softmax(-1)[:, label] for x in orbit])
     slope = float(lie_derivative(model, image[None], ROTATION)[0, label]) * np.pi / 180
     return pd.DataFrame({"angle": list(degrees), "probability": values.double().numpy(), "slope": slope})
 
@@ -106,8 +107,10 @@ def figures(
         score under a quarter turn over the largest score; and the columns of `curves` for the first `n_turned` as lists.
     """
     gram = equivariance_gram(model, images, generators=[ROTATION], output="logits", progress=False)
-    with torch.no_grad():
-        value, quarter = (torch.cat([model(x) for x in part.split(500)]) for part in (images, images.rot90(1, (2, 3))))
+    with one_function(model) as function:
+        value, quarter = (
+            torch.cat([function.checked(x) for x in part.split(500)]) for part in (images, images.rot90(1, (2, 3)))
+        )
     spread = float((value - value.mean(0)).square().mean())
     change = float((quarter - value).abs().max() / value.abs().max())
     few = images[:n_turned]

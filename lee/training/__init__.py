@@ -85,7 +85,7 @@ def evaluate(model: nn.Module, data: ImageSet, *, batch_size: int = 500, precisi
         precision: `float32`, or `bfloat16` autocast for a quicker, slightly rounded score.
 
     Raises:
-        InputError: the data set has no labels.
+        InputError: the data set has no labels, or the scores are not finite.
     """
     if data.labels is None:
         raise InputError(f"The data set {data.name!r} has no labels, so accuracy is undefined.")
@@ -96,7 +96,10 @@ def evaluate(model: nn.Module, data: ImageSet, *, batch_size: int = 500, precisi
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             for images, labels in data.batches(batch_size):
                 assert labels is not None
-                correct += int((model(images.to(device)).argmax(1).cpu() == labels).sum())
+                scores = model(images.to(device, copy=True))
+                if not bool(torch.isfinite(scores).all()):
+                    raise InputError(f"The scores for {data.name!r} hold NaN or infinity, so accuracy is undefined.")
+                correct += int((scores.argmax(1).cpu() == labels).sum())
     finally:
         model.train(was_training)
     return correct / len(data)

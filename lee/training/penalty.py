@@ -157,7 +157,7 @@ def scores_and_derivative(model: nn.Module, x: Tensor, tangent: Tensor) -> tuple
         InputError: If the output does not depend on the input.
     """
     with _differentiable(model):
-        output = forward_ad.unpack_dual(model(forward_ad.make_dual(x, tangent)))
+        output = forward_ad.unpack_dual(model(forward_ad.make_dual(x.clone(), tangent.clone())))
     if output.tangent is None:
         raise InputError("The model's output does not depend on its input, so there is no equivariance to train for.")
     return output.primal, output.tangent
@@ -262,12 +262,17 @@ def moved_share(
         generators: K names.
         chunk: images per pass.
         kernel: interpolation kernel.
+
+    Raises:
+        InputError: scores or derivatives that are not finite.
     """
     penalty = EquivariancePenalty(generators, "exact", kernel=kernel)
     parts = [part for part in images.split(chunk) if len(part) > 1]
     with untouched(model), torch.no_grad():
         terms = [penalty.terms(model, part) for part in parts]
     scores, moved = torch.cat([t[0] for t in terms]).double(), torch.cat([t[1] for t in terms]).double()
+    if not bool(torch.isfinite(scores).all() & torch.isfinite(moved).all()):
+        raise InputError("The model's scores or their derivatives hold NaN or infinity: there is no share.")
     squares, spread = moved.square().sum(-1), (scores - scores.mean(0)).square().sum(-1)
     share = squares.mean() / spread.mean()
     rest = Estimate.of((squares - share * spread) / spread.mean(), unit="per pixel²", kernel=kernel, name="moved share")

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 import lee
 from lee import datasets, models
 from lee.cli import app
+from lee.errors import StateWarning
 
 FACTORY = """
 import torch
@@ -27,6 +28,26 @@ def net():
 
 def linear():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+class Count(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.calls = nn.Linear(3, 4), 1
+
+    def forward(self, x):
+        y, self.calls = self.fc(x.mean((2, 3)) * self.calls), 2 * self.calls
+        return y
+
+class Writes(nn.Module):
+    def __init__(self, inplace=True):
+        super().__init__()
+        self.fc, self.inplace = nn.Linear(3 * 64, 4), inplace
+
+    def forward(self, x):
+        return self.fc((x.sub_(0.5).mul_(4) if self.inplace else (x - 0.5) * 4).flatten(1))
+
+def pure():
+    return Writes(False)
 
 class Constant(nn.Module):
     def forward(self, x):
@@ -56,6 +77,20 @@ def refused(result: Result) -> str:
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     return result.stderr
+
+
+def test_the_trial_pass_leaves_images_and_model_as_they_were(cli: Any) -> None:
+    options = ("--size", "8", "--n", "2", "-g", "rotation", "--json")
+    numbers = [
+        json.loads(cli("measure", f"mine:{name}", *options).stdout)["results"][0]["lee"] for name in ("pure", "Writes")
+    ]
+    assert numbers[0] == pytest.approx(numbers[1], rel=1e-5)
+    found = json.loads(cli("measure", "mine:Count", *options, "-g", "scale").stdout)["results"][1]["lee"]
+    model = models.load("mine:Count")
+    x = datasets.load("photos", n=2, size=8).images
+    with pytest.warns(StateWarning):
+        expected = lee.local_equivariance_error(model, x, "scale", progress=False).value
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_version_is_the_package_version(cli: Any) -> None:
