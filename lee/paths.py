@@ -1,5 +1,6 @@
 """Where things live: what comes with lee (installed or in the repository) and the user's own data folder."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -55,8 +56,13 @@ def file_sha256(path: Path) -> str:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success rename it to `path`, on an error remove it.
 
-    A reader therefore sees the old file or the complete new one, never half of it.
+    A reader therefore sees the old file or the complete new one, never half of it. A link stays one: what it leads to is
+    written.
     """
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

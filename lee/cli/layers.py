@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lee.cli import subject as given
-from lee.cli.output import only, print_json, written
-from lee.errors import InputError, check_installed
+from lee.cli.output import check_destination, only, print_json, written
+from lee.errors import check_installed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +68,13 @@ def layers(
     settings = {**subject.described, "generator": found.generator, **method, "mode": found.mode, "seed": seed}
     settings["device"] = device
     verification = given.verification_row(found)
+    if as_json:
+        total = given.row_of(found.generator, found.total)
+        summed = {"total": total, "residual": found.residual, "verification": verification or None}
+        print_json({**settings, **summed, "layers": _rows(found.frame), **subject.origin})
+    else:
+        _print(subject.title, found, depth, every)
+    # Written last, so that the numbers are there even if this fails.
     if csv is not None:
         rows = found.frame.assign(**{**settings, "n": found.n, **verification, **subject.origin})
         with written(csv) as path:
@@ -76,19 +83,12 @@ def layers(
         text = _page(found, subject, settings)
         with written(html) as path:
             path.write_text(text, encoding="utf-8")
-    if as_json:
-        total = given.row_of(found.generator, found.total)
-        summed = {"total": total, "residual": found.residual, "verification": verification or None}
-        print_json({**settings, **summed, "layers": _rows(found.frame), **subject.origin})
-    else:
-        _print(subject.title, found, depth, every)
 
 
 def _check_destinations(csv: Path | None, html: Path | None) -> None:
     """Refuse, before any work is done, what can't be written."""
     for option, path in (("--csv", csv), ("--html", html)):
-        if path is not None and path.is_dir():
-            raise InputError(f"{option} {path} is a folder; name a file in it.")
+        check_destination(option, path)
     if html is not None:
         check_installed("--html", "book", "altair", "vl_convert")
 

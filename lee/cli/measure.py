@@ -40,7 +40,7 @@ def measure(
 
     All generators come from one pass. Rows written with --out carry versions, seed, device and digests.
     """
-    check_destination(out)
+    check_destination("--out", out, FORMATS)
     from lee.geometry import generators
     from lee.measure.derivative import equivariance_gram
 
@@ -61,13 +61,13 @@ def measure(
     settings = {**subject.described, **method, "seed": seed, "device": device}
     results = [given.row_of(*item) for item in estimates.items()]
     verification = given.verification_row(gram)
-    if out is not None:
-        write([{**settings, **row, **verification, **subject.origin} for row in results], out)
     if as_json:
         print_json({**settings, "results": results, "verification": verification or None, **subject.origin})
     else:
         note = f"Lie derivative of the {output}, {kernel} kernel"
         _print(subject.title, estimates, given.notes(note, gram))
+    if out is not None:  # last, so that the numbers are there even if this fails
+        write([{**settings, **row, **verification, **subject.origin} for row in results], out)
 
 
 def _measurable(gram: "EquivarianceGram", named: Mapping[str, "Generator"]) -> list[str]:

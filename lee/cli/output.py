@@ -2,10 +2,12 @@
 
 import codecs
 import ctypes
+import errno
 import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
@@ -86,16 +88,34 @@ def print_json(content: Any) -> None:
     typer.echo(json.dumps(content, indent=2, ensure_ascii=plain, allow_nan=False))
 
 
-def check_destination(path: Path | None) -> None:
-    """Refuse, before any work is done, a file name whose ending :func:`write` doesn't know.
+def check_destination(option: str, path: Path | None, formats: Sequence[str] = ()) -> None:
+    """Refuse, before any work is done, a file that can't be written afterwards.
+
+    Args:
+        option: What the file was named with.
+        path: The file; None where none was named.
+        formats: Endings that it may have; none for any.
 
     Raises:
-        InputError: naming the endings that are known.
+        InputError: With what is wrong.
     """
-    if path is not None and path.suffix not in FORMATS:
-        raise InputError(f"--out {path} has no known ending; use one of {', '.join(FORMATS)}.")
-    if path is not None and path.is_dir():
-        raise InputError(f"--out {path} is a folder; name a file in it.")
+    if path is None:
+        return
+    if formats and path.suffix not in formats:
+        raise InputError(f"{option} {path} has no known ending; use {' or '.join(formats)}.")
+    if path.exists() and not path.is_file():
+        raise InputError(
+            f"{option} {path} is a folder; name a file in it." if path.is_dir() else f"{option} {path} is no file."
+        )
+    target = Path(os.path.realpath(path))
+    try:
+        if target.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        nearest = next(folder for folder in target.parents if folder.exists())
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise InputError(f"{option} {path} can't be written: {error.strerror}.") from error
 
 
 @contextmanager
@@ -116,11 +136,10 @@ def write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write rows to a Parquet, CSV or JSON file (by its ending), whole or not at all.
 
     Raises:
-        InputError: the ending isn't known, or the file can't be written.
+        InputError: the file can't be written.
     """
     import pandas as pd
 
-    check_destination(path)
     frame = pd.DataFrame(list(rows))
     with written(path) as temporary:
         if path.suffix == ".parquet":

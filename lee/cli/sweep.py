@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lee.cli.output import table
+from lee.cli.output import check_destination, table
 from lee.cli.subject import Device, Quiet
 from lee.errors import InputError
 
@@ -36,8 +36,7 @@ def sweep(
     if out is not None and len(paths) > 1:
         raise InputError(f"--out {out} is one table, and there are {len(paths)} specifications. Give them one by one.")
     destinations = [sweep.destination(path) if out is None else out for path in paths]
-    if out is not None and out.suffix != ".parquet":
-        raise InputError(f"--out {out} has no known ending; use .parquet.")
+    check_destination("--out", out, (".parquet",))
     executor = sweep.executor(workers, scheduler=scheduler, device=device, threads=threads)
     failures: list[tuple[str, str, str]] = []
     refused = False

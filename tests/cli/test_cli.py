@@ -1,6 +1,8 @@
 """The command `lee`: it prints what the library computes; wrong input ends in a sentence and exit code 2."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +79,57 @@ def refused(result: Result) -> str:
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     return result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "ending"),
+    [
+        ("measure", "--out", ".json"),
+        ("layers", "--csv", ".csv"),
+        ("layers", "--html", ".html"),
+        ("sweep", "--out", ".parquet"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_anything_is_measured(
+    cli: Any, tmp_path: Path, command: str, option: str, ending: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / f"folder{ending}").mkdir()
+    os.mkfifo(tmp_path / f"pipe{ending}")
+    (tmp_path / f"loop{ending}").symlink_to(f"loop{ending}")
+    words = {"file/result": "Not a directory", "folder": "is a folder", "pipe": "is no file", "loop": "symbolic links"}
+    for name, said in words.items():
+        message = refused(cli(command, "no-such-model", option, f"{name}{ending}"))
+        assert f"{option} {name}{ending}" in message
+        assert said in message
+
+
+@pytest.mark.parametrize(("command", "option"), [("measure", "--out"), ("layers", "--csv"), ("layers", "--html")])
+def test_numbers_are_printed_even_if_they_cannot_be_written(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, option: str
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    options = ("mine:net", "--size", "16", "--n", "2", "-g", "rotation", "--json")
+    expected = cli(command, *options).stdout
+    (tmp_path / "result.csv").write_text("before")
+    monkeypatch.setattr("lee.paths.os.replace", full)
+    result = cli(command, *options, option, "result.csv")
+    assert result.exit_code == 2
+    assert result.stdout == expected
+    assert "result.csv can't be written: No space left" in result.stderr
+    assert (tmp_path / "result.csv").read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir() if "tmp" in path.name) == []
+
+
+def test_links_are_written_through(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.csv").symlink_to("there/result.csv")
+    for _ in range(2):  # first it leads nowhere
+        cli("measure", "mine:net", "--size", "16", "--n", "2", "-g", "rotation", "--out", "link.csv")
+        assert (tmp_path / "link.csv").is_symlink()
+        assert len(pd.read_csv(tmp_path / "there" / "result.csv")) == 1
 
 
 def test_the_trial_pass_leaves_images_and_model_as_they_were(cli: Any) -> None:
