@@ -63,6 +63,10 @@ class ImageWarning(LeeWarning):
     """The images do not look like what the model expects: another range, another order of axes, or no content."""
 
 
+class DamageWarning(LeeWarning):
+    """A file is not what was written; what is lost of it is made again."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `" Did you mean 'x'?"` for the known name closest to `name`, or the list of known names.
 

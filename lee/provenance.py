@@ -3,8 +3,11 @@
 import hashlib
 import platform
 import subprocess
+import sys
+import sysconfig
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -39,6 +42,35 @@ def commit() -> str | None:
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def sources_sha256(*modules: str) -> str:
+    """Return a digest of the source of imported Python modules and of all that they use, as far as it is the user's own.
+
+    What is installed (and this package) is left out: it has versions.
+
+    Args:
+        *modules: their names.
+
+    >>> sources_sha256("torch.nn") == sources_sha256()
+    True
+    """
+    waiting, files = list(modules), dict[str, str]()
+    while waiting:
+        name = waiting.pop()
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None)
+        if name in files or not file or name.partition(".")[0] == "lee" or _is_installed(Path(file)):
+            continue
+        files[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        values = vars(module).values()
+        waiting += [v.__name__ if isinstance(v, ModuleType) else str(getattr(v, "__module__", "")) for v in values]
+    return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+
+
+def _is_installed(file: Path) -> bool:
+    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return any(file.is_relative_to(place) or file.resolve().is_relative_to(place) for place in places)
 
 
 def weights_sha256(module: nn.Module) -> str:

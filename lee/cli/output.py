@@ -102,7 +102,9 @@ def check_destination(option: str, path: Path | None, formats: Sequence[str] = (
     if path is None:
         return
     if formats and path.suffix not in formats:
-        raise InputError(f"{option} {path} has no known ending; use {' or '.join(formats)}.")
+        raise InputError(
+            f"{option} {path} has no known ending; use {'one of ' * (len(formats) > 1)}{', '.join(formats)}."
+        )
     if path.exists() and not path.is_file():
         raise InputError(
             f"{option} {path} is a folder; name a file in it." if path.is_dir() else f"{option} {path} is no file."

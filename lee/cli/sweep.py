@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lee.cli.output import check_destination, table
-from lee.cli.subject import Device, Quiet
+from lee.cli.subject import Device, Quiet, warnings_in_a_sentence
 from lee.errors import InputError
 
 
@@ -43,7 +43,8 @@ def sweep(
     for path, destination in zip(paths, destinations, strict=True):
         shown = not quiet and sys.stderr.isatty()
         try:
-            report = sweep.run(sweep.load(path), destination, executor, limit=limit, retry=retry, progress=shown)
+            with warnings_in_a_sentence():
+                report = sweep.run(sweep.load(path), destination, executor, limit=limit, retry=retry, progress=shown)
         except InputError as error:
             if len(paths) == 1:
                 raise

@@ -1,6 +1,7 @@
 """A sweep run to its end: what is missing is measured, kept task by task, and merged into one table."""
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,11 +12,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from lee.errors import InputError, nearest
+from lee.errors import DamageWarning, InputError, nearest
 from lee.sweep.execution import Executor, Lost
 from lee.sweep.measures import failed
 from lee.sweep.spec import Measurement, SweepSpec
-from lee.sweep.table import Part, encode, read, write
+from lee.sweep.table import DamagedTable, Part, encode, read, salvaged, write
 from lee.sweep.tasks import Task, forget, plan
 
 #: The file in the folder of finished tasks that one run at a time holds.
@@ -72,7 +73,7 @@ def run(
     began = time.perf_counter()
     models = _limited(spec.models, limit)
     with _alone(out) as folder:
-        merged = read(out) if out.exists() else {}
+        merged = _merged(out)
         forget()
         work = _Work(models, spec.measurements, merged, folder, retry)
         measured = _carried_out(work, executor, folder, progress)
@@ -115,6 +116,22 @@ def _alone(out: Path) -> Iterator[Path]:
         for left in (*folder.glob(".*.tmp"), *out.parent.glob(f".{out.name}.*.tmp")):  # of a run that was killed
             left.unlink(missing_ok=True)
         yield folder
+
+
+def _merged(out: Path) -> dict[str, Part]:
+    """What is in the table already; where it is damaged, the tasks that are not."""
+    if not out.exists():
+        return {}
+    try:
+        return read(out)
+    except DamagedTable:
+        found = salvaged(out)
+        warnings.warn(
+            f"{out} is damaged: {len(found)} of its tasks are still as they were, the others are measured again.",
+            DamageWarning,
+            stacklevel=2,
+        )
+        return found
 
 
 class _Work:

@@ -9,11 +9,14 @@ then G_01, G_11, then G_02, G_12, G_22, and so on, so that the columns of a shor
 
 Floating-point numbers are rounded to 11 significant bits (relative error up to 5e-4 in a number of one image, 1e-5 in a mean over
 them, far below the error of any measurement), and each byte of theirs is stored apart from the others: the file is half as
-large as with all 24 bits. What a measure says of the whole set, `figures`, lies in the metadata as it is.
+large as with all 24 bits. A digest of all other bytes lies in the metadata, so that any bit that changes is found, and one of
+each task, so that the others can still be used. What a measure says of the whole set, `figures`, lies in the metadata as it is.
 """
 
+import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,6 +58,13 @@ CHECKED = {
     "verified_precision": pa.string(),
 }
 _METADATA = b"lee.sweep"
+#: The digest of a file's bytes, in which it stands as zeros itself.
+_SEAL = re.compile(rb'(?<="sha256":")[0-9a-f]{64}(?=")')
+_OPEN = b"0" * 64
+
+
+class DamagedTable(InputError):
+    """A table whose bytes are not those that were written."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,17 @@ class Part:
     def order(self) -> tuple[str, ...]:
         """Where the task stands in a table."""
         return (*(self.described[name] for name in SHARED), self.key)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that is told of the task, and of its numbers."""
+        told = hashlib.sha256(json.dumps([self.key, self.described, self.origin], sort_keys=True).encode())
+        for name in self.rows.column_names:
+            values = self.rows[name].to_numpy()
+            told.update(
+                name.encode() + (repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
+            )
+        return told.hexdigest()
 
     def of_family(self, family: str) -> "Part":
         """The same rows under another name of the family, which is no part of the key."""
@@ -144,7 +165,16 @@ def encode(parts: Iterable[Part]) -> bytes:
     ) as writer:  # fmt: skip
         writer.write_table(table, row_group_size=2**20)
         writer.add_key_value_metadata({_METADATA: _metadata(ordered)})
-    return stream.getvalue()
+    content = stream.getvalue()
+    return _SEAL.sub(hashlib.sha256(content).hexdigest().encode(), content, count=1)
+
+
+def _is_whole(content: bytes) -> bool | None:
+    """Whether the bytes are those that were written; None if they carry no digest."""
+    found = _SEAL.search(content)
+    return (
+        None if found is None else hashlib.sha256(_SEAL.sub(_OPEN, content, count=1)).hexdigest().encode() == found[0]
+    )
 
 
 def write(content: bytes, path: Path) -> None:
@@ -168,32 +198,54 @@ def read(path: Path) -> dict[str, Part]:
 
     Raises:
         InputError: there is no such file, it is no table of a sweep, or it has another schema than this version's.
+        DamagedTable: it isn't what was written.
     """
     if not path.is_file():
         raise InputError(f"There is no table {path}. Make it with `lee sweep`.")
+    content = path.read_bytes()
+    whole, damaged = _is_whole(content), DamagedTable(f"{path} is damaged: its digest is not that of its content.")
+    if whole is False:
+        raise damaged
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} can't be read as Parquet: {' '.join(str(error).split())[:200]}") from error
-    content = (table.schema.metadata or {}).get(_METADATA)
-    if content is None:
+    told = (table.schema.metadata or {}).get(_METADATA)
+    if told is None:
         raise InputError(f"{path} is no table of `lee sweep`: it doesn't say where its rows come from.")
-    found = json.loads(content)
-    if found["schema"] != SCHEMA:
+    try:
+        found = json.loads(told)
+    except ValueError:
+        raise damaged from None
+    if found.get("schema") != SCHEMA:
         raise InputError(
-            f"{path} has schema {found['schema']}, and this version of lee reads and writes schema {SCHEMA}. "
+            f"{path} has schema {found.get('schema')}, and this version of lee reads and writes schema {SCHEMA}. "
             "Move the file away and make it again with `lee sweep`, or use the version of lee that it was made with."
         )
-    return _parted(table, found)
+    if not whole:
+        raise damaged
+    return {key: part for key, (part, _) in _parted(table, found).items()}
 
 
-def _parted(table: pa.Table, found: dict[str, Any]) -> dict[str, Part]:
+def salvaged(path: Path) -> dict[str, Part]:
+    """The tasks of a damaged file that are as they were written."""
+    try:
+        table = pq.read_table(path)
+        parts = _parted(table, json.loads(table.schema.metadata[_METADATA]))
+        return {key: part for key, (part, digest) in parts.items() if part.digest == digest}
+    except Exception:  # whatever the readers make of it
+        return {}
+
+
+def _parted(table: pa.Table, found: dict[str, Any]) -> dict[str, tuple[Part, str]]:
+    """The tasks, each with the digest that was written of it."""
     parts, start = {}, 0
     for key, entry in found["tasks"].items():
-        described = {name: value for name, value in entry.items() if name not in ("rows", "origin")}
+        described = {name: value for name, value in entry.items() if name not in ("rows", "origin", "digest")}
         grams = [f"gram_{i}" for i in range(width(len(described["basis"])))]
         rows = table.slice(start, entry["rows"]).select([*NUMBERS, *grams])
-        parts[key] = Part(key, described, found["origins"][entry["origin"]], rows.replace_schema_metadata(None))
+        origin = found["origins"][entry["origin"]]
+        parts[key] = Part(key, described, origin, rows.replace_schema_metadata(None)), entry["digest"]
         start += entry["rows"]
     return parts
 
@@ -205,8 +257,15 @@ def _metadata(parts: Sequence[Part]) -> bytes:
     for part in parts:
         if part.origin not in origins:
             origins.append(part.origin)
-        tasks[part.key] = {**part.described, "rows": len(part.rows), "origin": origins.index(part.origin)}
-    return json.dumps({"schema": SCHEMA, "tasks": tasks, "origins": origins}, separators=(",", ":")).encode()
+        tasks[part.key] = {
+            **part.described,
+            "rows": len(part.rows),
+            "origin": origins.index(part.origin),
+            "digest": part.digest,
+        }
+    return json.dumps(
+        {"schema": SCHEMA, "sha256": _OPEN.decode(), "tasks": tasks, "origins": origins}, separators=(",", ":")
+    ).encode()
 
 
 def _joined(parts: Sequence[Part]) -> pa.Table:

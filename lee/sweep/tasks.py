@@ -31,7 +31,7 @@ class Task:
         family: of architectures; a label, and no part of the key.
         measurement: what is measured and on which images.
         weights_sha256: digest of the weights; empty if the model can't be loaded.
-        architecture_sha256: digest of its structure and normalisation.
+        architecture_sha256: digest of its structure and normalisation, and of the source of a user's factory.
         data_sha256: digest of the data set's files.
     """
 
@@ -141,4 +141,8 @@ def _digests(name: str, weights: str) -> tuple[str, str]:
         return "", ""
     buffers = {key: value.tolist() for key, value in model.normalize.named_buffers()}
     structure = f"{_ADDRESS.sub('', repr(model.net))} {buffers} {model.input_size}"
+    if ":" in name:
+        structure += (
+            f" {provenance.sources_sha256(name.partition(':')[0], *(type(m).__module__ for m in model.net.modules()))}"
+        )
     return provenance.weights_sha256(model), hashlib.sha256(structure.encode()).hexdigest()

@@ -45,19 +45,22 @@ def test_a_second_run_measures_nothing_and_changes_no_byte(here: Path, monkeypat
     assert sorted(p.name for p in here.iterdir() if p.suffix != ".py" and p.name != "__pycache__") == ["t.parquet"]
 
 
+SEEDED = "import torch\nfrom mine import Net\n\ndef changing():\n    torch.manual_seed(0)\n    return Net()\n"
+
+
 def test_a_model_with_new_weights_is_measured_again_alone(here: Path) -> None:
-    out, spec = here / "t.parquet", spec_of(models=["mine:a", "mine:changing"])
+    out, spec = here / "t.parquet", spec_of(models=["mine:a", "seeded:changing"])
+    (here / "seeded.py").write_text(SEEDED)
     run(spec, out)
     before = keys(out)
-    source = (here / "mine.py").read_text()
-    (here / "mine.py").write_text(source.replace("SEED = 0", "SEED = 12"))
-    sys.modules.pop("mine")
+    (here / "seeded.py").write_text(SEEDED.replace("(0)", "(12)"))
+    sys.modules.pop("seeded")
     report = run(spec, out)
     assert (report.measured, report.kept) == (3, 3)
     after = keys(out)
-    assert Counter(after.values()) == {"mine:a": 3, "mine:changing": 3}
+    assert Counter(after.values()) == {"mine:a": 3, "seeded:changing": 3}
     assert {before[key] for key in before.keys() & after.keys()} == {"mine:a"}
-    (here / "mine.py").write_text(source)
+    sys.modules.pop("seeded")
 
 
 def test_another_activation_with_the_same_weights_is_another_model(here: Path) -> None:
@@ -161,14 +164,14 @@ def test_a_failing_model_is_a_row_with_its_error(here: Path) -> None:
 
 
 def test_a_model_that_can_be_loaded_now_replaces_its_error(here: Path) -> None:
-    out, spec = here / "t.parquet", spec_of(models=["mine:a", "mine:unbuildable"])
+    out, spec = here / "t.parquet", spec_of(models=["mine:a", "other:unbuildable"])
+    (here / "other.py").write_text("from mine import unbuildable\n")
     assert len(run(spec, out).failures) == 3
-    (here / "mine.py").write_text(
-        (here / "mine.py").read_text().replace('raise RuntimeError("no such part")', "return Net(2)")
-    )
-    sys.modules.pop("mine")
+    (here / "other.py").write_text("from mine import Net\n\ndef unbuildable(): return Net(2)\n")
+    sys.modules.pop("other")
     report = run(spec, out)
     assert (report.measured, report.failures) == (3, ())
+    sys.modules.pop("other")
 
 
 def test_warnings_are_kept_with_the_task(here: Path) -> None:
