@@ -130,7 +130,7 @@ def _print(title: str, found: "Decomposition", depth: int | None, every: bool) -
         title=title, caption=given.notes(note, found), title_justify="left", caption_justify="left", box=None,
         pad_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
-    console = Console()
+    console = Console(markup=False, emoji=False)
     numbers = max(len(measured) for _, _, measured, _ in lines)
     kinds = min(18, max(len(kind) for _, kind, _, _ in lines))
     fixed = {"type": kinds, "‖v‖² ± se": max(9, numbers), "share": 8, "": 2 * HALF + 1}

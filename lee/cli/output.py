@@ -79,7 +79,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], not
         printed.add_column(column.removeprefix(">"), justify=justify, overflow="fold")
     for row in rows:
         printed.add_row(*row)
-    Console().print(printed)
+    Console(markup=False, emoji=False).print(printed)  # names and errors of others are printed as they are
 
 
 def print_json(content: Any) -> None:
