@@ -31,6 +31,7 @@ MEASURES: dict[str, dict[str, Any]] = {
     "yardsticks": {"images": 200},
     "distance": {"images": 200, "dataset": None, "split": "train", "seed": 1},
     "accuracy": {"images": None},
+    "aliasing": {"images": 200, "generators": ["translation_x", "translation_y"], "factor": 2},
     "moved": {
         "generators": ["translation_x", "translation_y", "rotation"],
         "other": ["scale", "hyperbolic", "squeeze"],
