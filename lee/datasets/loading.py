@@ -15,7 +15,7 @@ from torch import Tensor
 from lee.datasets.corruptions import CIFAR10_C, CORRUPT, parse
 from lee.datasets.embedded import FILES, MEMBERS, digest, load_embedded
 from lee.datasets.image_files import resize
-from lee.datasets.local_data import Decoded, cifar10, cifar100, imagefolder, mnist
+from lee.datasets.local_data import Decoded, cifar10, cifar10_lossless, cifar100, imagefolder, mnist
 from lee.datasets.rotated import rotmnist
 from lee.errors import InputError, nearest
 from lee.paths import file_sha256
@@ -24,6 +24,7 @@ _KRIZHEVSKY = "no licence stated; for research, cite A. Krizhevsky, Learning Mul
 #: Licence and source of the sets that are no part of an installed package.
 LOCAL = {
     "cifar10": (_KRIZHEVSKY, "CIFAR-10, University of Toronto"),
+    "cifar10-lossless": (_KRIZHEVSKY, "CIFAR-10, University of Toronto, some of its training images"),
     "cifar100": (_KRIZHEVSKY, "CIFAR-100, University of Toronto"),
     "mnist": ("CC BY-SA 3.0", "MNIST, Y. LeCun, C. Cortes and C. Burges"),
     "rotmnist": (
@@ -41,7 +42,13 @@ DERIVED = {
     ),
     "cifar10-c/KIND/STRENGTH": ("that of cifar10", "short for corrupt:cifar10/KIND/STRENGTH"),
 }
-READERS = {"cifar10": cifar10, "cifar100": cifar100, "mnist": mnist, "rotmnist": rotmnist}
+READERS = {
+    "cifar10": cifar10,
+    "cifar10-lossless": cifar10_lossless,
+    "cifar100": cifar100,
+    "mnist": mnist,
+    "rotmnist": rotmnist,
+}
 _FOLDER, _COLOUR = "imagefolder:", "rgb:"
 
 
