@@ -48,7 +48,8 @@ class Reader(HTMLParser):
 def read(notebook: nbformat.NotebookNode) -> Reader:
     """What plain nbconvert makes of a notebook, without the input of its cells."""
     reader = Reader()
-    reader.feed(HTMLExporter(template_name="basic", exclude_input=True).from_notebook_node(notebook)[0])
+    exporter = HTMLExporter(template_name="basic", exclude_input=True)  # type: ignore[no-untyped-call]
+    reader.feed(exporter.from_notebook_node(notebook)[0])
     return reader
 
 

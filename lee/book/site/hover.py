@@ -27,7 +27,7 @@ def _paragraphs(app: "Sphinx", page: str) -> dict[str, str]:
     """The first paragraph of each section of a page, by the section's anchors."""
     if page not in app.env.found_docs:
         return {}
-    found = {}
+    found: dict[str, str] = {}
     for section in app.env.get_doctree(page).findall(nodes.section):
         first = next(section.findall(nodes.paragraph), None)
         if first is not None:
