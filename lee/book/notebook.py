@@ -30,9 +30,6 @@ VERDICTS: dict[str, str] = {
 #: Where the record for the scoreboard lies in the metadata of a verdict's HTML.
 RECORD = "lee-verdict"
 
-# myst-nb's convention for values that the prose refers to and the cell does not show.
-_HIDDEN = "application/papermill.record/"
-
 
 def setup(seed: int = 0, *, threads: int = 1) -> torch.Generator:
     """Prepare a notebook: its parameters checked, the charts' theme and renderer, a seed, and sums in the same order everywhere.
@@ -135,19 +132,17 @@ class verdict:
         return {"text/html": self.html(), "text/plain": str(self)}, about
 
 
-def glue(name: str, value: Any, fmt: str = "") -> None:
-    r"""Keep a number for the prose, where `` {glue:text}`name` `` shows it.
+def prose(text: str) -> None:
+    """Show sentences with computed numbers as Markdown, so that they read the same wherever the notebook is opened.
+
+    Its cell has the tag `remove-input`. An f-string fills in the numbers; braces of formulas are doubled there.
 
     Args:
-        name: Unique in the chapter.
-        value: A number, a string or anything `format` takes; a tensor of one element too.
-        fmt: A format specification, such as `".3f"` or `".1%"`.
+        text: Markdown with formulas and links, without headings.
     """
     from IPython.display import display
 
-    item = value.item() if isinstance(value, torch.Tensor) else value
-    about = {"scrapbook": {"name": name, "mime_prefix": _HIDDEN}}
-    display({f"{_HIDDEN}text/plain": format(item, fmt)}, raw=True, metadata=about)
+    display({"text/markdown": text.strip()}, raw=True)
 
 
 def _prose(text: str) -> str:

@@ -23,7 +23,7 @@ WORDS, LINES, FIGURES, FORMULAS = 200, 20, 4, 6
 
 MARK = "**In one line:**"
 _FORMULA = re.compile(r"\$\$.*?\$\$", re.DOTALL)
-_FOLDED = re.compile(r"^:::+\{admonition\}.*?^:::+\s*$", re.DOTALL | re.MULTILINE)
+_FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 _LEFT_OUT = {"hide-input", "remove-input", "hide-cell", "remove-cell", "parameters"}
 _DRAWN = {"application/vnd.vegalite.v5+json", "image/png", "image/svg+xml"}
 
@@ -38,13 +38,18 @@ def minutes(notebook: dict[str, Any]) -> int:
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            text, formulas = _FORMULA.subn(" ", _FOLDED.sub(" ", source))
-            total += len(re.findall(r"\w[\w'’-]*", text)) / WORDS + formulas / FORMULAS
+            total += _prose(source)
         elif cell["cell_type"] == "code":
             if _LEFT_OUT.isdisjoint(cell["metadata"].get("tags", ())):
                 total += sum(bool(line.strip()) for line in source.splitlines()) / LINES
             total += sum(map(_is_figure, cell["outputs"])) / FIGURES
+            total += sum(_prose("".join(o["data"].get("text/markdown", ""))) for o in cell["outputs"] if "data" in o)
     return max(1, math.ceil(total))
+
+
+def _prose(markdown: str) -> float:
+    text, formulas = _FORMULA.subn(" ", _FOLDED.sub(" ", markdown))
+    return len(re.findall(r"\w[\w'’-]*", text)) / WORDS + formulas / FORMULAS
 
 
 def _is_figure(output: dict[str, Any]) -> bool:
