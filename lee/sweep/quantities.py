@@ -26,7 +26,7 @@ from lee.training import evaluate
 from lee.training.penalty import moved_share
 
 #: Images per plain forward pass, per pass of moved images, and of images that layers see on finer grids.
-CHUNK, MOVED, ALIASED = 64, 32, 4
+CHUNK, MOVED, ALIASED = 64, 32, 16
 
 Columns = dict[str, "np.ndarray[Any, Any]"]
 
