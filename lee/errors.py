@@ -90,6 +90,36 @@ def check_known(what: str, name: object, known: Iterable[str]) -> None:
         raise InputError(f"Unknown {what} {name!r}.{nearest(str(name), names)}")
 
 
+def check_count(name: str, value: object, least: int = 1, most: int | None = None) -> None:
+    """Refuse what is no whole number in a range; `True` is none.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        least: The smallest that is allowed.
+        most: The largest; None for any.
+
+    Raises:
+        InputError: With the range.
+    """
+    fits = (
+        isinstance(value, int) and not isinstance(value, bool) and least <= value <= (value if most is None else most)
+    )
+    if not fits:
+        up_to = "" if most is None else f" to {most}"
+        raise InputError(f"`{name}` must be a whole number from {least}{up_to}, not {value!r}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is neither True nor False: a text such as "no" would count as True.
+
+    Raises:
+        InputError: With what was given.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"`{name}` must be True or False, not {value!r}.")
+
+
 def check_installed(what: str, extra: str, *modules: str) -> None:
     """Refuse to go on without some modules, which the extra of this package installs.
 

@@ -17,7 +17,6 @@ derivative is a choice among several, and all of them are right.
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ from lee.measure.function import Function
 from lee.measure.judgement import DENSE, judged, steady
 from lee.measure.reference import Reference, combined, flat, weights_of
 from lee.memory import is_shortage
+from lee.process import computed_once
 from lee.statistics.verification import NAMES, Verification
 
 
@@ -66,7 +66,7 @@ class _Trial:
             self._weights = weights_of(self.along, lanes)
         return combined(lanes, self._weights)[0]
 
-    @cached_property
+    @computed_once
     def reference(self) -> Reference:
         """The differences along the same combination."""
         if self._weights is None:

@@ -15,6 +15,7 @@ from lee.models.cards import check_weights, read_card
 from lee.models.pretrained import create as pretrained_model
 from lee.models.reading import read_state
 from lee.models.recipes import ZooSpec, has_recipe, has_weights, load_spec, load_specs
+from lee.process import alone
 
 
 class Normalize(nn.Module):
@@ -259,7 +260,7 @@ def _load_factory(name: str, seed: int, kwargs: dict[str, Any]) -> Normalized:
 
 def _seeded(seed: int, factory: Callable[..., Any], kwargs: dict[str, Any], name: str, *args: Any) -> Any:
     """Call a factory under `seed`, with the global random state restored afterwards."""
-    with torch.random.fork_rng(devices=[]):
+    with alone(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             return factory(*args, **kwargs)
