@@ -11,6 +11,10 @@ __all__ = [
 ]  # fmt: skip
 
 
+#: The largest whole number that torch takes.
+MOST = 2**63 - 1
+
+
 class LeeError(Exception):
     """Base class of every error that `lee` raises on purpose."""
 
@@ -67,6 +71,18 @@ class DamageWarning(LeeWarning):
     """A file is not what was written; what is lost of it is made again."""
 
 
+def reason(error: BaseException) -> str:
+    """What an exception of somebody else's code says, on one line without a full stop.
+
+    >>> reason(ValueError("no such size.")), reason(AssertionError()), reason(SystemExit(0))
+    ('ValueError: no such size', 'AssertionError', 'it ended the program (sys.exit)')
+    """
+    if isinstance(error, SystemExit):
+        return "it ended the program (sys.exit)"
+    said = " ".join(str(error).split())[:300].rstrip(".")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `" Did you mean 'x'?"` for the known name closest to `name`, or the list of known names.
 
@@ -90,23 +106,21 @@ def check_known(what: str, name: object, known: Iterable[str]) -> None:
         raise InputError(f"Unknown {what} {name!r}.{nearest(str(name), names)}")
 
 
-def check_count(name: str, value: object, least: int = 1, most: int | None = None) -> None:
+def check_count(name: str, value: object, least: int = 1, most: int = MOST) -> None:
     """Refuse what is no whole number in a range; `True` is none.
 
     Args:
         name: Of the argument.
         value: What was given.
         least: The smallest that is allowed.
-        most: The largest; None for any.
+        most: The largest.
 
     Raises:
         InputError: With the range.
     """
-    fits = (
-        isinstance(value, int) and not isinstance(value, bool) and least <= value <= (value if most is None else most)
-    )
-    if not fits:
-        up_to = "" if most is None else f" to {most}"
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not least <= value <= most:  # type: ignore[operator]
+        up_to = f" to {most}" if most < MOST or whole else ""
         raise InputError(f"`{name}` must be a whole number from {least}{up_to}, not {value!r}.")
 
 

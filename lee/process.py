@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
+from lee.errors import InputError
+
 Undo = Callable[[], None]
 T, P = TypeVar("T"), ParamSpec("P")
 
@@ -103,6 +105,26 @@ class computed_once(Generic[T]):
     def __get__(self, instance: Any, owner: type) -> T:
         value = instance.__dict__[self.compute.__name__] = self.compute(instance)
         return value
+
+
+def check_device(device: str | torch.device) -> None:
+    """Refuse a device that isn't here.
+
+    Raises:
+        InputError: With what there is.
+    """
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"The device {str(device)!r} can't be used: write cpu, cuda, cuda:1 or mps.") from error
+    gpus = torch.cuda.device_count() if found.type == "cuda" and torch.cuda.is_available() else 0
+    if found.type == "cuda" and (found.index or 0) >= gpus:
+        have = f"only {gpus} of CUDA's devices are here" if gpus else "torch finds no device of CUDA here"
+        raise InputError(f"The device {str(device)!r} can't be used: {have}. Use cpu{' or cuda:0' if gpus else ''}.")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("The device 'mps' can't be used: torch finds no GPU of Apple's here. Use cpu.")
+    if found.type == "meta":
+        raise InputError("The device 'meta' holds no numbers. Use cpu.")
 
 
 if hasattr(os, "register_at_fork"):

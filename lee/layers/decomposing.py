@@ -154,7 +154,7 @@ def _checked(
     check_output_name(output)
     check_known("mode", mode, MODES)
     check_count("probes", probes, 2)
-    check_count("seed", seed, 0, 2**63 - 1)
+    check_count("seed", seed, 0)
     if chunk is not None:
         check_count("chunk", chunk)
     return resolved

@@ -45,6 +45,24 @@ def _chunks(x: Tensor, k: int, chunk: int | None) -> Iterator[Tensor]:
     yield from x.split(chunk or automatic_chunk(x, k))
 
 
+def _derivatives(terms: Terms, part: Tensor) -> Tensor:
+    """`L_k f(x)` of one chunk.
+
+    Raises:
+        InputError: If there is no memory for it; with the chunk to try.
+    """
+    try:
+        return terms.derivatives(part)
+    except Exception as error:
+        if not memory.is_shortage(error):
+            raise
+        n = len(part)
+        advice = (
+            f"Try chunk={n // 2} (--chunk {n // 2})" if n > 1 else "Use smaller images, or fewer generators at once"
+        )
+        raise InputError(f"Memory ran out with {n} image{'s' * (n > 1)} per pass. {advice}.") from error
+
+
 def lie_derivative(
     model: Model,
     x: Tensor,
@@ -104,7 +122,7 @@ def lie_derivative(
         terms = Terms(pushing, [resolved], sampler_of(x, kernel, boundary, align_corners), representations)
         terms.start(x)
         with workspace(x):
-            parts = [terms.derivatives(part)[0] for part in _chunks(x, 1, pushing.chunk(chunk))]
+            parts = [_derivatives(terms, part)[0] for part in _chunks(x, 1, pushing.chunk(chunk))]
     found = torch.cat(parts)
     found = found.to(x.dtype) if found.dtype == torch.float64 else found  # differences of converted modules
     found.verification = pushing.verification  # type: ignore[attr-defined]
@@ -214,7 +232,7 @@ def equivariance_gram(
             terms.start(batch)
             with workspace(batch):
                 for part in _chunks(batch, len(used), pushing.chunk(chunk)):
-                    gram = _gram(terms.derivatives(part))
+                    gram = _gram(_derivatives(terms, part))
                     grams.append(
                         EquivarianceGram(
                             gram, used, kernel, boundary, align_corners, name, verification=pushing.verification
