@@ -20,7 +20,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from lee.errors import InputError
 
 Undo = Callable[[], None]
-T, P = TypeVar("T"), ParamSpec("P")
+T = TypeVar("T")
+P = ParamSpec("P")
 
 _lock = threading.RLock()
 #: How to put back what is changed at the moment, and what a fork has found changed.

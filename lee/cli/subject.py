@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Model = Annotated[str, typer.Argument(help="A name of `lee models list`, a timm name, or package.module:factory.")]
 Images = Annotated[str, typer.Option(help="Data set (`lee data list`), or imagefolder:PATH.")]
 Count = Annotated[int, typer.Option("--n", min=1, help="How many images.")]
-Size = Annotated[int | None, typer.Option(min=1, help="Side in pixels (default: the model's)")]
+Size = Annotated[int | None, typer.Option(min=1, max=8192, help="Side in pixels (default: the model's)")]
 OutputName = Annotated[str, typer.Option(help="Differentiate probabilities or logits.")]
 Kernel = Annotated[str, typer.Option(help="Pixels to image: fourier or central.")]
 Boundary = Annotated[str, typer.Option(help="Beyond the border: reflect or circular.")]
