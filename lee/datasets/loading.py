@@ -14,8 +14,9 @@ from torch import Tensor
 
 from lee.datasets.corruptions import CIFAR10_C, CORRUPT, parse
 from lee.datasets.embedded import FILES, MEMBERS, digest, load_embedded
+from lee.datasets.folders import imagefolder
 from lee.datasets.image_files import resize
-from lee.datasets.local_data import Decoded, cifar10, cifar100, imagefolder, mnist
+from lee.datasets.local_data import Decoded, cifar10, cifar100, mnist
 from lee.datasets.rotated import rotmnist
 from lee.errors import InputError, check_count, nearest
 from lee.paths import file_sha256
