@@ -37,7 +37,9 @@ def train(
     the weights do not depend on the number of cores.
     """
     from lee.errors import InputError
+    from lee.process import check_device
 
+    check_device(device)
     where: dict[str, Any] = {"recipes": recipes, "out": out, "budget": budget}
     if missing:
         if snapshots:

@@ -8,7 +8,6 @@ each result as it comes.
 import multiprocessing
 import os
 import signal
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from lee.errors import InputError
+from lee.process import alone
 from lee.sweep.devices import spread
 from lee.sweep.measures import measure
 from lee.sweep.shortage import step
@@ -27,7 +27,6 @@ from lee.sweep.tasks import Task
 
 #: How often a task is tried when the process that measures it dies.
 ATTEMPTS = 3
-_ALONE = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def perform(task: Task, device: str = "cpu", threads: int | None = None, chunk: 
         threads: torch's threads meanwhile; None for as many as before.
         chunk: images per pass, at most; None for as many as usual.
     """
-    with _ALONE, _threads(threads):
+    with alone(), _threads(threads):
         return encode([measure(task, device, chunk)])
 
 

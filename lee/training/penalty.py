@@ -29,6 +29,7 @@ from lee.geometry.generators import Generator, get
 from lee.measure.function import untouched
 from lee.measure.spectrum import displacement_metric
 from lee.measure.terms import infinitesimal_actions, sampler_of
+from lee.process import alone
 from lee.statistics import Estimate
 
 #: How the sum over generators is found: along one random direction per image, or one generator after the other.
@@ -134,7 +135,7 @@ def _differentiable(model: nn.Module) -> Iterator[None]:
     before = [None if counter is None else counter.clone() for counter in counters]
     load_formulas()
     try:
-        with _TwiceDifferentiable(), forward_ad.dual_level():
+        with alone(), _TwiceDifferentiable(), forward_ad.dual_level():
             yield
     finally:
         for counter, value in zip(counters, before, strict=True):

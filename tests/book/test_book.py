@@ -66,10 +66,10 @@ def test_a_profile_gives_what_differs_from_the_defaults(root: Path) -> None:
         ("common: {nmae: x}", r"No chapter has the parameter 'nmae' .* Did you mean 'name'\?"),
         ("chapters: {01_first: {m: 1}}", "Chapter '01_first' has no parameter 'm'"),
         ("chapters: {01_frist: {n: 1}}", r"parameters for '01_frist'. Did you mean '01_first'\?"),
-        ("comon: {n: 1}", r"Unknown key 'comon' .* Did you mean 'common'\?"),
-        ("common: [n]", "must be `name: value` pairs"),
+        ("comon: {n: 1}", r"unknown field 'comon'\. Did you mean 'common'\?"),
+        ("common: [n]", "`common` must be a mapping"),
         ("[", "not valid YAML"),
-        ("just words", "must be a mapping"),
+        ("just words", "expected a mapping with description, common, chapters"),
     ],
 )
 def test_bad_profiles_are_refused_before_anything_runs(root: Path, text: str, message: str) -> None:
