@@ -66,11 +66,19 @@ def load_profile(name: str, root: Path) -> Profile:
 
 
 def declared(notebook: Path) -> dict[str, dict[str, Any]]:
-    """The parameters of a chapter, from its cell tagged `parameters`: name → type, default and help."""
-    import papermill
+    """The parameters of a chapter: name → type, default and help.
+
+    They stand in its cell tagged `parameters`, after which papermill puts what it is given, and in a folded one before it,
+    tagged `more-parameters`. (papermill's own `inspect_notebook` knows the first only.)
+    """
+    import nbformat
+    from papermill.translators import papermill_translators
 
     logging.getLogger("papermill").setLevel(logging.WARNING)
-    return papermill.inspect_notebook(str(notebook))
+    inspect = papermill_translators.find_translator("python3", "python").inspect
+    cells = nbformat.read(notebook, as_version=4).cells
+    chosen = [c for c in cells if not {"parameters", "more-parameters"}.isdisjoint(c.metadata.get("tags", ()))]
+    return {found.name: found._asdict() for cell in chosen for found in inspect(cell)}
 
 
 def plan(profile: Profile, notebooks: Sequence[Path]) -> dict[Path, dict[str, Any]]:
