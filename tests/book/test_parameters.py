@@ -28,7 +28,7 @@ CELL = 'n_images: int = 8  # images\nnames: list[str] = ["a"]  # models\nshare: 
         (3, "float", True), (0.5, "float", True), ("0.5", "float", False), (False, "float", False),
         (True, "bool", True), (1, "bool", False), ("true", "bool", False),
         ("patches", "str", True), (3, "str", False), (["a"], "str", False),
-        (["a"], "list", True), ("a", "list[str]", False), ([1], "list[str]", True),
+        (["a"], "list", True), ("a", "list[str]", False), ([1], "list[str]", False),
         ({"a": 1}, "dict", True), (["a"], "dict", False),
         ("anything", "Path", True), ("anything", "None", True),
     ],
