@@ -150,6 +150,19 @@ def glue(name: str, value: Any, fmt: str = "") -> None:
     display({f"{_HIDDEN}text/plain": format(item, fmt)}, raw=True, metadata=about)
 
 
+def prose(text: str) -> None:
+    """Show sentences with computed numbers as Markdown, so that they read the same wherever the notebook is opened.
+
+    Its cell has the tag `remove-input`. An f-string fills in the numbers; braces of formulas are doubled there.
+
+    Args:
+        text: Markdown with formulas and links, without headings.
+    """
+    from IPython.display import display
+
+    display({"text/markdown": text.strip()}, raw=True)
+
+
 def _prose(text: str) -> str:
     """HTML of a sentence; `$x$` becomes `\\(x\\)`, and what stands between backquotes becomes code."""
     safe = escape(" ".join(text.split()), quote=False)

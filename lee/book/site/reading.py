@@ -71,10 +71,10 @@ def spoken(n: int) -> str:
 
 
 def tell_reading_time(app: "Sphinx", doctree: nodes.document) -> None:
-    """Write the reading time of a notebook under its title."""
+    """Write the reading time of a notebook under its title; the front page has none."""
     path = Path(app.env.doc2path(app.env.docname))
     title = next(doctree.findall(nodes.title), None)
-    if path.suffix != ".ipynb" or title is None:
+    if path.suffix != ".ipynb" or title is None or app.env.docname == app.config.root_doc:
         return
     time = spoken(minutes(_read(path)))
     title.parent.insert(1, nodes.paragraph("", f"{time[0].upper()}{time[1:]} to read", classes=["lee-reading"]))
