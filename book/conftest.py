@@ -82,9 +82,9 @@ def _snap(test: Any, ref: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Notebook nodes as plain dictionaries, with the data of charts where they are used.
+    """Notebook nodes as plain dictionaries, without the pictures of charts and with their data where they are used.
 
-    Altair names each table by a digest of its content, so that a last digit would rename it.
+    nbval leaves out pictures. Altair names each table by a digest of its content, so that a last digit would rename it.
     """
     return _inline(value, {})
 
@@ -94,5 +94,5 @@ def _inline(value: Any, tables: dict[str, Any]) -> Any:
         tables = {**tables, **value.get("datasets", {})}
         if value.get("name") in tables:
             return tables[value["name"]]
-        return {k: _inline(v, tables) for k, v in value.items() if k != "datasets"}
+        return {k: _inline(v, tables) for k, v in value.items() if k not in ("datasets", "image/png")}
     return [_inline(v, tables) for v in value] if isinstance(value, list) else value

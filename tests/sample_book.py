@@ -14,19 +14,13 @@ ROOT = Path(__file__).parents[1]
 CHAPTER = "01_sample"
 
 HERO = """
-:::{div} lee-hero
 A model is **equivariant** if it does not matter whether you move its input or its output.
 
-```{button-ref} 01_sample
-:color: primary
-Start reading
-```
-:::
+See [the waves](#fig-waves).
 
-See {numref}`fig-waves`.
-
-```{lee-chapters}
-```
+<!-- lee-chapters -->
+[A sample chapter](01_sample.ipynb), as it stands where no site is built.
+<!-- /lee -->
 """
 
 SETUP = """
@@ -108,13 +102,18 @@ charts.orbit({"input": frames, "again": frames.flip(0)}, range(-6, 7), parameter
 """
 
 VERDICT = """
-notebook.glue("biggest", 0.0641, ".3f")
+biggest = 0.0641
 notebook.verdict(claim="Models with small $\\\\lVert L_X f \\\\rVert$ generalise.", source="§4, Fig. 5",
     measured="Rank correlation −0.81 ± 0.05 over `12` models.", verdict="reproduced")
 """
 
+PROSE = """
+notebook.prose(rf\"\"\"
+The largest [error](glossary.md#local-equivariance-error) is {biggest:.3f}, with $\\tfrac{{1}}{{2}}$.
+\"\"\")
+"""
 
-CELLS = (DOTS, COST, BARS, SCATTER, PICTURES, TANGENT, ARROWS, ORBIT, VERDICT)
+CELLS = (DOTS, COST, BARS, SCATTER, PICTURES, TANGENT, ARROWS, ORBIT, VERDICT, PROSE)
 
 
 def sample_notebook(title: str, *cells: str) -> nbformat.NotebookNode:
@@ -142,8 +141,7 @@ def run_here(notebook: nbformat.NotebookNode) -> None:
             exec(compile(ast.Module(body, []), "cell", "exec"), names)
             value = None if last is None else eval(compile(last, "cell", "eval"), names)
             cell.execution_count = count
-            glued = [(c.args[0], c.kwargs["metadata"]) for c in display.mock_calls]
-            cell.outputs = [new_output("display_data", data, metadata=about) for data, about in glued]
+            cell.outputs = [new_output("display_data", call.args[0]) for call in display.mock_calls]
             display.reset_mock()
             if value is not None:
                 shown = value._repr_mimebundle_()
@@ -165,18 +163,17 @@ def write_sample_book(root: Path, *, pages: bool = False, run: bool = False) -> 
     index = sample_notebook("A sample book", CURVES)
     index.cells.insert(1, new_markdown_cell(HERO))
     chapter = sample_notebook("A sample chapter", *CELLS)
-    solution = ":::{admonition} Solution\n:class: dropdown tip\nBecause $x^2 \\ge 0$.\n:::"
-    chapter.cells.append(new_markdown_cell("The largest is {glue:text}`biggest`.\n\n## Exercises\n\n" + solution))
+    solution = "<details>\n<summary>Solution</summary>\n\nBecause $x^2 \\ge 0$.\n\n</details>"
+    chapter.cells.append(new_markdown_cell("## Exercises\n\n" + solution))
     for name, notebook in (("index", index), (CHAPTER, chapter)):
         if run:
             run_here(notebook)
         nbformat.write(notebook, book / f"{name}.ipynb")
     shutil.copyfile(ROOT / "_config.yml", root / "_config.yml")
     shutil.copytree(ROOT / "book" / "_static", book / "_static")
-    shutil.copyfile(ROOT / "book" / "references.bib", book / "references.bib")
     api = [f"api/{page.stem}" for page in sorted((ROOT / "book" / "api").glob("*.md"))]
-    names = ["notation", "glossary", "api", *api, "bibliography"] if pages else []
-    names += ["scoreboard", "status"]
+    names = ["notation", "api", *api, "bibliography"] if pages else []
+    names += ["glossary", "scoreboard", "status"]
     (book / "api").mkdir()
     for name in names:
         shutil.copyfile(ROOT / "book" / f"{name}.md", book / f"{name}.md")

@@ -22,6 +22,8 @@ METADATA: dict[str, Any] = {
     "language_info": {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"},
 }
 KEPT_IN_CELLS = ("tags", "mystnb", "slideshow")
+# What the site folds or leaves out is folded in JupyterLab and VS Code as well.
+FOLDED = {"hide-input", "remove-input"}
 
 
 def refresh(
@@ -69,8 +71,8 @@ def normalise(notebook: NotebookNode) -> str:
     """The notebook as text without anything that differs between two runs with the same results.
 
     Dropped are the cell that papermill injected, times, the machine's kernel and interpreter, and empty
-    metadata. Consecutive writes to one stream are joined, cells are counted from 1, and a cell without an id
-    gets one that depends on its place and source.
+    metadata. Cells with a tag of :data:`FOLDED` get Jupyter's own mark for it. Consecutive writes to one stream
+    are joined, cells are counted from 1, and a cell without an id gets one that depends on its place and source.
 
     Args:
         notebook: A notebook of format 4.
@@ -79,6 +81,8 @@ def normalise(notebook: NotebookNode) -> str:
     count = 0
     for position, cell in enumerate(cells):
         cell.metadata = NotebookNode({k: cell.metadata[k] for k in KEPT_IN_CELLS if cell.metadata.get(k)})
+        if not FOLDED.isdisjoint(cell.metadata.get("tags", [])):
+            cell.metadata["jupyter"] = {"source_hidden": True}
         if not cell.get("id"):
             cell.id = hashlib.sha256(f"{position} {cell.source}".encode()).hexdigest()[:8]
         if cell.cell_type == "code":

@@ -30,9 +30,6 @@ VERDICTS: dict[str, str] = {
 #: Where the record for the scoreboard lies in the metadata of a verdict's HTML.
 RECORD = "lee-verdict"
 
-# myst-nb's convention for values that the prose refers to and the cell does not show.
-_HIDDEN = "application/papermill.record/"
-
 
 def setup(seed: int = 0, *, threads: int = 1) -> torch.Generator:
     """Prepare a notebook: its parameters checked, the charts' theme and renderer, a seed, and sums in the same order everywhere.
@@ -133,21 +130,6 @@ class verdict:
             record = {"claim": self.id, "verdict": found.word, "effect": found.number, "n": found.n}
             about = {"text/html": {RECORD: record | {"sentence": found.sentence}}}
         return {"text/html": self.html(), "text/plain": str(self)}, about
-
-
-def glue(name: str, value: Any, fmt: str = "") -> None:
-    r"""Keep a number for the prose, where `` {glue:text}`name` `` shows it.
-
-    Args:
-        name: Unique in the chapter.
-        value: A number, a string or anything `format` takes; a tensor of one element too.
-        fmt: A format specification, such as `".3f"` or `".1%"`.
-    """
-    from IPython.display import display
-
-    item = value.item() if isinstance(value, torch.Tensor) else value
-    about = {"scrapbook": {"name": name, "mime_prefix": _HIDDEN}}
-    display({f"{_HIDDEN}text/plain": format(item, fmt)}, raw=True, metadata=about)
 
 
 def prose(text: str) -> None:

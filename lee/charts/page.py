@@ -9,7 +9,7 @@ from typing import Any
 import altair
 import pandas as pd
 
-from lee.charts.theme import enable
+from lee.charts.theme import enable, newest_vegalite
 from lee.errors import check_installed
 
 # The page may run its own scripts and load nothing at all: the browser itself holds it to that.
@@ -44,8 +44,7 @@ def vega_bundle() -> str:
     """The newest Vega, Vega-Lite and vega-embed that `vl-convert-python` holds, as one script."""
     import vl_convert
 
-    newest = max(vl_convert.get_vegalite_versions(), key=lambda v: tuple(map(int, v.split("."))))
-    return vl_convert.javascript_bundle(vl_version=newest)  # type: ignore[call-arg]  # the stub is wrong
+    return vl_convert.javascript_bundle(vl_version=newest_vegalite())  # type: ignore[call-arg]  # the stub is wrong
 
 
 def page(

@@ -1,12 +1,15 @@
 """The one theme of all charts, and what turns a bare Altair chart into a figure of the book."""
 
+import base64
+import io
 import math
 from typing import Any, NotRequired, TypedDict, TypeVar
 
 import altair as alt
 import pandas as pd
+from PIL import Image
 
-from lee.errors import InputError
+from lee.errors import InputError, check_installed
 
 VEGALITE = "application/vnd.vegalite.v5+json"
 """Mime type under which JupyterLab and `lee.book.site` draw a chart."""
@@ -19,6 +22,11 @@ DIVERGING = ("#0072B2", "#5E9DC8", "#B5CFE3", "#F7F7F7", "#F3C6A8", "#E59157", "
 
 NEUTRAL = "#8C8C8C"
 SIGNIFICANT_DIGITS = 4
+WIDTH = 600
+"""Pixels between the axes of a chart in a notebook."""
+
+SCALE, COLOURS = 2, 64
+"""Of the picture beside a chart: pixels per pixel of the chart, and how many colours are kept."""
 
 AnyChart = TypeVar("AnyChart", bound=alt.TopLevelMixin)
 
@@ -29,7 +37,7 @@ class Words(TypedDict):
     Args:
         caption: What the reader should see; Markdown and `$formulas$` are welcome.
         alt: What a reader who can't see it is told.
-        name: Label under which `{numref}` finds it.
+        name: The figure's anchor on the site.
     """
 
     caption: str
@@ -62,9 +70,47 @@ def _theme() -> alt.theme.ThemeConfig:
     }  # fmt: skip
 
 
-def render(spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
-    """Mime bundle of a chart: its spec, and its alternative text for those who can't draw it."""
-    return {VEGALITE: spec, "text/plain": spec.get("description", "A chart without alternative text.")}
+def render(spec: dict[str, Any], **metadata: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Mime bundle of a chart: its spec, a picture for those who can't draw it, and its alternative text for those who can't see it.
+
+    JupyterLab would lay out a chart as wide as its container again and again and freeze: in a notebook each has a width in
+    pixels. The mark `fluid` tells the site's script, `lee/book/site/static/lee.js`, to give it the room that a page has.
+    """
+    if spec.get("width") == "container":
+        spec = {**spec, "width": WIDTH, "usermeta": {**spec.get("usermeta", {}), "fluid": True}}
+    alt = spec.get("description", "A chart without alternative text.")
+    picture = png(spec)
+    width, height = (side // SCALE for side in Image.open(io.BytesIO(picture)).size)
+    bundle = {VEGALITE: spec, "image/png": base64.b64encode(picture).decode(), "text/plain": alt}
+    return bundle, {"image/png": {"alt": alt, "width": width, "height": height}}
+
+
+def png(spec: dict[str, Any]) -> bytes:
+    """A chart on white at twice its size, as a PNG of few colours; the same bytes for the same spec.
+
+    Args:
+        spec: A Vega-Lite spec with a width in pixels.
+
+    Raises:
+        InputError: If `vl-convert-python` is not installed.
+    """
+    check_installed("A picture of a chart", "book", "vl_convert")
+    import vl_convert
+
+    # The font is one that the converter brings along: words have the same size on every machine.
+    config = {"background": "white", "font": "Liberation Sans"}
+    drawn = vl_convert.vegalite_to_png(spec, vl_version=newest_vegalite(), scale=SCALE, config=config)
+    picture = Image.open(io.BytesIO(drawn)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def newest_vegalite() -> str:
+    """The newest version of Vega-Lite that `vl-convert-python` holds."""
+    import vl_convert
+
+    return max(vl_convert.get_vegalite_versions(), key=lambda v: tuple(map(int, v.split("."))))
 
 
 def enable() -> None:
@@ -75,13 +121,13 @@ def enable() -> None:
 
 
 def finish(chart: AnyChart, *, caption: str, alt: str, name: str | None = None) -> AnyChart:
-    """Give a chart its caption, its alternative text and, if wanted, the name that `{numref}` finds it under.
+    """Give a chart its caption, its alternative text and, if wanted, a name.
 
     Args:
         chart: Any Altair chart, single, layered or concatenated.
         caption: One to three sentences under the figure; Markdown, with `$formulas$`.
         alt: Alternative text: what is drawn and what it shows, for readers who can't see it.
-        name: A label that is unique in the book, such as `"fig-orbit"`.
+        name: Anchor of the figure on the site, unique in the book, such as `"fig-orbit"`.
 
     Raises:
         InputError: If the caption or the alternative text is empty.

@@ -19,6 +19,11 @@ from lee.paths import atomic_path, file_sha256
 _FENCE = "---\n"
 
 
+def has_card(spec: ZooSpec) -> bool:
+    """Whether a network has been trained: its card lies beside its recipe file."""
+    return (spec.folder / f"{spec.stem}.md").is_file()
+
+
 def read_card(spec: ZooSpec, folder: Path | None = None) -> dict[str, Any]:
     """Return the front matter of a network's card.
 
@@ -68,7 +73,9 @@ def check_weights(spec: ZooSpec, folder: Path | None = None) -> Path:
 
 def verify() -> list[tuple[str, bool, str]]:
     """Check the weights of every trained network against its card or recorded digest: (name, whether it holds, message)."""
-    checks: dict[str, Callable[[], object]] = {k: partial(check_weights, spec) for k, spec in load_specs().items()}
+    checks: dict[str, Callable[[], object]] = {
+        k: partial(check_weights, s) for k, s in load_specs().items() if has_card(s)
+    }
     checks |= {name: partial(imagenet.check_weights, name) for name in imagenet.names()}
     rows = []
     for name, check in checks.items():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lee.errors import InputError, nearest
 from lee.models import imagenet
-from lee.models.cards import check_weights, read_card
+from lee.models.cards import check_weights, has_card, read_card
 from lee.models.pretrained import create as pretrained_model
 from lee.models.reading import read_state
 from lee.models.recipes import ZooSpec, has_recipe, has_weights, load_spec, load_specs
@@ -80,7 +80,7 @@ class Normalized(nn.Module):
 
 def names() -> tuple[str, ...]:
     """Return the names of the trained networks that are here. timm's names are in `timm.list_models()`."""
-    return (*load_specs(), *imagenet.names())
+    return (*(name for name, spec in load_specs().items() if has_card(spec)), *imagenet.names())
 
 
 def card(name: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ FILES = {
     "zoo": "zoo/zoo.yaml",
     "rotmnist": "rotmnist/rotmnist.yaml",
     "penalty": "penalty/penalty.yaml",
+    "fitted": "fitted/fitted.yaml",
 }
 
 

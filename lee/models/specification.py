@@ -149,6 +149,14 @@ class ZooSpec:
         """The name of its files, without an ending."""
         return self.name.rpartition("/")[2]
 
+    def snapshot(self, epoch: int) -> Path:
+        """The file of the weights after an epoch, which a training with `--snapshots` keeps of some.
+
+        Args:
+            epoch: number of supervised epochs that were done, from 1.
+        """
+        return self.folder / f"{self.stem}.snapshots" / f"{epoch}.safetensors"
+
     def digest(self) -> str:
         """Return a SHA-256 digest of all that determines the training; a checkpoint carries it."""
         content = asdict(self) | {"name": self.stem}

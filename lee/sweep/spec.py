@@ -13,9 +13,9 @@ from lee.errors import InputError, nearest
 from lee.geometry.generators import AFFINE, NAMED, PHOTOMETRIC
 from lee.geometry.interpolation import BOUNDARIES, KERNELS, WARP_KERNELS
 from lee.measure.checks import OUTPUTS as NAMED_OUTPUTS
-from lee.sweep.subjects import expand, family_of
+from lee.sweep.subjects import epoch_of, expand, family_of
 
-#: Weights that a model is measured with: as trained, or as first drawn.
+#: Weights that a model is measured with: as trained, or as first drawn; those after an epoch are `epoch 1`, `epoch 2`, ...
 WEIGHTS = ("trained", "initial")
 #: What is differentiated.
 OUTPUTS = (*NAMED_OUTPUTS, "features")
@@ -54,7 +54,7 @@ class Measurement:
         n: how many images; None for all.
         seed: which images, None for the first ones; it also draws the finite motions.
         size: side in pixels; None for the model's own.
-        weights: `trained` or `initial`.
+        weights: `trained`, `initial`, or such as `epoch 13`: those that `lee train --snapshots` kept.
         generators: names of the basis of the Gram matrix; `()` for those that `equivariance_gram` chooses, None for no
             Gram matrix and no rows, only what measures say of the whole set.
         output: `probabilities`, `logits`, or `features`: what the model's own classifier reads.
@@ -189,7 +189,7 @@ def _check(way: Measurement, where: str) -> None:
     }
     for key, allowed in choices.items():
         value = getattr(way, key)
-        if value not in allowed:
+        if value not in allowed and not (key == "weights" and epoch_of(str(value))):
             raise InputError(f"{where}: unknown {key} {value!r}.{nearest(str(value), allowed)}")
     for key, least in (("n", 1), ("size", 1), ("seed", 0)):
         value = getattr(way, key)

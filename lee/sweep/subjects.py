@@ -41,6 +41,19 @@ def expand(patterns: Sequence[Any], where: str = "the sweep") -> tuple[str, ...]
     return tuple(dict.fromkeys(found))
 
 
+def epoch_of(weights: str) -> int:
+    """The epoch of training that weights such as `epoch 13` are of; 0 if they are none of such a name.
+
+    Args:
+        weights: as in a specification.
+
+    >>> epoch_of("epoch 13"), epoch_of("trained")
+    (13, 0)
+    """
+    found = re.fullmatch(r"epoch ([1-9]\d*)", weights)
+    return int(found[1]) if found else 0
+
+
 def family_of(name: str) -> str:
     """The family of architectures that a model belongs to.
 

@@ -13,9 +13,9 @@ from lee import datasets, provenance
 from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.models import Normalized
-from lee.models.recipes import has_weights
+from lee.models.recipes import has_recipe, has_weights, load_spec
 from lee.sweep.spec import Measurement
-from lee.sweep.subjects import family_of
+from lee.sweep.subjects import epoch_of, family_of
 from lee.sweep.table import SCHEMA
 
 _DESCRIBED = ("dataset", "split", "output", "kernel", "boundary", "align_corners", "n", "seed", "size")
@@ -69,7 +69,7 @@ class Task:
 
 
 def model_of(name: str, weights: str, device: str = "cpu") -> Normalized:
-    """The model with its trained or initial weights; the last two are kept, as tasks come model by model.
+    """The model with its trained or initial weights, or those after an epoch; the last two are kept, as tasks come model by model.
 
     Raises:
         InputError: it can't be had.
@@ -80,6 +80,15 @@ def model_of(name: str, weights: str, device: str = "cpu") -> Normalized:
 @lru_cache(maxsize=2)
 def _model_of(name: str, weights: str, device: str) -> Normalized:
     trained = weights == "trained"
+    if epoch := epoch_of(weights):
+        if not has_recipe(name):
+            raise InputError(f"{name} has no weights after single epochs; only networks trained by `lee train` have.")
+        path = load_spec(name).snapshot(epoch)
+        if not path.is_file():
+            raise InputError(
+                f"There is no {path}: train {name} with `lee train {name} --snapshots`, which keeps some epochs."
+            )
+        return lee.models.load(name, weights=path, device=device)
     if has_weights(name):
         return lee.models.load(name, trained=trained, device=device)
     if ":" in name:

@@ -3,7 +3,7 @@
 import platform
 import textwrap
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def train_zoo(
         train_set,
         test_set,
         checkpoint=checkpoint,
-        snapshots=folder / f"{spec.stem}.snapshots" if snapshots else None,
+        snapshots=replace(spec, folder=folder).snapshot(1).parent if snapshots else None,
         device=device,
         progress=progress,
         on_epoch=on_epoch,

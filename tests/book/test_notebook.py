@@ -51,21 +51,13 @@ def test_bad_verdicts_are_refused() -> None:
         notebook.verdict(**{**CLAIM, "measured": " "}, verdict="partly")
 
 
-@pytest.mark.parametrize(
-    ("value", "fmt", "text"),
-    [
-        (0.12345, ".2f", "0.12"),
-        (torch.tensor(0.5), ".0%", "50%"),
-        ("words", "", "words"),
-        (12345, ",d", "12,345"),
-    ],
-)
-def test_glued_values_are_plain_text(value: object, fmt: str, text: str) -> None:
+def test_prose_is_markdown_and_nothing_else() -> None:
+    share = torch.tensor(0.5)
     with patch("IPython.display.display") as display:
-        notebook.glue("key", value, fmt)
+        notebook.prose(f"\nAbout {share:.0%} of $x_{{1}}$.\n")
     ((bundle,), options) = display.call_args
-    assert bundle == {"application/papermill.record/text/plain": text}
-    assert options["metadata"]["scrapbook"]["name"] == "key"
+    assert bundle == {"text/markdown": "About 50% of $x_{1}$."}
+    assert options == {"raw": True}
 
 
 def test_setup_silences_the_warning_that_no_reader_can_mend_and_no_other() -> None:

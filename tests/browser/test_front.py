@@ -55,10 +55,10 @@ def inside(page: Page, size: tuple[int, int], part: Locator) -> bool:
 def test_the_first_screen_shows_what_the_book_is_about(browser: Browser, address: str) -> None:
     with visit(browser, address, PAGE, size=LAPTOP) as seen:
         page = seen.page
-        assert page.locator("h1").inner_text().startswith("The Lie Derivative for Measuring")
+        assert page.locator(".bd-article h1").inner_text().startswith("The Lie Derivative for Measuring")
         parts = [*chart(page).locator("svg image").all(), slider(page), page.get_by_role("button", name="Play")]
         assert all(inside(page, LAPTOP, part) for part in parts)
-        above = page.locator("h2").all_inner_texts()
+        above = page.locator(".bd-article h2").all_inner_texts()
         assert [text.strip("#¶\n ") for text in above[:4]][-1] == "How to read this book"
         assert seen.console == seen.failed == seen.foreign == []
     with visit(browser, address, PAGE, size=PHONE) as seen:

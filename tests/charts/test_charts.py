@@ -233,9 +233,15 @@ def test_an_orbit_needs_a_value_for_each_frame() -> None:
         charts.orbit(torch.rand(3, 3, 8, 8), [0, 1], parameter="angle", **WORDS)
 
 
-def test_the_renderer_gives_spec_and_words(frame: pd.DataFrame) -> None:
+def test_the_renderer_gives_spec_picture_and_words(frame: pd.DataFrame) -> None:
     charts.enable()
-    bundle = charts.lines(frame, "t", "value", name="fig-one", **WORDS)._repr_mimebundle_()
-    assert set(bundle) == {charts.VEGALITE, "text/plain"}
+    bundle, about = charts.lines(frame, "t", "value", name="fig-one", **WORDS)._repr_mimebundle_()
+    assert set(bundle) == {charts.VEGALITE, "image/png", "text/plain"}
+    picture = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
+    side = about["image/png"]
+    assert picture.size == (2 * side["width"], 2 * side["height"])
+    assert side["alt"] == WORDS["alt"]
+    assert side["width"] > charts.theme.WIDTH
+    assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
     assert bundle["text/plain"] == WORDS["alt"]
-    assert bundle[charts.VEGALITE]["usermeta"] == {"caption": WORDS["caption"], "name": "fig-one"}
+    assert bundle[charts.VEGALITE]["usermeta"] == {"caption": WORDS["caption"], "name": "fig-one", "fluid": True}

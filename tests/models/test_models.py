@@ -19,7 +19,7 @@ from lee.models.recipes import load_spec
 from lee.training import evaluate
 
 ZOO = [name for name in models.names() if name.startswith("zoo/")]
-OTHERS = [name for name in recipes.load_specs() if name not in ZOO]
+OTHERS = [name for name in models.names() if name not in ZOO and recipes.has_recipe(name)]
 
 
 def fixed(width: int = 4) -> nn.Module:
@@ -271,7 +271,7 @@ def test_a_name_without_its_seed_is_the_same_recipe(prefix: str) -> None:
 def test_weights_and_cards_of_all_networks_are_of_one_format(name: str) -> None:
     card, spec = models.card(name), load_spec(name)
     assert (card["name"], card["command"], card["family"]) == (name, f"lee train {name}", spec.family)
-    assert card.keys() == models.card("zoo/vit-s").keys()
+    assert card.keys() - {"train_accuracy_before_rounding"} == models.card("zoo/vit-s").keys()  # on newer cards
     assert provenance.weights_sha256(models.load(name)) != provenance.weights_sha256(models.load(name, trained=False))
 
 

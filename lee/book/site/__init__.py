@@ -2,9 +2,9 @@
 
 Name it as `lee.book.site` among the `extra_extensions` of `_config.yml`. It copies MathJax and Vega out of
 installed Python packages while building (`lee.book.site.vendor`), draws the outputs of :mod:`lee.charts` as
-numbered figures (`lee.book.site.figures`), and adds the directives `lee-api` (`lee.book.site.api`), `lee-status`
-(`lee.book.site.status`), `lee-scoreboard` (`lee.book.site.scoreboard`) and `lee-chapters`, with the reading time under each
-title (`lee.book.site.reading`).
+numbered figures (`lee.book.site.figures`), and shows definitions over links to the glossary (`lee.book.site.hover`).
+It adds the directives `lee-api` (`lee.book.site.api`), `lee-status` (`lee.book.site.status`), `lee-scoreboard`
+(`lee.book.site.scoreboard`) and `lee-chapters`, with the reading time under each title (`lee.book.site.reading`).
 """
 
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from lee import __version__
 from lee.book.site.api import ApiDirective
-from lee.book.site.reading import ChaptersDirective, tell_reading_time
+from lee.book.site.hover import tell_definitions
+from lee.book.site.reading import ChaptersDirective, make_live, tell_reading_time
 from lee.book.site.scoreboard import ScoreboardDirective
 from lee.book.site.status import StatusDirective
 from lee.book.site.vendor import vendor_scripts
@@ -72,21 +73,14 @@ def resolve_alias(app: "Sphinx", env: Any, node: Any, contnode: Any) -> Any:
     return None
 
 
-def mend_roles(app: "Sphinx", name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Drop the role `list` that docutils gives a bibliography: its entries have one of their own, not that of list items."""
-    if "body" in context:
-        context["body"] = context["body"].replace(
-            '<div role="list" class="citation-list">', '<div class="citation-list">'
-        )
-
-
 def setup(app: "Sphinx") -> dict[str, Any]:
     """Register the extension with Sphinx."""
     app.connect("config-inited", keep_requests_at_home, priority=900)
     app.connect("builder-inited", add_static_files)
+    app.connect("source-read", make_live)
     app.connect("doctree-read", tell_reading_time)
     app.connect("missing-reference", resolve_alias)
-    app.connect("html-page-context", mend_roles)
+    app.connect("doctree-resolved", tell_definitions)
     app.add_directive("lee-api", ApiDirective)
     app.add_directive("lee-chapters", ChaptersDirective)
     app.add_directive("lee-scoreboard", ScoreboardDirective)

@@ -1,7 +1,7 @@
 """Turn the outputs of :mod:`lee.charts` and :mod:`lee.book.notebook` into numbered figures of the site.
 
 myst-nb finds the two classes through the entry points `myst_nb.mime_renderers` of `pyproject.toml`. Caption,
-alternative text and the optional name, under which `{numref}` finds the figure, travel inside the output.
+alternative text and the optional name, an anchor, travel inside the output.
 """
 
 import json

@@ -2,6 +2,9 @@
 
 A chapter's first cell holds a paragraph that starts with `**In one line:**`. The directive `lee-chapters` lists all chapters with
 theirs, and :func:`tell_reading_time` writes the minutes under each title.
+
+A notebook is read elsewhere, too, so a directive stands in it as a comment around what other readers see in its place:
+`<!-- lee-chapters -->` … `<!-- /lee -->`. :func:`make_live` puts the directive there.
 """
 
 import json
@@ -23,9 +26,28 @@ WORDS, LINES, FIGURES, FORMULAS = 200, 20, 4, 6
 
 MARK = "**In one line:**"
 _FORMULA = re.compile(r"\$\$.*?\$\$", re.DOTALL)
-_FOLDED = re.compile(r"^:::+\{admonition\}.*?^:::+\s*$", re.DOTALL | re.MULTILINE)
+_FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 _LEFT_OUT = {"hide-input", "remove-input", "hide-cell", "remove-cell", "parameters"}
 _DRAWN = {"application/vnd.vegalite.v5+json", "image/png", "image/svg+xml"}
+
+
+_LIVE = re.compile(r"<!-- (lee-\w+) ?(\w*) -->.*?<!-- /lee -->", re.DOTALL)
+
+
+def make_live(app: "Sphinx", docname: str, source: list[str]) -> None:
+    """Put the directives that a notebook names in comments, an option after the name, in the place of what stands between."""
+    if "<!-- lee-" not in source[0] or Path(app.env.doc2path(docname)).suffix != ".ipynb":
+        return
+    notebook = json.loads(source[0])
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = _LIVE.sub(_directive, "".join(cell["source"]))
+    source[0] = json.dumps(notebook)
+
+
+def _directive(comment: re.Match[str]) -> str:
+    name, option = comment.groups()
+    return f"```{{{name}}}\n" + (f":{option}:\n" if option else "") + "```"
 
 
 def minutes(notebook: dict[str, Any]) -> int:
@@ -38,13 +60,18 @@ def minutes(notebook: dict[str, Any]) -> int:
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            text, formulas = _FORMULA.subn(" ", _FOLDED.sub(" ", source))
-            total += len(re.findall(r"\w[\w'’-]*", text)) / WORDS + formulas / FORMULAS
+            total += _prose(source)
         elif cell["cell_type"] == "code":
             if _LEFT_OUT.isdisjoint(cell["metadata"].get("tags", ())):
                 total += sum(bool(line.strip()) for line in source.splitlines()) / LINES
             total += sum(map(_is_figure, cell["outputs"])) / FIGURES
+            total += sum(_prose("".join(o["data"].get("text/markdown", ""))) for o in cell["outputs"] if "data" in o)
     return max(1, math.ceil(total))
+
+
+def _prose(markdown: str) -> float:
+    text, formulas = _FORMULA.subn(" ", _FOLDED.sub(" ", markdown))
+    return len(re.findall(r"\w[\w'’-]*", text)) / WORDS + formulas / FORMULAS
 
 
 def _is_figure(output: dict[str, Any]) -> bool:

@@ -35,6 +35,7 @@
 
   async function draw(host) {
     const spec = JSON.parse(host.querySelector("script[type='application/json']").textContent);
+    if (spec.usermeta?.fluid) spec.width = "container"; // a notebook's charts have a width in pixels, and a picture beside them
     stack(spec, host.clientWidth);
     const canvas = document.createElement("div");
     canvas.className = "lee-chart-canvas";

@@ -1,0 +1,106 @@
+"""Equivariance while it is learned: a table of networks measured after some epochs of their training, read as curves."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import torch
+
+from lee.geometry.generators import AnyGenerator
+from lee.models.recipes import load_spec
+from lee.statistics import Estimate
+from lee.studies.variances import relative
+from lee.sweep.results import Results
+from lee.sweep.subjects import epoch_of
+
+#: What is added up for each curve: errors along both axes make that of translation.
+MOTIONS: dict[str, tuple[AnyGenerator, ...]] = {
+    "translation": ("translation_x", "translation_y"),
+    "rotation": ("rotation",),
+}
+
+
+def epochs(model: str, weights: str) -> int:
+    """How many epochs of training weights have behind them.
+
+    Args:
+        model: name of a network with a recipe.
+        weights: `initial`, `trained`, or such as `epoch 13`.
+
+    >>> epochs("zoo/vit-s", "initial"), epochs("zoo/vit-s", "epoch 13")
+    (0, 13)
+    """
+    return load_spec(model).recipe.epochs if weights == "trained" else epoch_of(weights)
+
+
+def curves(
+    table: Results,
+    variances: pd.DataFrame,
+    motions: Mapping[str, Sequence[AnyGenerator]] = MOTIONS,
+    *,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """LEE of every network after every epoch that was measured.
+
+    Args:
+        table: of `lee sweep data/results/learning.yaml`.
+        variances: of :func:`lee.studies.variances.read` for the same table.
+        motions: names, and the generators whose errors are added for each.
+        level: of the intervals, :meth:`lee.statistics.Estimate.interval`.
+
+    Returns:
+        `model`, `family`, `augmentation`, `seed`, `epoch`, `split`, `output`, `motion`, `lee`, `low`, `high` and `n` images:
+        LEE of probabilities per half side², and of features in units of their variance over the same images.
+
+    Raises:
+        InputError: a variance is missing, or a generator isn't in the span of what was measured.
+    """
+    tasks, rows = table.tasks, []
+    keys = ["weights", "split", "output"]
+    for weights, split, output in (
+        tasks.loc[tasks["basis"].map(len) > 0, keys].drop_duplicates().itertuples(index=False)
+    ):
+        part = table.select(weights=weights, split=split, output=output, measurement="curves")
+        for motion, generators in motions.items():
+            if output == "features":
+                found = relative(part, variances, generators)
+            else:
+                found = sum((part.per_image(g) for g in generators[1:]), start=part.per_image(generators[0]))
+            for model in found.columns:
+                estimate = Estimate.of(torch.from_numpy(found[model].to_numpy(copy=True)))
+                low, high = estimate.interval(level)
+                told = {
+                    "split": split,
+                    "output": output,
+                    "motion": motion,
+                    "lee": estimate.value,
+                    "low": low,
+                    "high": high,
+                }
+                rows.append({**described(model), "epoch": epochs(model, weights), **told, "n": estimate.n})
+    return pd.DataFrame(rows).sort_values(["model", "output", "motion", "split", "epoch"], ignore_index=True)
+
+
+def accuracies(table: Results) -> pd.DataFrame:
+    """Accuracy of every network after every epoch, on images of both splits.
+
+    Args:
+        table: as for :func:`curves`.
+
+    Returns:
+        `model`, `family`, `augmentation`, `seed`, `epoch`, `split`, `accuracy` and `images`.
+    """
+    found = table.figures("accuracy")
+    about = pd.DataFrame([described(model) for model in found["model"]])
+    done = [epochs(model, weights) for model, weights in zip(found["model"], found["weights"], strict=True)]
+    joined = pd.concat([about.assign(epoch=done), found[["split", "accuracy", "images"]]], axis=1)
+    return joined.sort_values(["model", "split", "epoch"], ignore_index=True)
+
+
+def described(model: str) -> dict[str, object]:
+    """What a network's recipe says of it: `model`, `family`, `augmentation` and `seed`.
+
+    Args:
+        model: name of a network with a recipe.
+    """
+    spec = load_spec(model)
+    return {"model": model, "family": spec.family, "augmentation": spec.recipe.augmentation, "seed": spec.recipe.seed}
