@@ -17,15 +17,13 @@ from lee.book import claims, parameters
 from lee.errors import InputError, check_known
 from lee.statistics import Verdict
 
-#: Words of the one rule, then those of boxes that were made before it.
+#: Words of the one rule.
 VERDICTS: dict[str, str] = {
     "reproduced": "Reproduced",
     "mixed": "Mixed",
     "contradicted": "Contradicted",
     "underpowered": "Underpowered",
     "not testable here": "Not testable here",
-    "partly": "Partly reproduced",
-    "not at this scale": "Not at this scale",
 }
 #: Where the record for the scoreboard lies in the metadata of a verdict's HTML.
 RECORD = "lee-verdict"

@@ -28,7 +28,7 @@ def test_setup_seeds_and_registers() -> None:
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("word", ["reproduced", "partly", "not at this scale", "contradicted"])
+@pytest.mark.parametrize("word", ["reproduced", "mixed", "underpowered", "contradicted"])
 def test_a_verdict_shows_claim_and_measurement(word: str) -> None:
     box = notebook.verdict(**CLAIM, verdict=word)
     bundle, _ = box._repr_mimebundle_()
@@ -38,17 +38,17 @@ def test_a_verdict_shows_claim_and_measurement(word: str) -> None:
 
 
 def test_a_claim_that_is_not_the_paper_s_says_whose_it_is() -> None:
-    box = notebook.verdict(**CLAIM, verdict="partly", heading="Theory says")
+    box = notebook.verdict(**CLAIM, verdict="mixed", heading="Theory says")
     assert "<dt>Theory says</dt>" in box.html()
     assert str(box).startswith("Theory says (§3, Fig. 2)")
-    assert "Paper says" in str(notebook.verdict(**CLAIM, verdict="partly"))
+    assert "Paper says" in str(notebook.verdict(**CLAIM, verdict="mixed"))
 
 
 def test_bad_verdicts_are_refused() -> None:
     with pytest.raises(InputError, match=r"Unknown verdict 'reproducd'. Did you mean 'reproduced'\?"):
         notebook.verdict(**CLAIM, verdict="reproducd")
     with pytest.raises(InputError, match="non-empty `measured`"):
-        notebook.verdict(**{**CLAIM, "measured": " "}, verdict="partly")
+        notebook.verdict(**{**CLAIM, "measured": " "}, verdict="mixed")
 
 
 def test_prose_is_markdown_and_nothing_else() -> None:
