@@ -66,6 +66,7 @@ def load_subject(
     """
     from lee import datasets, models, provenance
 
+    datasets.check(images)  # before weights are downloaded, which takes long
     network = models.load(model, pretrained=pretrained, weights=weights, device=device, seed=seed)
     chosen = datasets.load(images, n=n, size=size or models.input_size(network), seed=seed)
     inputs = chosen.images.to(device)
