@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lee.datasets.corruptions import CIFAR10_C, CORRUPT, parse
 from lee.datasets.embedded import FILES, MEMBERS, digest, load_embedded
-from lee.datasets.folders import imagefolder
+from lee.datasets.folders import check_folder, imagefolder
 from lee.datasets.image_files import resize
 from lee.datasets.local_data import Decoded, cifar10, cifar10_lossless, cifar100, mnist
 from lee.datasets.rotated import rotmnist
@@ -175,7 +175,30 @@ def _decode(name: str, n: int | None, size: int | None, split: str, seed: int, d
         return READERS[name](split, n, seed, download=download)
     if name.startswith(_FOLDER):
         return imagefolder(name.removeprefix(_FOLDER), n, size, seed)
-    raise InputError(f"There is no data set {name!r}.{nearest(name, names())}")
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> InputError:
+    return InputError(f"There is no data set {name!r}.{nearest(name, names())}")
+
+
+def check(name: str) -> None:
+    """Refuse the name of a data set that there is not, or of a folder without images, before anything is read.
+
+    Args:
+        name: a name as for `load`.
+
+    Raises:
+        InputError: an unknown name, a corruption that there is not, or a folder that isn't there or holds no images.
+    """
+    if name.startswith(_COLOUR):
+        check(name.removeprefix(_COLOUR))
+    elif (corrupted := parse(name)) is not None:
+        check(corrupted[0])
+    elif name.startswith(_FOLDER):
+        check_folder(name.removeprefix(_FOLDER))
+    elif name not in (*MEMBERS, *READERS):
+        raise _unknown(name)
 
 
 def describe(name: str) -> tuple[str, str]:
