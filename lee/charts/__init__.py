@@ -18,6 +18,7 @@ from lee.charts.pictures import Picture, pictures, tinted
 from lee.charts.plots import bars, dots, intervals, lines, scatter
 from lee.charts.tangents import tangents
 from lee.charts.theme import DIVERGING, PALETTE, VEGALITE, Words, enable, finish, rounded
+from lee.charts.turning import Scene, turning
 
 __all__ = [
     # plots of tidy frames
@@ -27,7 +28,7 @@ __all__ = [
     # decompositions into layers
     "icicle", "cumulative",
     # images and vector fields
-    "pictures", "Picture", "tinted", "arrows", "fans", "VectorField", "orbit",
+    "pictures", "Picture", "tinted", "arrows", "fans", "VectorField", "orbit", "turning", "Scene",
     # for a chart of one's own, or on a page of its own
     "page", "finish", "Words", "rounded", "enable", "PALETTE", "DIVERGING", "VEGALITE",
 ]  # fmt: skip

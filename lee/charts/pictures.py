@@ -96,13 +96,17 @@ def tinted(image: Any, *, share: float = 0.99) -> np.ndarray:
     return _diverging(mean / limit).transpose(2, 0, 1)
 
 
-def data_uri(image: Any) -> str:
+def data_uri(image: Any, *, quality: int = 90) -> str:
     """One image in [0, 1], as :func:`pictures` takes it, as a `data:` address.
+
+    Args:
+        image: A tensor or array (C, H, W), or a PIL image.
+        quality: Of JPEG, for images that are stored with loss.
 
     Raises:
         InputError: As :func:`pictures`.
     """
-    return _encode(_pixels(image))
+    return _encode(_pixels(image), quality)
 
 
 def _each(images: Any) -> list[Any]:
@@ -125,7 +129,7 @@ def _pixels(image: Any) -> np.ndarray:
     return array.transpose(1, 2, 0)
 
 
-def _encode(array: np.ndarray) -> str:
+def _encode(array: np.ndarray, quality: int = 90) -> str:
     pixels = (array.clip(0, 1) * 255).round().astype(np.uint8)
     image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
     small = max(image.size) <= PIXEL_ART
@@ -133,7 +137,7 @@ def _encode(array: np.ndarray) -> str:
     if small:
         image.save(buffer, "PNG", optimize=True)
     else:
-        image.save(buffer, "JPEG", quality=90, subsampling=0)
+        image.save(buffer, "JPEG", quality=quality, subsampling=0)
     return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

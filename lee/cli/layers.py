@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lee.cli import subject as given
 from lee.cli.output import check_destination, only, print_json, written
-from lee.errors import check_installed
+from lee.errors import MOST, check_installed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NEGLIGIBLE = 1e-4
 OWN = "own operations"
 HALF = 6  # characters of a bar on either side of zero
+NAMES = 18  # characters for the names of modules, if there is room for anything else
 
 
 def layers(
@@ -38,11 +39,13 @@ def layers(
     boundary: given.Boundary = "reflect",
     align_corners: given.AlignCorners = False,
     mode: Annotated[str, typer.Option(help="auto, forward, reverse (exact) or probes (estimated).")] = "auto",
-    probes: Annotated[int, typer.Option(min=2, help="Random directions per image in mode probes.")] = 100,
+    probes: Annotated[int, typer.Option(min=2, max=MOST, help="Random directions per image in mode probes.")] = 100,
     weights: given.Weights = None,
     pretrained: given.Pretrained = False,
     device: given.Device = "cpu",
-    chunk: Annotated[int | None, typer.Option(min=1, help="Images × directions at once (default: automatic)")] = None,
+    chunk: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="Images × directions at once (default: automatic)")
+    ] = None,
     seed: given.Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, all columns, instead of the tree.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Also write all columns to a CSV file.")] = None,
@@ -64,7 +67,8 @@ def layers(
         subject = given.load_subject(
             model, images, n=n, size=size, weights=weights, pretrained=pretrained, device=device, seed=seed
         )
-        found = layerwise(subject.network, subject.inputs, generator, mode=mode, **method, **running)  # type: ignore[arg-type]
+        with given.sentences(f"{model} can't be measured on {images}"):
+            found = layerwise(subject.network, subject.inputs, generator, mode=mode, **method, **running)  # type: ignore[arg-type]
     settings = {**subject.described, "generator": found.generator, **method, "mode": found.mode, "seed": seed}
     settings["device"] = device
     verification = given.verification_row(found)
@@ -131,20 +135,29 @@ def _print(title: str, found: "Decomposition", depth: int | None, every: bool) -
         pad_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
     console = Console(markup=False, emoji=False)
-    numbers = max(len(measured) for _, _, measured, _ in lines)
+    numbers = max(9, *(len(measured) for _, _, measured, _ in lines))
     kinds = min(18, max(len(kind) for _, kind, _, _ in lines))
-    fixed = {"type": kinds, "‖v‖² ± se": max(9, numbers), "share": 8, "": 2 * HALF + 1}
-    # The names give way, the numbers don't; each column has a blank after it.
-    room = max(16, console.width - sum(fixed.values()) - len(fixed) - 1)
+    columns = {"type": kinds, "‖v‖² ± se": numbers, "share": 8, "": 2 * HALF + 1}
+    # Where there is no room for all of them, bars go first, then types. Names are cut, numbers never; a blank follows each column.
+    for least in ("", "type"):
+        if console.width - sum(columns.values()) - len(columns) - 1 < NAMES:
+            del columns[least]
+    room = max(16, console.width - sum(columns.values()) - len(columns) - 1)
     printed.add_column("module", no_wrap=True, overflow="ellipsis", max_width=room)
-    for heading, width in fixed.items():
+    for heading, width in columns.items():
         right = heading in ("‖v‖² ± se", "share")
         printed.add_column(
             heading, no_wrap=True, overflow="ellipsis", width=width, justify="right" if right else "left"
         )
     for name, kind, measured, share in lines:
         percent = "" if share is None else f"{100 * share:.1f} %"
-        printed.add_row(Text(name), Text(kind), measured, percent, _bar(share, largest))
+        told: dict[str, str | Text] = {
+            "type": Text(kind),
+            "‖v‖² ± se": measured,
+            "share": percent,
+            "": _bar(share, largest),
+        }
+        printed.add_row(Text(name), *(told[heading] for heading in columns))
     console.print(printed)
 
 

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from lee.datasets.corruptions import CIFAR10_C, CORRUPT, parse
 from lee.datasets.embedded import FILES, MEMBERS, digest, load_embedded
+from lee.datasets.folders import check_folder, imagefolder
 from lee.datasets.image_files import resize
-from lee.datasets.local_data import Decoded, cifar10, cifar10_lossless, cifar100, imagefolder, mnist
+from lee.datasets.local_data import Decoded, cifar10, cifar10_lossless, cifar100, mnist
 from lee.datasets.rotated import rotmnist
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_count, nearest
 from lee.paths import file_sha256
 
 _KRIZHEVSKY = "no licence stated; for research, cite A. Krizhevsky, Learning Multiple Layers of Features, 2009"
@@ -49,6 +50,8 @@ READERS = {
     "mnist": mnist,
     "rotmnist": rotmnist,
 }
+#: The largest side in pixels that images are made in.
+MOST_SIDE = 8192
 _FOLDER, _COLOUR = "imagefolder:", "rgb:"
 
 
@@ -135,8 +138,11 @@ def load(
     >>> load("photos", n=2, size=64).images.shape
     torch.Size([2, 3, 64, 64])
     """
-    if size is not None and size < 1:
-        raise InputError(f"size = {size} pixels was asked for. Choose 1 or more.")
+    if size is not None:
+        check_count("size", size, 1, MOST_SIDE)
+    if n is not None:
+        check_count("n", n)
+    check_count("seed", seed, 0)
     if name.startswith((_COLOUR, CORRUPT, CIFAR10_C)):
         return _derive(name, n=n, size=size, split=split, seed=seed, download=download)
     decoded = _decode(name, n, size, split, seed, download)
@@ -169,7 +175,30 @@ def _decode(name: str, n: int | None, size: int | None, split: str, seed: int, d
         return READERS[name](split, n, seed, download=download)
     if name.startswith(_FOLDER):
         return imagefolder(name.removeprefix(_FOLDER), n, size, seed)
-    raise InputError(f"There is no data set {name!r}.{nearest(name, names())}")
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> InputError:
+    return InputError(f"There is no data set {name!r}.{nearest(name, names())}")
+
+
+def check(name: str) -> None:
+    """Refuse the name of a data set that there is not, or of a folder without images, before anything is read.
+
+    Args:
+        name: a name as for `load`.
+
+    Raises:
+        InputError: an unknown name, a corruption that there is not, or a folder that isn't there or holds no images.
+    """
+    if name.startswith(_COLOUR):
+        check(name.removeprefix(_COLOUR))
+    elif (corrupted := parse(name)) is not None:
+        check(corrupted[0])
+    elif name.startswith(_FOLDER):
+        check_folder(name.removeprefix(_FOLDER))
+    elif name not in (*MEMBERS, *READERS):
+        raise _unknown(name)
 
 
 def describe(name: str) -> tuple[str, str]:
