@@ -112,7 +112,7 @@ def test_what_decides_a_verdict_is_folded() -> None:
     assert "pair 1" not in shown
     assert "above 0" not in shown
     assert re.search(r"above 0 for all.*pair 0 0\.50 .* supports; pair 1 -0\.60 .* opposes", folded)
-    assert "<details>" not in notebook.verdict(**CLAIM, verdict="partly").html()
+    assert "<details>" not in notebook.verdict(**CLAIM, verdict="mixed").html()
 
 
 def test_a_claim_is_judged_as_what_it_is() -> None:
