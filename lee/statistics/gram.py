@@ -1,7 +1,7 @@
 """The equivariance Gram matrix, from which the local equivariance error of any generator is read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -94,11 +94,22 @@ class EquivarianceGram:
         Args:
             generator: A name, or a generator in the span of the basis.
         """
-        known = get(generator) if not isinstance(generator, str) or generator not in self.basis else None
-        named = self.generators[self.basis.index(str(generator))] if known is None else known
-        samples = self.lee_per_image(generator)
+        named, samples = self._known(generator), self.lee_per_image(generator)
         found = Estimate.of(samples, unit=unit_of(named), kernel=self.kernel, name=named.name)
         return found._replace(verification=self.verification)
+
+    def _known(self, generator: AnyGenerator) -> Generator | Action:
+        measured = isinstance(generator, str) and generator in self.basis
+        return self.generators[self.basis.index(str(generator))] if measured else get(generator)
+
+    def only(self, generator: AnyGenerator) -> "EquivarianceGram":
+        """The Gram matrices of one generator alone, (n, 1, 1).
+
+        Args:
+            generator: A name, or a generator in the span of the basis.
+        """
+        found = self.lee_per_image(generator)[:, None, None]
+        return replace(self, per_image=found, generators=(self._known(generator),))
 
     def minus(self, other: "EquivarianceGram", generator: AnyGenerator) -> Estimate:
         """LEE of this model minus that of another on the same images, with the paired standard error.
