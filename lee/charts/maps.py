@@ -44,7 +44,7 @@ def overlaid(images: Any, shares: Any, *, patch: int = 1, limit: float | None = 
     for photograph, numbers in zip(photographs, sums, strict=True):
         strength = np.kron((numbers / limit).clip(-1, 1), np.ones((patch, patch)))
         grey = np.repeat(0.55 + 0.4 * photograph.mean(2, keepdims=True).clip(0, 1), 3, 2)
-        cover = np.abs(strength)[..., None] ** 0.5
+        cover = np.abs(strength)[..., None]  # in proportion, as the colours of the scale are
         found.append(((1 - cover) * grey + cover * diverging(np.sign(strength))).transpose(2, 0, 1))
     return found, limit
 
