@@ -11,6 +11,10 @@ __all__ = [
 ]  # fmt: skip
 
 
+#: The largest whole number that torch takes.
+MOST = 2**63 - 1
+
+
 class LeeError(Exception):
     """Base class of every error that `lee` raises on purpose."""
 
@@ -67,6 +71,18 @@ class DamageWarning(LeeWarning):
     """A file is not what was written; what is lost of it is made again."""
 
 
+def reason(error: BaseException) -> str:
+    """What an exception of somebody else's code says, on one line without a full stop.
+
+    >>> reason(ValueError("no such size.")), reason(AssertionError()), reason(SystemExit(0))
+    ('ValueError: no such size', 'AssertionError', 'it ended the program (sys.exit)')
+    """
+    if isinstance(error, SystemExit):
+        return "it ended the program (sys.exit)"
+    said = " ".join(str(error).split())[:300].rstrip(".")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `" Did you mean 'x'?"` for the known name closest to `name`, or the list of known names.
 
@@ -88,6 +104,34 @@ def check_known(what: str, name: object, known: Iterable[str]) -> None:
     """
     if name not in (names := list(known)):
         raise InputError(f"Unknown {what} {name!r}.{nearest(str(name), names)}")
+
+
+def check_count(name: str, value: object, least: int = 1, most: int = MOST) -> None:
+    """Refuse what is no whole number in a range; `True` is none.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        least: The smallest that is allowed.
+        most: The largest.
+
+    Raises:
+        InputError: With the range.
+    """
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not least <= value <= most:  # type: ignore[operator]
+        up_to = f" to {most}" if most < MOST or whole else ""
+        raise InputError(f"`{name}` must be a whole number from {least}{up_to}, not {value!r}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is neither True nor False: a text such as "no" would count as True.
+
+    Raises:
+        InputError: With what was given.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"`{name}` must be True or False, not {value!r}.")
 
 
 def check_installed(what: str, extra: str, *modules: str) -> None:

@@ -6,13 +6,14 @@ and unmaps it again, so that every page faults. Other allocators, and GPUs, keep
 
 import ctypes
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import torch
+
+from lee.process import alone, put_back
 
 _TRIM, _MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
 _KEEP = 2**31 - 1
@@ -30,7 +31,6 @@ _SAID = (
     "could not execute a primitive",
 )
 
-_lock = threading.Lock()
 _users = 0
 
 
@@ -51,20 +51,21 @@ def kept() -> Iterator[None]:
     if library is None:
         yield
         return
-    with _lock:
+
+    def release() -> None:
+        global _users
+        _users -= 1
+        if _users == 0:
+            for option, value in _USUAL.items():
+                library.mallopt(option, value)
+            library.malloc_trim(0)
+
+    with alone(), put_back(release):
         _users += 1
         if _users == 1:
             library.mallopt(_MMAP, _KEEP)
             library.mallopt(_TRIM, _KEEP)
-    try:
         yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                for option, value in _USUAL.items():
-                    library.mallopt(option, value)
-                library.malloc_trim(0)
 
 
 def is_shortage(error: BaseException | None) -> bool:

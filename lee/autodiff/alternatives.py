@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lee.autodiff.messages import ForwardModeError, LeavesTorchError, note_fallback
 from lee.autodiff.pushforward import pushforward
-from lee.errors import InputError, check_known
+from lee.errors import InputError, check_known, reason
 from lee.memory import is_shortage
 
 MODES = ("auto", "forward", "reverse", "differences")
@@ -88,9 +88,8 @@ def _gradient(entry: Tensor, leaf: Tensor) -> Tensor:
     except Exception as error:
         if is_shortage(error):
             raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(
-            f"The model has no backward pass ({reason}). Use mode='differences', in double precision."
+            f"The model has no backward pass ({reason(error)}). Use mode='differences', in double precision."
         ) from error
     return torch.zeros_like(leaf) if gradient is None else gradient
 

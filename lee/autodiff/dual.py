@@ -15,6 +15,7 @@ from lee.autodiff.functorch import answers, check_formula, load_formulas, writes
 from lee.autodiff.messages import ForwardModeError, LeavesTorchError, name_of, short
 from lee.autodiff.surroundings import eager
 from lee.autodiff.tensor import LEAVING, has_tangents, tensors_of
+from lee.process import alone
 
 #: What torch reads as a number, even where a tensor is given.
 NUMBERS = frozenset({"alpha", "beta", "value", "fill_value"})
@@ -134,7 +135,7 @@ def dual_leaves(
         ForwardModeError: For a function that torch's forward mode can't be followed through.
     """
     load_formulas()
-    with torch.inference_mode(False), torch.no_grad(), forward_ad.dual_level():
+    with alone(), torch.inference_mode(False), torch.no_grad(), forward_ad.dual_level():
         duals = [forward_ad.make_dual(p.clone(), t.clone()) for p, t in zip(primals, tangents, strict=True)]
         with _followed():
             results = function(duals)

@@ -13,6 +13,7 @@ from lee.autodiff.tensor import Stacked
 from lee.autodiff.weights import workspace
 from lee.errors import LeeError
 from lee.memory import is_shortage
+from lee.process import alone
 
 
 def pushforward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> tuple[Any, Tensor | None]:
@@ -77,7 +78,7 @@ def push_leaves(
     """
     restart = random_state(primals[0].device)
     try:
-        with stacked_pass():
+        with alone(), stacked_pass():
             stacks = [Stacked(torch.cat([p[None], t])) for p, t in zip(primals, tangents, strict=True)]
             results = function(list(stacks))
             return (

@@ -135,18 +135,37 @@ class verdict:
 def prose(text: str) -> None:
     """Show sentences with computed numbers as Markdown, so that they read the same wherever the notebook is opened.
 
-    Its cell has the tag `remove-input`. An f-string fills in the numbers; braces of formulas are doubled there.
+    Its cell has the tag `remove-input`. An f-string fills in the numbers; braces of formulas are doubled there. What Python
+    writes as `3.1e-10` or `1.4e+02` is shown as 3.1×10⁻¹⁰ and 140.
 
     Args:
         text: Markdown with formulas and links, without headings.
     """
     from IPython.display import display
 
-    display({"text/markdown": text.strip()}, raw=True)
+    display({"text/markdown": _with_powers(text.strip())}, raw=True)
+
+
+_POWER = re.compile(r"(`[^`]*`)|(?<![\w.])(\d(?:\.\d+)?)e([+-]\d+)(?!\w)")
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _with_powers(text: str) -> str:
+    """The numbers of a text with an exponent as people write them; those between backquotes stay."""
+
+    def written(found: re.Match[str]) -> str:
+        if found[1]:
+            return found[1]
+        exponent = int(found[3])
+        if 0 <= exponent < 6:
+            return f"{float(found[0]):,.0f}"
+        return f"{found[2]}×10{str(exponent).translate(_RAISED)}"
+
+    return _POWER.sub(written, text)
 
 
 def _prose(text: str) -> str:
     """HTML of a sentence; `$x$` becomes `\\(x\\)`, and what stands between backquotes becomes code."""
-    safe = escape(" ".join(text.split()), quote=False)
+    safe = escape(" ".join(_with_powers(text).split()), quote=False)
     safe = re.sub(r"\$([^$]+)\$", r'<span class="math">\\(\1\\)</span>', safe)
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)

@@ -7,12 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lee.book.parameters import check
+from lee.configuration import Strict, read_yaml, validated
 from lee.errors import InputError, nearest
 
-KEYS = ("description", "common", "chapters")
+
+class _File(Strict):
+    """What may stand in a profile."""
+
+    description: str = ""
+    common: dict[str, Any] | None = None
+    chapters: dict[str, dict[str, Any] | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,38 +60,25 @@ def load_profile(name: str, root: Path) -> Profile:
     path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
     if path is None or not path.is_file():
         raise InputError(f"Unknown profile {name!r}.{nearest(name, known)}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise InputError(f"The profile {path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"The profile {path} must be a mapping with the keys {', '.join(KEYS)}.")
-    for key in content:
-        if key not in KEYS:
-            raise InputError(f"Unknown key {key!r} in the profile {path}.{nearest(key, KEYS)}")
-    sections = _mapping(content.get("chapters"), path)
-    return Profile(
-        name=path.stem,
-        common=_mapping(content.get("common"), path),
-        chapters={stem: _mapping(values, path) for stem, values in sections.items()},
-        description=content.get("description", ""),
-    )
-
-
-def _mapping(value: Any, path: Path) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise InputError(f"Parameters in the profile {path} must be `name: value` pairs; got {value!r}.")
-    return value
+    content = validated(_File, read_yaml(path, "profile") or {}, f"The profile {path}")
+    chapters = {stem: values or {} for stem, values in (content.chapters or {}).items()}
+    return Profile(path.stem, content.common or {}, chapters, content.description)
 
 
 def declared(notebook: Path) -> dict[str, dict[str, Any]]:
-    """The parameters of a chapter, from its cell tagged `parameters`: name → type, default and help."""
-    import papermill
+    """The parameters of a chapter: name → type, default and help.
+
+    They stand in its cell tagged `parameters`, after which papermill puts what it is given, and in a folded one before it,
+    tagged `more-parameters`. (papermill's own `inspect_notebook` knows the first only.)
+    """
+    import nbformat
+    from papermill.translators import papermill_translators
 
     logging.getLogger("papermill").setLevel(logging.WARNING)
-    return papermill.inspect_notebook(str(notebook))
+    inspect = papermill_translators.find_translator("python3", "python").inspect
+    cells = nbformat.read(notebook, as_version=4).cells
+    chosen = [c for c in cells if not {"parameters", "more-parameters"}.isdisjoint(c.metadata.get("tags", ()))]
+    return {found.name: found._asdict() for cell in chosen for found in inspect(cell)}
 
 
 def plan(profile: Profile, notebooks: Sequence[Path]) -> dict[Path, dict[str, Any]]:

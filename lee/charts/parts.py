@@ -51,11 +51,14 @@ def check_log(frame: pd.DataFrame, log: str, x: str, y: str) -> None:
             raise InputError(f"Column {column!r} isn't positive everywhere, so it can't have a logarithmic axis.")
 
 
-def with_span(frame: pd.DataFrame, value: str, error: str | None, *, log: bool) -> pd.DataFrame:
-    """Add the ends of `value` ± `error` as columns; on a logarithmic axis the lower one stays positive."""
+def with_span(frame: pd.DataFrame, value: str, error: str | tuple[str, str] | None, *, log: bool) -> pd.DataFrame:
+    """Add the ends of `value` ± `error`, or of an interval, as columns; on a logarithmic axis the lower one stays positive."""
     if error is None:
         return frame
-    low, high = frame[value] - frame[error], frame[value] + frame[error]
+    if isinstance(error, str):
+        low, high = frame[value] - frame[error], frame[value] + frame[error]
+    else:
+        low, high = (frame[end] for end in error)
     return frame.assign(**{LOW: low.where(low > 0, frame[value] / 100) if log else low, HIGH: high})
 
 

@@ -28,7 +28,7 @@ def lines(
     y: str,
     *,
     by: str | None = None,
-    error: str | None = None,
+    error: str | tuple[str, str] | None = None,
     log: str = "",
     points: bool = False,
     slider: str | None = None,
@@ -37,14 +37,14 @@ def lines(
     height: int = 300,
     **words: Unpack[Words],
 ) -> altair.LayerChart:
-    """Curves of `y` over `x`, one for each value of `by`, each with a band of ± `error`.
+    """Curves of `y` over `x`, one for each value of `by`, each with a band.
 
     Args:
         frame: One row for each point.
         x: Column of numbers on the horizontal axis.
         y: Column of numbers on the vertical axis.
         by: Column that tells the curves apart, by colour and by dash or, with `points`, by shape.
-        error: Column of standard errors of `y`.
+        error: Column of standard errors of `y`, or the two columns with the ends of an interval; the band shows them.
         log: Axes with a logarithmic scale: `""`, `"x"`, `"y"` or `"xy"`.
         points: Mark the measured points on the curves.
         slider: Column of evenly spaced numbers; the reader picks one of them, and its rows are shown.
@@ -53,18 +53,19 @@ def lines(
         height: Height in pixels; the width is the page's.
         **words: Caption, alternative text and name, as for :func:`finish`.
     """
-    parts.check(frame, [c for c in (x, y, error, slider) if c], [by])
+    spans = [error] if isinstance(error, str) else list(error or ())
+    parts.check(frame, [c for c in (x, y, *spans, slider) if c], [by])
     parts.check_log(frame, log, x, y)
     data = parts.with_span(frame, y, error, log="y" in log)
     across = parts.axis(altair.X, data, x, x_title, log="x" in log, fixed=bool(slider))
     up: dict[str, Any] = {"title": y_title, "log": "y" in log, "fixed": bool(slider)}
-    base = parts.chart(data, [x, y, by, error, slider])
+    base = parts.chart(data, [x, y, by, *spans, slider])
     base = base.encode(x=across, **parts.told_apart(data, by, "color"))
     marks = []
     if error:
         low = parts.axis(altair.Y, data, y, at=parts.LOW, **up)
         marks.append(base.mark_area().encode(y=low, y2=altair.Y2(field=parts.HIGH)))
-    curve = base.encode(y=parts.axis(altair.Y, data, y, **up), tooltip=parts.tooltip(data, by, x, y, error))
+    curve = base.encode(y=parts.axis(altair.Y, data, y, **up), tooltip=parts.tooltip(data, by, x, y, *spans))
     marks.append(curve.mark_line().encode(**parts.told_apart(data, None if points else by, "strokeDash")))
     if points:
         marks.append(curve.mark_point().encode(**parts.told_apart(data, by, "shape")))

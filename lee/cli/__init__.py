@@ -1,12 +1,16 @@
 """The command `lee`: parsing and printing only. Each command imports what it needs when it runs."""
 
 import sys
+import traceback
+from collections.abc import Sequence
 from typing import Annotated, Any
 
+import click
 import typer
 from typer.core import TyperGroup
 
 import lee
+from lee import memory
 from lee.cli.book import book
 from lee.cli.data import data
 from lee.cli.explore import explore
@@ -16,30 +20,51 @@ from lee.cli.models import models
 from lee.cli.output import degrade
 from lee.cli.sweep import sweep
 from lee.cli.train import train
-from lee.errors import LeeError
+from lee.errors import LeeError, reason
 
 __all__ = ["app"]
 
 #: Exit codes: wrong input, as for a wrong option; and a stop by Ctrl-C, as shells report it.
 WRONG_INPUT, INTERRUPTED = 2, 130
+#: What nobody has foreseen.
+FAILED = 1
+DEBUG = "--debug"
 
 
 class _Commands(TyperGroup):
     """Says in a sentence, without a traceback, what was wrong with the input."""
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *others: Any, **kwargs: Any) -> Any:
         degrade()
-        return super().main(*args, **kwargs)
+        given = list(sys.argv[1:] if args is None else args)
+        if DEBUG in given:  # wherever it stands
+            given = [DEBUG, *(one for one in given if one != DEBUG)]
+        return super().main(given, *others, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except LeeError as error:
-            typer.echo(f"Error: {error}", err=True)
-            raise typer.Exit(WRONG_INPUT) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
         except KeyboardInterrupt as error:
             typer.echo("Interrupted.", err=True)
             raise typer.Exit(INTERRUPTED) from error
+        except (Exception, SystemExit) as error:
+            if ctx.params.get("debug"):
+                traceback.print_exception(error)
+            typer.echo(f"Error: {_said(error)}", err=True)
+            raise typer.Exit(WRONG_INPUT if isinstance(error, LeeError) else FAILED) from error
+
+
+def _said(error: BaseException) -> str:
+    """An error in a sentence or two."""
+    if isinstance(error, LeeError):
+        return str(error)
+    if memory.is_shortage(error):
+        return f"There is not enough memory ({reason(error)}). Use fewer or smaller images, or a smaller --chunk."
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'A file'} can't be used: {error.strerror}."
+    return f"{reason(error)}. That was not expected; the option {DEBUG} shows where it happened."
 
 
 app = typer.Typer(
@@ -72,6 +97,7 @@ def _main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
+    debug: Annotated[bool, typer.Option(DEBUG, help="Show the traceback of an error, too.")] = False,
 ) -> None:
     # A factory such as `mine:build` lives where the user is; `python -m` would find it there too.
     if "" not in sys.path:

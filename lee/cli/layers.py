@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lee.cli import subject as given
 from lee.cli.output import check_destination, only, print_json, written
-from lee.errors import check_installed
+from lee.errors import MOST, check_installed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,11 +39,13 @@ def layers(
     boundary: given.Boundary = "reflect",
     align_corners: given.AlignCorners = False,
     mode: Annotated[str, typer.Option(help="auto, forward, reverse (exact) or probes (estimated).")] = "auto",
-    probes: Annotated[int, typer.Option(min=2, help="Random directions per image in mode probes.")] = 100,
+    probes: Annotated[int, typer.Option(min=2, max=MOST, help="Random directions per image in mode probes.")] = 100,
     weights: given.Weights = None,
     pretrained: given.Pretrained = False,
     device: given.Device = "cpu",
-    chunk: Annotated[int | None, typer.Option(min=1, help="Images × directions at once (default: automatic)")] = None,
+    chunk: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="Images × directions at once (default: automatic)")
+    ] = None,
     seed: given.Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, all columns, instead of the tree.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Also write all columns to a CSV file.")] = None,
@@ -65,7 +67,8 @@ def layers(
         subject = given.load_subject(
             model, images, n=n, size=size, weights=weights, pretrained=pretrained, device=device, seed=seed
         )
-        found = layerwise(subject.network, subject.inputs, generator, mode=mode, **method, **running)  # type: ignore[arg-type]
+        with given.sentences(f"{model} can't be measured on {images}"):
+            found = layerwise(subject.network, subject.inputs, generator, mode=mode, **method, **running)  # type: ignore[arg-type]
     settings = {**subject.described, "generator": found.generator, **method, "mode": found.mode, "seed": seed}
     settings["device"] = device
     verification = given.verification_row(found)

@@ -54,7 +54,8 @@ def measure(
         subject = given.load_subject(
             model, images, n=n, size=size, weights=weights, pretrained=pretrained, device=device, seed=seed
         )
-        gram = equivariance_gram(subject.network, subject.inputs, generators=names, **method, **running)
+        with given.sentences(f"{model} can't be measured on {images}"):
+            gram = equivariance_gram(subject.network, subject.inputs, generators=names, **method, **running)
     estimates = {name: gram.lee(name) for name in names or gram.motions}
     settings = {**subject.described, **method, "seed": seed, "device": device}
     results = [given.row_of(*item) for item in estimates.items()]

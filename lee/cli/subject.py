@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lee.errors import InputError, LeeWarning
+from lee.errors import MOST, InputError, LeeError, LeeWarning, reason
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Model = Annotated[str, typer.Argument(help="A name of `lee models list`, a timm name, or package.module:factory.")]
 Images = Annotated[str, typer.Option(help="Data set (`lee data list`), or imagefolder:PATH.")]
 Count = Annotated[int, typer.Option("--n", min=1, help="How many images.")]
-Size = Annotated[int | None, typer.Option(min=1, help="Side in pixels (default: the model's)")]
+Size = Annotated[int | None, typer.Option(min=1, max=8192, help="Side in pixels (default: the model's)")]
 OutputName = Annotated[str, typer.Option(help="Differentiate probabilities or logits.")]
 Kernel = Annotated[str, typer.Option(help="Pixels to image: fourier or central.")]
 Boundary = Annotated[str, typer.Option(help="Beyond the border: reflect or circular.")]
@@ -28,8 +28,8 @@ AlignCorners = Annotated[bool, typer.Option("--align-corners", help="The outer s
 Weights = Annotated[Path | None, typer.Option(help="Weights to load (safetensors).")]
 Pretrained = Annotated[bool, typer.Option("--pretrained", help="Use timm's trained weights.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")]
-Chunk = Annotated[int | None, typer.Option(min=1, help="Images at once (default: automatic)")]
-Seed = Annotated[int, typer.Option(help="Chooses the images, and weights where none are given.")]
+Chunk = Annotated[int | None, typer.Option(min=1, max=MOST, help="Images at once (default: automatic)")]
+Seed = Annotated[int, typer.Option(min=0, max=MOST, help="Chooses the images, and weights where none are given.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 
@@ -65,7 +65,9 @@ def load_subject(
         InputError: One of them can't be had, or the model can't be run on the images.
     """
     from lee import datasets, models, provenance
+    from lee.process import check_device
 
+    check_device(device)
     datasets.check(images)  # before weights are downloaded, which takes long
     network = models.load(model, pretrained=pretrained, weights=weights, device=device, seed=seed)
     chosen = datasets.load(images, n=n, size=size or models.input_size(network), seed=seed)
@@ -96,14 +98,24 @@ def _try(network: "nn.Module", inputs: "Tensor", failure: str) -> None:
 
     from lee.measure.function import untouched
 
+    shape = " × ".join(map(str, inputs.shape[1:]))
+    with sentences(f"{failure} ({shape})"), untouched(network), torch.no_grad():
+        network(inputs[:1].clone())  # a model may write into its input
+
+
+@contextmanager
+def sentences(failure: str) -> Iterator[None]:
+    """Say of whatever a user's own model raises, or ends the program with, that it does.
+
+    Raises:
+        InputError: With what it said.
+    """
     try:
-        with untouched(network), torch.no_grad():
-            network(inputs[:1].clone())  # a model may write into its input
-    except Exception as error:  # whatever a user's own model may raise
-        shape = " × ".join(map(str, inputs.shape[1:]))
-        said = str(error).strip().splitlines()
-        reason = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
-        raise InputError(f"{failure} ({shape}): {reason}") from error
+        yield
+    except LeeError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{failure}: {reason(error)}.") from error
 
 
 @contextmanager

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from lee.datasets.corruptions import CIFAR10_C, CORRUPT, parse
 from lee.datasets.embedded import FILES, MEMBERS, digest, load_embedded
+from lee.datasets.folders import check_folder, imagefolder
 from lee.datasets.image_files import resize
-from lee.datasets.local_data import Decoded, check_folder, cifar10, cifar100, imagefolder, mnist
+from lee.datasets.local_data import Decoded, cifar10, cifar100, mnist
 from lee.datasets.rotated import rotmnist
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_count, nearest
 from lee.paths import file_sha256
 
 _KRIZHEVSKY = "no licence stated; for research, cite A. Krizhevsky, Learning Multiple Layers of Features, 2009"
@@ -42,6 +43,8 @@ DERIVED = {
     "cifar10-c/KIND/STRENGTH": ("that of cifar10", "short for corrupt:cifar10/KIND/STRENGTH"),
 }
 READERS = {"cifar10": cifar10, "cifar100": cifar100, "mnist": mnist, "rotmnist": rotmnist}
+#: The largest side in pixels that images are made in.
+MOST_SIDE = 8192
 _FOLDER, _COLOUR = "imagefolder:", "rgb:"
 
 
@@ -128,8 +131,11 @@ def load(
     >>> load("photos", n=2, size=64).images.shape
     torch.Size([2, 3, 64, 64])
     """
-    if size is not None and size < 1:
-        raise InputError(f"size = {size} pixels was asked for. Choose 1 or more.")
+    if size is not None:
+        check_count("size", size, 1, MOST_SIDE)
+    if n is not None:
+        check_count("n", n)
+    check_count("seed", seed, 0)
     if name.startswith((_COLOUR, CORRUPT, CIFAR10_C)):
         return _derive(name, n=n, size=size, split=split, seed=seed, download=download)
     decoded = _decode(name, n, size, split, seed, download)

@@ -1,15 +1,10 @@
-"""Data sets in the user's own folder, named by `LEE_DATA`: CIFAR-10, CIFAR-100, MNIST, folders of images.
+"""Data sets in the user's own folder, named by `LEE_DATA`: CIFAR-10, CIFAR-100, MNIST.
 
 Nothing here unpickles. torchvision's CIFAR readers do (the archives they download hold Python
 pickles), so CIFAR is read from Parquet or from the *binary* version of the same archive, whose
 records are plain bytes and whose download is checked against its published MD5.
 """
 
-import hashlib
-import os
-import warnings
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lee.datasets.image_files import ENDINGS, ON_WHITE, center_square, read, stacked
-from lee.errors import ImageWarning, InputError, check_known
+from lee.datasets.image_files import read, stacked
+from lee.errors import InputError, check_known, reason
 from lee.paths import DATA_VARIABLE, data_root, file_sha256
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -63,6 +58,19 @@ def check_split(split: str) -> None:
     check_known("split", split, ("train", "test"))
 
 
+def check_labels(labels: Tensor, classes: int, path: Path) -> None:
+    """Refuse labels (N,) beyond the classes that there are, and a file without any.
+
+    Raises:
+        InputError: With the file.
+    """
+    if not len(labels) or int(labels.min()) < 0 or int(labels.max()) >= classes:
+        found = f"labels from {int(labels.min())} to {int(labels.max())}" if len(labels) else "no labels"
+        raise InputError(
+            f"{path} holds {found}; there are {classes} classes, from 0. It is of another form: download it again."
+        )
+
+
 def cifar10(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:
     """Read CIFAR-10: `cifar10/{split}.parquet`, or the folder of the binary archive.
 
@@ -90,7 +98,8 @@ def cifar100(split: str, n: int | None, seed: int, *, download: bool = False) ->
     folder = _archive(data_root(), "CIFAR-100", *CIFAR100_BINARY, download, "{} is missing")
     images, labels, digest = _cifar_binary(folder, [f"{split}.bin"], n, seed, label_bytes=2)
     listed = folder / "fine_label_names.txt"
-    names = tuple(listed.read_text(encoding="utf-8").split()) if listed.is_file() else ()
+    names = tuple(listed.read_text(encoding="utf-8", errors="replace").split()) if listed.is_file() else ()
+    names = names if len(names) == 100 else ()
     return Decoded(images, labels, names or tuple(map(str, range(100))), digest)
 
 
@@ -119,12 +128,17 @@ def _cifar10_parquet(path: Path, n: int | None, seed: int) -> Decoded:
 
     try:
         table = pyarrow.parquet.read_table(path, columns=["image", "label"])
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path} is not Parquet with the columns image and label: {error}.") from error
+        labels = torch.from_numpy(table["label"].to_numpy().astype(np.int64))
+        encoded = table["image"].combine_chunks().field("bytes")
+    except (pyarrow.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path} is not Parquet with the columns image (of bytes and path) and label: {reason(error)}."
+        ) from error
+    check_labels(labels, len(CIFAR10_CLASSES), path)
     rows = choose(len(table), n, seed)
-    labels = torch.from_numpy(table["label"].to_numpy().astype(np.int64))
-    encoded = table["image"].combine_chunks().field("bytes")
-    images = [read(encoded[int(row)].as_py(), f"{path.name}, row {int(row)}").pixels for row in rows]
+    images = [read(encoded[int(row)].as_py() or b"", f"{path.name}, row {int(row)}").pixels for row in rows]
+    if odd := next((image.shape[:2] for image in images if image.shape[:2] != (32, 32)), None):
+        raise InputError(f"{path} holds an image of {odd[0]} × {odd[1]} pixels; CIFAR-10 has 32 × 32.")
     jpeg = encoded[0].as_py().startswith(b"\xff\xd8")
     note = "stored as JPEG, so slightly lossy" if jpeg else ""
     return Decoded(stacked(images), labels[rows], CIFAR10_CLASSES, file_sha256(path), note)
@@ -136,6 +150,8 @@ def _cifar_binary(
     """Images (n, 3, 32, 32), the last label byte of each, and the files' digests, from records of bytes."""
     length, parts = label_bytes + _CIFAR_PIXELS, []
     for name in names:
+        if not (folder / name).is_file():
+            raise InputError(f"There is no file {folder / name}. Download the archive again.")
         try:
             content = np.fromfile(folder / name, dtype=np.uint8)
         except OSError as error:
@@ -143,6 +159,8 @@ def _cifar_binary(
         if content.size == 0 or content.size % length:
             raise InputError(f"{folder / name} is truncated ({content.size} bytes). Download it again.")
         parts.append(content.reshape(-1, length))
+        most = 10 if label_bytes == 1 else 100
+        check_labels(torch.from_numpy(parts[-1][:, label_bytes - 1].astype(np.int64)), most, folder / name)
     records = torch.from_numpy(np.concatenate(parts))
     records = records[choose(len(records), n, seed)]
     images = records[:, label_bytes:].reshape(-1, 3, 32, 32).contiguous()
@@ -158,107 +176,16 @@ def mnist(split: str, n: int | None, seed: int, *, download: bool = False) -> De
     root = data_root()
     try:
         source = MNIST(str(root), train=split == "train", download=download)
-    except (RuntimeError, OSError, ValueError) as error:
+        if source.data.ndim != 3 or len(source.data) != len(source.targets):
+            raise ValueError(f"{tuple(source.data.shape)} are no images with {len(source.targets)} labels")
+    except Exception as error:  # whatever torchvision makes of files of another form
         raise InputError(
-            f"MNIST can't be read from {DATA_VARIABLE}/MNIST/raw: {str(error).splitlines()[0]} "
+            f"MNIST can't be read from {DATA_VARIABLE}/MNIST/raw: {reason(error)}. "
             f"lee.datasets.load('mnist', download=True) fetches it (12 MB)."
         ) from error
+    check_labels(source.targets, 10, root / "MNIST" / "raw")
     rows = choose(len(source.data), n, seed)
     stem = "train" if split == "train" else "t10k"
     raw = root / "MNIST" / "raw" / f"{stem}-images-idx3-ubyte"
     names = tuple(str(digit) for digit in range(10))
     return Decoded(source.data[rows].unsqueeze(1), source.targets[rows].long(), names, file_sha256(raw))
-
-
-def imagefolder(path: str, n: int | None, size: int | None, seed: int) -> Decoded:
-    """Read a folder of images with one sub-folder per class, or a plain folder of images.
-
-    Each image becomes the central square of 0.875 of its short side, `size` (224) pixels wide.
-
-    Args:
-        path: a folder; a relative one is looked for here, then in `LEE_DATA`.
-        n: how many images; only these are decoded.
-        size: side in pixels.
-        seed: which images.
-
-    Raises:
-        InputError: no such folder, no images in it, or a file that can't be read (:func:`lee.datasets.image_files.read`).
-    """
-    folder = _find_folder(path)
-    samples, class_names = _list_images(folder)
-    chosen = [samples[int(row)] for row in choose(len(samples), n, seed)]
-    squares, notes, digest = [], [], hashlib.sha256()
-    for file, _ in chosen:
-        try:
-            content = Path(file).read_bytes()
-        except OSError as error:
-            raise InputError(f"{file} can't be read: {error.strerror}.") from error
-        digest.update(hashlib.sha256(content).digest())
-        picture = read(content, file)
-        squares.append(center_square(picture.pixels, size or 224, fraction=0.875))
-        notes.append(picture.notes)
-    _warn_of([file for file, _ in chosen], squares, notes)
-    counts = Counter(note for said in notes for note in said)
-    note = "; ".join(f"{note} in {count} of {len(chosen)} files" for note, count in counts.items())
-    labels = torch.tensor([label for _, label in chosen]) if class_names else None
-    return Decoded(stacked(squares), labels, class_names, digest.hexdigest(), note)
-
-
-def check_folder(path: str) -> None:
-    """Refuse a folder that :func:`imagefolder` could read nothing from.
-
-    Args:
-        path: a folder; a relative one is looked for here, then in `LEE_DATA`.
-
-    Raises:
-        InputError: no such folder, or no images in it.
-    """
-    _list_images(_find_folder(path))
-
-
-def _warn_of(files: Sequence[str], squares: Sequence[np.ndarray], notes: Sequence[tuple[str, ...]]) -> None:
-    """Warn, once for all files, of pictures without content and of those whose transparent parts were laid on white."""
-    empty = [file for file, square in zip(files, squares, strict=True) if (square == square[0, 0]).all()]
-    transparent = [file for file, said in zip(files, notes, strict=True) if ON_WHITE in said]
-    for found, what in (
-        (empty, "are of one colour: no motion changes them, and their error along it is 0 whatever the model does"),
-        (transparent, "have transparent parts, which were laid on white"),
-    ):
-        if found:
-            text = f"{len(found)} of {len(files)} images {what}; the first is {found[0]}."
-            warnings.warn(text, ImageWarning, stacklevel=5)
-
-
-def _find_folder(path: str) -> Path:
-    """Return an existing folder: `path` as given, or below `LEE_DATA`."""
-    given = Path(path).expanduser()
-    if path and given.is_dir():
-        return given
-    below = data_root() / given if os.environ.get(DATA_VARIABLE) and path else None
-    if below is not None and below.is_dir():
-        return below
-    tried = f", nor below {DATA_VARIABLE}" if below is not None else ""
-    raise InputError(f"imagefolder:{path}: there is no such folder{tried}. Write imagefolder:PATH.")
-
-
-def _list_images(folder: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
-    """List (file, label) in the order of torchvision's ImageFolder, and the class names, if any."""
-    from torchvision.datasets import ImageFolder
-
-    flat = sorted(str(file) for file in folder.iterdir() if _is_image(str(file)))
-    if flat:
-        return [(file, 0) for file in flat], ()
-    try:
-        source = ImageFolder(str(folder), is_valid_file=_is_image, allow_empty=True)
-    except FileNotFoundError:
-        source = None
-    if source is None or not source.samples:
-        raise InputError(
-            f"{folder} holds no images, neither itself nor in one sub-folder per class. Files that end in "
-            f"{', '.join(ENDINGS)} are read."
-        )
-    return source.samples, tuple(source.classes)
-
-
-def _is_image(file: str) -> bool:
-    return file.lower().endswith(ENDINGS)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from lee.errors import InputError, check_known
 from lee.geometry.interpolation import BOUNDARIES, interpolation_matrix
+from lee.process import ordinary
 
 
 def harmonics(signal: Tensor) -> Tensor:
@@ -179,6 +180,7 @@ def share_above(x: Tensor, cutoff: float, *, boundary: str = "reflect") -> Tenso
 
 
 @lru_cache(maxsize=64)
+@ordinary
 def _up(n: int, factor: int, boundary: str) -> Tensor:
     """Samples of the band-limited signal at `factor` places per pixel, from `n` samples: (factor·n, n), float64.
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lee.errors import InputError, nearest
+from lee.process import ordinary
 
 #: Kernels that have a derivative at the samples, by their names.
 #:
@@ -112,6 +113,7 @@ def interpolation_matrix(
 
 
 @lru_cache(maxsize=256)
+@ordinary
 def derivative_matrix(
     size: int, kernel: str = "fourier", boundary: str = "reflect", align_corners: bool = False,
     dtype: torch.dtype = torch.float32,

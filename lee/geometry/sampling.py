@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lee.errors import InputError, check_known, nearest
+from lee.errors import InputError, check_flag, check_known, nearest
 from lee.geometry.generators import Generator
 from lee.geometry.interpolation import BOUNDARIES, KERNELS, WARP_KERNELS, derivative_matrix, interpolation_matrix
 
@@ -36,6 +36,7 @@ class Sampler:
         if self.kernel not in (*KERNELS, "bilinear"):
             raise InputError(f"Unknown kernel {self.kernel!r}.{nearest(self.kernel, KERNELS)}")
         check_known("boundary", self.boundary, BOUNDARIES)
+        check_flag("align_corners", self.align_corners)
 
     def for_image(self, height: int, width: int) -> "Sampler":
         """The same sampler with the field of view of an image of `height` × `width` pixels.

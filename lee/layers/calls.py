@@ -13,6 +13,7 @@ from torch import nn
 
 from lee.errors import InputError
 from lee.layers.hooks import Hooks, called_again, put_among
+from lee.measure.checks import check_model
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,7 @@ def check_modules(model: Any) -> None:
         InputError: For something that is no module, a scripted one, a replicating `DataParallel` and quantised modules,
             with the module's path.
     """
+    check_model(model)
     if not isinstance(model, nn.Module):
         raise InputError(f"A decomposition needs a torch.nn.Module, not {type(model).__name__}.")
     if isinstance(model, torch.jit.ScriptModule):

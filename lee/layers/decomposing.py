@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from lee import memory
 from lee.autodiff import workspace
-from lee.errors import InputError, check_known
+from lee.errors import InputError, check_count, check_known
 from lee.geometry.generators import Action, AnyGenerator, Generator, get
 from lee.geometry.outputs import Representations
 from lee.layers.calls import check_modules
@@ -21,7 +21,7 @@ from lee.layers.passes import Pass, Setting, measure_pass, verified_mode
 from lee.layers.readings import Overrides
 from lee.layers.trace import Traced, eager, trace
 from lee.measure.checks import Output, check_input, check_output_name, plain
-from lee.measure.derivative import automatic_chunk, batches_of
+from lee.measure.derivative import automatic_chunk, batches_of, count_of
 from lee.measure.function import one_function
 from lee.measure.pushing import Pushing
 from lee.measure.terms import Terms, sampler_of
@@ -93,7 +93,7 @@ def layerwise(
         >>> round(float(parts.frame.self_share.sum()), 4)
         1.0
     """
-    resolved = _checked(generator, output, mode, probes, chunk)
+    resolved = _checked(generator, output, mode, probes, seed, chunk)
     inner = plain(model)
     check_modules(inner)
     assert isinstance(inner, nn.Module)
@@ -101,7 +101,7 @@ def layerwise(
     random = torch.Generator().manual_seed(seed)
     traces: dict[tuple[int, ...], list[Traced]] = {}
     measured: list[Pass] = []
-    total = len(images) if isinstance(images, Tensor) and images.ndim else None
+    total = count_of(images)
     given = representations
     if isinstance(representations, Mapping):
         given = {"output": representations["output"]} if "output" in representations else None
@@ -143,7 +143,9 @@ def _with_parts(verification: Verification | None, gap: float) -> Verification |
     return replace(verification, note=f"{verification.note}; {note}" if verification.note else note)
 
 
-def _checked(generator: AnyGenerator, output: Output, mode: str, probes: int, chunk: int | None) -> Generator:
+def _checked(
+    generator: AnyGenerator, output: Output, mode: str, probes: int, seed: int, chunk: int | None
+) -> Generator:
     resolved = get(generator)
     if isinstance(resolved, Action):
         raise InputError(
@@ -151,11 +153,10 @@ def _checked(generator: AnyGenerator, output: Output, mode: str, probes: int, ch
         )
     check_output_name(output)
     check_known("mode", mode, MODES)
-    for name, value in (("probes", probes), ("chunk", chunk)):
-        if value is not None and (not isinstance(value, int) or value < (2 if name == "probes" else 1)):
-            raise InputError(
-                f"`{name}` must be a positive whole number{' above 1' if name == 'probes' else ''}, not {value!r}."
-            )
+    check_count("probes", probes, 2)
+    check_count("seed", seed, 0)
+    if chunk is not None:
+        check_count("chunk", chunk)
     return resolved
 
 

@@ -70,6 +70,8 @@ def measure_pass(setting: Setting, x: Tensor, lanes: int) -> Pass:
     """
 
     value, moving, moved = setting.terms(x)
+    if value.is_complex():
+        raise InputError("The output is complex; a decomposition needs a real one, such as output=torch.view_as_real.")
     total = _Total(value, _flat(moving[0]), _flat(torch.zeros_like(value) if moved is None else moved[0]))
     terms = _terms(setting, setting.terms.pushing.function, x, total, lanes)
     estimated = terms.mode == "probes"

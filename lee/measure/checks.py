@@ -21,6 +21,22 @@ def plain(model: Callable[..., Any]) -> Callable[..., Any]:
     return plain(original) if isinstance(original, nn.Module) else model
 
 
+def check_model(model: Any) -> None:
+    """Refuse what is no function of images: a model's name, or its class.
+
+    Raises:
+        InputError: With what to write in its place.
+    """
+    if isinstance(model, str):
+        raise InputError(
+            f"A model is a module or a function; {model!r} is a name: lee.models.load({model!r}) loads it."
+        )
+    if isinstance(model, type):
+        raise InputError(f"{model.__name__} is a class, not a model: make one of it, {model.__name__}(...).")
+    if not callable(model):
+        raise InputError(f"A model is a module or a function of images, not {type(model).__name__}.")
+
+
 def check_input(model: Callable[..., Any], x: Any, *, image: bool) -> None:
     """Refuse inputs that can't be measured.
 
@@ -33,6 +49,7 @@ def check_input(model: Callable[..., Any], x: Any, *, image: bool) -> None:
         InputError: For another type, rank or dtype, no samples, sides of one pixel, NaN or infinity, and a device or
             dtype other than the model's.
     """
+    check_model(model)
     if not isinstance(x, Tensor):
         raise InputError(f"Inputs must be a torch tensor, not {type(x).__name__}; use torch.as_tensor(...).")
     if x.is_meta or x.layout != torch.strided or x.is_nested:
@@ -101,6 +118,11 @@ def select(result: Any, output: Output) -> Tensor:
         raise InputError(f"The model returns {type(result).__name__}; select a tensor with output=lambda o: ….")
     if output == "logits":
         return result
+    if result.is_complex():
+        raise InputError(
+            "output='probabilities' needs real class scores; the model returns complex ones. Use output='logits', which measures "
+            "them as they are, or a callable."
+        )
     if result.ndim != 2 or result.shape[1] < 2:
         raise InputError(
             f"output='probabilities' needs class scores (N, K) with K ≥ 2; the model returns {tuple(result.shape)}. "

@@ -11,6 +11,7 @@ Source: Gruver, Finzi, Goldblum & Wilson, ICLR 2023 (definitions of the Lie deri
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,10 +21,10 @@ from tqdm.auto import tqdm
 from lee import memory
 from lee.autodiff import workspace
 from lee.autodiff.alternatives import check_mode
-from lee.errors import InputError
-from lee.geometry.generators import AFFINE, PHOTOMETRIC, AnyGenerator, Generator, get
+from lee.errors import InputError, check_count
+from lee.geometry.generators import AFFINE, PHOTOMETRIC, Action, AnyGenerator, Generator, get
 from lee.geometry.outputs import Representations
-from lee.measure.checks import Output, check_input, check_output_name
+from lee.measure.checks import Output, check_input, check_model, check_output_name
 from lee.measure.function import one_function
 from lee.measure.pushing import Pushing
 from lee.measure.terms import Terms, sampler_of
@@ -39,9 +40,27 @@ def automatic_chunk(x: Tensor, k: int) -> int:
 
 
 def _chunks(x: Tensor, k: int, chunk: int | None) -> Iterator[Tensor]:
-    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
-        raise InputError(f"`chunk` must be a positive number of images, not {chunk!r}.")
+    if chunk is not None:
+        check_count("chunk", chunk)
     yield from x.split(chunk or automatic_chunk(x, k))
+
+
+def _derivatives(terms: Terms, part: Tensor) -> Tensor:
+    """`L_k f(x)` of one chunk.
+
+    Raises:
+        InputError: If there is no memory for it; with the chunk to try.
+    """
+    try:
+        return terms.derivatives(part)
+    except Exception as error:
+        if not memory.is_shortage(error):
+            raise
+        n = len(part)
+        advice = (
+            f"Try chunk={n // 2} (--chunk {n // 2})" if n > 1 else "Use smaller images, or fewer generators at once"
+        )
+        raise InputError(f"Memory ran out with {n} image{'s' * (n > 1)} per pass. {advice}.") from error
 
 
 def lie_derivative(
@@ -103,7 +122,7 @@ def lie_derivative(
         terms = Terms(pushing, [resolved], sampler_of(x, kernel, boundary, align_corners), representations)
         terms.start(x)
         with workspace(x):
-            parts = [terms.derivatives(part)[0] for part in _chunks(x, 1, pushing.chunk(chunk))]
+            parts = [_derivatives(terms, part)[0] for part in _chunks(x, 1, pushing.chunk(chunk))]
     found = torch.cat(parts)
     found = found.to(x.dtype) if found.dtype == torch.float64 else found  # differences of converted modules
     found.verification = pushing.verification  # type: ignore[attr-defined]
@@ -113,6 +132,23 @@ def lie_derivative(
 def default_generators(x: Tensor) -> tuple[Generator, ...]:
     """The six affine generators and the photometric ones that images `x` (N, C, H, W) have (saturation needs RGB)."""
     return AFFINE + (PHOTOMETRIC if x.shape[1] == 3 else PHOTOMETRIC[:2])
+
+
+def _told_apart(generators: Sequence[AnyGenerator]) -> tuple[Generator | Action, ...]:
+    """The generators; of several with one name, as lambdas are, the second and later are counted."""
+    chosen = [get(g) for g in generators]
+    names = [g.name for g in chosen]
+    counts = [names[:i].count(name) + 1 for i, name in enumerate(names)]
+    differ = [g not in chosen[:i] for i, g in enumerate(chosen)]
+    return tuple(
+        replace(g, name=f"{g.name} ({count})") if count > 1 and new else g
+        for g, count, new in zip(chosen, counts, differ, strict=True)
+    )
+
+
+def count_of(images: Any) -> int | None:
+    """How many images a tensor holds; None for whatever else is given."""
+    return len(images) if isinstance(images, Tensor) and not images.is_nested and images.ndim else None
 
 
 def batches_of(images: Tensor | Iterable[Any]) -> Iterator[Tensor]:
@@ -173,14 +209,15 @@ def equivariance_gram(
         InputError: For input that can't be measured, and for no images at all.
         VerificationError: If no way of differentiating agrees with the function's values.
     """
+    check_model(model)
     check_output_name(output)
     check_mode(mode)
-    chosen = tuple(get(g) for g in generators) if generators is not None else None
+    chosen = _told_apart(generators) if generators is not None else None
     if chosen is not None and not chosen:
         raise InputError("`generators` is empty; name at least one, or pass None for the default ones.")
     grams: list[EquivarianceGram] = []
     name = output if isinstance(output, str) else getattr(output, "__name__", "callable")
-    total = len(images) if isinstance(images, Tensor) and images.ndim else None
+    total = count_of(images)
     with (
         one_function(model, output) as function,
         memory.kept(),
@@ -195,7 +232,7 @@ def equivariance_gram(
             terms.start(batch)
             with workspace(batch):
                 for part in _chunks(batch, len(used), pushing.chunk(chunk)):
-                    gram = _gram(terms.derivatives(part))
+                    gram = _gram(_derivatives(terms, part))
                     grams.append(
                         EquivarianceGram(
                             gram, used, kernel, boundary, align_corners, name, verification=pushing.verification

@@ -1,11 +1,9 @@
 """A user's model as one function of images: in eval mode, from one state, on copies, and put back afterwards."""
 
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -15,20 +13,7 @@ from lee.errors import InputError, TrainingModeWarning
 from lee.measure.checks import Output, check_shape, plain, select
 from lee.measure.reach import reached
 from lee.measure.state import ModuleState, RandomState, all_modules, convertible, in_double, start_evaluating
-
-_locks: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
-_locks_guard = threading.Lock()
-
-
-@contextmanager
-def _alone(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """One measurement at a time per module: what one restores would change under another's hands."""
-    with _locks_guard:
-        locks = [_locks.setdefault(m, threading.RLock()) for m in sorted(modules, key=id)]
-    with ExitStack() as stack:
-        for lock in locks:
-            stack.enter_context(lock)
-        yield
+from lee.process import alone, put_back
 
 
 @contextmanager
@@ -36,10 +21,10 @@ def untouched(*callables: Any) -> Iterator[None]:
     """Put all modules that callables reach into eval mode; put everything back afterwards, also after an exception.
 
     Restored are attributes, parameters and buffers of every submodule, bit by bit, and the state of all random numbers.
-    Threads that measure the same module wait for each other.
+    Threads that measure wait for each other.
 
     Raises:
-        InputError: For a lazy module that has no parameters yet.
+        InputError: For a lazy module that has no parameters yet, and for weights that are NaN or infinite.
     """
     with _evaluating(reached(*callables)):
         yield
@@ -48,27 +33,44 @@ def untouched(*callables: Any) -> Iterator[None]:
 @contextmanager
 def _evaluating(roots: Sequence[nn.Module]) -> Iterator[ModuleState]:
     """What :func:`untouched` does for the outermost modules; yields their state as it was."""
-    _refuse_uninitialised(roots)
-    with _alone(roots):
+    _check_weights(roots)
+    with alone():
         random_state, state = RandomState(), ModuleState(roots)
-        try:
+        with put_back(random_state.restore), put_back(state.restore):
             start_evaluating(roots)
             # Backward passes must be possible, and a compiler can't look into stacked tensors and dual numbers.
             with torch.inference_mode(False), eager():
                 yield state
-        finally:
-            state.restore()
-            random_state.restore()
 
 
-def _refuse_uninitialised(roots: Sequence[nn.Module]) -> None:
+def _check_weights(roots: Sequence[nn.Module]) -> None:
+    """Refuse modules without parameters or values, and numbers that are none. (Buffers may be infinite: masks are.)"""
     for root in roots:
         for path, module in root.named_modules():
-            if any(map(nn.parameter.is_lazy, [*module.parameters(recurse=False), *module.buffers(recurse=False)])):
-                name = f"{path or 'model'} ({type(module).__name__})"
+            place = f"module {path or 'model'} ({type(module).__name__})"
+            parameters, buffers = (
+                dict(module.named_parameters(recurse=False)),
+                dict(module.named_buffers(recurse=False)),
+            )
+            if any(map(nn.parameter.is_lazy, [*parameters.values(), *buffers.values()])):
                 raise InputError(
-                    f"The module {name} has no parameters yet: run the model once on a batch of images, then measure it."
+                    f"The {place} has no parameters yet: run the model once on a batch of images, then measure it."
                 )
+            for name, value in {**parameters, **buffers}.items():
+                if value.is_meta:
+                    raise InputError(
+                        f"The {name} of the {place} lies on the device meta, without values: load weights."
+                    )
+                usual = value.layout == torch.strided and value.is_floating_point() and value.element_size() > 1
+                if usual and not _is_usable(value, name in buffers):
+                    raise InputError(
+                        f"The {name} of the {place} holds NaN or infinity, so there is no number: restore the weights."
+                    )
+
+
+def _is_usable(value: Tensor, infinite: bool) -> bool:
+    """Whether a tensor holds numbers alone, or numbers and infinity."""
+    return not bool(value.isnan().any()) if infinite else bool(value.isfinite().all())
 
 
 @contextmanager
@@ -169,13 +171,24 @@ class Function:
         if not bool(bad.any()):
             return
         image = int(bad.flatten(1).any(1).nonzero()[0]) if bad.ndim > 1 else int(bad.nonzero()[0])
-        name = first_module_that_fails(self.roots, lambda: self.value(x[image : image + 1]))
+        name = first_module_that_fails(self.roots, lambda: self.value(x))
         where = f", first in the module {name}" if name else ""
         hint = " (a square root or a norm at zero, say)" if what == "derivative" and not name else ""
         raise InputError(
             f"The model's {what} holds NaN or infinity for image {image} of those measured together{where}{hint}: there is no "
             "number."
         )
+
+    def check_activations(self, x: Tensor) -> None:
+        """Refuse a model that has NaN or infinity inside on images (n, ...), whatever it makes of them afterwards.
+
+        Raises:
+            InputError: With the first module.
+        """
+        if name := first_module_that_fails(self.roots, lambda: self.value(x)):
+            raise InputError(
+                f"The model holds NaN or infinity on its way, first in the module {name}: there is no number."
+            )
 
     @property
     def convertible(self) -> bool:
@@ -200,17 +213,14 @@ class Function:
 
 
 def first_module_that_fails(roots: Sequence[nn.Module], run: Callable[[], Any]) -> str | None:
-    """Name of the first module whose parameters or whose output in `run()` are not finite."""
+    """Name of the first module that gives NaN or infinity in `run()`, or is given NaN or infinity (but for masks, of -∞)."""
     names = {id(m): f"{path or 'model'} ({type(m).__name__})" for r in roots for path, m in r.named_modules()}
-    for module in all_modules(roots):
-        for name, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()) and torch.isnan(value).any():
-                return f"{names[id(module)]}, whose {name} holds NaN"
     found: list[str] = []
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
-        values = output if isinstance(output, tuple | list) else [output]
-        if any(isinstance(v, Tensor) and not bool(torch.isfinite(v).all()) for v in values):
+        if any(bool((v.isnan() | v.isposinf()).any()) for v in _floats(args)):
+            found.append(f"{names[id(module)]}, in what it is given")
+        elif any(not bool(v.isfinite().all()) for v in _floats(output)):
             found.append(names[id(module)])
 
     handles = [m.register_forward_hook(hook) for m in all_modules(roots) if not isinstance(m, torch.jit.ScriptModule)]
@@ -220,3 +230,8 @@ def first_module_that_fails(roots: Sequence[nn.Module], run: Callable[[], Any]) 
         for handle in handles:
             handle.remove()
     return found[0] if found else None
+
+
+def _floats(values: Any) -> list[Tensor]:
+    listed = values if isinstance(values, tuple | list) else [values]
+    return [v for v in listed if isinstance(v, Tensor) and v.is_floating_point() and v.layout == torch.strided]

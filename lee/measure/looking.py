@@ -24,9 +24,10 @@ def look(function: Function, x: Tensor) -> Tensor:
         The value for the first image.
 
     Raises:
-        InputError: If it is not finite, or two calls differ for a reason that can't be held still.
+        InputError: If something in it is not finite, or two calls differ for a reason that can't be held still.
     """
-    function.state.restore(hooks=False)  # a pass before may have changed it
+    function.check_activations(x[:1])
+    function.state.restore(hooks=False)  # that pass, or one before, may have changed it
     function.results = []
     first = function.checked(x[:1])
     if function.output == "probabilities":

@@ -9,7 +9,7 @@ from torch import Tensor
 from lee.autodiff import by_differences, by_dual_numbers, record_fallbacks
 from lee.autodiff.alternatives import pushed
 from lee.autodiff.tensor import note_fallback
-from lee.errors import InputError
+from lee.errors import InputError, check_flag
 from lee.measure.checks import check_shape
 from lee.measure.function import Function
 from lee.measure.judgement import NOTHING
@@ -67,6 +67,9 @@ class Pushing:
     way: Way | None = None
     verification: Verification | None = None
     _looked: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_flag("verify", self.verify)
 
     def start(self, x: Tensor, tangents: Tangents) -> None:
         """Look at the function, and choose a way that agrees with its values; does nothing the second time.

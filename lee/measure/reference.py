@@ -1,12 +1,12 @@
 """Central differences of a plain function at one generic image: what a derivative is held against."""
 
 import math
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from lee.measure.function import Function
+from lee.process import computed_once
 
 DITHER = 0.01  # how far the checked image is moved towards noise of the same range
 # Steps move an image by so much of its norm, the best first: small ones cross few kinks, large ones drown rounding.
@@ -135,7 +135,7 @@ class Reference:
         """What rounding of the values may at least do to the slope at a relative step."""
         return torch.finfo(self.dtype).eps * float(flat(self.plain).norm()) / self._distance(step, self.v)
 
-    @cached_property
+    @computed_once
     def best(self) -> tuple[Tensor, float, float]:
         """The slope at a step that a neighbour agrees with, how far that is (or rounding, if that is more), and the step.
 
@@ -157,7 +157,7 @@ class Reference:
         chosen = usual if noises.get(usual, math.inf) <= enough else min(i for i, n in noises.items() if n <= enough)
         return table[chosen], noises[chosen], steps[chosen]
 
-    @cached_property
+    @computed_once
     def response(self) -> float:
         """Norm of the slope along a random tangent as long as `v`: the scale on which a slope counts as zero."""
         random = torch.Generator().manual_seed(2)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lee.process import put_back
+
 KEPT = 2**30  # bytes of parameters that are copied to be put back, or converted to double precision
 
 
@@ -153,14 +155,12 @@ def in_double(roots: Sequence[nn.Module]) -> Iterator[None]:
             copies[id(value)] = value, nn.Parameter(double, False) if isinstance(value, nn.Parameter) else double
         return copies[id(value)][1]
 
-    try:
+    with put_back(state.restore):
         for dictionary in state.dictionaries:
             for name, value in dictionary.items():
                 weights = value if isinstance(value, list) and all(isinstance(v, Tensor) for v in value) else []
                 dictionary[name] = [wide(v) for v in weights] if weights else wide(value)
         yield
-    finally:
-        state.restore()
 
 
 class _Registers:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lee.errors import InputError, nearest
 from lee.geometry.generators import AnyGenerator, get
+from lee.measure.checks import check_model
 from lee.measure.derivative import Model, equivariance_gram
 from lee.statistics import Estimate, Verification, unit_of
 
@@ -81,6 +82,7 @@ class LocalEquivarianceError(Metric):
             if name not in _OF_METRIC | _OF_MEASUREMENT:
                 hint = nearest(name, _OF_METRIC | _OF_MEASUREMENT)
                 raise InputError(f"LocalEquivarianceError has no option {name!r}.{hint}")
+        check_model(model)
         super().__init__(**{name: value for name, value in options.items() if name in _OF_METRIC})
         self._measured = _Measured(model)
         self.generator = get(generator)

@@ -19,6 +19,10 @@ from lee.geometry.representations import Image, Trivial
 from lee.geometry.sampling import Sampler
 from lee.measure.pushing import Pushing
 
+#: Amounts at which an action that changes in steps will have changed; no multiples of each other, so that periods don't hide it.
+_FAR = (0.37, -0.61, 1.0, 2.3, 7.9)
+_SMOOTH = "Let it be differentiable in t at 0, and use t as a tensor (no int(t), float(t), abs or detach)."
+
 
 def sampler_of(x: Tensor, kernel: str, boundary: str, align_corners: bool) -> Sampler:
     """The sampler of inputs `x` (N, ...), with the field of view of images."""
@@ -30,6 +34,9 @@ def _velocity(action: Callable[[Tensor, Tensor], Tensor], z: Tensor) -> Tensor:
     """`d/dt|₀ action(z, t)`, same shape as `z`."""
     load_formulas()
     zero = torch.zeros((), dtype=z.dtype, device=z.device)
+    still = action(z.clone(), zero)
+    if not isinstance(still, Tensor):
+        raise InputError(f"An action (x, t) -> x must return a tensor; it returned {type(still).__name__}.")
     value, velocity = torch.func.jvp(lambda t: action(z.clone(), t), (zero,), (torch.ones_like(zero),))[:2]
     if value.shape != z.shape:
         raise InputError(
@@ -96,7 +103,7 @@ class Terms:
             VerificationError: If the derivative disagrees with the function's values.
             InputError: If something can't be measured.
         """
-        if self.pushing.way is None and self.pushing.verify:
+        if self.pushing.way is None:
             for generator in self.generators:
                 if isinstance(generator, Action):
                     _check_action(generator, x[:1])
@@ -134,22 +141,34 @@ def _check_action(generator: Action, x: Tensor) -> None:
         InputError: If it is no such action.
     """
 
-    def at(t: float) -> Tensor:
-        return generator.function(x.clone(), torch.tensor(t, dtype=x.dtype, device=x.device)).clone()
+    def at(t: float, z: Tensor = x) -> Tensor:
+        return generator.function(z.clone(), torch.tensor(t, dtype=z.dtype, device=z.device)).clone()
 
+    said = f"The action {generator.name!r}"
     with torch.no_grad():
-        still, velocity = at(0.0), _velocity(generator.function, x)
-        eps = torch.finfo(x.dtype).eps
-        if float((still - x).norm()) > 100 * eps**0.5 * float(x.norm()):
+        velocity, still = _velocity(generator.function, x), at(0.0)
+        eps, size = torch.finfo(x.dtype).eps, float(x.norm())
+        if not float((still - x).norm()) <= 100 * eps**0.5 * size:  # also NaN
             raise InputError(
-                f"The action {generator.name!r} does not leave the input as it is at t = 0, as exp(0·X) must; rewrite it so that "
-                "action(x, 0) is x."
+                f"{said} does not leave the input as it is at t = 0, as exp(0·X) must; rewrite it so that action(x, 0) is x."
             )
+        if not bool(velocity.any()):  # in steps, or not at all, or not of this input
+            noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+            if all(torch.equal(at(t, noise), at(0.0, noise)) for t in _FAR):
+                raise InputError(f"{said} does not depend on t: it leaves the input as it is for every t.")
+            if torch.equal(at(1e-3), still) and any(not torch.equal(at(t), still) for t in (1e-2, *_FAR)):
+                raise InputError(
+                    f"{said} does not change with t near 0, but further away, as by int(t), round or floor. {_SMOOTH}"
+                )
         slopes = [(at(h) - at(-h)) / (2 * h) for h in (1e-2, 1e-3)]
-    noise = float((slopes[0] - slopes[1]).norm()) + eps / 1e-3 * float(x.norm())
-    if float((slopes[1] - velocity).norm()) > 0.01 * float(slopes[1].norm()) + 3 * noise:
-        raise InputError(
-            f"The action {generator.name!r} changes with t as torch's derivative of it does not say: at t = 0 that has norm "
-            f"{float(velocity.norm()):.3g}, differences give {float(slopes[1].norm()):.3g}. Let it use t as a tensor (no int(t), "
-            "float(t) or detach)."
-        )
+        sides = [[(at(h) - still) / h for h in (sign * 1e-2, sign * 1e-3)] for sign in (1, -1)]
+    for (far, near), what in (
+        (slopes, "differences give"),
+        *((side, "differences to one side give") for side in sides),
+    ):
+        noise_of = float((far - near).norm()) + eps / 1e-3 * size
+        if not float((near - velocity).norm()) <= 0.01 * float(near.norm()) + 3 * noise_of:
+            raise InputError(
+                f"{said} changes with t as torch's derivative of it does not say: at t = 0 that has norm "
+                f"{float(velocity.norm()):.3g}, {what} {float(near.norm()):.3g}. {_SMOOTH}"
+            )

@@ -17,18 +17,18 @@ derivative is a choice among several, and all of them are right.
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from lee.autodiff import LeavesTorchError, record_fallbacks
 from lee.autodiff.tensor import note_fallback
-from lee.errors import InputError, LeavesTorchWarning, LeeError, VerificationError, VerificationWarning
+from lee.errors import InputError, LeavesTorchWarning, LeeError, VerificationError, VerificationWarning, reason
 from lee.measure.function import Function
 from lee.measure.judgement import DENSE, judged, steady
 from lee.measure.reference import Reference, combined, flat, weights_of
 from lee.memory import is_shortage
+from lee.process import computed_once
 from lee.statistics.verification import NAMES, Verification
 
 
@@ -66,7 +66,7 @@ class _Trial:
             self._weights = weights_of(self.along, lanes)
         return combined(lanes, self._weights)[0]
 
-    @cached_property
+    @computed_once
     def reference(self) -> Reference:
         """The differences along the same combination."""
         if self._weights is None:
@@ -140,10 +140,8 @@ def _untaken(error: Exception) -> Exception:
     """Why no way could be taken, in a sentence."""
     if isinstance(error, LeeError):
         return error
-    said = str(error).strip().splitlines()
-    reason = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
     found = InputError(
-        f"The model runs, but can't be differentiated in this mode ({reason}). Use mode='auto' or 'differences'."
+        f"The model runs, but can't be differentiated in this mode ({reason(error)}). Use mode='auto' or 'differences'."
     )
     found.__cause__ = error
     return found

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from lee.errors import InputError
+from lee.errors import InputError, check_count
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.function import one_function
 from lee.metrics.errors import Model
@@ -54,6 +54,9 @@ def output_range(model: Model, images: Tensor, *, output: Output = "logits", chu
     """
     check_output_name(output)
     check_input(model, images, image=False)
+    check_count("chunk", chunk)
     with one_function(model, output) as function, torch.no_grad():
         values = [function.checked(x) for x in images.split(chunk)]
+    if values[0].is_complex():
+        raise InputError("The output is complex, so it has no range; select its real part or its size with `output`.")
     return float(max(v.max() for v in values) - min(v.min() for v in values))

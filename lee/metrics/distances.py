@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lee.errors import InputError
+from lee.errors import InputError, check_count
 from lee.measure.checks import check_input, plain
 from lee.measure.function import untouched
 
@@ -90,6 +90,7 @@ def features(model: nn.Module, images: Tensor, *, batch: int = 64) -> Tensor:
             "Pass the features themselves to frechet_distance."
         )
     check_input(net, images, image=True)
+    check_count("batch", batch)
     prepare = getattr(inner, "normalize", nn.Identity())
     with untouched(inner), torch.no_grad():
         parts = [

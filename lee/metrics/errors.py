@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from lee import memory
-from lee.errors import InputError
+from lee.errors import InputError, check_count
 from lee.geometry.generators import AnyGenerator, Generator
 from lee.geometry.outputs import Representations, of_output
 from lee.geometry.representations import Image, Representation, Trivial
@@ -81,12 +81,6 @@ class Differences:
         return Estimate.of(self.per_image, kernel=self.kernel, name=name, quantity=quantity)
 
 
-def check_margin(margin: int) -> None:
-    """Refuse a margin that is no number of samples."""
-    if not isinstance(margin, int) or margin < 0:
-        raise InputError(f"`margin` must be a number of samples, 0 or more, not {margin!r}.")
-
-
 def moved(
     motion: Motion, z: Tensor, representation: Representation, sampler: Sampler, *, output: bool = False
 ) -> Tensor:
@@ -114,14 +108,19 @@ def compare(
         band_limit: Compare only the frequencies that every rotation leaves on the grid.
     """
     maps, rest = apart(representation, actual - wanted, n)  # all that follows is linear
-    squares, count = rest.double().square().sum(1), float(rest.shape[1])
+    squares, count = _square(rest).sum(1), float(rest.shape[1])
     if maps is not None:
         height, width = maps.shape[-2:]
         mask = in_view(motion, height, width, sampler, margin).to(maps.device)
         kept = disc(maps, sampler.boundary) if band_limit else maps
-        squares = squares + (kept.double().square() * mask).sum((1, 2, 3))
+        squares = squares + (_square(kept) * mask).sum((1, 2, 3))
         count += float(mask.sum()) * maps.shape[1]
     return squares.cpu(), count
+
+
+def _square(z: Tensor) -> Tensor:
+    """`|z|²`, float64."""
+    return (z.abs() if z.is_complex() else z).double().square()
 
 
 def differences(
@@ -156,7 +155,8 @@ def differences(
         InputError: For input that can't be measured; the message says why.
     """
     check_output_name(output)
-    check_margin(margin)
+    check_count("margin", margin, 0)
+    check_count("chunk", chunk)
     steps = as_motions(motions)
     check_input(model, images, image=any(isinstance(m.generator, Generator) for m in steps))
     sampler = Sampler(kernel, boundary)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lee import memory
-from lee.errors import InputError, check_known
+from lee.errors import InputError, check_count, check_known
 from lee.geometry.generators import AnyGenerator
 from lee.geometry.outputs import Representations
 from lee.geometry.representations import Image, Representation
@@ -26,7 +26,7 @@ from lee.layers.readings import Overrides
 from lee.layers.trace import Traced, eager, hooks_of, trace
 from lee.measure.checks import check_input, plain
 from lee.measure.function import untouched
-from lee.metrics.errors import check_margin, compare, moved
+from lee.metrics.errors import compare, moved
 from lee.metrics.motion import Motion, as_motions, grid_of, whole_samples
 from lee.statistics import Estimate
 
@@ -221,7 +221,8 @@ def layer_errors(
     check_known("scope", scope, SCOPES)
     if whole and scope != "module":
         raise InputError("`whole` goes with scope='module': one shift of the image can't be whole on every grid.")
-    check_margin(margin)
+    check_count("margin", margin, 0)
+    check_count("chunk", chunk)
     steps, inner = as_motions(motions), plain(model)
     check_modules(inner)
     check_input(inner, images, image=True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lee.errors import InputError
+from lee.errors import InputError, check_count
 from lee.geometry.generators import ROTATION, TRANSLATION_X, TRANSLATION_Y, Action, AnyGenerator, Generator, get
 from lee.geometry.representations import Map, Representation, Scattered, Tokens, VectorField
 from lee.geometry.sampling import Sampler
@@ -27,11 +27,6 @@ class Motion(NamedTuple):
 
 def _seeded(random: torch.Generator | None) -> torch.Generator:
     return torch.Generator().manual_seed(0) if random is None else random
-
-
-def _check_draws(draws: int) -> None:
-    if not isinstance(draws, int) or draws < 1:
-        raise InputError(f"`draws` must be a positive number of motions, not {draws!r}.")
 
 
 def shift(dx: float, dy: float, height: int, width: int) -> Motion:
@@ -65,11 +60,10 @@ def translations(
     Raises:
         InputError: If an argument is out of range, or no shift is left after rounding.
     """
-    _check_draws(draws)
-    if not 0 < max_shift < 1:
+    check_count("draws", draws)
+    if not isinstance(max_shift, int | float) or not 0 < max_shift < 1:
         raise InputError(f"`max_shift` is a fraction of the side, between 0 and 1, not {max_shift!r}.")
-    if not isinstance(step, int) or step < 1:
-        raise InputError(f"`step` must be a positive number of pixels, not {step!r}.")
+    check_count("step", step)
     height, width = x.shape[-2:]
     if integer and max_shift * min(height, width) < step / 2:
         raise InputError(
@@ -100,8 +94,8 @@ def amounts(
     Raises:
         InputError: If an argument is out of range.
     """
-    _check_draws(draws)
-    if not (math.isfinite(radius) and radius > 0):
+    check_count("draws", draws)
+    if not isinstance(radius, int | float) or not (math.isfinite(radius) and radius > 0):
         raise InputError(f"`radius` must be a positive amount of the generator's parameter, not {radius!r}.")
     chosen = get(generator)
     parts = torch.arange(draws) + torch.rand(draws, dtype=torch.float64, generator=_seeded(random))
@@ -203,6 +197,8 @@ def disc(z: Tensor, boundary: str = "reflect") -> Tensor:
         z: Maps (..., H, W).
         boundary: `"reflect"` or `"circular"`.
     """
+    if z.is_complex():
+        return torch.complex(disc(z.real, boundary), disc(z.imag, boundary))
     work = z.to(torch.promote_types(z.dtype, torch.float32))
     if boundary == "reflect":  # half-sample symmetric, as the sampler's
         work = torch.cat([work, work.flip(-1)], -1)

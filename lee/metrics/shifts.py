@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lee.errors import InputError, check_known
+from lee.errors import InputError, check_count, check_known
 from lee.measure.checks import Output, check_input
 from lee.measure.function import Function, one_function
 from lee.measure.looking import look
@@ -79,10 +79,11 @@ def _draw(x: Tensor, max_shift: int | None, boundary: str, size: int | None, ran
 
 
 def _check(x: Tensor, shifts: int, max_shift: int | None, boundary: str, size: int | None, reference: str) -> None:
-    if not isinstance(shifts, int) or shifts < 1:
-        raise InputError(f"`shifts` must be a positive number of draws per image, not {shifts!r}.")
-    if max_shift is not None and (not isinstance(max_shift, int) or max_shift < 1):
-        raise InputError(f"`max_shift` must be a positive number of pixels, not {max_shift!r}.")
+    check_count("shifts", shifts)
+    if max_shift is not None:
+        check_count("max_shift", max_shift)
+    if size is not None:
+        check_count("size", size)
     if boundary == "reflect" and (max_shift is None or max_shift > min(x.shape[-2:])):
         raise InputError("boundary='reflect' needs `max_shift`, a number of pixels up to the image's side.")
     check_known("reference", reference, REFERENCES)
@@ -125,6 +126,7 @@ def agreement(
     """
     check_input(model, images, image=True)
     _check(images, shifts, max_shift, boundary, size, reference)
+    check_count("chunk", chunk)
     random = torch.Generator().manual_seed(0) if random is None else random
     agreed = torch.zeros(len(images), dtype=torch.float64)
     with one_function(model, output) as function, torch.no_grad():
@@ -148,8 +150,9 @@ def agreement(
 
 def _top(function: Function, x: Tensor) -> Tensor:
     scores = function.checked(x)
-    if scores.ndim != 2 or scores.shape[1] < 2:
-        raise InputError(f"Consistency needs class scores (N, K) with K ≥ 2; got shape {tuple(scores.shape)}.")
+    if scores.ndim != 2 or scores.shape[1] < 2 or scores.is_complex():
+        kind = "complex numbers of " if scores.is_complex() else ""
+        raise InputError(f"Consistency needs class scores (N, K) with K ≥ 2; got {kind}shape {tuple(scores.shape)}.")
     return scores.argmax(1).cpu()
 
 

@@ -10,13 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ConfigDict, Field
 
-from lee.errors import InputError
+from lee.configuration import Strict, parse_yaml, validated
+from lee.errors import InputError, reason
 from lee.models import imagenet
 from lee.models.recipes import ZooSpec, load_specs
 from lee.paths import atomic_path, file_sha256
 
 _FENCE = "---\n"
+
+
+class _Card(Strict):
+    """What a card says at least."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    family: str
+    parameters: int = Field(ge=1)
+    test_accuracy: float = Field(ge=0, le=1)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 def has_card(spec: ZooSpec) -> bool:
@@ -37,14 +51,15 @@ def read_card(spec: ZooSpec, folder: Path | None = None) -> dict[str, Any]:
     path = (folder or spec.folder) / f"{spec.stem}.md"
     if not path.is_file():
         raise InputError(f"{spec.name} has no model card {path.name} yet. Train it: lee train {spec.name}")
-    parts = path.read_text(encoding="utf-8").split(_FENCE, 2)
     try:
-        card = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0] else None
-    except yaml.YAMLError:
-        card = None
-    if not isinstance(card, dict) or "sha256" not in card:
-        raise InputError(f"The model card {path} has no YAML front matter with a sha256. Restore it.")
-    return card
+        parts = path.read_text(encoding="utf-8").split(_FENCE, 2)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The model card {path} can't be read: {reason(error)}. Restore it.") from error
+    if len(parts) != 3 or parts[0]:
+        raise InputError(f"The model card {path} has no YAML front matter. Restore it.")
+    front = parse_yaml(parts[1], f"front matter of the model card {path}")
+    validated(_Card, front, f"The model card {path}")
+    return dict(front)
 
 
 def write_card(card: dict[str, Any], text: str, path: Path) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_count, nearest, reason
 from lee.models import imagenet
 from lee.models.cards import check_weights, has_card, read_card
 from lee.models.pretrained import create as pretrained_model
 from lee.models.reading import read_state
 from lee.models.recipes import ZooSpec, has_recipe, has_weights, load_spec, load_specs
+from lee.process import alone, check_device
 
 
 class Normalize(nn.Module):
@@ -135,6 +136,7 @@ def load(
         InputError: an unknown name (the nearest is suggested), weights that are missing, damaged or
             don't fit, or options that contradict each other.
     """
+    check_count("seed", seed, 0)
     if pretrained and (weights is not None or has_weights(name) or ":" in name):
         raise InputError("pretrained=True is for timm's names and excludes weights=FILE.")
     if has_weights(name) and kwargs:
@@ -174,13 +176,15 @@ def resolve(path: str) -> Callable[..., Any]:
         path: where the callable is.
 
     Raises:
-        InputError: it can't be imported, or is not callable.
+        InputError: it can't be imported, whatever its module raises, or is not callable.
     """
     module, _, attribute = path.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), attribute)):
+        raise InputError(f"{path!r} names no factory. Write package.module:factory.")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"The factory {path!r} can't be imported: {error}.") from error
+    except (Exception, SystemExit) as error:  # of the user's module
+        raise InputError(f"The factory {path!r} can't be imported: {reason(error)}.") from error
     if not callable(found):
         raise InputError(f"{path!r} is not callable. Write package.module:factory.")
     return found
@@ -259,16 +263,20 @@ def _load_factory(name: str, seed: int, kwargs: dict[str, Any]) -> Normalized:
 
 def _seeded(seed: int, factory: Callable[..., Any], kwargs: dict[str, Any], name: str, *args: Any) -> Any:
     """Call a factory under `seed`, with the global random state restored afterwards."""
-    with torch.random.fork_rng(devices=[]):
+    with alone(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             return factory(*args, **kwargs)
-        except TypeError as error:
-            raise InputError(f"{name} can't be built with {kwargs}: {error}.") from error
+        except InputError:
+            raise
+        except (Exception, SystemExit) as error:  # of the user's factory, or of timm about the arguments
+            given = f" with {kwargs}" if kwargs else ""
+            raise InputError(f"{name} can't be built{given}: {reason(error)}.") from error
 
 
 def _on_device(model: Normalized, device: str | torch.device) -> Normalized:
     """Move a model, with a clear error when there is no such device."""
+    check_device(device)
     try:
         return model.to(device)
     except (RuntimeError, AssertionError) as error:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lee.errors import InputError
+from lee.process import alone
 
 #: torch's own switches, which overrule what the caller of `torch.load` asks for.
 _FORCED, _FORBIDDEN = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
@@ -20,13 +21,14 @@ def only_weights() -> Iterator[None]:
 
     Older versions of timm that we allow (1.0.15) unpickle whatever some files hold.
     """
-    before = {name: os.environ.pop(name, None) for name in (_FORCED, _FORBIDDEN)}
-    os.environ[_FORCED] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[_FORCED]
-        os.environ.update({name: value for name, value in before.items() if value is not None})
+    with alone():
+        before = {name: os.environ.pop(name, None) for name in (_FORCED, _FORBIDDEN)}
+        os.environ[_FORCED] = "1"
+        try:
+            yield
+        finally:
+            del os.environ[_FORCED]
+            os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

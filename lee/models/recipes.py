@@ -2,15 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from lee.configuration import read_yaml, validated
 from lee.errors import InputError, nearest
 from lee.models import imagenet
-from lee.models.specification import Recipe, ZooSpec
+from lee.models.specification import File, Recipe, ZooSpec
 from lee.paths import package_data
 
 __all__ = ["load_specs", "load_spec", "recipe_file", "has_recipe", "without_seed", "FILES", "ZooSpec", "Recipe"]
@@ -117,15 +115,10 @@ def load_spec(name: str, path: Path | None = None, *, budget: str | None = None)
 
 def _read(path: Path, budget: str | None, prefix: str = "") -> dict[str, ZooSpec]:
     """Read one file of specifications, whose names get a prefix."""
-    try:
-        # The same safe loader, in C where PyYAML was built with libyaml: these files are read often.
-        content = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except OSError as error:
-        raise InputError(f"The recipe file {path} can't be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"The recipe file {path} is not valid YAML: {error}.") from error
+    content = read_yaml(path, "recipe file")
     if not isinstance(content, Mapping) or not isinstance(content.get("models"), Mapping):
         raise InputError(f"The recipe file {path} needs a mapping `models:` from names to specifications.")
+    validated(File, content, path.name)
     models = {name: _like(name, content["models"], path) for name in content["models"]}
     specs = [_spec(f"{prefix}{name}", entry, content, path, budget) for name, entry in models.items()]
     return {spec.name: spec for spec in specs}
@@ -134,8 +127,6 @@ def _read(path: Path, budget: str | None, prefix: str = "") -> dict[str, ZooSpec
 def _like(name: str, models: Mapping[str, Any], path: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return an entry merged over the one that its `like:` names."""
     where, entry = f"{path.name}, model {name!r}", models[name]
-    if not isinstance(entry, Mapping):
-        raise InputError(f"{where}: expected a mapping with `factory` and `recipe`.")
     base = entry.get("like")
     if base is None:
         return dict(entry)
@@ -166,20 +157,14 @@ def _spec(name: str, entry: dict[str, Any], content: Mapping[str, Any], path: Pa
     if merged.get("family") is not None and merged["family"] not in families:
         raise InputError(f"{where}: unknown family {merged['family']!r}.{nearest(str(merged['family']), families)}")
     merged["recipe"] = _checked(Recipe, recipe, f"{where}, recipe")
-    for key in ("input_size", "mean", "std"):
-        if key in merged:
-            merged[key] = tuple(merged[key])
+    merged |= {key: tuple(merged[key]) for key in ("input_size", "mean", "std") if key in merged}
     spec: ZooSpec = _checked(ZooSpec, {**merged, "name": name, "folder": path.parent}, where)
     return spec
 
 
 def _checked(kind: type, values: dict[str, Any], where: str) -> Any:
-    """Build a dataclass from a mapping, refusing unknown and missing fields by name."""
-    known = {item.name: item for item in fields(kind)}
-    for key in values:
-        if key not in known:
-            raise InputError(f"{where}: unknown field {key!r}.{nearest(key, known)}")
+    """Build a dataclass from a mapping; what it refuses is said with the place."""
     try:
         return kind(**values)
-    except TypeError as error:
-        raise InputError(f"{where}: {error}.") from error
+    except (TypeError, InputError) as error:
+        raise InputError(f"{where}: {str(error).rstrip('.')}.") from error

@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from lee.errors import InputError, nearest
+from pydantic import Field, create_model
+
+from lee.configuration import Strict
+from lee.errors import MOST, InputError, nearest
 
 #: Allowed values of the fields that are names.
 CHOICES = {
@@ -93,27 +97,35 @@ class Recipe:
             if value not in allowed:
                 raise InputError(f"Recipe field {name} is {value!r}.{nearest(value, allowed)}")
         ranges = {
-            "epochs": self.epochs >= 1,
-            "batch_size": self.batch_size >= 1,
-            "lr": self.lr > 0,
-            "fraction": 0 < self.fraction <= 1,
-            "label_smoothing": 0 <= self.label_smoothing < 1,
-            "warmup_epochs": 0 <= self.warmup_epochs < self.epochs,
-            "weight_decay": self.weight_decay >= 0,
-            "clip_norm": self.clip_norm >= 0,
-            "score_every": self.score_every >= 1,
-            "pretrain_epochs": self.pretrain_epochs >= 0,
-            "pretrain_lr": self.pretrain_lr > 0,
-            "mask_ratio": 0 < self.mask_ratio < 1,
-            "pseudo_labels": self.pseudo_labels == 0 or (self.pseudo_labels > 0 and self.fraction < 1),
-            "pseudo_threshold": 0 <= self.pseudo_threshold <= 1,
-            "penalty": self.penalty >= 0,
-            "penalty_generators": len(self.penalty_generators) > 0,
-            "penalty_images": self.penalty_images == 0 or 2 <= self.penalty_images <= self.batch_size,
+            "epochs": (self.epochs >= 1, "1 or more"),
+            "batch_size": (self.batch_size >= 1, "1 or more"),
+            "lr": (self.lr > 0, "above 0"),
+            "fraction": (0 < self.fraction <= 1, "above 0, up to 1"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "from 0, below 1"),
+            "warmup_epochs": (0 <= self.warmup_epochs < self.epochs, "from 0, below `epochs`"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "clip_norm": (self.clip_norm >= 0, "0 or more"),
+            "seed": (0 <= self.seed <= MOST, f"from 0 to {MOST}"),
+            "score_every": (self.score_every >= 1, "1 or more"),
+            "pretrain_epochs": (self.pretrain_epochs >= 0, "0 or more"),
+            "pretrain_lr": (self.pretrain_lr > 0, "above 0"),
+            "mask_ratio": (0 < self.mask_ratio < 1, "between 0 and 1"),
+            "pseudo_labels": (
+                self.pseudo_labels == 0 or (self.pseudo_labels > 0 and self.fraction < 1),
+                "0, or more with a `fraction` below 1",
+            ),
+            "pseudo_threshold": (0 <= self.pseudo_threshold <= 1, "from 0 to 1"),
+            "penalty": (self.penalty >= 0, "0 or more"),
+            "penalty_generators": (len(self.penalty_generators) > 0, "one or more"),
+            "penalty_images": (
+                self.penalty_images == 0 or 2 <= self.penalty_images <= self.batch_size,
+                "0 for all, or from 2 to `batch_size`",
+            ),
         }
-        for name, valid in ranges.items():
-            if not valid:
-                raise InputError(f"Recipe field {name} is {getattr(self, name)!r}, which is out of range.")
+        for name, (valid, allowed_values) in ranges.items():
+            value = getattr(self, name)
+            if not valid or (isinstance(value, float) and not math.isfinite(value)):
+                raise InputError(f"Recipe field {name} is {value!r}, which is out of range: {allowed_values}.")
 
 
 @dataclass(frozen=True)
@@ -144,6 +156,18 @@ class ZooSpec:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     folder: Path = Path()
 
+    def __post_init__(self) -> None:
+        channels = self.input_size[0] if len(self.input_size) == 3 else 0
+        if channels < 1 or min(self.input_size) < 1:
+            raise InputError(f"`input_size` is {list(self.input_size)}; expected channels, height and width.")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != channels:
+                raise InputError(
+                    f"`{name}` is {list(getattr(self, name))}; expected {channels} numbers, one for each channel."
+                )
+        if not min(self.std) > 0:
+            raise InputError(f"`std` is {list(self.std)}; expected numbers above 0.")
+
     @property
     def stem(self) -> str:
         """The name of its files, without an ending."""
@@ -166,3 +190,34 @@ class ZooSpec:
             if not content["recipe"][term]:  # what a term of weight 0 would be like determines nothing
                 content["recipe"] = {k: v for k, v in content["recipe"].items() if not k.startswith(start)}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+#: Some or all fields of a :class:`Recipe`, as a recipe file has them.
+RecipeFields: Any = create_model(
+    "RecipeFields",
+    __base__=Strict,
+    **{item.name: (list[str] if item.type is tuple else item.type, None) for item in fields(Recipe)},  # type: ignore[call-overload]
+)
+
+
+class Entry(Strict):
+    """A network of a recipe file, or what all share."""
+
+    like: str | None = None
+    title: str = ""
+    family: str | None = None
+    factory: str = ""
+    arguments: dict[str, Any] = Field({})
+    recipe: RecipeFields = RecipeFields()
+    budgets: dict[str, RecipeFields] = Field({})
+    input_size: list[int] = Field([3, 32, 32], min_length=3, max_length=3)
+    mean: list[float] = Field([])
+    std: list[float] = Field([])
+
+
+class File(Strict):
+    """A recipe file."""
+
+    families: dict[str, str] = Field({})
+    defaults: Entry = Entry()
+    models: dict[str, Entry]

@@ -1,7 +1,7 @@
 """The equivariance Gram matrix, from which the local equivariance error of any generator is read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -78,14 +78,22 @@ class EquivarianceGram:
         Raises:
             InputError: If it is not in their span.
         """
-        names = self.basis
-        wanted = get(generator) if not isinstance(generator, str) or generator not in names else None
-        if wanted is None or wanted in self.generators:
-            index = names.index(str(generator)) if wanted is None else self.generators.index(wanted)
-            return torch.eye(len(names), dtype=torch.float64)[index]
+        wanted = self._measured(generator)
+        if wanted in self.generators:
+            return torch.eye(len(self.generators), dtype=torch.float64)[self.generators.index(wanted)]
         if isinstance(wanted, Action):
-            raise InputError(f"The action {wanted.name!r} is not among the measured generators: {', '.join(names)}.")
+            raise InputError(
+                f"The action {wanted.name!r} is not among the measured generators: {', '.join(self.basis)}."
+            )
         return coordinates(wanted, self.generators)
+
+    def _measured(self, generator: AnyGenerator) -> Generator | Action:
+        """The one of the generators that has a name or is an action, whatever it is called here; another one as it is."""
+        if isinstance(generator, str) and generator in self.basis:
+            return self.generators[self.basis.index(generator)]
+        wanted = get(generator)
+        same = [replace(g, name=wanted.name) == wanted for g in self.generators] if isinstance(wanted, Action) else []
+        return self.generators[same.index(True)] if True in same and wanted not in self.generators else wanted
 
     def lee_per_image(self, generator: AnyGenerator) -> Tensor:
         """`‖L_X f(x)‖² / dim` of every image, (n,), float64.
@@ -102,8 +110,7 @@ class EquivarianceGram:
         Args:
             generator: A name, or a generator in the span of the basis.
         """
-        known = get(generator) if not isinstance(generator, str) or generator not in self.basis else None
-        named = self.generators[self.basis.index(str(generator))] if known is None else known
+        named = self._measured(generator)
         samples = self.lee_per_image(generator)
         found = Estimate.of(samples, unit=unit_of(named), kernel=self.kernel, name=named.name)
         return found._replace(verification=self.verification)

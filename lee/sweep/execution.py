@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from lee.errors import InputError
+from lee.process import alone
 from lee.sweep.devices import spread
 from lee.sweep.measures import measure
 from lee.sweep.shortage import step
@@ -27,7 +28,6 @@ from lee.sweep.tasks import Task
 
 #: How often a task is tried when the process that measures it dies.
 ATTEMPTS = 3
-_ALONE = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def perform(task: Task, device: str = "cpu", threads: int | None = None, chunk: 
         threads: torch's threads meanwhile; None for as many as before.
         chunk: images per pass, at most; None for as many as usual.
     """
-    with _ALONE, _threads(threads):
+    with alone(), _threads(threads):
         return encode([measure(task, device, chunk)])
 
 
@@ -194,9 +194,18 @@ def _ready(crew: Sequence[_Worker]) -> list[_Worker]:
     return [busy[pipe] for pipe in wait(list(busy))]
 
 
+def _end_with_parent() -> None:
+    """Wait for the end of the process that started this one, then end at once, in the middle of a task."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
 def _serve(pipe: "Connection[Any, Any]", device: str, threads: int) -> None:
     """What a worker does: a task in, its file's content out, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, OSError):
         while True:
             task, chunk = pipe.recv()

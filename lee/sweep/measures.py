@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from lee import memory, provenance
 from lee.datasets import ImageSet
-from lee.errors import InputError
+from lee.errors import InputError, reason
 from lee.measure.checks import select
 from lee.measure.derivative import automatic_chunk, default_generators, equivariance_gram
 from lee.measure.function import one_function
@@ -42,8 +42,8 @@ def measure(task: Task, device: str = "cpu", chunk: int | None = None) -> Part:
         warnings.simplefilter("ignore", FutureWarning)  # torch's own deprecated parts
         try:
             columns, figures, gram = _within_memory(task, device, chunk)
-        except Exception as error:  # whatever a model may raise
-            return failed(task, _in_a_sentence(error), device)
+        except (Exception, SystemExit) as error:  # whatever a model may raise
+            return failed(task, reason(error), device)
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))
     seconds = round(time.perf_counter() - began, 3)
     basis = [] if gram is None else list(gram.basis)
@@ -96,11 +96,6 @@ def _origin(device: str) -> dict[str, Any]:
 def _commit() -> str | None:
     """The commit at the start: it is asked for once per process."""
     return provenance.commit()
-
-
-def _in_a_sentence(error: Exception) -> str:
-    said = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 class Features(nn.Module):

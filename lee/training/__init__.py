@@ -20,6 +20,7 @@ from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.models import Normalized, build
 from lee.models.recipes import Recipe, ZooSpec
+from lee.process import alone
 from lee.training.augmentation import seeded
 from lee.training.batches import batches, fraction
 from lee.training.checkpoints import EpochRecord, read, save, snapshot
@@ -187,7 +188,7 @@ def _phases(model: Normalized, recipe: Recipe) -> list[_Phase]:
 
     first, phases = recipe.pretrain_epochs, []
     if first:
-        with torch.random.fork_rng(devices=[]):
+        with alone(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeded(recipe.seed, "decoder").initial_seed())
             autoencoder = MaskedAutoencoder(model.net, model.normalize, mask_ratio=recipe.mask_ratio)
 
@@ -220,7 +221,7 @@ class _Training:
     def epoch(self, phase: _Phase, optimizer: torch.optim.Optimizer, chosen: _Chosen, epoch: int) -> EpochRecord:
         """Take one pass over the images and, where it is due, score the test set."""
         start = time.perf_counter()
-        with torch.random.fork_rng(devices=[] if self.device == "cpu" else None):
+        with alone(), torch.random.fork_rng(devices=[] if self.device == "cpu" else None):
             torch.manual_seed(seeded(self.recipe.seed, epoch, "model").initial_seed())
             loss = self._pass(phase, optimizer, chosen, epoch)
         done = epoch + 1 - phase.start

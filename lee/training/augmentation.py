@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lee.datasets.rotated import turn
+from lee.process import alone
 
 
 def seeded(*parts: object) -> torch.Generator:
@@ -68,7 +69,7 @@ def strong(
         v2.MixUp(alpha=0.2, num_classes=classes),
         v2.CutMix(alpha=1.0, num_classes=classes),
     )
-    with torch.random.fork_rng(devices=[]):  # torchvision draws from the global state
+    with alone(), torch.random.fork_rng(devices=[]):  # torchvision draws from the global state
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         pixels = (images * 255).round().to(torch.uint8)
         images = torch.cat([change(part) for part in pixels.split(group)]).to(images.dtype) / 255

@@ -1,6 +1,9 @@
 """Profiles, execution, checks and normalisation of the book, on small notebooks; and the committed ones."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -8,6 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from lee import book
+from lee.book.layout import only_one
 from lee.book.profiles import declared
 from lee.errors import InputError
 
@@ -66,10 +70,10 @@ def test_a_profile_gives_what_differs_from_the_defaults(root: Path) -> None:
         ("common: {nmae: x}", r"No chapter has the parameter 'nmae' .* Did you mean 'name'\?"),
         ("chapters: {01_first: {m: 1}}", "Chapter '01_first' has no parameter 'm'"),
         ("chapters: {01_frist: {n: 1}}", r"parameters for '01_frist'. Did you mean '01_first'\?"),
-        ("comon: {n: 1}", r"Unknown key 'comon' .* Did you mean 'common'\?"),
-        ("common: [n]", "must be `name: value` pairs"),
+        ("comon: {n: 1}", r"unknown field 'comon'\. Did you mean 'common'\?"),
+        ("common: [n]", "`common` must be a mapping"),
         ("[", "not valid YAML"),
-        ("just words", "must be a mapping"),
+        ("just words", "expected a mapping with description, common, chapters"),
     ],
 )
 def test_bad_profiles_are_refused_before_anything_runs(root: Path, text: str, message: str) -> None:
@@ -77,6 +81,24 @@ def test_bad_profiles_are_refused_before_anything_runs(root: Path, text: str, me
     with pytest.raises(InputError, match=message):
         book.execute("bad", root=root)
     assert not (root / "_build").exists()
+
+
+def test_two_runs_at_once_are_one_too_many(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    held = "import sys, time; from pathlib import Path; from lee.book.layout import only_one\n"
+    held += "with only_one(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    environment = {**os.environ, "PYTHONPATH": str(Path(book.__file__).parents[2])}
+    command = [sys.executable, "-c", held, str(root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        copy = tmp_path_factory.mktemp("copy") / "out"
+        for run in (lambda: book.execute(root=root, out=copy), lambda: book.refresh(root=root)):
+            with pytest.raises(InputError, match="Another `lee book` is at work in"):
+                run()
+        assert not copy.exists()
+        other.communicate("")
+    with only_one(root), only_one(root):  # the same process may
+        pass
 
 
 def test_unknown_profiles_and_chapters_are_refused(root: Path) -> None:

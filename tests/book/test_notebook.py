@@ -105,3 +105,13 @@ def test_a_claim_is_judged_as_what_it_is() -> None:
         notebook.verdict(id="other-metrics-agree", measured="x", verdict=supported("existential"))
     with pytest.raises(InputError, match=r"judge its cases as such with lee\.statistics\.judge"):
         notebook.verdict(id="other-metrics-agree", measured="x", verdict="reproduced")
+
+
+def test_prose_writes_powers_of_ten_as_people_do() -> None:
+    shown: list[dict[str, str]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
+        notebook.prose(
+            f"It is {3.14159e-10:.2g} ± {1e-12:.1g}, {140.2:.2g} [{98765.4:.3g}], {2e6:.2g}; `1e-3`, x1e-3, 0.5."
+        )
+    assert shown == [{"text/markdown": "It is 3.1×10⁻¹⁰ ± 1×10⁻¹², 140 [98,800], 2×10⁶; `1e-3`, x1e-3, 0.5."}]

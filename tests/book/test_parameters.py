@@ -1,5 +1,6 @@
 """Parameters of the wrong type end in a sentence, from a profile before anything runs, from papermill in the first cell."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
 from lee import book
+from lee.book.execute import run_chapter
 from lee.book.parameters import KINDS, check
 from lee.book.profiles import declared
 from lee.errors import InputError
@@ -26,7 +28,7 @@ CELL = 'n_images: int = 8  # images\nnames: list[str] = ["a"]  # models\nshare: 
         (3, "float", True), (0.5, "float", True), ("0.5", "float", False), (False, "float", False),
         (True, "bool", True), (1, "bool", False), ("true", "bool", False),
         ("patches", "str", True), (3, "str", False), (["a"], "str", False),
-        (["a"], "list", True), ("a", "list[str]", False), ([1], "list[str]", True),
+        (["a"], "list", True), ("a", "list[str]", False), (["a"], "list[str]", True),
         ({"a": 1}, "dict", True), (["a"], "dict", False),
         ("anything", "Path", True), ("anything", "None", True),
     ],
@@ -39,6 +41,11 @@ def test_each_type_takes_its_own(value: Any, kind: str, fits: bool) -> None:
         check("n_images", value, kind)
     assert KINDS[kind.partition("[")[0]][1] in str(caught.value)
     assert "n_images" in str(caught.value).partition("With papermill: ")[2]
+
+
+def test_entries_have_types_as_well() -> None:
+    with pytest.raises(InputError, match=r"parameter n\[1\] is 1, and a text \(str\).*-y 'n: \[\.\.\.\]'"):
+        check("n", ["a", 1], "list[str]")
 
 
 def cells(*sources: str) -> dict[str, Any]:
@@ -106,6 +113,28 @@ def test_papermill_run_directly_ends_in_the_sentence(tmp_path: Path) -> None:
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("InputError: The parameter n_images is 'abc', and a whole number (int) was expected.")
     assert "-p n_images 8" in last
+
+
+def test_folded_parameters_count_and_can_be_given(tmp_path: Path) -> None:
+    made = new_notebook(
+        cells=[
+            new_code_cell("seed: int = 3  # of all", metadata={"tags": ["more-parameters", "hide-input"]}),
+            new_code_cell(CELL, metadata={"tags": ["parameters"]}),
+            new_code_cell(f"{SETUP}; print(seed, n_images)"),
+        ],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+    )
+    nbformat.write(made, tmp_path / "in.ipynb")
+    assert list(declared(tmp_path / "in.ipynb"))[:2] == ["seed", "n_images"]
+    run_chapter(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {"seed": 5, "n_images": 7}, "mine")
+    assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs[0].text.split() == ["5", "7"]
+
+
+@pytest.mark.parametrize("path", book.chapters(ROOT), ids=lambda path: path.stem)
+def test_no_chapter_shows_a_wall_of_parameters(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    (shown,) = (cell for cell in cells if "parameters" in cell.metadata.get("tags", ()))
+    assert len(ast.parse(shown.source).body) <= 8
 
 
 @pytest.mark.parametrize("path", book.chapters(ROOT), ids=lambda path: path.stem)

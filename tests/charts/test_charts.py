@@ -110,6 +110,15 @@ def test_error_bands_stay_positive_on_a_logarithmic_axis() -> None:
     assert [row["_low"] for row in rows] == [0.01, 0.4]
 
 
+def test_a_band_shows_the_ends_of_an_interval() -> None:
+    frame = pd.DataFrame({"x": [1, 2], "y": [1.0, 0.5], "low": [-0.1, 0.4], "high": [3.0, 0.7]})
+    spec = charts.lines(frame, "x", "y", error=("low", "high"), log="y", **WORDS).to_dict()
+    (rows,) = spec["datasets"].values()
+    assert [(row["_low"], row["_high"]) for row in rows] == [(0.01, 3.0), (0.4, 0.7)]
+    with pytest.raises(InputError, match="no column 'hihg'"):
+        charts.lines(frame, "x", "y", error=("low", "hihg"), **WORDS)
+
+
 @pytest.mark.parametrize("missing", ["caption", "alt"])
 @pytest.mark.parametrize("text", ["", "   ", None])
 def test_no_figure_without_caption_and_alternative_text(frame: pd.DataFrame, missing: str, text: str) -> None:

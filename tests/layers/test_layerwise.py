@@ -339,7 +339,7 @@ def test_compiled_and_parallel_wrappers_are_looked_through() -> None:
     ("options", "message"),
     [
         ({"mode": "backward"}, "Unknown mode"),
-        ({"chunk": 0}, "`chunk` must be a positive"),
+        ({"chunk": 0}, "`chunk` must be a whole number from 1"),
         ({"probes": 1}, "`probes` must be"),
         ({"representations": {"nothing*": "map"}}, "matches no module"),
         ({"representations": {"0": "mpa"}}, "Unknown representation"),

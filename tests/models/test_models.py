@@ -214,7 +214,11 @@ models:
     (tmp_path / "zoo.yaml").write_text(text)
     save_file(fixed().state_dict(), tmp_path / "tiny.safetensors")
     digest = lee.paths.file_sha256(tmp_path / "tiny.safetensors")
-    cards.write_card({"name": "zoo/tiny", "sha256": digest}, "# tiny\n", tmp_path / "tiny.md")
+    cards.write_card(
+        {"name": "zoo/tiny", "family": "tiny", "parameters": 1, "test_accuracy": 0.5, "sha256": digest},
+        "# tiny\n",
+        tmp_path / "tiny.md",
+    )
     monkeypatch.setattr(recipes, "FILES", {"zoo": str(tmp_path / "zoo.yaml"), "absent": "absent/absent.yaml"})
     return tmp_path
 

@@ -147,9 +147,9 @@ def test_a_failing_model_is_a_row_with_its_error(here: Path) -> None:
     report = run(spec, out)
     assert report.measured == 12
     said = {model: error for model, _, error in report.failures}
-    assert said["mine:Undefined"].startswith("InputError: The model's output holds NaN or infinity")
+    assert said["mine:Undefined"].startswith("InputError: The model holds NaN or infinity on its way")
     assert said == {
-        "mine:unbuildable": "RuntimeError: no such part",
+        "mine:unbuildable": "InputError: mine:unbuildable can't be built: RuntimeError: no such part",
         "mine:Failing": "ValueError: this network always fails",
         "mine:Undefined": said["mine:Undefined"],
     }

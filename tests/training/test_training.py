@@ -391,11 +391,14 @@ def test_recipes_refuse_what_they_do_not_know(fields: dict[str, Any], message: s
     [
         ("models: [", "not valid YAML"),
         ("model: {}", "needs a mapping `models:`"),
-        ("models: {a: 3}", "model 'a': expected a mapping"),
+        ("models: {a: 3}", "models: `a` must be a mapping, not 3"),
         ("models: {a: {factory: x, recipe: {epoch: 3}}}", "unknown field 'epoch'. Did you mean 'epochs'"),
         ("models: {a: {factroy: x, recipe: {dataset: d, epochs: 3}}}", "Did you mean 'factory'"),
         ("models: {a: {factory: x, recipe: {epochs: 3}}}", "recipe: .*dataset"),
-        ("models: {a: {factory: x, recipe: {dataset: d, epochs: many}}}", "epochs is 'many'"),
+        (
+            "models: {a: {factory: x, recipe: {dataset: d, epochs: many}}}",
+            "models, a, recipe: `epochs` must be a whole number, not 'many'",
+        ),
     ],
 )
 def test_recipe_files_are_checked(tmp_path: Path, content: str, message: str) -> None:

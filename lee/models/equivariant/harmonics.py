@@ -21,6 +21,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from lee.process import ordinary
+
 _TURN = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
 _FLIP = torch.tensor([[1.0, 0.0], [0.0, -1.0]], dtype=torch.float64)
 
@@ -50,6 +52,7 @@ def _mixers(order_out: int, order_in: int) -> list[tuple[int, Tensor]]:
 
 
 @cache
+@ordinary
 def kernel_basis(order_out: int, order_in: int, size: int, width: float = 0.6) -> Tensor:
     """Return a basis of the equivariant kernels from fields of one order to fields of another.
 

@@ -1,0 +1,144 @@
+"""Folders of images: one sub-folder per class, or a plain folder."""
+
+import hashlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lee.datasets.image_files import ENDINGS, ON_WHITE, center_square, read, stacked
+from lee.datasets.local_data import Decoded, choose
+from lee.errors import ImageWarning, InputError
+from lee.paths import DATA_VARIABLE, data_root
+
+#: The largest file of one picture that is read, in bytes.
+MOST_BYTES = 2**28
+
+
+def imagefolder(path: str, n: int | None, size: int | None, seed: int) -> Decoded:
+    """Read a folder of images with one sub-folder per class, or a plain folder of images.
+
+    Each image becomes the central square of 0.875 of its short side, `size` (224) pixels wide.
+
+    Args:
+        path: a folder; a relative one is looked for here, then in `LEE_DATA`.
+        n: how many images; only these are decoded.
+        size: side in pixels.
+        seed: which images.
+
+    Raises:
+        InputError: no such folder, no images in it, or a file that can't be read (:func:`lee.datasets.image_files.read`).
+    """
+    folder = _find_folder(path)
+    samples, class_names = _list_images(folder)
+    chosen = [samples[int(row)] for row in choose(len(samples), n, seed)]
+    squares, notes, digest = [], [], hashlib.sha256()
+    for file, _ in chosen:
+        content = _content(file)
+        digest.update(hashlib.sha256(content).digest())
+        picture = read(content, file)
+        squares.append(center_square(picture.pixels, size or 224, fraction=0.875))
+        notes.append(picture.notes)
+    _warn_of([file for file, _ in chosen], squares, notes)
+    counts = Counter(note for said in notes for note in said)
+    note = "; ".join(f"{note} in {count} of {len(chosen)} files" for note, count in counts.items())
+    labels = torch.tensor([label for _, label in chosen]) if class_names else None
+    return Decoded(stacked(squares), labels, class_names, digest.hexdigest(), note)
+
+
+def check_folder(path: str) -> None:
+    """Refuse a folder that :func:`imagefolder` could read nothing from.
+
+    Args:
+        path: a folder; a relative one is looked for here, then in `LEE_DATA`.
+
+    Raises:
+        InputError: no such folder, or no images in it.
+    """
+    _list_images(_find_folder(path))
+
+
+def _warn_of(files: Sequence[str], squares: Sequence[np.ndarray], notes: Sequence[tuple[str, ...]]) -> None:
+    """Warn, once for all files, of pictures without content and of those whose transparent parts were laid on white."""
+    empty = [file for file, square in zip(files, squares, strict=True) if (square == square[0, 0]).all()]
+    transparent = [file for file, said in zip(files, notes, strict=True) if ON_WHITE in said]
+    for found, what in (
+        (empty, "are of one colour: no motion changes them, and their error along it is 0 whatever the model does"),
+        (transparent, "have transparent parts, which were laid on white"),
+    ):
+        if found:
+            text = f"{len(found)} of {len(files)} images {what}; the first is {found[0]}."
+            warnings.warn(text, ImageWarning, stacklevel=5)
+
+
+def _find_folder(path: str) -> Path:
+    """Return an existing folder: `path` as given, or below `LEE_DATA`."""
+    given = Path(path).expanduser()
+    if path and given.is_dir():
+        return given
+    below = data_root() / given if os.environ.get(DATA_VARIABLE) and path else None
+    if below is not None and below.is_dir():
+        return below
+    tried = f", nor below {DATA_VARIABLE}" if below is not None else ""
+    raise InputError(f"imagefolder:{path}: there is no such folder{tried}. Write imagefolder:PATH.")
+
+
+def _content(file: str) -> bytes:
+    """The bytes of a file of one picture.
+
+    Raises:
+        InputError: It is no file (a pipe would be waited for), can't be read, or is too large for a picture.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise InputError(f"{file} is no file, or a link that leads nowhere. Remove it from the folder.")
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(f"{file} is too large for a picture: at most {MOST_BYTES >> 20} MB are read.")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file} can't be read: {error.strerror}.") from error
+
+
+def _list_images(folder: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+    """List (file, label) in the order of torchvision's ImageFolder, and the class names, if any.
+
+    A folder is one, whatever its name ends in; each is entered once, so that links may lead in a circle.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+        flat = [str(entry) for entry in entries if _is_image(str(entry)) and not entry.is_dir()]
+        if flat:
+            return [(file, 0) for file in flat], ()
+        classes = [entry for entry in entries if entry.is_dir()]
+        samples = [(file, label) for label, part in enumerate(classes) for file in _below(part)]
+    except OSError as error:
+        raise InputError(f"{error.filename or folder} can't be read: {error.strerror}.") from error
+    if not samples:
+        raise InputError(
+            f"{folder} holds no images, neither itself nor in one sub-folder per class. Files that end in "
+            f"{', '.join(ENDINGS)} are read."
+        )
+    return samples, tuple(entry.name for entry in classes)
+
+
+def _below(folder: Path) -> Iterator[str]:
+    """The images in a folder and in those below it, sorted by folder and by name."""
+    entered, found = set(), []
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+        entered.add(os.path.realpath(root))
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(root, name)) not in entered]
+        found.append((root, sorted(name for name in names if _is_image(name))))
+    return (os.path.join(root, name) for root, names in sorted(found) for name in names)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _is_image(file: str) -> bool:
+    return file.lower().endswith(ENDINGS)

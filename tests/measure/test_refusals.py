@@ -1,0 +1,251 @@
+"""What is no number, no model, no image or no action gets a sentence; and a failed call leaves nothing behind."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import lee
+from lee import metrics
+from lee.geometry.antialiasing import low_pass
+from lee.geometry.interpolation import derivative_matrix
+from lee.training import EquivariancePenalty
+
+X = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(784, 5))
+
+
+def of(model: Any, x: Any = X, generator: Any = "rotation", **options: Any) -> lee.Estimate:
+    return lee.local_equivariance_error(model, x, generator, progress=False, **options)
+
+
+MEASURED: dict[str, Callable[..., Any]] = {
+    "lee": of,
+    "unverified": lambda model, x=X: of(model, x, verify=False),
+    "derivative": lambda model, x=X: lee.lie_derivative(model, x, "rotation"),
+    "layerwise": lambda model, x=X: lee.layerwise(model, x, "rotation"),
+    "explained": lambda model, x=X: lee.explain_representations(model, x),
+    "consistency": lambda model, x=X: metrics.consistency(model, x),
+    "errors": lambda model, x=X: metrics.eq_t(model, x, draws=1),
+    "sampled": lambda model, x=X: metrics.sampled_invariance(model, x, "rotation", radius=0.1, draws=1),
+    "layers": lambda model, x=X: metrics.layer_errors(model, x, [("rotation", 0.1)]),
+    "range": lambda model, x=X: metrics.output_range(model, x),
+}
+
+
+class Hidden(nn.Module):
+    """Infinite on the way, finite at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).exp() * torch.inf).mean((2, 3)) + x.mean()
+
+
+@pytest.mark.parametrize("measured", [name for name in MEASURED if name not in ("explained", "layers")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_name_their_module(measured: str, value: float) -> None:
+    model = network()
+    nn.init.constant_(model[3].bias, value)
+    with pytest.raises(lee.InputError, match=r"bias of the module 3 \(Linear\) holds NaN or infinity"):
+        MEASURED[measured](model)
+
+
+@pytest.mark.parametrize("measured", ["lee", "derivative", "layerwise", "consistency", "errors", "sampled"])
+def test_what_is_infinite_on_the_way_names_its_module(measured: str) -> None:
+    with pytest.raises(lee.InputError, match=r"first in the module last \(Sigmoid\), in what it is given"):
+        MEASURED[measured](Hidden())
+
+
+def test_a_saturating_weight_and_a_broken_buffer_are_refused_but_a_mask_is_none() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Sigmoid(), nn.Flatten(), nn.Linear(784, 5))
+    model.register_buffer("mask", torch.tensor([-torch.inf, 0.0]))
+    assert of(model).n == 4
+    nn.init.constant_(model[0].bias, torch.inf)  # type: ignore[arg-type]
+    with pytest.raises(lee.InputError, match=r"bias of the module 0 \(Conv2d\)"):
+        of(model)
+    nn.init.zeros_(model[0].bias)  # type: ignore[arg-type]
+    model[1].running_var[0] = torch.nan  # type: ignore[index,operator]
+    with pytest.raises(lee.InputError, match=r"running_var of the module 1 \(BatchNorm2d\)"):
+        of(model)
+
+
+def test_an_output_that_fails_among_many_images_names_the_module() -> None:
+    class Late(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            scores = x.mean((2, 3))
+            return torch.cat([scores[:2], scores[2:] * torch.nan])
+
+    with pytest.raises(lee.InputError, match=r"image 2 .* first in the module model \(Late\)"):
+        of(Late())
+
+
+@pytest.mark.parametrize("measured", MEASURED)
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("resnet18", r"'resnet18' is a name: lee\.models\.load\('resnet18'\)"),
+        (nn.Linear, r"Linear is a class, not a model: make one of it"),
+        (None, "a function of images, not NoneType"),
+        ([network()], "a function of images, not list"),
+    ],
+)
+def test_what_is_no_model_is_refused(measured: str, model: Any, said: str) -> None:
+    with pytest.raises(lee.InputError, match=said):
+        MEASURED[measured](model)
+    with pytest.raises(lee.InputError, match=said):
+        lee.LocalEquivarianceError(model, "rotation")
+
+
+@pytest.mark.parametrize("measured", MEASURED)
+def test_tensors_that_are_no_images_are_refused(measured: str) -> None:
+    model = network()
+    nested = torch.nested.nested_tensor([X[0], X[1]], layout=torch.jagged)
+    for x in (X.to_sparse(), X.to("meta"), nested, X.numpy(), X.to(torch.complex64), X.byte()):
+        with pytest.raises(lee.InputError):
+            MEASURED[measured](model, x)
+
+
+def test_a_model_without_values_is_refused() -> None:
+    with pytest.raises(lee.InputError, match="device meta"):
+        of(network().to("meta"))
+
+
+@pytest.mark.parametrize("value", [True, 0, -1, 2.0, "2"])
+def test_counts_are_whole_numbers_and_true_is_none(value: Any) -> None:
+    model = network()
+    for call in (
+        lambda: of(model, chunk=value),
+        lambda: lee.layerwise(model, X, "rotation", chunk=value),
+        lambda: metrics.consistency(model, X, chunk=value),
+        lambda: metrics.consistency(model, X, shifts=value),
+        lambda: metrics.eq_t(model, X, chunk=value),
+        lambda: metrics.eq_t(model, X, draws=value),
+        lambda: metrics.output_range(model, X, chunk=value),
+        lambda: metrics.layer_errors(model, X, [("rotation", 0.1)], chunk=value),
+    ):
+        with pytest.raises(lee.InputError, match="must be a whole number from 1, not"):
+            call()
+
+
+@pytest.mark.parametrize("seed", [True, -1, 2**64, 1.5, "7"])
+def test_seeds_are_whole_numbers(seed: Any) -> None:
+    with pytest.raises(lee.InputError, match="`seed` must be a whole number from 0"):
+        lee.layerwise(network(), X, "rotation", mode="probes", probes=2, seed=seed)
+
+
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_flags_are_true_or_false(value: Any) -> None:
+    for name in ("align_corners", "verify"):
+        with pytest.raises(lee.InputError, match=f"`{name}` must be True or False, not {value!r}"):
+            of(network(), **{name: value})
+        with pytest.raises(lee.InputError, match=f"`{name}` must be True or False"):
+            lee.layerwise(network(), X, "rotation", **{name: value})
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        (lambda x, t: torch.roll(x, int(t * 10), -1), "not change with t near 0"),
+        (lambda x, t: torch.roll(x, round(float(t) * 300), -1), "not change with t near 0"),
+        (lambda x, t: x, "does not depend on t"),
+        (lambda x, t: x + 1 + t, "as it is at t = 0"),
+        (lambda x, t: x * torch.nan, "as it is at t = 0"),
+        (lambda x, t: x * (1 + t.abs()), "differences to one side"),
+        (lambda x, t: x * (1 + t.relu()), "torch's derivative"),
+        (lambda x, t: x * (1 + t.abs().sqrt()), "torch's derivative"),
+        (lambda x, t: x * (1 + t.detach()), "torch's derivative"),
+        (lambda x, t: x * (1 + float(t)), "torch's derivative|out of torch"),
+        (lambda x, t: None, "must return a tensor"),
+    ],
+)
+def test_an_action_is_the_identity_at_zero_and_differentiable_in_t(action: Any, said: str, verify: bool) -> None:
+    with pytest.raises(lee.InputError, match=said):
+        of(network(), generator=action, verify=verify)
+
+
+def test_an_action_may_leave_these_images_as_they_are() -> None:
+    assert of(network(), X[:2] * 0, lambda x, t: x * torch.exp(t)).value == 0
+
+
+def test_two_lambdas_have_two_names() -> None:
+    first, second = (lambda x, t: x * (1 + t)), (lambda x, t: x * (1 + 2 * t))
+    gram = lee.equivariance_gram(network(), X, generators=[first, second, "rotation"], progress=False)
+    assert gram.basis == ("<lambda>", "<lambda> (2)", "rotation")
+    assert gram.lee(second).value == pytest.approx(4 * gram.lee(first).value, rel=1e-4)
+    assert gram.lee(second).name == "<lambda> (2)"
+    assert gram.lee("<lambda> (2)") == gram.lee(second)
+
+
+class Complex(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.complex(self.net(x), self.net(x.flip(-1)))
+
+
+def test_complex_outputs_are_measured_as_complex_or_refused() -> None:
+    model, parts = Complex().double(), lambda o: torch.view_as_real(o).flatten(1)
+    x = X.double()
+    whole, apart = of(model, x, output="logits"), of(model, x, output=parts)
+    assert whole.value == pytest.approx(2 * apart.value)  # the same sum over half as many outputs
+    whole = metrics.eq_t(model, x, draws=2, output="logits")
+    assert whole.value == pytest.approx(2 * metrics.eq_t(model, x, draws=2, output=parts).value)
+    for name in ("lee", "derivative", "errors", "consistency", "range"):
+        with pytest.raises(lee.InputError, match="complex"):
+            MEASURED[name](model, x)
+    with pytest.raises(lee.InputError, match="The output is complex"):
+        lee.layerwise(model, x, "rotation", output="logits")
+
+
+def test_complex_maps_are_compared_as_complex() -> None:
+    for turn in (False, True):
+        call: Any = metrics.eq_r if turn else metrics.eq_t
+        z = X.double()
+        real, both = lambda x: x.square(), lambda x: torch.complex(x.square(), x.square())
+        one, two = (call(f, z, draws=2, output="logits").value for f in (real, both))
+        assert two == pytest.approx(2 * one)
+
+
+@pytest.mark.parametrize("around", [torch.inference_mode, FakeTensorMode, lambda: torch.device("meta")])
+def test_a_call_elsewhere_leaves_no_cache_that_fails(around: Any) -> None:
+    derivative_matrix.cache_clear()
+    x = X[:, :, :11, :11].double()
+    with around():
+        derivative_matrix(11)
+        low_pass(x, 0.5) if around is torch.inference_mode else None
+    z = x.clone().requires_grad_()
+    lee.spatial_gradient(z)[0].square().sum().backward()
+    assert z.grad is not None
+    assert bool(z.grad.isfinite().all())
+
+
+def test_a_failed_call_changes_no_later_one() -> None:
+    model, penalty = network(), EquivariancePenalty(["rotation"], "exact")
+    before, share = of(model), float(penalty(model, X).detach())
+    calls: list[Callable[[], Any]] = [
+        lambda: of(model, X, lambda x, t: 1 / 0),
+        lambda: of(model, X, output=lambda o: 1 / 0),
+        lambda: of(lambda z: model(z)[:, :, 0, 0, 0], X),
+        lambda: of(model, X[:, :, :9]),
+        lambda: lee.layerwise(model, X[:, :1], "rotation"),
+        lambda: penalty(model, X[:, :1]),
+        lambda: metrics.eq_t(model, X[:, :1], draws=1),
+    ]
+    for call in calls:
+        with pytest.raises(Exception):  # noqa: B017, PT011  # whatever the model raises
+            call()
+        assert of(model) == before
+        assert float(penalty(model, X).detach()) == share
