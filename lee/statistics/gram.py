@@ -115,6 +115,15 @@ class EquivarianceGram:
         found = Estimate.of(samples, unit=unit_of(named), kernel=self.kernel, name=named.name)
         return found._replace(verification=self.verification)
 
+    def only(self, generator: AnyGenerator) -> "EquivarianceGram":
+        """The Gram matrices of one generator alone, (n, 1, 1).
+
+        Args:
+            generator: A name, or a generator in the span of the basis.
+        """
+        found = self.lee_per_image(generator)[:, None, None]
+        return replace(self, per_image=found, generators=(self._measured(generator),))
+
     def minus(self, other: "EquivarianceGram", generator: AnyGenerator) -> Estimate:
         """LEE of this model minus that of another on the same images, with the paired standard error.
 
