@@ -14,19 +14,13 @@ ROOT = Path(__file__).parents[1]
 CHAPTER = "01_sample"
 
 HERO = """
-:::{div} lee-hero
 A model is **equivariant** if it does not matter whether you move its input or its output.
-
-```{button-ref} 01_sample
-:color: primary
-Start reading
-```
-:::
 
 See [the waves](#fig-waves).
 
-```{lee-chapters}
-```
+<!-- lee-chapters -->
+[A sample chapter](01_sample.ipynb), as it stands where no site is built.
+<!-- /lee -->
 """
 
 SETUP = """

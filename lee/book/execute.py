@@ -16,9 +16,10 @@ from typing import Any, Literal
 import nbformat
 import yaml
 
-from lee.book.layout import COPY, find_root, select
+from lee.book.layout import COPY, find_root, only_one, select
 from lee.book.profiles import load_profile, plan
 from lee.errors import InputError, LeeError
+from lee.process import Children, Stopped
 
 KERNEL = "python3"  # whatever the notebook says: the kernel of this environment
 CELL_TIMEOUT = 1800  # seconds
@@ -106,7 +107,7 @@ def execute(
         The chapters that have run, in reading order.
 
     Raises:
-        InputError: If a profile, chapter or parameter is unknown; nothing has run then.
+        InputError: If a profile, chapter or parameter is unknown, or another process is at it; nothing has run then.
         ChapterError: If a cell raises. No further chapter is started; those already running are finished.
     """
     root = find_root() if root is None else root
@@ -115,16 +116,18 @@ def execute(
         raise InputError(f"`workers` must be at least 1; got {workers}.")
     wanted = select(root, chapters)
     parameters = plan(load_profile(profile, root), select(root, None))
-    prepare(root, out)
     name = Path(profile).stem
     jobs = {path.stem: (path, out / "book" / path.name, parameters[path], name) for path in wanted}
-    done = _run_all(jobs, workers, progress or (lambda *_: None))
+    with only_one(root):
+        prepare(root, out)
+        done = _run_all(jobs, workers, progress or (lambda *_: None))
     return [done[path.stem] for path in wanted]
 
 
 def _run_all(jobs: Mapping[str, Job], workers: int, progress: Progress) -> dict[str, Executed]:
     done: dict[str, Executed] = {}
     failures: list[ChapterError] = []
+    children = Children()
 
     def run(name: str) -> None:
         if failures:
@@ -132,7 +135,9 @@ def _run_all(jobs: Mapping[str, Job], workers: int, progress: Progress) -> dict[
         progress(name, "started", 0.0)
         start = time.monotonic()
         try:
-            run_chapter(*jobs[name])
+            run_chapter(*jobs[name], children)
+        except Stopped:
+            return
         except ChapterError as error:
             failures.append(error)
             progress(name, "failed", time.monotonic() - start)
@@ -142,13 +147,19 @@ def _run_all(jobs: Mapping[str, Job], workers: int, progress: Progress) -> dict[
 
     # A thread only waits: each chapter has a process for papermill and one for its kernel.
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(run, jobs))
+        try:
+            list(pool.map(run, jobs))
+        except BaseException:  # an interruption
+            children.stop()
+            raise
     if failures:
         raise failures[0]
     return done
 
 
-def run_chapter(source: Path, target: Path, parameters: Mapping[str, Any], profile: str) -> None:
+def run_chapter(
+    source: Path, target: Path, parameters: Mapping[str, Any], profile: str, children: Children | None = None
+) -> None:
     """Execute one notebook; `target` appears, whole, when every cell has run.
 
     Raises:
@@ -163,9 +174,12 @@ def run_chapter(source: Path, target: Path, parameters: Mapping[str, Any], profi
         command = [sys.executable, "-m", "papermill", str(source), str(part), "--kernel", KERNEL, "--cwd", folder]
         command += ["--no-progress-bar", "--no-log-output", "--execution-timeout", str(CELL_TIMEOUT)]
         command += ["--parameters_yaml", yaml.safe_dump(dict(parameters))] if parameters else []
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            cell, error = _what_failed(part, done.stderr)
+        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        with (children or Children()).start(command, **streams) as process:
+            assert process.stderr is not None
+            log = process.stderr.read()
+        if process.returncode != 0:
+            cell, error = _what_failed(part, log)
             if part.is_file():
                 os.replace(part, failed)
             raise ChapterError(source.stem, cell, error, failed if failed.is_file() else None)

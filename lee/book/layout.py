@@ -1,12 +1,37 @@
 """Where the book's files lie: the repository's root, its chapters, the copy that is built."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from lee.errors import InputError, nearest
 
 COPY = Path("_build/book-src")
 """Where the executed copy of the book lies, below the root."""
+
+
+@contextmanager
+def only_one(root: Path) -> Iterator[None]:
+    """Let no other process execute or render the same book meanwhile; a process may enter again, a crash gives the right back.
+
+    Args:
+        root: The folder with `_toc.yml` and `book/`.
+
+    Raises:
+        InputError: Another process does so, or the folder can't be written to.
+    """
+    file = root.resolve() / COPY.parent / "lock"
+    try:
+        file.parent.mkdir(exist_ok=True)
+        held = FileLock(file, is_singleton=True).acquire(blocking=False)
+    except Timeout as error:
+        raise InputError(f"Another `lee book` is at work in {root}. Wait for it, or use another checkout.") from error
+    except OSError as error:
+        raise InputError(f"{file} can't be written: {error.strerror}.") from error
+    with held:
+        yield
 
 
 def find_root(start: Path | None = None) -> Path:

@@ -11,7 +11,7 @@ from nbformat import NotebookNode
 
 from lee.book.check import check_executed
 from lee.book.execute import Progress, execute
-from lee.book.layout import find_root, select
+from lee.book.layout import find_root, only_one, select
 from lee.book.profiles import load_profile, plan
 from lee.errors import InputError
 from lee.paths import atomic_path
@@ -57,7 +57,7 @@ def refresh(
                 f"Chapter {path.stem!r} must have the values of the profile 'quick' as its defaults; "
                 f"it has others for: {', '.join(values)}."
             )
-    with tempfile.TemporaryDirectory() as folder:
+    with only_one(root), tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         ran = execute("quick", chapters, root=root, out=copy, workers=workers, progress=progress)
         problems = [problem for done in ran for problem in check_executed(done.path)]

@@ -20,15 +20,13 @@ from lee.book import claims, parameters
 from lee.errors import InputError, check_known
 from lee.statistics import Verdict
 
-#: Words of the one rule, then those of boxes that were made before it.
+#: Words of the one rule.
 VERDICTS: dict[str, str] = {
     "reproduced": "Reproduced",
     "mixed": "Mixed",
     "contradicted": "Contradicted",
     "underpowered": "Underpowered",
     "not testable here": "Not testable here",
-    "partly": "Partly reproduced",
-    "not at this scale": "Not at this scale",
 }
 #: Where the record for the scoreboard lies in the metadata of a verdict's HTML.
 RECORD = "lee-verdict"
@@ -132,7 +130,7 @@ class verdict:
         folded = f"<details><summary>How it was decided</summary><dl>{details}</dl></details>" if details else ""
         return (
             f'<div class="lee-verdict lee-verdict-{self.word.replace(" ", "-")} mathjax_process" role="note">'
-            f'<dl><dt>{_prose(self.heading)}</dt><dd>{_prose(self.claim)} <span class="lee-source">{_prose(self.source)}'
+            f'<dl><dt>{_prose(self.heading)}</dt><dd>{_prose(self.claim)} <span class="lee-source">({_prose(self.source)})'
             f"</span></dd>{_rows(self._result())}</dl>{folded}"
             f'<p class="lee-verdict-word"><strong>{VERDICTS[self.word]}</strong></p></div>'
         )

@@ -22,7 +22,7 @@ KINDS: dict[str, tuple[type | tuple[type, ...], str, str]] = {
 }
 
 
-def check(name: str, value: Any, annotation: str, source: str = "papermill") -> None:
+def check(name: str, value: Any, annotation: str, source: str = "papermill", how: str = "") -> None:
     """Refuse a value that is not of a parameter's type; types that are not in :data:`KINDS` take any.
 
     Args:
@@ -30,6 +30,7 @@ def check(name: str, value: Any, annotation: str, source: str = "papermill") -> 
         value: What was given.
         annotation: The type as the chapter writes it, such as `int` or `list[str]`.
         source: Who gave it: `papermill`, or the profile, in words.
+        how: What to do about it, in a sentence; by default it follows from `source`.
 
     Raises:
         InputError: It is of another type; the message says what was expected.
@@ -39,13 +40,13 @@ def check(name: str, value: Any, annotation: str, source: str = "papermill") -> 
     if kind not in KINDS:
         return
     types, words, example = KINDS[kind]
+    how = how or (f"With papermill: {example.format(name=name)}." if source == "papermill" else f"Given by {source}.")
     fits = isinstance(value, types) and (kind == "bool" or not isinstance(value, bool))
     if fits and not (isinstance(value, float) and not math.isfinite(value)):
         parts = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
         for place, part in parts:
-            check(f"{name}[{place!r}]", part, inner.partition(",")[2] if kind == "dict" else inner, source)
+            check(f"{name}[{place!r}]", part, inner.partition(",")[2] if kind == "dict" else inner, source, how)
         return
-    how = f"With papermill: {example.format(name=name)}." if source == "papermill" else f"Given by {source}."
     raise InputError(f"The parameter {name} is {value!r}, and {words} ({kind}) was expected. {how}")
 
 

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from lee.book.check import check_executed
-from lee.book.layout import COPY, chapters, find_root
+from lee.book.layout import COPY, chapters, find_root, only_one
 from lee.errors import LeeError
+from lee.process import Children
 
 COMMAND = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
 
@@ -36,6 +37,17 @@ def render(root: Path | None = None, *, source: Path | None = None, fresh: bool 
     if problems := [problem for path in chapters(source) for problem in check_executed(path)]:
         raise RenderError(" ".join(problems))
     site = root / "_build" / "html"
+    with only_one(root):
+        _build(root, source, site, fresh)
+    return site / "index.html"
+
+
+def _build(root: Path, source: Path, site: Path, fresh: bool) -> None:
+    """Run jupyter-book, strictly.
+
+    Raises:
+        RenderError: It warns.
+    """
     if fresh:
         for stale in (site, site.parent / ".doctrees"):
             shutil.rmtree(stale, ignore_errors=True)
@@ -43,10 +55,11 @@ def render(root: Path | None = None, *, source: Path | None = None, fresh: bool 
     arguments = ["build", *strict, "--quiet", "--path-output", str(root), str(source)]
     plain = {**os.environ, "NO_COLOR": "1"}
     command = [sys.executable, "-c", COMMAND, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=plain)
-    if done.returncode != 0:
-        raise RenderError(f"The strict build of the site failed:\n{_last_words(done.stdout + done.stderr)}")
-    return site / "index.html"
+    with Children().start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=plain) as process:
+        assert process.stdout is not None
+        log = process.stdout.read()
+    if process.returncode != 0:
+        raise RenderError(f"The strict build of the site failed:\n{_last_words(log)}")
 
 
 def _last_words(log: str) -> str:

@@ -15,6 +15,7 @@ from lee.cli.book import book
 from lee.cli.data import data
 from lee.cli.explore import explore
 from lee.cli.layers import layers
+from lee.cli.maps import error_map
 from lee.cli.measure import measure
 from lee.cli.models import models
 from lee.cli.output import degrade
@@ -78,6 +79,7 @@ app = typer.Typer(
 )
 app.command()(measure)
 app.command()(layers)
+app.command("map")(error_map)
 app.command()(train)
 app.command()(sweep)
 app.command()(book)

@@ -29,7 +29,7 @@ def book(
     """Execute every chapter with a profile and render the book to _build/html/index.html."""
     check_installed("The book", "book", "papermill", "jupyter_book")
     from lee import book as library
-    from lee.book.layout import COPY
+    from lee.book.layout import COPY, only_one
 
     if refresh:
         written = library.refresh(chapters, workers=workers, progress=_tell)
@@ -37,14 +37,15 @@ def book(
         return
     root = library.find_root()
     copy = out or root / COPY
-    if execute:
-        library.execute(profile, chapters, root=root, out=copy, workers=workers, progress=_tell)
-    else:
-        library.prepare(root, copy)
-    if not render:
-        typer.echo(f"The executed chapters are in {copy / 'book'}.")
-        return
-    index = library.render(root, source=copy, fresh=True)
+    with only_one(root):  # from the first chapter to the last page
+        if execute:
+            library.execute(profile, chapters, root=root, out=copy, workers=workers, progress=_tell)
+        else:
+            library.prepare(root, copy)
+        if not render:
+            typer.echo(f"The executed chapters are in {copy / 'book'}.")
+            return
+        index = library.render(root, source=copy, fresh=True)
     typer.echo(f"The book is ready: {index}\nOpen it in a browser: {index.as_uri()}\nor serve it: make serve")
 
 

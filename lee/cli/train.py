@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,12 +95,13 @@ def _train_missing(pattern: str, where: dict[str, Any], device: str, workers: in
     failed = []
     tell: Callable[[str], None] = (lambda line: None) if quiet else typer.echo
     outcomes = train_missing(names, devices=devices, on_line=tell, **where)
-    for ended, outcome in enumerate(outcomes, 1):
-        if outcome.error:
-            failed.append(outcome.name)
-            typer.echo(f"[{ended}/{len(names)}] {outcome.name} failed: {outcome.error}", err=True)
-        else:
-            typer.echo(f"[{ended}/{len(names)}] {outcome.name} done in {outcome.seconds / 60:.1f} minutes")
+    with closing(outcomes):  # at once when interrupted: nothing that is queued may start
+        for ended, outcome in enumerate(outcomes, 1):
+            if outcome.error:
+                failed.append(outcome.name)
+                typer.echo(f"[{ended}/{len(names)}] {outcome.name} failed: {outcome.error}", err=True)
+            else:
+                typer.echo(f"[{ended}/{len(names)}] {outcome.name} done in {outcome.seconds / 60:.1f} minutes")
     if failed:
         typer.echo(f"Not trained: {', '.join(failed)}. The same command tries again.", err=True)
         raise typer.Exit(1)

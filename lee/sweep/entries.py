@@ -98,6 +98,14 @@ class Accuracy(Strict):
     images: int | None = Field(None, ge=1)
 
 
+class Aliasing(Strict):
+    """Options of `lee.layers.aliased_part`, and how many of the first images."""
+
+    images: int = Field(200, ge=1)
+    generators: list[GeneratorName] = Field(["translation_x", "translation_y"], min_length=1)
+    factor: int = Field(2, ge=2)
+
+
 class Moved(Strict):
     """Two sets of generators."""
 
@@ -122,6 +130,7 @@ class Measures(Strict):
     yardsticks: Yardsticks = Yardsticks()
     distance: Distance = Distance()
     accuracy: Accuracy = Accuracy()
+    aliasing: Aliasing = Aliasing()
     moved: Moved = Moved()
     turntable: Turntable = Turntable()
 

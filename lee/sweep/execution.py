@@ -8,6 +8,7 @@ each result as it comes.
 import multiprocessing
 import os
 import signal
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -193,9 +194,18 @@ def _ready(crew: Sequence[_Worker]) -> list[_Worker]:
     return [busy[pipe] for pipe in wait(list(busy))]
 
 
+def _end_with_parent() -> None:
+    """Wait for the end of the process that started this one, then end at once, in the middle of a task."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
 def _serve(pipe: "Connection[Any, Any]", device: str, threads: int) -> None:
     """What a worker does: a task in, its file's content out, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, OSError):
         while True:
             task, chunk = pipe.recv()

@@ -8,9 +8,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,6 +20,7 @@ import torch
 from lee.errors import InputError, nearest
 from lee.models.cards import check_weights, read_card
 from lee.models.recipes import Recipe, ZooSpec, load_spec, load_specs
+from lee.process import Children, Stopped
 from lee.training.zoo import destination
 
 
@@ -36,19 +37,6 @@ class Outcome:
     name: str
     seconds: float
     error: str = ""
-
-
-@dataclass
-class _Running:
-    """The processes at work, so that an interruption can stop them."""
-
-    processes: set[subprocess.Popen[str]] = field(default_factory=set)
-    ended: bool = False
-
-    def stop(self) -> None:
-        self.ended = True
-        for process in list(self.processes):
-            process.terminate()
 
 
 def missing(
@@ -114,7 +102,7 @@ def train_missing(
     budget: str | None = None,
     devices: Sequence[str] = ("cpu",),
     on_line: Callable[[str], None] = lambda line: None,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Train models side by side, one on each device at a time; yield each outcome as it comes.
 
     Args:
@@ -127,14 +115,14 @@ def train_missing(
     """
     options = [("--recipes", recipes), ("--out", out), ("--budget", budget)]
     arguments = [str(part) for flag, value in options if value is not None for part in (flag, value)]
-    running, free = _Running(), SimpleQueue[str]()
+    children, free = Children(), SimpleQueue[str]()
     for device in devices:
         free.put(device)
 
     def train(name: str) -> Outcome:
         device, start = free.get(), time.perf_counter()
         try:
-            error = _run(name, [*arguments, "--device", device], on_line, running)
+            error = _run(name, [*arguments, "--device", device], on_line, children)
         finally:
             free.put(device)
         return Outcome(name, time.perf_counter() - start, error)
@@ -144,27 +132,25 @@ def train_missing(
             for future in as_completed([pool.submit(train, name) for name in names]):
                 yield future.result()
         finally:  # also when interrupted: what is queued doesn't start, what is running is stopped
+            children.stop()
             pool.shutdown(wait=False, cancel_futures=True)
-            running.stop()
 
 
-def _run(name: str, arguments: list[str], on_line: Callable[[str], None], running: _Running) -> str:
+def _run(name: str, arguments: list[str], on_line: Callable[[str], None], children: Children) -> str:
     """Train one model in a process of its own; return its error, or nothing."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     command = [sys.executable, "-m", "lee", "train", name, *arguments]
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "env": environment, "bufsize": 1}
     last = ""
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, bufsize=1
-    ) as process:
-        running.processes.add(process)
-        if running.ended:  # while this one was being started
-            process.terminate()
-        assert process.stdout is not None
-        for line in process.stdout:
-            last = line.strip() or last
-            on_line(line.rstrip())
-        code = process.wait()
-        running.processes.discard(process)
+    try:
+        with children.start(command, **how) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                last = line.strip() or last
+                on_line(line.rstrip())
+    except Stopped:
+        return "not started"
+    code = process.returncode
     if code < 0:
         return f"killed by signal {-code}; it goes on from its last epoch when it is started again"
     return "" if code == 0 else last or f"ended with exit status {code}"

@@ -131,16 +131,15 @@ _REPLACED: dict[Any, Callable[..., Any]] = {
 @contextmanager
 def _differentiable(model: nn.Module) -> Iterator[None]:
     """Choose operators that have a forward-mode derivative, and keep batch norms from counting the batch."""
-    counters = [m.num_batches_tracked for m in model.modules() if isinstance(m, _BatchNorm)]
-    before = [None if counter is None else counter.clone() for counter in counters]
+    batches = (m.num_batches_tracked for m in model.modules() if isinstance(m, _BatchNorm))
+    counters = [(counter, counter.clone()) for counter in batches if counter is not None]
     load_formulas()
     try:
         with alone(), _TwiceDifferentiable(), forward_ad.dual_level():
             yield
     finally:
-        for counter, value in zip(counters, before, strict=True):
-            if counter is not None and value is not None:
-                counter.copy_(value)
+        for counter, before in counters:
+            counter.copy_(before)
 
 
 def scores_and_derivative(model: nn.Module, x: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,9 @@
 """Profiles, execution, checks and normalisation of the book, on small notebooks; and the committed ones."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -8,6 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from lee import book
+from lee.book.layout import only_one
 from lee.book.profiles import declared
 from lee.errors import InputError
 
@@ -77,6 +81,24 @@ def test_bad_profiles_are_refused_before_anything_runs(root: Path, text: str, me
     with pytest.raises(InputError, match=message):
         book.execute("bad", root=root)
     assert not (root / "_build").exists()
+
+
+def test_two_runs_at_once_are_one_too_many(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    held = "import sys, time; from pathlib import Path; from lee.book.layout import only_one\n"
+    held += "with only_one(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    environment = {**os.environ, "PYTHONPATH": str(Path(book.__file__).parents[2])}
+    command = [sys.executable, "-c", held, str(root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        copy = tmp_path_factory.mktemp("copy") / "out"
+        for run in (lambda: book.execute(root=root, out=copy), lambda: book.refresh(root=root)):
+            with pytest.raises(InputError, match="Another `lee book` is at work in"):
+                run()
+        assert not copy.exists()
+        other.communicate("")
+    with only_one(root), only_one(root):  # the same process may
+        pass
 
 
 def test_unknown_profiles_and_chapters_are_refused(root: Path) -> None:

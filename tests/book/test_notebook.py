@@ -32,7 +32,7 @@ def test_setup_seeds_and_registers() -> None:
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("word", ["reproduced", "partly", "not at this scale", "contradicted"])
+@pytest.mark.parametrize("word", ["reproduced", "mixed", "underpowered", "contradicted"])
 def test_a_verdict_shows_claim_and_measurement(word: str) -> None:
     box = notebook.verdict(**CLAIM, verdict=word)
     bundle, _ = box._repr_mimebundle_()
@@ -42,17 +42,17 @@ def test_a_verdict_shows_claim_and_measurement(word: str) -> None:
 
 
 def test_a_claim_that_is_not_the_paper_s_says_whose_it_is() -> None:
-    box = notebook.verdict(**CLAIM, verdict="partly", heading="Theory says")
+    box = notebook.verdict(**CLAIM, verdict="mixed", heading="Theory says")
     assert "<dt>Theory says</dt>" in box.html()
     assert str(box).startswith("Theory says (§3, Fig. 2)")
-    assert "Paper says" in str(notebook.verdict(**CLAIM, verdict="partly"))
+    assert "Paper says" in str(notebook.verdict(**CLAIM, verdict="mixed"))
 
 
 def test_bad_verdicts_are_refused() -> None:
     with pytest.raises(InputError, match=r"Unknown verdict 'reproducd'. Did you mean 'reproduced'\?"):
         notebook.verdict(**CLAIM, verdict="reproducd")
     with pytest.raises(InputError, match="non-empty `measured`"):
-        notebook.verdict(**{**CLAIM, "measured": " "}, verdict="partly")
+        notebook.verdict(**{**CLAIM, "measured": " "}, verdict="mixed")
 
 
 def test_prose_is_markdown_and_nothing_else() -> None:
@@ -112,7 +112,7 @@ def test_what_decides_a_verdict_is_folded() -> None:
     assert "pair 1" not in shown
     assert "above 0" not in shown
     assert re.search(r"above 0 for all.*pair 0 0\.50 .* supports; pair 1 -0\.60 .* opposes", folded)
-    assert "<details>" not in notebook.verdict(**CLAIM, verdict="partly").html()
+    assert "<details>" not in notebook.verdict(**CLAIM, verdict="mixed").html()
 
 
 def test_a_claim_is_judged_as_what_it_is() -> None:

@@ -28,7 +28,7 @@ CELL = 'n_images: int = 8  # images\nnames: list[str] = ["a"]  # models\nshare: 
         (3, "float", True), (0.5, "float", True), ("0.5", "float", False), (False, "float", False),
         (True, "bool", True), (1, "bool", False), ("true", "bool", False),
         ("patches", "str", True), (3, "str", False), (["a"], "str", False),
-        (["a"], "list", True), ("a", "list[str]", False), ([1], "list[str]", False),
+        (["a"], "list", True), ("a", "list[str]", False), (["a"], "list[str]", True),
         ({"a": 1}, "dict", True), (["a"], "dict", False),
         ("anything", "Path", True), ("anything", "None", True),
     ],
@@ -41,6 +41,11 @@ def test_each_type_takes_its_own(value: Any, kind: str, fits: bool) -> None:
         check("n_images", value, kind)
     assert KINDS[kind.partition("[")[0]][1] in str(caught.value)
     assert "n_images" in str(caught.value).partition("With papermill: ")[2]
+
+
+def test_entries_have_types_as_well() -> None:
+    with pytest.raises(InputError, match=r"parameter n\[1\] is 1, and a text \(str\).*-y 'n: \[\.\.\.\]'"):
+        check("n", ["a", 1], "list[str]")
 
 
 def cells(*sources: str) -> dict[str, Any]:

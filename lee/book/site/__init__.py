@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lee import __version__
 from lee.book.site.api import ApiDirective
 from lee.book.site.hover import tell_definitions
-from lee.book.site.reading import ChaptersDirective, tell_reading_time
+from lee.book.site.reading import ChaptersDirective, make_live, tell_reading_time
 from lee.book.site.scoreboard import ScoreboardDirective
 from lee.book.site.status import StatusDirective
 from lee.book.site.vendor import vendor_scripts
@@ -77,6 +77,7 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     """Register the extension with Sphinx."""
     app.connect("config-inited", keep_requests_at_home, priority=900)
     app.connect("builder-inited", add_static_files)
+    app.connect("source-read", make_live)
     app.connect("doctree-read", tell_reading_time)
     app.connect("missing-reference", resolve_alias)
     app.connect("doctree-resolved", tell_definitions)

@@ -2,6 +2,9 @@
 
 A chapter's first cell holds a paragraph that starts with `**In one line:**`. The directive `lee-chapters` lists all chapters with
 theirs, and :func:`tell_reading_time` writes the minutes under each title.
+
+A notebook is read elsewhere, too, so a directive stands in it as a comment around what other readers see in its place:
+`<!-- lee-chapters -->` … `<!-- /lee -->`. :func:`make_live` puts the directive there.
 """
 
 import json
@@ -26,6 +29,25 @@ _FORMULA = re.compile(r"\$\$.*?\$\$", re.DOTALL)
 _FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 _LEFT_OUT = {"hide-input", "remove-input", "hide-cell", "remove-cell", "parameters"}
 _DRAWN = {"application/vnd.vegalite.v5+json", "image/png", "image/svg+xml"}
+
+
+_LIVE = re.compile(r"<!-- (lee-\w+) ?(\w*) -->.*?<!-- /lee -->", re.DOTALL)
+
+
+def make_live(app: "Sphinx", docname: str, source: list[str]) -> None:
+    """Put the directives that a notebook names in comments, an option after the name, in the place of what stands between."""
+    if "<!-- lee-" not in source[0] or Path(app.env.doc2path(docname)).suffix != ".ipynb":
+        return
+    notebook = json.loads(source[0])
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = _LIVE.sub(_directive, "".join(cell["source"]))
+    source[0] = json.dumps(notebook)
+
+
+def _directive(comment: re.Match[str]) -> str:
+    name, option = comment.groups()
+    return f"```{{{name}}}\n" + (f":{option}:\n" if option else "") + "```"
 
 
 def minutes(notebook: dict[str, Any]) -> int:
@@ -76,10 +98,10 @@ def spoken(n: int) -> str:
 
 
 def tell_reading_time(app: "Sphinx", doctree: nodes.document) -> None:
-    """Write the reading time of a notebook under its title."""
+    """Write the reading time of a notebook under its title; the front page has none."""
     path = Path(app.env.doc2path(app.env.docname))
     title = next(doctree.findall(nodes.title), None)
-    if path.suffix != ".ipynb" or title is None:
+    if path.suffix != ".ipynb" or title is None or app.env.docname == app.config.root_doc:
         return
     time = spoken(minutes(_read(path)))
     title.parent.insert(1, nodes.paragraph("", f"{time[0].upper()}{time[1:]} to read", classes=["lee-reading"]))

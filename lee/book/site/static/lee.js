@@ -6,7 +6,8 @@
   // Specs carry no colour of text or background. In an SVG `currentColor` follows the page, so light mode,
   // dark mode and print need no second drawing.
   const ink = "currentColor";
-  const LEGEND_ENTRY = 140; // pixels
+  const LEGEND_ENTRY = 140, AXIS = 72; // pixels
+  const ROUND = 1800; // milliseconds in which a picture that is played turns by a radian of its sine
 
   const config = (width) => ({
     background: "transparent",
@@ -35,14 +36,74 @@
   async function draw(host) {
     const spec = JSON.parse(host.querySelector("script[type='application/json']").textContent);
     if (spec.usermeta?.fluid) spec.width = "container"; // a notebook's charts have a width in pixels, and a picture beside them
+    stack(spec, host.clientWidth);
     const canvas = document.createElement("div");
     canvas.className = "lee-chart-canvas";
     host.append(canvas);
     const options = { mode: "vega-lite", actions: false, renderer: "svg", config: config(host.clientWidth) };
     await window.vegaEmbed(canvas, spec, options);
+    if (spec.usermeta?.turns) letTurn(host, canvas);
     host.dataset.room = host.getBoundingClientRect().width;
     rooms.observe(host);
     host.dataset.state = "drawn";
+  }
+
+  // On a phone what stands side by side is laid one below the other, each as wide as the page.
+  function stack(spec, room) {
+    if (!spec.concat || room >= 600) return;
+    spec.columns = 1;
+    for (const panel of spec.concat) if (panel.width > room - AXIS) panel.width = room - AXIS;
+  }
+
+  // A chart of pictures that turn: its slider can be played, and the pictures themselves can be taken and turned.
+  function letTurn(host, canvas) {
+    const slider = canvas.querySelector("input[type=range]");
+    const [low, high] = [Number(slider.min), Number(slider.max)];
+    const set = (angle) => {
+      slider.value = Math.min(high, Math.max(low, angle));
+      slider.dispatchEvent(new Event("input", { bubbles: true }));
+    };
+    host.classList.add("lee-turns");
+
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "btn btn-primary lee-play";
+    let frame = 0;
+    const stop = () => { cancelAnimationFrame(frame); frame = 0; button.textContent = "▶ Play"; };
+    const play = () => {
+      button.textContent = "❚❚ Pause";
+      const amplitude = (high - low) / 2, middle = (high + low) / 2;
+      // From where the slider stands, forth and back.
+      const start = performance.now() - Math.asin((Number(slider.value) - middle) / amplitude) * ROUND;
+      const step = (now) => { set(middle + amplitude * Math.sin((now - start) / ROUND)); frame = requestAnimationFrame(step); };
+      frame = requestAnimationFrame(step);
+    };
+    button.addEventListener("click", () => (frame ? stop() : play()));
+    slider.addEventListener("pointerdown", stop);
+    slider.addEventListener("keydown", stop);
+    stop();
+    slider.closest(".vega-bindings").prepend(button);
+
+    let held = null;
+    const bearing = (event) => (Math.atan2(event.clientY - held.y, event.clientX - held.x) * 180) / Math.PI;
+    canvas.addEventListener("pointerdown", (event) => {
+      const picture = event.target.closest("image");
+      if (!picture) return;
+      stop();
+      const { left, top, width, height } = picture.getBoundingClientRect();
+      held = { x: left + width / 2, y: top + height / 2, angle: Number(slider.value) };
+      held.last = bearing(event);
+      canvas.setPointerCapture(event.pointerId);
+      event.preventDefault();
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      if (!held) return;
+      const now = bearing(event);
+      held.angle += ((now - held.last + 540) % 360) - 180; // the short way round
+      held.last = now;
+      set(held.angle);
+    });
+    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { held = null; });
   }
 
   function fail(host, error) {
