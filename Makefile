@@ -76,10 +76,11 @@ quick: lint types ## Check lint, types and the tests of the rooms that changed s
 	@if [ -n "$(CHANGED_TESTS)" ]; then OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadgroup -m "not browser" $(CHANGED_TESTS); \
 	else echo "Nothing below lee/ or tests/ has changed since $(BASE)."; fi
 
-lint: $(READY) ## Check lint, format (notebooks included) and which room imports which
+lint: $(READY) ## Check lint, format (notebooks included), which room imports which, and for unsafe calls
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache --no-logo
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive lee benchmarks
 
 types: $(READY) ## Check types
 	@$(BIN)/mypy
@@ -105,7 +106,7 @@ format: $(READY) ## Format the code and fix what the linter can
 
 lock: $(READY) ## Recompute requirements.txt (UPGRADE=1 takes newer versions)
 	@$(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 \
-	  --no-emit-index-url --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file requirements.txt
+	  --no-emit-index-url --generate-hashes --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file requirements.txt
 
 bench: $(READY) ## Print every headline ratio; one benchmark alone with BENCH=derivative
 	@$(PY) benchmarks/$(BENCH).py $(ARGS)

@@ -24,6 +24,9 @@ from lee.geometry.representations import Image, Map, Representation, Tokens, Tri
 from lee.geometry.sampling import Sampler, spatial_gradient, warp
 from lee.layers import Decomposition, explain_representations, layerwise
 from lee.measure.derivative import equivariance_gram, lie_derivative, local_equivariance_error
+from lee.measure.maps import error_map
+from lee.measure.orbits import Orbit, orbit
+from lee.measure.shares import ErrorMap
 from lee.measure.spectrum import symmetry_spectrum
 from lee.statistics import EquivarianceGram, Estimate
 
@@ -31,7 +34,8 @@ __version__ = "0.1.0"
 __all__ = [
     # measuring
     "local_equivariance_error", "equivariance_gram", "lie_derivative", "layerwise", "explain_representations",
-    "symmetry_spectrum", "LocalEquivarianceError", "Estimate", "EquivarianceGram", "Decomposition", "metrics",
+    "symmetry_spectrum", "error_map", "orbit", "LocalEquivarianceError", "Estimate", "EquivarianceGram", "Decomposition",
+    "ErrorMap", "Orbit", "metrics",
     # what moves, and how
     "Generator", "Action", "bracket", "TRANSLATION_X", "TRANSLATION_Y", "ROTATION", "SCALE", "STRETCH_X", "STRETCH_Y",
     "SHEAR_X", "SHEAR_Y", "HYPERBOLIC", "SQUEEZE", "BRIGHTNESS", "CONTRAST", "SATURATION", "Representation", "Image", "Map",

@@ -193,3 +193,18 @@ def test_tracked_files_are_well_formed(tracked: list[Path]) -> None:
         except yaml.YAMLError as error:
             problems.append(f"{name}: {error}")
     assert not problems, "\n".join(problems)
+
+
+def test_actions_are_pinned_by_commit_and_packages_by_hash() -> None:
+    used = [
+        line.split("uses:")[1].strip()
+        for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+        for line in path.read_text().splitlines()
+        if "uses:" in line
+    ]
+    assert used
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+", line) for line in used), used
+    locked = (ROOT / "requirements.txt").read_text()
+    pinned = re.findall(r"^[\w.-]+==\S+.*\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)*)", locked, re.M)
+    assert len(pinned) > 100
+    assert all(pinned)

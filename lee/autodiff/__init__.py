@@ -19,13 +19,13 @@ For `f(x) = Σ x³` the derivative along `v` is `3 x²·v`:
 # `contraction`, `convolution` and `normalisation` hold the rules per operator; `pushforward` is the entry, `alternatives` what is
 # left where torch has no forward mode.
 from lee.autodiff import contraction, convolution, layout, normalisation, pointwise  # noqa: F401  (register the rules)
-from lee.autodiff.alternatives import by_differences
+from lee.autodiff.alternatives import by_differences, pullback
 from lee.autodiff.messages import ForwardModeError, LeavesTorchError, record_fallbacks
 from lee.autodiff.pushforward import by_dual_numbers, pushforward
 from lee.autodiff.tensor import Stacked
 from lee.autodiff.weights import workspace
 
 __all__ = [
-    "pushforward", "by_dual_numbers", "by_differences", "record_fallbacks", "workspace", "Stacked", "ForwardModeError",
-    "LeavesTorchError",
+    "pushforward", "by_dual_numbers", "by_differences", "pullback", "record_fallbacks", "workspace", "Stacked",
+    "ForwardModeError", "LeavesTorchError",
 ]  # fmt: skip

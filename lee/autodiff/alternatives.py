@@ -77,20 +77,46 @@ def by_backward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) 
             return value, None
         if value.ndim == 0 or len(value) != len(x):
             return value.detach(), torch.zeros_like(value.detach())[None]  # the caller refuses the shape
-        columns = [_gradient(entry.sum(), leaf) for entry in value.reshape(len(x), -1).unbind(1)]
+        entries = value.reshape(len(x), -1).unbind(1)
+        columns = [_gradient(e.sum(), leaf, "Use mode='differences', in double precision.") for e in entries]
     moved = [torch.einsum("knd,nd->kn", tangents.flatten(2), c.flatten(1)) for c in columns]
     return value.detach(), torch.stack(moved, -1).reshape(len(tangents), *value.shape)
 
 
-def _gradient(entry: Tensor, leaf: Tensor) -> Tensor:
+def pullback(function: Callable[[Tensor], Any], x: Tensor, cotangents: Tensor) -> Tensor:
+    """`J_f(x)ᵀ w_k` of K cotangents, by one pass with gradients and K backward passes.
+
+    Args:
+        function: Any torch function of one tensor.
+        x: Primal, (N, ...).
+        cotangents: (K, *output.shape); inner products of complex ones are real parts.
+
+    Returns:
+        Shape (K, N, ...).
+
+    Raises:
+        InputError: If the function has no backward pass, or its output depends on `x` in no way that one can follow.
+
+    Examples:
+        >>> pullback(torch.square, torch.tensor([[3.0]]), torch.ones(1, 1, 1)).tolist()
+        [[[6.0]]]
+    """
+    with torch.enable_grad():
+        leaf = x.detach().clone().requires_grad_()
+        value = function(leaf.clone())
+        if not isinstance(value, Tensor) or not value.requires_grad:
+            raise InputError("The model's output depends on its input in no way that a backward pass can follow.")
+        sums = [(value * w.conj()).real.sum() if value.is_complex() else (value * w).sum() for w in cotangents]
+        return torch.stack([_gradient(s, leaf, "It is needed here.") for s in sums])
+
+
+def _gradient(entry: Tensor, leaf: Tensor, advice: str) -> Tensor:
     try:
         (gradient,) = torch.autograd.grad(entry, leaf, retain_graph=True, allow_unused=True)
     except Exception as error:
         if is_shortage(error):
             raise
-        raise InputError(
-            f"The model has no backward pass ({reason(error)}). Use mode='differences', in double precision."
-        ) from error
+        raise InputError(f"The model has no backward pass ({reason(error)}). {advice}") from error
     return torch.zeros_like(leaf) if gradient is None else gradient
 
 

@@ -1,15 +1,18 @@
-"""What a chapter's cells need around the numbers: a first cell, verdicts, numbers for the prose, pictures.
+"""What a chapter's cells need around the numbers: a first cell, verdicts, numbers for the prose, tables.
 
 Nothing here is needed to measure a model; the cells of the book stay short because of it.
 """
 
+import math
 import re
 import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import pandas as pd
 import torch
 
 from lee import charts
@@ -17,15 +20,13 @@ from lee.book import claims, parameters
 from lee.errors import InputError, check_known
 from lee.statistics import Verdict
 
-#: Words of the one rule, then those of boxes that were made before it.
+#: Words of the one rule.
 VERDICTS: dict[str, str] = {
     "reproduced": "Reproduced",
     "mixed": "Mixed",
     "contradicted": "Contradicted",
     "underpowered": "Underpowered",
     "not testable here": "Not testable here",
-    "partly": "Partly reproduced",
-    "not at this scale": "Not at this scale",
 }
 #: Where the record for the scoreboard lies in the metadata of a verdict's HTML.
 RECORD = "lee-verdict"
@@ -59,12 +60,13 @@ class verdict:
     """A claim, of the paper as a rule, beside what this book measures, as a box: the last expression of a cell.
 
     Compute `verdict` from the numbers in the cell, so that the box can't outlive its evidence. With the `id` of a claim of
-    `data/claims.yaml` and a verdict by :func:`lee.statistics.judge`, the box tells the cases and intervals by itself, and the
-    scoreboard finds it.
+    `data/claims.yaml` and a verdict by :func:`lee.statistics.judge`, the box tells the result and, folded, the cases and intervals
+    by itself, and the scoreboard finds it.
 
     Args:
         verdict: What :func:`lee.statistics.judge` returns; or, in boxes without an `id`, a word of :data:`VERDICTS`.
-        measured: What the cells above have measured, in a sentence; with numbers, unless the verdict brings them.
+        measured: What the cells above have measured, in one sentence; with numbers, unless the verdict brings them.
+        criterion: What had to come out for the claim to hold; it is folded, with the cases.
         id: Name of the claim; it brings `claim`, `source` and `heading`.
         claim: What the paper says, in one sentence.
         source: Where it says so, such as `"abstract and Fig. 1"`.
@@ -77,6 +79,7 @@ class verdict:
 
     verdict: Verdict | str
     measured: str
+    criterion: str = ""
     id: str = ""
     claim: str = ""
     source: str = ""
@@ -102,24 +105,33 @@ class verdict:
         """The verdict itself."""
         return self.verdict.word if isinstance(self.verdict, Verdict) else self.verdict
 
-    def _rows(self) -> list[tuple[str, str]]:
+    def _result(self) -> list[tuple[str, str]]:
         rows = [("We measure", self.measured)]
         if isinstance(self.verdict, Verdict):
-            rows += [("Cases", self.verdict.details)] if self.verdict.cases else []
-            rows += [("Together", self.verdict.sentence)]
+            alone = len(self.verdict.cases) == 1
+            rows.append(("Result", f"{self.verdict.number}" if alone else self.verdict.sentence))
+        return rows
+
+    def _details(self) -> list[tuple[str, str]]:
+        rows = [("Criterion", self.criterion)] if self.criterion else []
+        if isinstance(self.verdict, Verdict) and self.verdict.cases:
+            rows.append(("Cases", self.verdict.details))
+            rows += [("Together", self.verdict.sentence)] if len(self.verdict.cases) == 1 else []
         return rows
 
     def __str__(self) -> str:
-        told = [f"{self.heading} ({self.source}): {self.claim}", *(f"{title}: {text}" for title, text in self._rows())]
+        rows = (f"{title}: {text}" for title, text in [*self._result(), *self._details()])
+        told = [f"{self.heading} ({self.source}): {self.claim}", *rows]
         return "\n".join([*told, f"Verdict: {VERDICTS[self.word].lower()}"])
 
     def html(self) -> str:
-        """The box as HTML; formulas between dollars are left for MathJax."""
-        rows = "".join(f"<dt>{title}</dt><dd>{_prose(text)}</dd>" for title, text in self._rows())
+        """The box as HTML, what decides it folded; formulas between dollars are left for MathJax."""
+        details = _rows(self._details())
+        folded = f"<details><summary>How it was decided</summary><dl>{details}</dl></details>" if details else ""
         return (
             f'<div class="lee-verdict lee-verdict-{self.word.replace(" ", "-")} mathjax_process" role="note">'
-            f'<dl><dt>{_prose(self.heading)}</dt><dd>{_prose(self.claim)} <span class="lee-source">{_prose(self.source)}'
-            f"</span></dd>{rows}</dl>"
+            f'<dl><dt>{_prose(self.heading)}</dt><dd>{_prose(self.claim)} <span class="lee-source">({_prose(self.source)})'
+            f"</span></dd>{_rows(self._result())}</dl>{folded}"
             f'<p class="lee-verdict-word"><strong>{VERDICTS[self.word]}</strong></p></div>'
         )
 
@@ -146,6 +158,54 @@ def prose(text: str) -> None:
     display({"text/markdown": _with_powers(text.strip())}, raw=True)
 
 
+def table(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> None:
+    """Show a small table as Markdown, which reads the same on GitHub, in JupyterLab, on a phone and on the site.
+
+    Numbers are rounded, and stand to the right, as does text that begins with a number. An index is shown if it has a name.
+
+    Args:
+        frame: Few rows and columns; columns are named in words with their units, such as `"error (per half side²)"`.
+        caption: What the table shows, in a sentence or two; Markdown, with formulas.
+        formats: For columns of numbers, how Python writes them, such as `{"share": ".1%"}`. Others have as many decimals as their
+            largest number needs for three significant digits.
+
+    Raises:
+        InputError: If the frame is empty, or `formats` names a column that isn't there (the nearest one is suggested).
+    """
+    shown = frame.reset_index() if any(frame.index.names) else frame
+    if shown.empty:
+        raise InputError("A table needs at least one row and one column; the frame is empty.")
+    formats = formats or {}
+    for column in formats:
+        check_known("column of the table", column, [str(c) for c in shown.columns])
+    columns = {_bar(str(name)): _cells(shown[name], formats.get(str(name))) for name in shown.columns}
+    right = {name: all(re.match(r"[-−–+]?\d|–$|$", cell) for cell in cells) for name, cells in columns.items()}
+    lines = [
+        list(columns),
+        ["---:" if right[name] else ":---" for name in columns],
+        *zip(*columns.values(), strict=True),
+    ]
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    prose(f"*{caption.strip()}*\n\n{rows}")
+
+
+def _cells(values: "pd.Series[Any]", written: str | None) -> list[str]:
+    """The cells of a column as text, numbers with the same count of decimals."""
+    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        return [_bar(str(value)) for value in values]
+    if written is None and pd.api.types.is_float_dtype(values):
+        largest = values.abs().max()
+        digits = 2 - math.floor(math.log10(largest)) if 0 < largest < math.inf else 0
+        written = f",.{digits}f" if digits < 7 else ".2e"
+        written = written if digits > 0 else ",.0f"
+    return ["–" if pd.isna(value) else format(value, written or ",d") for value in values]
+
+
+def _bar(text: str) -> str:
+    """Text without bars that would end a cell of Markdown."""
+    return text.replace("|", r"\|")
+
+
 _POWER = re.compile(r"(`[^`]*`)|(?<![\w.])(\d(?:\.\d+)?)e([+-]\d+)(?!\w)")
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -162,6 +222,11 @@ def _with_powers(text: str) -> str:
         return f"{found[2]}×10{str(exponent).translate(_RAISED)}"
 
     return _POWER.sub(written, text)
+
+
+def _rows(rows: list[tuple[str, str]]) -> str:
+    """Titles and texts as HTML of a description list."""
+    return "".join(f"<dt>{title}</dt><dd>{_prose(text)}</dd>" for title, text in rows)
 
 
 def _prose(text: str) -> str:

@@ -11,6 +11,7 @@ from lee.charts.fans import fans
 from lee.charts.fields import VectorField, arrows, orbit
 from lee.charts.landscape import Axis, landscape
 from lee.charts.layers import cumulative, icicle
+from lee.charts.maps import map_sheet, maps, overlaid
 from lee.charts.matrices import heatmap
 from lee.charts.mixtures import mixer
 from lee.charts.page import page
@@ -28,7 +29,7 @@ __all__ = [
     # decompositions into layers
     "icicle", "cumulative",
     # images and vector fields
-    "pictures", "Picture", "tinted", "arrows", "fans", "VectorField", "orbit", "turning", "Scene",
+    "pictures", "Picture", "tinted", "maps", "overlaid", "map_sheet", "arrows", "fans", "VectorField", "orbit", "turning", "Scene",
     # for a chart of one's own, or on a page of its own
     "page", "finish", "Words", "rounded", "enable", "PALETTE", "DIVERGING", "VEGALITE",
 ]  # fmt: skip

@@ -116,7 +116,9 @@ def _formulas(k: int) -> list[altair.CalculateTransform]:
         "se": f"sqrt(max(0, {squared}))",
         "low": "max(0, datum.lee - datum.se)",
         "high": "datum.lee + datum.se",
-        "words": "format(datum.lee, '.3~g') + ' ± ' + format(datum.se, '.2~g')",
+        # Two digits of the standard error, and as many decimals of the error itself.
+        "style": "datum.se > 0 ? '.' + clamp(1 - floor(log(datum.se) / LN10), 0, 9) + 'f' : '.3~g'",
+        "words": "format(datum.lee, datum.style) + ' ± ' + format(datum.se, datum.style)",
     }
     return [altair.CalculateTransform(calculate=formula, **{"as": name}) for name, formula in steps.items()]
 

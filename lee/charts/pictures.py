@@ -60,7 +60,7 @@ def pictures(
         InputError: If an image has another shape, a value is not finite, or there are not as many titles as
             images.
     """
-    arrays = [_pixels(image) for image in _each(images)]
+    arrays = [pixels(image) for image in each(images)]
     if not arrays:
         raise InputError("`pictures` needs at least one image; got none.")
     if titles is not None and len(titles) != len(arrays):
@@ -69,11 +69,11 @@ def pictures(
     if signed:
         means = [a.mean(axis=2) for a in arrays]
         limit = float(max(np.abs(m).max() for m in means)) or 1.0 if limit is None else limit
-        arrays = [_diverging(m / limit) for m in means]
+        arrays = [diverging(m / limit) for m in means]
     tiles = [_tile(a, told["alt"], None if titles is None else titles[i], i) for i, a in enumerate(arrays)]
     per_row = columns or min(len(tiles), 5)
     grid = f'<div class="lee-grid" style="{_layout(per_row, width)}">{"".join(tiles)}</div>'
-    bar = _scale_bar(limit) if signed and limit is not None else ""
+    bar = scale_bar(limit) if signed and limit is not None else ""
     caption_html = f"<figcaption>{escape(told['caption'])}</figcaption>"
     return Picture(f'<figure class="lee-pictures">{grid}{bar}{caption_html}</figure>', told)
 
@@ -91,9 +91,9 @@ def tinted(image: Any, *, share: float = 0.99) -> np.ndarray:
     Raises:
         InputError: As :func:`pictures`.
     """
-    mean = _pixels(image).mean(axis=2)
+    mean = pixels(image).mean(axis=2)
     limit = float(np.quantile(np.abs(mean), share)) or 1.0
-    return _diverging(mean / limit).transpose(2, 0, 1)
+    return diverging(mean / limit).transpose(2, 0, 1)
 
 
 def data_uri(image: Any, *, quality: int = 90) -> str:
@@ -106,10 +106,11 @@ def data_uri(image: Any, *, quality: int = 90) -> str:
     Raises:
         InputError: As :func:`pictures`.
     """
-    return _encode(_pixels(image), quality)
+    return _encode(pixels(image), quality)
 
 
-def _each(images: Any) -> list[Any]:
+def each(images: Any) -> list[Any]:
+    """The images that :func:`pictures` is given, one by one."""
     if isinstance(images, Image.Image):
         return [images]
     if hasattr(images, "ndim") and images.ndim == 3:
@@ -117,7 +118,7 @@ def _each(images: Any) -> list[Any]:
     return list(images)
 
 
-def _pixels(image: Any) -> np.ndarray:
+def pixels(image: Any) -> np.ndarray:
     """(H, W, C) float64 of one image."""
     if isinstance(image, Image.Image):
         return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
@@ -141,7 +142,7 @@ def _encode(array: np.ndarray, quality: int = 90) -> str:
     return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _diverging(values: np.ndarray) -> np.ndarray:
+def diverging(values: np.ndarray) -> np.ndarray:
     """(H, W) numbers in [-1, 1] as (H, W, 3) colours."""
     stops = np.array([[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in DIVERGING])
     position = (values.clip(-1, 1) + 1) / 2 * (len(stops) - 1)
@@ -167,7 +168,8 @@ def _layout(columns: int, width: int) -> str:
     )
 
 
-def _scale_bar(limit: float) -> str:
+def scale_bar(limit: float) -> str:
+    """The colours of signed numbers with what they mean, as HTML."""
     colours = ",".join(DIVERGING)
     return (
         f'<div class="lee-scale"><span>−{limit:.2g}</span>'

@@ -5,7 +5,6 @@ import traceback
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -15,6 +14,7 @@ from lee.cli.book import book
 from lee.cli.data import data
 from lee.cli.explore import explore
 from lee.cli.layers import layers
+from lee.cli.maps import error_map
 from lee.cli.measure import measure
 from lee.cli.models import models
 from lee.cli.output import degrade
@@ -44,12 +44,14 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt as error:
             typer.echo("Interrupted.", err=True)
             raise typer.Exit(INTERRUPTED) from error
         except (Exception, SystemExit) as error:
+            if hasattr(error, "format_message"):  # typer's own, about an option
+                raise
             if ctx.params.get("debug"):
                 traceback.print_exception(error)
             typer.echo(f"Error: {_said(error)}", err=True)
@@ -78,6 +80,7 @@ app = typer.Typer(
 )
 app.command()(measure)
 app.command()(layers)
+app.command("map")(error_map)
 app.command()(train)
 app.command()(sweep)
 app.command()(book)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NEGLIGIBLE = 1e-4
 OWN = "own operations"
 HALF = 6  # characters of a bar on either side of zero
+NAMES = 18  # characters for the names of modules, if there is room for anything else
 
 
 def layers(
@@ -134,20 +135,29 @@ def _print(title: str, found: "Decomposition", depth: int | None, every: bool) -
         pad_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
     console = Console(markup=False, emoji=False)
-    numbers = max(len(measured) for _, _, measured, _ in lines)
+    numbers = max(9, *(len(measured) for _, _, measured, _ in lines))
     kinds = min(18, max(len(kind) for _, kind, _, _ in lines))
-    fixed = {"type": kinds, "‖v‖² ± se": max(9, numbers), "share": 8, "": 2 * HALF + 1}
-    # The names give way, the numbers don't; each column has a blank after it.
-    room = max(16, console.width - sum(fixed.values()) - len(fixed) - 1)
+    columns = {"type": kinds, "‖v‖² ± se": numbers, "share": 8, "": 2 * HALF + 1}
+    # Where there is no room for all of them, bars go first, then types. Names are cut, numbers never; a blank follows each column.
+    for least in ("", "type"):
+        if console.width - sum(columns.values()) - len(columns) - 1 < NAMES:
+            del columns[least]
+    room = max(16, console.width - sum(columns.values()) - len(columns) - 1)
     printed.add_column("module", no_wrap=True, overflow="ellipsis", max_width=room)
-    for heading, width in fixed.items():
+    for heading, width in columns.items():
         right = heading in ("‖v‖² ± se", "share")
         printed.add_column(
             heading, no_wrap=True, overflow="ellipsis", width=width, justify="right" if right else "left"
         )
     for name, kind, measured, share in lines:
         percent = "" if share is None else f"{100 * share:.1f} %"
-        printed.add_row(Text(name), Text(kind), measured, percent, _bar(share, largest))
+        told: dict[str, str | Text] = {
+            "type": Text(kind),
+            "‖v‖² ± se": measured,
+            "share": percent,
+            "": _bar(share, largest),
+        }
+        printed.add_row(Text(name), *(told[heading] for heading in columns))
     console.print(printed)
 
 

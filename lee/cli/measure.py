@@ -1,7 +1,6 @@
 """`lee measure`: the local equivariance error of a model, per generator."""
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +10,7 @@ from lee.cli import subject as given
 from lee.cli.output import FORMATS, check_destination, only, print_json, table, write
 
 if TYPE_CHECKING:
-    from lee.geometry.generators import Generator
-    from lee.statistics import EquivarianceGram, Estimate
+    from lee.statistics import Estimate
 
 
 def measure(
@@ -58,7 +56,7 @@ def measure(
         )
         with given.sentences(f"{model} can't be measured on {images}"):
             gram = equivariance_gram(subject.network, subject.inputs, generators=names, **method, **running)
-    estimates = {name: gram.lee(name) for name in names or _measurable(gram, generators.NAMED)}
+    estimates = {name: gram.lee(name) for name in names or gram.motions}
     settings = {**subject.described, **method, "seed": seed, "device": device}
     results = [given.row_of(*item) for item in estimates.items()]
     verification = given.verification_row(gram)
@@ -69,11 +67,6 @@ def measure(
         _print(subject.title, estimates, given.notes(note, gram))
     if out is not None:  # last, so that the numbers are there even if this fails
         write([{**settings, **row, **verification, **subject.origin} for row in results], out)
-
-
-def _measurable(gram: "EquivarianceGram", named: Mapping[str, "Generator"]) -> list[str]:
-    """The named generators that the measured ones span (grey images have no saturation)."""
-    return [name for name, g in named.items() if g.is_spatial or name in gram.basis]
 
 
 def _print(title: str, estimates: "dict[str, Estimate]", note: str) -> None:

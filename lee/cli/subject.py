@@ -68,6 +68,7 @@ def load_subject(
     from lee.process import check_device
 
     check_device(device)
+    datasets.check(images)  # before weights are downloaded, which takes long
     network = models.load(model, pretrained=pretrained, weights=weights, device=device, seed=seed)
     chosen = datasets.load(images, n=n, size=size or models.input_size(network), seed=seed)
     inputs = chosen.images.to(device)

@@ -2,6 +2,6 @@
 
 from lee.datasets.corruptions import Corruption
 from lee.datasets.embedded import MEMBERS as EMBEDDED
-from lee.datasets.loading import DERIVED, LOCAL, ImageSet, describe, load, names, verify
+from lee.datasets.loading import DERIVED, LOCAL, ImageSet, check, describe, load, names, verify
 
-__all__ = ["load", "ImageSet", "Corruption", "names", "describe", "verify", "EMBEDDED", "LOCAL", "DERIVED"]
+__all__ = ["load", "ImageSet", "Corruption", "names", "check", "describe", "verify", "EMBEDDED", "LOCAL", "DERIVED"]

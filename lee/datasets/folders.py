@@ -50,6 +50,18 @@ def imagefolder(path: str, n: int | None, size: int | None, seed: int) -> Decode
     return Decoded(stacked(squares), labels, class_names, digest.hexdigest(), note)
 
 
+def check_folder(path: str) -> None:
+    """Refuse a folder that :func:`imagefolder` could read nothing from.
+
+    Args:
+        path: a folder; a relative one is looked for here, then in `LEE_DATA`.
+
+    Raises:
+        InputError: no such folder, or no images in it.
+    """
+    _list_images(_find_folder(path))
+
+
 def _warn_of(files: Sequence[str], squares: Sequence[np.ndarray], notes: Sequence[tuple[str, ...]]) -> None:
     """Warn, once for all files, of pictures without content and of those whose transparent parts were laid on white."""
     empty = [file for file, square in zip(files, squares, strict=True) if (square == square[0, 0]).all()]

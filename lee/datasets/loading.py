@@ -14,9 +14,9 @@ from torch import Tensor
 
 from lee.datasets.corruptions import CIFAR10_C, CORRUPT, parse
 from lee.datasets.embedded import FILES, MEMBERS, digest, load_embedded
-from lee.datasets.folders import imagefolder
+from lee.datasets.folders import check_folder, imagefolder
 from lee.datasets.image_files import resize
-from lee.datasets.local_data import Decoded, cifar10, cifar100, mnist
+from lee.datasets.local_data import Decoded, cifar10, cifar10_lossless, cifar100, mnist
 from lee.datasets.rotated import rotmnist
 from lee.errors import InputError, check_count, nearest
 from lee.paths import file_sha256
@@ -25,6 +25,7 @@ _KRIZHEVSKY = "no licence stated; for research, cite A. Krizhevsky, Learning Mul
 #: Licence and source of the sets that are no part of an installed package.
 LOCAL = {
     "cifar10": (_KRIZHEVSKY, "CIFAR-10, University of Toronto"),
+    "cifar10-lossless": (_KRIZHEVSKY, "CIFAR-10, University of Toronto, some of its training images"),
     "cifar100": (_KRIZHEVSKY, "CIFAR-100, University of Toronto"),
     "mnist": ("CC BY-SA 3.0", "MNIST, Y. LeCun, C. Cortes and C. Burges"),
     "rotmnist": (
@@ -42,7 +43,13 @@ DERIVED = {
     ),
     "cifar10-c/KIND/STRENGTH": ("that of cifar10", "short for corrupt:cifar10/KIND/STRENGTH"),
 }
-READERS = {"cifar10": cifar10, "cifar100": cifar100, "mnist": mnist, "rotmnist": rotmnist}
+READERS = {
+    "cifar10": cifar10,
+    "cifar10-lossless": cifar10_lossless,
+    "cifar100": cifar100,
+    "mnist": mnist,
+    "rotmnist": rotmnist,
+}
 #: The largest side in pixels that images are made in.
 MOST_SIDE = 8192
 _FOLDER, _COLOUR = "imagefolder:", "rgb:"
@@ -168,7 +175,30 @@ def _decode(name: str, n: int | None, size: int | None, split: str, seed: int, d
         return READERS[name](split, n, seed, download=download)
     if name.startswith(_FOLDER):
         return imagefolder(name.removeprefix(_FOLDER), n, size, seed)
-    raise InputError(f"There is no data set {name!r}.{nearest(name, names())}")
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> InputError:
+    return InputError(f"There is no data set {name!r}.{nearest(name, names())}")
+
+
+def check(name: str) -> None:
+    """Refuse the name of a data set that there is not, or of a folder without images, before anything is read.
+
+    Args:
+        name: a name as for `load`.
+
+    Raises:
+        InputError: an unknown name, a corruption that there is not, or a folder that isn't there or holds no images.
+    """
+    if name.startswith(_COLOUR):
+        check(name.removeprefix(_COLOUR))
+    elif (corrupted := parse(name)) is not None:
+        check(corrupted[0])
+    elif name.startswith(_FOLDER):
+        check_folder(name.removeprefix(_FOLDER))
+    elif name not in (*MEMBERS, *READERS):
+        raise _unknown(name)
 
 
 def describe(name: str) -> tuple[str, str]:

@@ -88,6 +88,19 @@ def cifar10(split: str, n: int | None, seed: int, *, download: bool = False) -> 
     return Decoded(images, labels, CIFAR10_CLASSES, digest)
 
 
+def cifar10_lossless(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:
+    """Read `cifar10-lossless/train.parquet`: some of CIFAR-10's training images as they were, for those whose CIFAR-10 is JPEG.
+
+    Raises:
+        InputError: another split was asked for, or the file is not in `LEE_DATA`.
+    """
+    check_known("split", split, ("train",))
+    path = data_root() / "cifar10-lossless" / "train.parquet"
+    if not path.is_file():
+        raise InputError(f"{path} is missing, and it can't be fetched. Use cifar10.")
+    return _cifar10_parquet(path, n, seed)
+
+
 def cifar100(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:
     """Read CIFAR-100 with its 100 fine labels, from the folder of the binary archive.
 

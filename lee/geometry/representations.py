@@ -43,6 +43,14 @@ class Representation:
         """
         raise NotImplementedError
 
+    def maps(self, z: Tensor) -> Tensor | None:
+        """The entries of `z` (N, ...) that have a place, as maps (N, C, h, w); None where none has.
+
+        Args:
+            z: A batch (N, ...).
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class Trivial(Representation):
@@ -69,16 +77,23 @@ class Map(Representation):
 
     def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
         """`ξ·∇z`, shape (K, N, ...)."""
-        maps = self._channels_first(z)
-        out = _transport(generators, maps, sampler)
+        out = _transport(generators, self.maps(z), sampler)
         return out.movedim(2, -1) if self.channels_last else out
 
     def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
         """`z ∘ Φ_t`."""
-        out = sampler.warp(self._channels_first(z), generator, t)
+        out = sampler.warp(self.maps(z), generator, t)
         return out.movedim(1, -1) if self.channels_last else out
 
-    def _channels_first(self, z: Tensor) -> Tensor:
+    def maps(self, z: Tensor) -> Tensor:
+        """The map with its channels first.
+
+        Args:
+            z: A batch (N, C, H, W) or (N, H, W, C).
+
+        Raises:
+            InputError: For another shape.
+        """
         if z.ndim != 4:
             raise InputError(f"A feature map has 4 dimensions; got shape {tuple(z.shape)}.")
         return z.movedim(-1, 1) if self.channels_last else z
@@ -154,7 +169,7 @@ class VectorField(Representation):
 
     def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
         """`ξ·∇v - A v`, or `ξ·∇w + Aᵀ w`, shape (K, N, 2M, H, W)."""
-        moved = _transport(generators, self._checked(z), sampler)
+        moved = _transport(generators, self.maps(z), sampler)
         matrix = torch.tensor([g.matrix for g in generators], dtype=z.dtype, device=z.device)
         turn = matrix.mT if self.covariant else -matrix
         pairs = z.unflatten(1, (-1, 2))
@@ -162,12 +177,20 @@ class VectorField(Representation):
 
     def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
         """The warped field, its vectors turned by the Jacobian of the flow."""
-        moved = sampler.warp(self._checked(z), generator, t).unflatten(1, (-1, 2))
+        moved = sampler.warp(self.maps(z), generator, t).unflatten(1, (-1, 2))
         jacobian = generator.flow(t)[:2, :2]
         turn = (jacobian.mT if self.covariant else torch.linalg.inv(jacobian)).to(z.dtype).to(z.device)
         return torch.einsum("ij,nmjhw->nmihw", turn, moved).flatten(1, 2)
 
-    def _checked(self, z: Tensor) -> Tensor:
+    def maps(self, z: Tensor) -> Tensor:
+        """The components as they are.
+
+        Args:
+            z: A batch (N, 2M, H, W).
+
+        Raises:
+            InputError: For another shape.
+        """
         if z.ndim != 4 or z.shape[1] % 2:
             raise InputError(f"A vector field has shape (N, 2M, H, W); got {tuple(z.shape)}.")
         return z
@@ -188,16 +211,24 @@ class Tokens(Representation):
     def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
         """`ξ·∇z` on the grid, zero on the prefix, shape (K, N, L, C)."""
         out = z.new_zeros(len(generators), *z.shape)
-        moved = _transport(generators, self._maps(z), sampler)
+        moved = _transport(generators, self.maps(z), sampler)
         out[:, :, self.prefix :] = moved.flatten(-2).mT
         return out
 
     def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
         """The tokens of the warped grid; the prefix is unchanged."""
-        moved = sampler.warp(self._maps(z), generator, t)
+        moved = sampler.warp(self.maps(z), generator, t)
         return torch.cat([z[:, : self.prefix], moved.flatten(-2).mT], dim=1)
 
-    def _maps(self, z: Tensor) -> Tensor:
+    def maps(self, z: Tensor) -> Tensor:
+        """The grid of tokens, without the prefix.
+
+        Args:
+            z: A batch (N, prefix + h·w, C).
+
+        Raises:
+            InputError: For another shape.
+        """
         if z.ndim != 3 or z.shape[1] != self.prefix + prod(self.grid):
             raise InputError(
                 f"Tokens with a {self.grid[0]}×{self.grid[1]} grid and {self.prefix} prefix tokens have shape "
@@ -224,7 +255,7 @@ class Scattered(Representation):
     def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
         """`ξ·∇z` at every entry that has a place, zero elsewhere, shape `(K, *z.shape)`."""
         samples = self._samples(z)
-        moved = _transport(generators, self._maps(samples), sampler).flatten(-2).mT  # (K, N, h·w, C)
+        moved = _transport(generators, self.maps(z), sampler).flatten(-2).mT  # (K, N, h·w, C)
         out = samples.new_zeros(len(generators), *samples.shape)
         out[:, :, self.index.to(z.device)] = moved
         return out.reshape(len(generators), *z.shape)
@@ -233,7 +264,7 @@ class Scattered(Representation):
         """The entries of the warped grid; those without a place are unchanged."""
         samples = self._samples(z)
         out = samples.clone()
-        out[:, self.index.to(z.device)] = sampler.warp(self._maps(samples), generator, t).flatten(-2).mT
+        out[:, self.index.to(z.device)] = sampler.warp(self.maps(z), generator, t).flatten(-2).mT
         return out.reshape(z.shape)
 
     def _samples(self, z: Tensor) -> Tensor:
@@ -241,8 +272,13 @@ class Scattered(Representation):
             raise InputError(f"Expected {self.numel} entries per sample; got shape {tuple(z.shape)}.")
         return z.reshape(-1, self.numel)
 
-    def _maps(self, samples: Tensor) -> Tensor:
-        return samples[:, self.index.to(samples.device)].mT.unflatten(-1, self.grid)
+    def maps(self, z: Tensor) -> Tensor:
+        """The grid that the entries are put back into.
+
+        Args:
+            z: A batch of (N, ...) entries in any arrangement.
+        """
+        return self._samples(z)[:, self.index.to(z.device)].mT.unflatten(-1, self.grid)
 
     def __str__(self) -> str:
         return f"Scattered(grid={self.grid}, channels={self.index.shape[1]})"

@@ -21,9 +21,10 @@ True
 # `readings` of where their entries lie and the `flow` of those that are not handed on as arguments and results; `nested` opens
 # the containers around them. `local` computes each call's own Lie derivative and `forward` carries it to the output, `reverse`
 # does both from the output's side, `passes` chooses between them, `decomposition` sums up; `decomposing` is the entry.
-# `explanation` says what `trace` found.
+# `explanation` says what `trace` found. `aliasing` pushes what layers fold, which `between` reads between their samples.
+from lee.layers.aliasing import AliasedPart, aliased_part
 from lee.layers.decomposing import layerwise
 from lee.layers.decomposition import Decomposition
 from lee.layers.explanation import Explanation, explain_representations
 
-__all__ = ["layerwise", "Decomposition", "explain_representations", "Explanation"]
+__all__ = ["layerwise", "Decomposition", "aliased_part", "AliasedPart", "explain_representations", "Explanation"]

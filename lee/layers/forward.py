@@ -4,7 +4,7 @@ r"""Forward mode: local terms pushed to the output, one lane per call.
 lanes as memory allows, and is plain until the first of its calls ends.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,32 +40,46 @@ def push(model: nn.Module, run: Run, x: Tensor, own: Sequence[Local], found: Seq
     parts = []
     for start in range(0, len(own), lanes):
         group = {local.index: (lane, local) for lane, local in enumerate(own[start : start + lanes])}
-        parts.append(_push_group(model, run, x, group, found))
+        parts.append(push_together(model, run, x, group, found))
     return torch.cat(parts)
 
 
-def _push_group(
-    model: nn.Module, run: Run, x: Tensor, group: dict[int, tuple[int, Local]], found: Sequence[Traced]
+def push_together(
+    model: nn.Module, run: Run, x: Tensor, group: Mapping[int, tuple[int, Local]], found: Sequence[Traced]
 ) -> Tensor:
-    """One stacked pass; it is repeated from further up where a plain tensor would have to take a stacked one in place."""
+    """Terms of images `x` pushed to the output in one stacked pass, those of one lane summed: shape `(lanes, *output)`.
+
+    The pass is repeated from further up where a plain tensor would have to take a stacked one in place.
+
+    Args:
+        model: In eval mode.
+        run: From images to the selected output.
+        x: Images, (n, C, H, W).
+        group: For each call its lane, from 0, and its term.
+        found: All calls.
+
+    Raises:
+        ForwardError: If the pass fails.
+    """
     start: int | None = None
+    lanes = 1 + max(lane for lane, _ in group.values())
 
     def before(call: Call, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        return changed((args, kwargs), lambda v, _: widened(v, len(group))) if call.index == start else None
+        return changed((args, kwargs), lambda v, _: widened(v, lanes)) if call.index == start else None
 
     def after(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         if call.index not in group:
             return None
         lane, local = group[call.index]
         # The output of a call that calls nothing is in nobody else's hands.
-        return added(output, local.parts, lane, len(group), (args, kwargs) if found[call.index].leaf else None)
+        return added(output, local.parts, lane, lanes, (args, kwargs) if found[call.index].leaf else None)
 
     while True:
         watch = Watch(model, before, after, hooks_of(found))
         try:
             with watch, stacked_pass():
                 y = run(x.clone())  # the model may write into it
-            return y.buffer[1:].clone() if isinstance(y, Stacked) else y.new_zeros(len(group), *y.shape)
+            return y.buffer[1:].clone() if isinstance(y, Stacked) else y.new_zeros(lanes, *y.shape)
         except NoRuleError as error:
             if watch.current is None or watch.current.index == start:
                 raise ForwardError(f"{error}.") from error

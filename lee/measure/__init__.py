@@ -22,8 +22,11 @@ from typing import Any
 # callable, `state` keeps and restores them, `function` makes one function of them and `looking` finds out whether it is one.
 # `terms` computes the two terms of a Lie derivative. `reference` takes differences of the function's values, `judgement` says
 # whether a derivative agrees with them, `verification` tries ways until one does, and `pushing` takes derivatives in the way
-# that was verified.
+# that was verified. `maps` shares an error out among pixels, `orbits` follows an output along finite motions.
 from lee.measure.derivative import equivariance_gram, lie_derivative, local_equivariance_error
+from lee.measure.maps import error_map
+from lee.measure.orbits import Orbit, orbit
+from lee.measure.shares import ErrorMap
 from lee.measure.spectrum import (
     ORTHOGONAL,
     SymmetrySpectrum,
@@ -36,6 +39,10 @@ from lee.measure.terms import infinitesimal_actions
 
 __all__ = [
     "local_equivariance_error", "lie_derivative", "equivariance_gram", "LocalEquivarianceError", "infinitesimal_actions",
+    # over the pixels of a picture
+    "error_map", "ErrorMap",
+    # along finite motions
+    "orbit", "Orbit",
     # over all directions of the algebra
     "symmetry_spectrum", "SymmetrySpectrum", "ORTHOGONAL", "displacement_metric", "unit_sized", "at_equal_size",
 ]  # fmt: skip

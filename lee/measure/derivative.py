@@ -39,7 +39,12 @@ def automatic_chunk(x: Tensor, k: int) -> int:
     return max(1, round(budget / ((1 + k) * x[0].numel())))
 
 
-def _chunks(x: Tensor, k: int, chunk: int | None) -> Iterator[Tensor]:
+def chunks(x: Tensor, k: int, chunk: int | None) -> Iterator[Tensor]:
+    """Images (N, ...) in parts of `chunk`, or of :func:`automatic_chunk` for K tangents.
+
+    Raises:
+        InputError: If that is no positive number of images.
+    """
     if chunk is not None:
         check_count("chunk", chunk)
     yield from x.split(chunk or automatic_chunk(x, k))
@@ -96,7 +101,7 @@ def lie_derivative(
             `"differences"` insist.
         chunk: Images per pass; None chooses by size.
         verify: Whether to check, on the first images, that the model is one function and that the derivative is that of
-            its values; costs some ten passes of one image.
+            its values; costs some eight passes of one image.
 
     Returns:
         A tensor of the selected output's shape, per unit of the generator's parameter; its attribute `verification` says
@@ -122,7 +127,7 @@ def lie_derivative(
         terms = Terms(pushing, [resolved], sampler_of(x, kernel, boundary, align_corners), representations)
         terms.start(x)
         with workspace(x):
-            parts = [_derivatives(terms, part)[0] for part in _chunks(x, 1, pushing.chunk(chunk))]
+            parts = [_derivatives(terms, part)[0] for part in chunks(x, 1, pushing.chunk(chunk))]
     found = torch.cat(parts)
     found = found.to(x.dtype) if found.dtype == torch.float64 else found  # differences of converted modules
     found.verification = pushing.verification  # type: ignore[attr-defined]
@@ -162,7 +167,7 @@ def batches_of(images: Tensor | Iterable[Any]) -> Iterator[Tensor]:
         yield batch[0] if isinstance(batch, tuple | list) and batch else batch
 
 
-def _gram(derivatives: Tensor) -> Tensor:
+def gram_of(derivatives: Tensor) -> Tensor:
     """Inner products of (K, N, ...) over the output, divided by its dimension: (N, K, K), float64; real parts of complex ones."""
     flat = derivatives.flatten(2) if derivatives.ndim > 2 else derivatives[..., None]
     dim = flat.shape[-1]
@@ -231,8 +236,8 @@ def equivariance_gram(
             terms = Terms(pushing, used, sampler_of(batch, kernel, boundary, align_corners), representations)
             terms.start(batch)
             with workspace(batch):
-                for part in _chunks(batch, len(used), pushing.chunk(chunk)):
-                    gram = _gram(_derivatives(terms, part))
+                for part in chunks(batch, len(used), pushing.chunk(chunk)):
+                    gram = gram_of(_derivatives(terms, part))
                     grams.append(
                         EquivarianceGram(
                             gram, used, kernel, boundary, align_corners, name, verification=pushing.verification

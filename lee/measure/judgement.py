@@ -31,6 +31,20 @@ def steady(reference: Reference) -> Verification | None:
     return Verification("differences", noisy, noisy, precision, noisy <= ROUGH, note)
 
 
+def at_once(reference: Reference, p: Tensor, mode: str) -> Verification | None:
+    """Whether a pushed tangent agrees with the first differences in double precision; None says that more must be looked at.
+
+    Args:
+        reference: The differences.
+        p: The pushed tangent, of the output's shape.
+        mode: How it was pushed.
+    """
+    if reference.dtype != torch.float64 or not bool(p.any()):
+        return None
+    deviation = _relative(flat(p), reference.slope(reference.steps[0]))
+    return Verification(mode, deviation, 0.0, "float64", True) if deviation <= _precision(p)[1] else None
+
+
 def judged(reference: Reference, p: Tensor, mode: str, in_double: Callable[[], Tensor | None]) -> Verification | None:
     """Whether a pushed tangent agrees with the differences; None if it does not.
 
@@ -41,10 +55,9 @@ def judged(reference: Reference, p: Tensor, mode: str, in_double: Callable[[], T
         in_double: Pushes it again in double precision, to tell rounding from a fault.
     """
     again = cache(lambda: _in_double(in_double))
-    own = torch.finfo(p.dtype).eps if p.is_floating_point() or p.is_complex() else 1e-7
+    own, tight = _precision(p)
     pushed, precise = flat(p), reference.dtype == torch.float64
     precision = str(reference.dtype).removeprefix("torch.")
-    tight = TIGHT if own > 1e-12 else TIGHT / 30
     if bool(pushed.any()):
         for step in reference.steps:
             slope = reference.slope(step)
@@ -76,6 +89,12 @@ def judged(reference: Reference, p: Tensor, mode: str, in_double: Callable[[], T
         note = "" if good else f"{single} is too coarse for this model: measure in double precision"
         return Verification(mode, deviation, noisy, precision, good, note)
     return None
+
+
+def _precision(p: Tensor) -> tuple[float, float]:
+    """Rounding of a pushed tangent's dtype, and the relative deviation that it explains."""
+    own = torch.finfo(p.dtype).eps if p.is_floating_point() or p.is_complex() else 1e-7
+    return own, TIGHT if own > 1e-12 else TIGHT / 30
 
 
 def _in_double(push: Callable[[], Tensor | None]) -> Tensor | None:

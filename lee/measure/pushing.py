@@ -7,15 +7,16 @@ import torch
 from torch import Tensor
 
 from lee.autodiff import by_differences, by_dual_numbers, record_fallbacks
-from lee.autodiff.alternatives import pushed
+from lee.autodiff.alternatives import pushed as by_mode
 from lee.autodiff.tensor import note_fallback
 from lee.errors import InputError, check_flag
 from lee.measure.checks import check_shape
 from lee.measure.function import Function
-from lee.measure.judgement import NOTHING
+from lee.measure.judgement import NOTHING, at_once
 from lee.measure.looking import look, look_at_chunk
-from lee.measure.reference import generic
+from lee.measure.reference import Reference, combined, generic, weights_of
 from lee.measure.verification import Way, fell_back, verified
+from lee.memory import is_shortage
 from lee.statistics import Verification
 
 Tangents = Callable[[Tensor], Tensor]
@@ -44,7 +45,7 @@ def push(function: Function, x: Tensor, tangents: Tensor, way: Way) -> tuple[Ten
     if way.double:
         with function.doubled():
             return push(function, x.double(), tangents.double(), Way(way.mode))
-    return by_dual_numbers(function, x, tangents) if way.mode == "dual" else pushed(function, x, tangents, way.mode)
+    return by_dual_numbers(function, x, tangents) if way.mode == "dual" else by_mode(function, x, tangents, way.mode)
 
 
 @dataclass
@@ -57,7 +58,7 @@ class Pushing:
         verify: Whether to check the function and its derivative on the first images.
 
     Attributes:
-        way: What the check has chosen.
+        way: What the check has chosen; None before the first images.
         verification: What it has shown; None before the first images, or without a check.
     """
 
@@ -66,38 +67,45 @@ class Pushing:
     verify: bool = True
     way: Way | None = None
     verification: Verification | None = None
+    _choose: Callable[[], None] | None = field(default=None, repr=False)
     _looked: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         check_flag("verify", self.verify)
 
+    @property
+    def started(self) -> bool:
+        """Whether the function was looked at."""
+        return self.way is not None or self._choose is not None
+
     def start(self, x: Tensor, tangents: Tangents) -> None:
-        """Look at the function, and choose a way that agrees with its values; does nothing the second time.
+        """Look at the function, so that the first images that are pushed choose a way; does nothing the second time.
 
         Args:
             x: The first images, (N, ...).
             tangents: From images to their tangents, (K, N, ...).
 
         Raises:
-            VerificationError: If no way agrees.
             InputError: If the function can't be measured.
         """
-        if self.way is not None:
+        if self.started:
             return
-        self.way = Way(self.mode)
         if not self.verify:
+            self.way = Way(self.mode)
             return
         points = generic(x[:2])
         value = look(self.function, points)
+        self._choose = lambda: self._choose_at(points, value, x[:TRIED], tangents)
+
+    def _choose_at(self, points: Tensor, value: Tensor, x: Tensor, tangents: Tangents) -> None:
+        """Choose a way that agrees with the function's values at a generic point near one of the first images `x`."""
         if self.function.interacts:
-            point, value = points, self.function.value(points)
-            self.way, self.verification = self._verified(point, value, tangents(point), self.mode)
+            self._verify(points, self.function.value(points), tangents(points), self.mode)
             return
-        for i in range(min(len(x), TRIED)):  # where nothing changes there is nothing to compare
+        for i in range(len(x)):  # where nothing changes there is nothing to compare
             point = points[:1] if i == 0 else generic(x[i : i + 1])
-            value = value if i == 0 else self.function.checked(point)
-            self.way, self.verification = self._verified(point, value, tangents(point), self.mode)
-            if self.verification.note != NOTHING:
+            self._verify(point, value if i == 0 else self.function.checked(point), tangents(point), self.mode)
+            if self.verification is not None and self.verification.note != NOTHING:
                 return
 
     def chunk(self, chunk: int | None) -> int | None:
@@ -109,11 +117,10 @@ class Pushing:
 
         Raises:
             InputError: For an output that does not depend on its input, of another shape, or not finite.
+            VerificationError: If it is the first one, and no way of differentiating agrees with the function's values.
         """
-        way = self.way or Way(self.mode)
-        with record_fallbacks() as names:
-            value, lanes = push(self.function, x, tangents, way)
-        if self.verification is not None and way.mode == "forward" and fell_back(names):
+        (value, lanes), names, way = self._pushed(x, tangents)
+        if self.verification is not None and way != self.way:
             self._check_again(x, tangents)
             return self(x, tangents)
         for name in names:
@@ -131,11 +138,54 @@ class Pushing:
         self.function.refuse(~torch.isfinite(lanes).all(0), "derivative", x)
         return value, lanes
 
+    def _pushed(self, x: Tensor, tangents: Tensor) -> "_Pushed":
+        """A chunk pushed; the first one chooses the way, and is pushed in the usual one meanwhile."""
+        if self._choose is None:
+            return _push(self.function, x, tangents, self.way or Way(self.mode))
+        tried = None
+        if self.mode != "differences":  # their step is chosen at a generic point
+            try:
+                tried = _push(self.function, x, tangents, Way("forward" if self.mode == "auto" else self.mode))
+            except Exception as error:  # another way may do
+                if is_shortage(error):
+                    raise
+        if tried is None or not self._agrees(x, tangents, tried):
+            self._choose()
+        self._choose, way = None, self.way or Way(self.mode)
+        return tried if tried is not None and tried[2] == way else _push(self.function, x, tangents, way)
+
+    def _agrees(self, x: Tensor, tangents: Tensor, tried: "_Pushed") -> bool:
+        """Whether a chunk's first image was pushed as the function's values change along one combination of its tangents.
+
+        This asks for no pass but those of the differences. Where it doesn't agree, an exact tie may be to blame.
+        """
+        (value, lanes), _, way = tried
+        if lanes is None or value.shape != lanes.shape[1:] or len(value) != len(x) or self.function.interacts:
+            return False
+        tangents, lanes = tangents[:, :1], lanes[:, :1]
+        weights = weights_of(tangents, lanes)
+        reference = Reference(self.function, x[:1], combined(tangents, weights)[0], value[:1])
+        found = at_once(reference, combined(lanes, weights)[0], way.mode)
+        if found is not None:
+            self.way, self.verification = way, found
+        return found is not None
+
     def _check_again(self, x: Tensor, tangents: Tensor) -> None:
         """These images take another way than the first ones did: it has not been checked."""
-        mode = "unstacked" if self.mode == "auto" else "dual"
-        point = generic(x[:1])
-        self.way, self.verification = self._verified(point, self.function.value(point), tangents[:, :1], mode)
+        point, mode = generic(x[:1]), "unstacked" if self.mode == "auto" else "dual"
+        self._verify(point, self.function.value(point), tangents[:, :1], mode)
 
-    def _verified(self, point: Tensor, value: Tensor, along: Tensor, mode: str) -> tuple[Way, Verification]:
-        return verified(self.function, point, value, along, lambda z, v, way: push(self.function, z, v, way)[1], mode)
+    def _verify(self, point: Tensor, value: Tensor, along: Tensor, mode: str) -> None:
+        self.way, self.verification = verified(
+            self.function, point, value, along, lambda z, v, way: push(self.function, z, v, way)[1], mode
+        )
+
+
+_Pushed = tuple[tuple[Tensor, Tensor | None], list[str], Way]
+
+
+def _push(function: Function, x: Tensor, tangents: Tensor, way: Way) -> _Pushed:
+    """What :func:`push` gives, the functions that were run without a rule, and the way that it has really taken."""
+    with record_fallbacks() as names:
+        pushed = push(function, x, tangents, way)
+    return pushed, names, Way("dual") if fell_back(names) and way.mode == "forward" else way

@@ -97,13 +97,12 @@ class Terms:
         return infinitesimal_actions(self.generators, x, self.sampler)
 
     def start(self, x: Tensor) -> None:
-        """Check the user's actions, the function and its derivative on the first images; nothing the second time.
+        """Check the user's actions and the function on the first images; nothing the second time.
 
         Raises:
-            VerificationError: If the derivative disagrees with the function's values.
             InputError: If something can't be measured.
         """
-        if self.pushing.way is None:
+        if not self.pushing.started:
             for generator in self.generators:
                 if isinstance(generator, Action):
                     _check_action(generator, x[:1])

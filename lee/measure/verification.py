@@ -11,7 +11,8 @@ in the precision of the output, over a table of steps whose neighbours estimate 
 F'(x) and F'(x) F''(x)*, Advances in Engineering Software, 1982).
 
 `x` is an image at a generic point, moved a little: at exact ties (max-pooling over flat, saturated areas, ReLU at zero) a
-derivative is a choice among several, and all of them are right.
+derivative is a choice among several, and all of them are right. Where the first image itself passes, as it does without ties,
+what was pushed for it anyway has been checked, and none of this is needed (:mod:`lee.measure.pushing`).
 """
 
 import warnings
@@ -126,13 +127,13 @@ def verified(
         raise _failure(trial.reference, failures, names, mode)
     _tell(names, errors, way)
     if left is not None:
-        warnings.warn(f"{left} Central differences were taken.", LeavesTorchWarning, stacklevel=5)
+        warnings.warn(f"{left} Central differences were taken.", LeavesTorchWarning, stacklevel=9)
     if failures:
         others = ", ".join(name for name, _ in failures)
         note = f"{others} disagreed with the function's values"
         found = replace(found, note=f"{found.note}; {note}" if found.note else note)
     if not found.verified:
-        warnings.warn(f"The number is {found}.", VerificationWarning, stacklevel=5)
+        warnings.warn(f"The number is {found}.", VerificationWarning, stacklevel=9)
     return way, found
 
 

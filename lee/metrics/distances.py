@@ -13,6 +13,7 @@ numbers here are comparable with one another only). Few images make any two sets
 proportion to 1/n: M. J. Chong & D. Forsyth, *Effectively unbiased FID and Inception Score*, CVPR 2020.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from lee.errors import InputError, check_count
 from lee.measure.checks import check_input, plain
 from lee.measure.function import untouched
+
+BLOCKS = 10  # of images, left out one at a time
 
 
 class Gaussian(NamedTuple):
@@ -61,14 +64,16 @@ class Distance(NamedTuple):
         value: Between the Gaussians of all `n` images; too large by an amount in proportion to 1/n.
         limit: Extrapolated to infinitely many images; noisier, and around zero, of either sign, for equal distributions.
         n: Number of images in each set.
+        stderr: Standard error of `limit` over images, by the jackknife; NaN for fewer than 40 images.
     """
 
     value: float
     limit: float
     n: int
+    stderr: float = math.nan
 
     def __str__(self) -> str:
-        return f"{self.value:.4g}, extrapolated {self.limit:.4g} (n = {self.n} each)"
+        return f"{self.value:.4g}, extrapolated {self.limit:.4g} ± {self.stderr:.2g} (n = {self.n} each)"
 
 
 def features(model: nn.Module, images: Tensor, *, batch: int = 64) -> Tensor:
@@ -132,11 +137,12 @@ def _root(covariance: Tensor) -> Tensor:
     return (vectors * values.where(values > rounding, 0).sqrt()) @ vectors.T
 
 
-def frechet_distance(first: Tensor, second: Tensor) -> Distance:
+def frechet_distance(first: Tensor, second: Tensor, *, dimensions: int | None = None) -> Distance:
     r"""The squared Fréchet distance between two sets of features, and its limit for infinitely many images.
 
     With :math:`d^2(n) \approx d^2 + a / n`, twice the distance from `n` images less the mean of that from their first
-    and that from their second halves is free of `a`.
+    and that from their second halves is free of `a`. A covariance that is estimated from fewer images than it has dimensions is
+    singular, and the next term of the bias then isn't small: take fewer dimensions.
 
     Sources: M. Heusel et al., NeurIPS 2017 (the distance between sets of images); M. J. Chong & D. Forsyth, CVPR 2020
     (its bias).
@@ -144,14 +150,31 @@ def frechet_distance(first: Tensor, second: Tensor) -> Distance:
     Args:
         first: (N, D) features of one set, N of 4 or more.
         second: (N, D) features of another, equally many: the bias depends on their number.
+        dimensions: Look at so many principal axes of the second set only, of which the others would be compared with; None for
+            all D.
 
     Raises:
-        InputError: If the sets differ in size, are too small, or have features of another length.
+        InputError: If the sets differ in size, are too small, or have features of another length, or there are fewer dimensions.
     """
     n = len(first)
     if len(second) != n or n < 4:
         raise InputError(f"Fréchet distances need equally many images, 4 or more; got {n} and {len(second)}.")
+    if dimensions is not None:
+        if not 1 <= dimensions <= second.shape[1]:
+            raise InputError(f"`dimensions` must be from 1 to {second.shape[1]}, not {dimensions!r}.")
+        axes = torch.linalg.eigh(Gaussian.of(second).covariance)[1][:, -dimensions:]
+        first, second = first.double() @ axes, second.double() @ axes
+    value, limit = _extrapolated(first, second)
+    stderr = math.nan
+    if n >= 4 * BLOCKS:
+        parts = torch.arange(n) % BLOCKS
+        left = torch.tensor([_extrapolated(first[parts != k], second[parts != k])[1] for k in range(BLOCKS)])
+        stderr = float((left.var(correction=0) * (BLOCKS - 1)).sqrt())
+    return Distance(value, limit, n, stderr)
+
+
+def _extrapolated(first: Tensor, second: Tensor) -> tuple[float, float]:
     whole = between_gaussians(Gaussian.of(first), Gaussian.of(second))
-    pairs = zip(first.split(n // 2)[:2], second.split(n // 2)[:2], strict=True)
+    pairs = zip(first.split(len(first) // 2)[:2], second.split(len(first) // 2)[:2], strict=True)
     halves = [between_gaussians(Gaussian.of(a), Gaussian.of(b)) for a, b in pairs]
-    return Distance(whole, 2 * whole - sum(halves) / 2, n)
+    return whole, 2 * whole - sum(halves) / 2

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lee.errors import InputError
-from lee.geometry.generators import Action, AnyGenerator, Generator, coordinates, get
+from lee.geometry.generators import NAMED, SPATIAL_BASIS, Action, AnyGenerator, Generator, coordinates, get
 from lee.statistics.estimates import Estimate
 from lee.statistics.verification import Verification
 
@@ -50,6 +50,14 @@ class EquivarianceGram:
     def basis(self) -> tuple[str, ...]:
         """Names of the K generators."""
         return tuple(g.name for g in self.generators)
+
+    @property
+    def motions(self) -> tuple[str, ...]:
+        """Names worth telling: all named motions, rotation and scale too, if the basis spans them; otherwise the basis."""
+        if not set(SPATIAL_BASIS) <= set(self.basis):
+            return self.basis
+        named = tuple(name for name, motion in NAMED.items() if motion.is_spatial or name in self.basis)
+        return named + tuple(name for name in self.basis if name not in NAMED)
 
     @property
     def n(self) -> int:
@@ -107,6 +115,15 @@ class EquivarianceGram:
         found = Estimate.of(samples, unit=unit_of(named), kernel=self.kernel, name=named.name)
         return found._replace(verification=self.verification)
 
+    def only(self, generator: AnyGenerator) -> "EquivarianceGram":
+        """The Gram matrices of one generator alone, (n, 1, 1).
+
+        Args:
+            generator: A name, or a generator in the span of the basis.
+        """
+        found = self.lee_per_image(generator)[:, None, None]
+        return replace(self, per_image=found, generators=(self._measured(generator),))
+
     def minus(self, other: "EquivarianceGram", generator: AnyGenerator) -> Estimate:
         """LEE of this model minus that of another on the same images, with the paired standard error.
 
@@ -126,7 +143,7 @@ class EquivarianceGram:
         return Estimate.of(gap, unit=estimate.unit, kernel=self.kernel, name=estimate.name)
 
     def __str__(self) -> str:
-        return "\n".join(str(self.lee(name)) for name in self.basis)
+        return "\n".join(str(self.lee(name)) for name in self.motions)
 
 
 def concatenate(grams: Sequence[EquivarianceGram]) -> EquivarianceGram:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lee.errors import InputError, nearest
+from lee.errors import InputError
 from lee.models.recipes import without_seed
 from lee.statistics import Case, Spread, holm, paired_ratio, seed_spread
 
@@ -107,34 +107,6 @@ def _row(
     log = math.log(found.value)
     ends = {"seed_low": math.exp(log - half), "seed_high": math.exp(log + half)}
     return row | ends | {"seed_p": spread.p(log, many, found.stderr)}
-
-
-def verdict(frame: pd.DataFrame, study: str | None = None, alpha: float = 0.05) -> str:
-    """What the pairs say about the statement that the first of each has the smaller error, seeds included.
-
-    A pair *supports* it if the ratio is below 1 and `seed_p_holm` below `alpha`, and *opposes* it if the ratio is above 1
-    likewise. All pairs support it: "reproduced". Some do, or some were not in the table: "partly". None does, and one opposes it:
-    "contradicted". Otherwise, or with nothing measured: "not at this scale".
-
-    Args:
-        frame: Rows of :func:`compare`; Holm's correction over all of them has been made there.
-        study: Take the rows of this study only.
-        alpha: Probability of any false alarm among all rows of :func:`compare`.
-
-    Raises:
-        InputError: If `alpha` is not between 0 and 1, or the frame lacks a column.
-    """
-    for column in ("study", "ratio", "seed_p_holm"):
-        if column not in frame.columns:
-            raise InputError(f"A verdict needs the column {column!r}.{nearest(column, map(str, frame.columns))}")
-    if not 0 < alpha < 1:
-        raise InputError(f"`alpha` must be between 0 and 1, not {alpha!r}.")
-    rows = frame if study is None else frame[frame["study"] == study]
-    sure = rows["seed_p_holm"] < alpha
-    supports, opposes = int((sure & (rows["ratio"] < 1)).sum()), int((sure & (rows["ratio"] > 1)).sum())
-    if supports:
-        return "reproduced" if supports == len(rows) + len(_missing(frame, study)) else "partly"
-    return "contradicted" if opposes else "not at this scale"
 
 
 def cases(frame: pd.DataFrame, study: str | None = None, *, spread: Spread | None = None) -> list[Case]:

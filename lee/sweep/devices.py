@@ -1,12 +1,16 @@
 """A GPU for each worker, on machines that have several."""
 
 import os
+import stat
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
+
+from lee.errors import InputError
 
 #: The locks of this process: open as long as it lives, so that the system gives them back however it ends.
 _HELD: list[FileLock] = []
@@ -35,12 +39,27 @@ def own(device: str) -> str:
 
 def _taken(gpu: int) -> bool:
     """Take a GPU, if no other process of this user has it."""
-    user = os.getuid() if hasattr(os, "getuid") else "all"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(os.sep, "-")
-    lock = FileLock(Path(tempfile.gettempdir()) / f"lee-gpu-{user}-{visible}-{gpu}.lock")
+    lock = FileLock(_private_folder() / f"gpu-{visible}-{gpu}.lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
         return False
     _HELD.append(lock)
     return True
+
+
+def _private_folder() -> Path:
+    """This user's folder for locks in the temporary folder, where anybody may have put a link in its place.
+
+    Raises:
+        InputError: Somebody has.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir()) / f"lee-{user}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and (found.st_uid != user or found.st_mode & 0o022)):
+        raise InputError(f"{folder} is not a folder of your own that only you can write to. Remove it, or set TMPDIR.")
+    return folder

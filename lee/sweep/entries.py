@@ -37,7 +37,10 @@ def _named(given: Any) -> Any:
     """Measures as a mapping from names to options; a list of names takes the defaults."""
     if isinstance(given, Mapping):
         return {name: {} if options is None else options for name, options in given.items()}
-    return {name: {} for name in given} if isinstance(given, list) else {given: {}} if isinstance(given, str) else given
+    names = [given] if isinstance(given, str) else given
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return {name: {} for name in names}
+    return given
 
 
 def _generators(given: Any) -> Any:
@@ -98,6 +101,14 @@ class Accuracy(Strict):
     images: int | None = Field(None, ge=1)
 
 
+class Aliasing(Strict):
+    """Options of `lee.layers.aliased_part`, and how many of the first images."""
+
+    images: int = Field(200, ge=1)
+    generators: list[GeneratorName] = Field(["translation_x", "translation_y"], min_length=1)
+    factor: int = Field(2, ge=2)
+
+
 class Moved(Strict):
     """Two sets of generators."""
 
@@ -122,6 +133,7 @@ class Measures(Strict):
     yardsticks: Yardsticks = Yardsticks()
     distance: Distance = Distance()
     accuracy: Accuracy = Accuracy()
+    aliasing: Aliasing = Aliasing()
     moved: Moved = Moved()
     turntable: Turntable = Turntable()
 

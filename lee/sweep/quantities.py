@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lee import metrics
 from lee.datasets import ImageSet
 from lee.errors import InputError
+from lee.layers import aliased_part
 from lee.metrics import turntable
 from lee.metrics.distances import features, frechet_distance
 from lee.metrics.yardsticks import yardsticks
@@ -24,8 +25,8 @@ from lee.sweep.tasks import images_of
 from lee.training import evaluate
 from lee.training.penalty import moved_share
 
-#: Images per plain forward pass, and per pass of moved images.
-CHUNK, MOVED = 64, 32
+#: Images per plain forward pass, per pass of moved images, and of images that layers see on finer grids.
+CHUNK, MOVED, ALIASED = 64, 32, 16
 
 Columns = dict[str, "np.ndarray[Any, Any]"]
 
@@ -83,10 +84,17 @@ def figures(given: Measured) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: a measure needs labels, and the images have none.
     """
-    way, found = given.way, {}
+    way, found = given.way, dict[str, dict[str, Any]]()
     if options := way.measures.get("accuracy"):
         data = images_of(way.dataset, way.split, options["images"], way.seed, _side(given))
         found["accuracy"] = {"accuracy": evaluate(given.model, data), "images": len(data)}
+    if options := way.measures.get("aliasing"):
+        few = given.x[: options["images"]]
+        part = aliased_part(
+            given.subject, few, options["generators"], factor=options["factor"], output=given.output, kernel=way.kernel,
+            boundary=way.boundary, chunk=min(ALIASED, given.chunk or ALIASED),
+        )  # fmt: skip
+        found["aliasing"] = {str(c): part.frame[c].tolist() for c in part.frame} | {"left_out": list(part.left_out)}
     if options := way.measures.get("moved"):
         share, other = (
             moved_share(given.model, given.x, options[of], kernel=way.kernel) for of in ("generators", "other")

@@ -1,9 +1,13 @@
-"""What the chapters' cells use: the first cell, verdicts, numbers for the prose, pictures."""
+"""What the chapters' cells use: the first cell, verdicts, numbers for the prose, tables."""
 
+import math
+import re
 import warnings
+from typing import Any
 from unittest.mock import patch
 
 import altair
+import pandas as pd
 import pytest
 import torch
 
@@ -28,7 +32,7 @@ def test_setup_seeds_and_registers() -> None:
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("word", ["reproduced", "partly", "not at this scale", "contradicted"])
+@pytest.mark.parametrize("word", ["reproduced", "mixed", "underpowered", "contradicted"])
 def test_a_verdict_shows_claim_and_measurement(word: str) -> None:
     box = notebook.verdict(**CLAIM, verdict=word)
     bundle, _ = box._repr_mimebundle_()
@@ -38,17 +42,17 @@ def test_a_verdict_shows_claim_and_measurement(word: str) -> None:
 
 
 def test_a_claim_that_is_not_the_paper_s_says_whose_it_is() -> None:
-    box = notebook.verdict(**CLAIM, verdict="partly", heading="Theory says")
+    box = notebook.verdict(**CLAIM, verdict="mixed", heading="Theory says")
     assert "<dt>Theory says</dt>" in box.html()
     assert str(box).startswith("Theory says (§3, Fig. 2)")
-    assert "Paper says" in str(notebook.verdict(**CLAIM, verdict="partly"))
+    assert "Paper says" in str(notebook.verdict(**CLAIM, verdict="mixed"))
 
 
 def test_bad_verdicts_are_refused() -> None:
     with pytest.raises(InputError, match=r"Unknown verdict 'reproducd'. Did you mean 'reproduced'\?"):
         notebook.verdict(**CLAIM, verdict="reproducd")
     with pytest.raises(InputError, match="non-empty `measured`"):
-        notebook.verdict(**{**CLAIM, "measured": " "}, verdict="partly")
+        notebook.verdict(**{**CLAIM, "measured": " "}, verdict="mixed")
 
 
 def test_prose_is_markdown_and_nothing_else() -> None:
@@ -83,10 +87,11 @@ def test_a_verdict_by_the_rule_brings_claim_cases_and_a_record() -> None:
     assert "lee-verdict-reproduced" in bundle["text/html"]
     told = bundle["text/plain"].splitlines()
     assert told[0].startswith("Paper says (Fig. 5, left): Equivariance metrics other than LEE")
-    assert told[1:3] == ["We measure: Rank correlations.", "Cases: a pair 0.80 [0.60, 1.00] supports"]
-    assert told[4] == "Verdict: reproduced"
+    assert told[1:3] == ["We measure: Rank correlations.", "Result: 0.80 [0.60, 1.00]"]
+    assert told[3] == "Cases: a pair 0.80 [0.60, 1.00] supports"
+    assert told[5] == "Verdict: reproduced"
     record = about["text/html"][notebook.RECORD]
-    assert record["sentence"] in told[3]
+    assert record["sentence"] in told[4]
     del record["sentence"]
     assert record == {"claim": "other-metrics-agree", "verdict": "reproduced", "effect": "0.80 [0.60, 1.00]", "n": 32}
 
@@ -94,8 +99,20 @@ def test_a_verdict_by_the_rule_brings_claim_cases_and_a_record() -> None:
 def test_a_verdict_can_do_without_cases_and_without_an_id() -> None:
     empty = judge([], reason="No transformer.")
     box = notebook.verdict(id="vit-layers", measured="Nothing.", verdict=empty)
-    assert str(box).endswith("Together: No transformer.\nVerdict: not testable here")
+    assert "<details>" not in box.html()
+    assert str(box).endswith("Result: No transformer.\nVerdict: not testable here")
     assert notebook.verdict(**CLAIM, verdict=supported())._repr_mimebundle_()[1] == {}
+
+
+def test_what_decides_a_verdict_is_folded() -> None:
+    cases = [Case(name=f"pair {i}", effect=e, stderr=0.1, predicted="above") for i, e in enumerate((0.5, -0.6))]
+    box = notebook.verdict(**CLAIM, criterion="above 0 for all", verdict=judge(cases))
+    shown, folded = box.html().split("<details>")
+    assert "1 of 2 cases support the claim, 1 oppose it" in shown
+    assert "pair 1" not in shown
+    assert "above 0" not in shown
+    assert re.search(r"above 0 for all.*pair 0 0\.50 .* supports; pair 1 -0\.60 .* opposes", folded)
+    assert "<details>" not in notebook.verdict(**CLAIM, verdict="mixed").html()
 
 
 def test_a_claim_is_judged_as_what_it_is() -> None:
@@ -115,3 +132,37 @@ def test_prose_writes_powers_of_ten_as_people_do() -> None:
             f"It is {3.14159e-10:.2g} ± {1e-12:.1g}, {140.2:.2g} [{98765.4:.3g}], {2e6:.2g}; `1e-3`, x1e-3, 0.5."
         )
     assert shown == [{"text/markdown": "It is 3.1×10⁻¹⁰ ± 1×10⁻¹², 140 [98,800], 2×10⁶; `1e-3`, x1e-3, 0.5."}]
+
+
+def shown_table(*args: Any, **kwargs: Any) -> list[str]:
+    """The lines of Markdown that a table is shown as."""
+    with patch("IPython.display.display") as display:
+        notebook.table(*args, **kwargs)
+    ((bundle,), _) = display.call_args
+    return list(bundle["text/markdown"].splitlines())
+
+
+def test_a_table_is_markdown_with_aligned_rounded_numbers() -> None:
+    frame = pd.DataFrame(
+        {"networks": [1200, 3], "error (px)": [12.345, 0.5], "share": [0.123, math.nan], "ratio": ["0.8 [0.6, 1]", "–"],
+         "tiny": [3.14e-9, 1e-12], "$|x|$": ["a", "b"]},
+        index=pd.Index(["vit", "7b"], name="family"),
+    )  # fmt: skip
+    lines = shown_table(frame, "What it is.", {"share": ".0%"})
+    assert lines == [
+        "*What it is.*",
+        "",
+        r"| family | networks | error (px) | share | ratio | tiny | $\|x\|$ |",
+        "| :--- | ---: | ---: | ---: | ---: | ---: | :--- |",
+        "| vit | 1,200 | 12.3 | 12% | 0.8 [0.6, 1] | 3.14×10⁻⁹ | a |",
+        "| 7b | 3 | 0.5 | – | – | 1.00×10⁻¹² | b |",
+    ]
+
+
+def test_an_index_without_a_name_is_not_shown_and_bad_tables_are_refused() -> None:
+    frame = pd.DataFrame({"error": [0.0, 1234.5]})
+    assert shown_table(frame, "Two errors.")[2:] == ["| error |", "| ---: |", "| 0 |", "| 1,234 |"]
+    with pytest.raises(InputError, match=r"Did you mean 'error'"):
+        notebook.table(frame, "x", {"eror": ".2f"})
+    with pytest.raises(InputError, match="at least one row"):
+        notebook.table(frame[:0], "x")

@@ -87,6 +87,7 @@ def refused(result: Result) -> str:
         ("measure", "--out", ".json"),
         ("layers", "--csv", ".csv"),
         ("layers", "--html", ".html"),
+        ("map", "--out", ".png"),
         ("sweep", "--out", ".parquet"),
     ],
 )

@@ -1,11 +1,17 @@
 """What the commands print: whatever standard output can encode, JSON and nothing else, warnings and checks in sentences."""
 
 import csv
+import fcntl
 import json
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +163,46 @@ def test_warnings_about_the_images_are_told_as_well(cli: Any, tmp_path: Path) ->
     assert result.exit_code == 0, result.output
     assert "Warning: 1 of 2 images are of one colour" in result.stderr
     assert json.loads(result.stdout)["data_source"].startswith("a folder of images")
+
+
+def on_a_terminal(*arguments: str, columns: int) -> str:
+    """What a command prints on a terminal of this width, errors and progress included."""
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    environment.pop("COLUMNS", None)
+    command = [sys.executable, "-m", "lee", *arguments]
+    with subprocess.Popen(command, stdin=end, stdout=end, stderr=end, env=environment) as process:
+        os.close(end)
+        printed = b""
+        with suppress(OSError):  # the other end is closed
+            while part := os.read(terminal, 4096):
+                printed += part
+        os.close(terminal)
+    assert process.returncode == 0
+    return printed.decode()
+
+
+@pytest.mark.parametrize("command", ["measure", "layers"])
+def test_a_terminal_of_60_columns_has_progress_whole_numbers_and_no_warnings(command: str) -> None:
+    depth = ["--depth", "1"] * (command == "layers")
+    printed = on_a_terminal(command, "zoo/vit-xs", "--n", "3", "--images", "patches", *depth, columns=60)
+    assert re.search(r"\r +0%.*?0/3.*?\r100%.*?3/3", printed)
+    lines = [re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in printed.rpartition("\r")[0].split("\r\n")]
+    table = [line for line in lines[1:] if line]
+    assert max(map(len, table)) <= 60
+    assert "Warning" not in printed
+    rows = [line for line in table if re.search(r"\d ± \d", line)]
+    assert len(rows) > 1
+    assert not any("…" in row for row in rows)
+
+
+def test_a_wrong_folder_is_told_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("the model came first"))
+    for name, words in (
+        (f"imagefolder:{tmp_path}/no", "no such folder"),
+        (f"imagefolder:{tmp_path}", "holds no images"),
+    ):
+        result = CliRunner().invoke(app, ["measure", "resnet18", "--pretrained", "--images", name])
+        assert result.exit_code == 2
+        assert words in result.output

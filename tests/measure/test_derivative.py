@@ -250,3 +250,13 @@ def test_every_public_call_takes_the_same_keywords() -> None:
         ]
         assert keywords == common
         assert parameters["kernel"].default == "fourier"
+
+
+def test_a_matrix_of_the_whole_algebra_tells_the_named_motions() -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 4)), torch.rand(2, 3, 8, 8)
+    gram = lee.equivariance_gram(model, x, output="logits", progress=False)
+    told = [line.split()[1] for line in str(gram).splitlines()]
+    assert told == list(lee.geometry.generators.NAMED)
+    assert str(gram.lee("rotation")) in str(gram)
+    few = lee.equivariance_gram(model, x, generators=["scale", "contrast"], output="logits", progress=False)
+    assert [line.split()[1] for line in str(few).splitlines()] == ["scale", "contrast"]

@@ -114,3 +114,23 @@ def test_bad_input_is_named() -> None:
         Gaussian.of(torch.full((3, 2), torch.nan))
     with pytest.raises(InputError, match="Linear has no forward_features"):
         features(nn.Linear(2, 2), torch.rand(1, 3, 8, 8))
+
+
+def test_few_dimensions_are_those_of_the_second_set_and_have_an_error() -> None:
+    """Two axes carry all of the second set; the error is that of many repetitions."""
+    random, basis = torch.Generator().manual_seed(0), torch.linalg.qr(torch.randn(12, 12, dtype=torch.float64))[0]
+    scale = torch.tensor([3.0, 2.0] + [0.1] * 10).double()
+
+    def drawn() -> Tensor:
+        return torch.randn(200, 12, generator=random, dtype=torch.float64) * scale @ basis
+
+    found = [frechet_distance(drawn() + basis[0] + basis[5], drawn(), dimensions=2) for _ in range(60)]
+    limits = torch.tensor([one.limit for one in found])
+    assert float(limits.mean()) == pytest.approx(
+        1, abs=4 * float(limits.std()) / 60**0.5
+    )  # the shift along the first axis only
+    told = torch.tensor([one.stderr for one in found]).square().mean().sqrt()
+    assert float(told / limits.std()) == pytest.approx(1, abs=0.3)
+    assert math.isnan(frechet_distance(torch.randn(20, 3), torch.randn(20, 3)).stderr)
+    with pytest.raises(InputError, match="`dimensions` must be from 1 to 3"):
+        frechet_distance(torch.randn(20, 3), torch.randn(20, 3), dimensions=4)

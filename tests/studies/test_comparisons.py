@@ -1,4 +1,4 @@
-"""Pairs of models: recipes found in the zoo's file, ratios of simulated errors with known truth, and verdicts."""
+"""Pairs of models: recipes found in the zoo's file, and ratios of simulated errors with known truth."""
 
 import math
 
@@ -9,7 +9,7 @@ import scipy.stats
 
 from lee.errors import InputError
 from lee.statistics import holm, judge, paired_ratio, simultaneous
-from lee.studies.comparisons import cases, compare, spread_of, verdict, words
+from lee.studies.comparisons import cases, compare, spread_of, words
 
 SEEDS = 0.2  # standard deviation of the logarithms between seeds
 
@@ -79,7 +79,6 @@ def test_what_is_read_together_is_corrected_together(rng: np.random.Generator) -
     assert found["study"].tolist() == ["one", "one", "two"]
     np.testing.assert_allclose(found["seed_p_holm"], holm(found["seed_p"]))
     np.testing.assert_allclose(found["p_holm"], holm(found["p"]))
-    assert verdict(found, "two") == "reproduced"
 
 
 def test_missing_models_are_told(rng: np.random.Generator) -> None:
@@ -89,44 +88,15 @@ def test_missing_models_are_told(rng: np.random.Generator) -> None:
     assert len(found) == 1
     assert [m["lacking"] for m in found.attrs["missing"]] == ["zoo/c", "x, y"]
     assert found[["seed_low", "seed_high", "seed_p", "seed_p_holm"]].isna().all(axis=None)
-    assert verdict(found, "known") == verdict(found, "other") == "not at this scale"
     assert words(found, "other") == "not in the table: c, x, y"
     assert words(found, "nowhere") == "no pair"
     assert words(found, "known").startswith("a.0 / b.0 0.")
     none = compare(frame, {"other": studies["other"]}, recipes=parents(frame))
     assert none.empty
     assert none.columns.tolist() == found.columns.tolist()
-    assert (verdict(none), len(none.attrs["missing"])) == ("not at this scale", 2)
+    assert len(none.attrs["missing"]) == 2
     with pytest.raises(InputError, match="'other' needs pairs"):
         compare(frame, {"other": ["ab"]}, recipes=parents(frame))
-
-
-@pytest.mark.parametrize(
-    ("rows", "expected"),
-    [([(0.5, 0.01), (0.6, 0.02)], "reproduced"), ([(0.5, 0.01), (0.6, 0.2)], "partly"),
-     ([(0.5, 0.01), (1.6, 0.01)], "partly"), ([(0.5, 0.3), (1.6, 0.01)], "contradicted"),
-     ([(0.5, 0.3), (1.6, 0.3)], "not at this scale"), ([(0.5, math.nan)], "not at this scale")],
-)  # fmt: skip
-def test_verdicts(rows: list[tuple[float, float]], expected: str) -> None:
-    frame = pd.DataFrame(rows, columns=["ratio", "seed_p_holm"]).assign(study="s")
-    assert verdict(frame) == verdict(frame, "s") == expected
-
-
-def test_a_statement_is_not_reproduced_by_half_of_its_pairs() -> None:
-    frame = pd.DataFrame({"ratio": [0.5], "study": ["s"], "seed_p_holm": [0.01]})
-    assert verdict(frame, "s") == "reproduced"
-    frame.attrs["missing"] = [{"study": "s", "first": "a", "second": "b", "lacking": "b"}]
-    assert verdict(frame, "s") == "partly"
-    frame.attrs["missing"][0]["study"] = "another"
-    assert verdict(frame, "s") == "reproduced"
-
-
-def test_verdicts_need_their_columns() -> None:
-    frame = pd.DataFrame({"ratio": [1.0], "study": ["s"], "seed_p_holm": [0.1]})
-    with pytest.raises(InputError, match="needs the column 'ratio'"):
-        verdict(frame.drop(columns="ratio"))
-    with pytest.raises(InputError, match="`alpha`"):
-        verdict(frame, alpha=5)
 
 
 def test_words_carry_the_interval_over_seeds() -> None:

@@ -1,0 +1,215 @@
+"""Where in the picture: shares of pixels against a dense Jacobian, against masked tangent images, and against the total."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from cases import CLASSES, build, images, relative
+from torch import Tensor, nn
+
+import lee
+from lee.geometry.generators import AFFINE
+from lee.measure.terms import infinitesimal_actions
+
+N, SIDE = 2, 12
+GENERATOR = "rotation"
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return (
+        nn.Sequential(
+            nn.Conv2d(3, 6, 3), nn.SiLU(), nn.Conv2d(6, 4, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(64, CLASSES)
+        )
+        .double()
+        .eval()
+    )
+
+
+def dense_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.SiLU(), nn.Conv2d(6, 2, 3, padding=1)).double().eval()
+
+
+def tangent(x: Tensor, generator: str = GENERATOR) -> Tensor:
+    return infinitesimal_actions([lee.measure.derivative.get(generator)], x, lee.Sampler())[0]
+
+
+def scores(model: nn.Module, z: Tensor) -> Tensor:
+    return model(z).softmax(-1)
+
+
+def test_shares_are_those_of_a_dense_jacobian() -> None:
+    model, x = net(), images(N, SIDE, SIDE)
+    found = lee.error_map(model, x, GENERATOR)
+    for n, (image, velocity) in enumerate(zip(x, tangent(x), strict=True)):
+        jacobian = torch.func.jacrev(lambda z: scores(model, z[None])[0])(image).detach()  # (classes, 3, H, W)
+        per_pixel = (jacobian * velocity).sum(1)
+        whole = per_pixel.sum((-2, -1))
+        known = torch.einsum("khw,k->hw", per_pixel, whole) / whole.square().sum()
+        assert relative(found.share[n], known) < 1e-10
+    assert (found.share.sum((1, 2)) - 1).abs().max() < 1e-10
+    assert bool((found.moved_share == 0).all())
+    assert found.output_map is None
+
+
+def test_shares_are_what_masked_tangent_images_leave() -> None:
+    """Pushing the motion of one patch alone, by differences of the function, and projecting on the whole derivative."""
+    model, x = net(), images(1, SIDE, SIDE)
+    velocity, h = tangent(x), 1e-6
+
+    def along(v: Tensor) -> Tensor:
+        with torch.no_grad():
+            return (scores(model, x + h * v) - scores(model, x - h * v))[0] / (2 * h)
+
+    whole = along(velocity)
+    patches = lee.error_map(model, x, GENERATOR).patches((4, 3))
+    for row in range(3):
+        for column in range(4):
+            mask = torch.zeros_like(x)
+            mask[..., 4 * row : 4 * row + 4, 3 * column : 3 * column + 3] = 1
+            known = float(along(mask * velocity) @ whole / whole.square().sum())
+            assert float(patches[0, row, column]) == pytest.approx(known, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", ["vit", "convnext", "swin"])
+def test_the_total_is_the_verified_error(name: str) -> None:
+    model, x = build(name), images(N)
+    found = lee.error_map(model, x, "scale", output="logits")
+    known = lee.local_equivariance_error(model, x, "scale", output="logits", progress=False)
+    assert found.total.value == pytest.approx(known.value, rel=1e-10)
+    assert found.total.verification == known.verification
+    assert found.residual < 1e-10
+    assert (found.share.sum((1, 2)) - 1).abs().max() < 1e-10
+
+
+def test_several_generators_mix_as_the_gram_matrix_does() -> None:
+    model, x = net(), images(N, SIDE, SIDE)
+    every = lee.error_map(model, x, [*AFFINE, "brightness"], output="logits")
+    mixture = 0.3 * lee.ROTATION + 0.7 * lee.SCALE + -0.2 * lee.BRIGHTNESS
+    for generator in ("rotation", "brightness", mixture):
+        one = lee.error_map(model, x, generator, output="logits")
+        assert relative(every.along(generator).share, one.share) < 1e-9
+        assert every.along(generator).total.value == pytest.approx(one.total.value, rel=1e-10)
+    assert torch.allclose(every.products.sum((-2, -1)), every.gram.per_image, rtol=1e-9)
+    with pytest.raises(lee.InputError, match=r"7 generators .* \.along"):
+        _ = every.share
+
+
+def test_the_motion_of_a_dense_output_has_a_share_of_its_own() -> None:
+    model, x = dense_net(), images(N, SIDE, SIDE)
+    found = lee.error_map(model, x, GENERATOR, output="logits")
+    derivative = lee.lie_derivative(model, x, GENERATOR, output="logits")
+    assert (found.share.sum((1, 2)) + found.moved_share - 1).abs().max() < 1e-10
+    moved = lee.Map().infinitesimal([lee.ROTATION], model(x).detach(), lee.Sampler())[0]
+    known = -(moved * derivative).flatten(1).sum(1) / derivative.flatten(1).square().sum(1)
+    assert relative(found.moved_share, known) < 1e-9
+    assert float(known.abs().min()) > 0.1
+    assert found.output_map is not None
+    assert relative(found.output_map, derivative.square().mean(1)) < 1e-10
+    assert found.output_map.mean() == pytest.approx(found.total.value, rel=1e-10)
+
+
+@pytest.mark.parametrize("layout", ["map_channels_last", "tokens"])
+def test_places_of_other_layouts(layout: str) -> None:
+    inner = dense_net()
+    known = lee.error_map(inner, images(N, SIDE, SIDE), "scale", output="logits").output_map
+
+    def model(z: Tensor) -> Tensor:
+        maps = inner(z)
+        if layout == "tokens":
+            return torch.cat([maps.mean((2, 3))[:, None], maps.flatten(2).mT], 1)
+        return maps.movedim(1, -1)
+
+    given = lee.Tokens((SIDE, SIDE), prefix=1) if layout == "tokens" else layout
+    found = lee.error_map(model, images(N, SIDE, SIDE), "scale", output="logits", representations=given)
+    assert known is not None
+    assert found.output_map is not None
+    assert relative(found.output_map, known) < 1e-10
+
+
+def test_the_mean_over_a_class_weighs_images_by_their_error() -> None:
+    model, x = net(), images(6, SIDE, SIDE)
+    labels = torch.tensor([0, 1, 1, 0, 1, 2])
+    found = lee.error_map(model, x, GENERATOR, chunk=4)
+    alone = lee.error_map(model, x[labels == 1], GENERATOR)
+    size = alone.gram.per_image[:, 0, 0]
+    known = (alone.share * size[:, None, None]).sum(0) / size.sum()
+    assert relative(found.mean(labels == 1), known) < 1e-10
+    assert relative(found.mean([1, 2, 4]), known) < 1e-10
+    assert float(found.mean().sum()) == pytest.approx(1, abs=1e-10)
+    with pytest.raises(lee.InputError, match="0 of 6 images"):
+        found.mean(labels == 3)
+
+
+def test_batches_single_precision_and_actions() -> None:
+    model, x = net(), images(4, SIDE, SIDE)
+    whole = lee.error_map(model, x, GENERATOR)
+    batches = lee.error_map(model, [(x[:3], 0), (x[3:], 1)], GENERATOR)
+    assert relative(batches.share, whole.share) < 1e-12
+    single = lee.error_map(model.float(), x.float(), GENERATOR)
+    assert single.share.dtype == torch.float32
+    assert relative(single.share.double(), whole.share) < 1e-4
+    assert single.residual < 1e-4
+    assert "12 × 12 pixels" in str(single)
+
+    def rolled(z: Tensor, t: Tensor) -> Tensor:
+        return lee.warp(z, lee.TRANSLATION_X, t, boundary="circular")
+
+    action = lee.error_map(net(), x, rolled)
+    known = lee.error_map(net(), x, "translation_x", boundary="circular")
+    assert relative(action.share, known.share) < 1e-8
+
+
+def test_an_image_without_error_has_no_shares() -> None:
+    x = images(2, SIDE, SIDE)
+    x[1] = 0
+    found = lee.error_map(net(), x, GENERATOR)
+    assert bool(found.share[1].isnan().all())
+    assert float(found.mean().sum()) == pytest.approx(1, abs=1e-10)
+    with pytest.warns(lee.ImageWarning), pytest.raises(lee.InputError, match="zero for all images, up to rounding"):
+        lee.error_map(net(), torch.full_like(x, 0.5), GENERATOR)
+
+
+def test_a_backward_pass_that_is_not_the_derivative_is_refused() -> None:
+    inner = net()
+
+    def model(z: Tensor) -> Tensor:
+        return inner(z) * (1 + z.detach().mean((1, 2, 3))[:, None])
+
+    def on_numpy(z: Tensor) -> Tensor:
+        return torch.from_numpy(z.detach().numpy() ** 3).mean((2, 3))
+
+    x = images(N, SIDE, SIDE)
+    for one, z in ((model, x), (lambda z: model(z.double()), x.float())):
+        with pytest.raises(lee.VerificationError, match="pixels don't sum"):
+            lee.error_map(one, z, "brightness")
+    assert lee.error_map(model, x, "brightness", verify=False).residual > 1e-3
+    with pytest.warns(lee.LeavesTorchWarning), pytest.raises(lee.InputError, match="backward pass can follow"):
+        lee.error_map(on_numpy, x, "scale", output="logits")
+
+
+def test_what_can_not_be_mapped_is_refused_in_a_sentence() -> None:
+    x = images(N, SIDE, SIDE)
+    batch_norm = (
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten()).double().eval()
+    )
+    with pytest.warns(lee.BatchInteractionWarning), pytest.raises(lee.InputError, match="chunk=1"):
+        lee.error_map(batch_norm, x, "scale", output="logits")
+    with pytest.warns(lee.BatchInteractionWarning):
+        alone = lee.error_map(batch_norm, x, "scale", output="logits", chunk=1)
+    assert (alone.share.sum((1, 2)) - 1).abs().max() < 1e-9
+    with pytest.raises(lee.InputError, match="one size"):
+        lee.error_map(lambda z: z.mean((2, 3)), [x, x[..., :6]], "scale")
+    nothing: list[Any] = [[], torch.zeros(0, 3, 4, 4)]
+    for empty in nothing:
+        with pytest.raises(lee.InputError, match=r"empty|no images"):
+            lee.error_map(net(), empty, "scale")
+    with pytest.raises(lee.InputError, match="`generator` is empty"):
+        lee.error_map(net(), x, [])
+    with pytest.raises(lee.InputError, match="argmax"):
+        lee.error_map(lambda z: net()(z).argmax(1), x, "scale", output="logits")
+    with pytest.raises(lee.InputError, match="Patches of 5 × 5"):
+        lee.error_map(net(), x, "scale").patches(5)
+    assert math.isfinite(lee.error_map(net(), x, "scale").total.value)
