@@ -120,7 +120,7 @@ def check_count(name: str, value: object, least: int = 1, most: int = MOST) -> N
     """
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or not least <= value <= most:  # type: ignore[operator]
-        up_to = f" to {most}" if most < MOST or whole else ""
+        up_to = f" to {most}" if most < MOST or (whole and value > most) else ""  # type: ignore[operator]
         raise InputError(f"`{name}` must be a whole number from {least}{up_to}, not {value!r}.")
 
 

@@ -1,4 +1,4 @@
-"""The claims of the paper and of the notes on it, from `data/claims.yaml`: what verdicts refer to and the scoreboard lists."""
+"""The claims of the paper, of the notes on it and of the book, from `data/claims.yaml`: verdicts refer to them."""
 
 from dataclasses import dataclass, fields
 from functools import cache
@@ -10,7 +10,12 @@ import yaml
 from lee.errors import InputError, check_known
 from lee.paths import package_data
 
-HEADINGS = {"paper": "Paper says", "notes": "Notes on the paper say"}
+HEADINGS = {
+    "paper": "Paper says",
+    "notes": "Notes on the paper say",
+    "theory": "Theory says",
+    "book": "One might guess",
+}
 
 
 @dataclass(frozen=True)

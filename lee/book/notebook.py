@@ -130,7 +130,7 @@ class verdict:
         folded = f"<details><summary>How it was decided</summary><dl>{details}</dl></details>" if details else ""
         return (
             f'<div class="lee-verdict lee-verdict-{self.word.replace(" ", "-")} mathjax_process" role="note">'
-            f'<dl><dt>{_prose(self.heading)}</dt><dd>{_prose(self.claim)} <span class="lee-source">{_prose(self.source)}'
+            f'<dl><dt>{_prose(self.heading)}</dt><dd>{_prose(self.claim)} <span class="lee-source">({_prose(self.source)})'
             f"</span></dd>{_rows(self._result())}</dl>{folded}"
             f'<p class="lee-verdict-word"><strong>{VERDICTS[self.word]}</strong></p></div>'
         )

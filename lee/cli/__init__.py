@@ -5,7 +5,6 @@ import traceback
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -45,12 +44,14 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt as error:
             typer.echo("Interrupted.", err=True)
             raise typer.Exit(INTERRUPTED) from error
         except (Exception, SystemExit) as error:
+            if hasattr(error, "format_message"):  # typer's own, about an option
+                raise
             if ctx.params.get("debug"):
                 traceback.print_exception(error)
             typer.echo(f"Error: {_said(error)}", err=True)

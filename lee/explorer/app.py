@@ -7,6 +7,7 @@ dropped; what is shown stays until something newer replaces it, also when an inp
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
@@ -14,8 +15,10 @@ import ipywidgets as widgets
 from lee.errors import LeeError
 from lee.explorer import controls, drawing, pictures
 from lee.explorer.measures import Measures
-from lee.explorer.state import MOST_MODELS, State, mixture_of
+from lee.explorer.recipe import recipe
+from lee.explorer.state import MOST_MODELS, PRESETS, START, State, mixture_of
 from lee.geometry.generators import NAMED
+from lee.models import imagenet
 
 PAUSE = 0.03
 """Seconds without a change before work starts, and in which changes are noticed between two steps."""
@@ -23,8 +26,11 @@ PAUSE = 0.03
 LONGEST_STILL = 0.2
 """Seconds after which a first step is shown even though a slider is still moving."""
 
-PARTS = ("status", "upload", "frames", "curves", "errors", "layers")
+PARTS = ("status", "formats", "upload", "models", "frames", "curves", "errors", "code", "layers")
 """What shows something."""
+
+SLOTS = {"upload": ("images",), "models": tuple(f"model{which}" for which in range(MOST_MODELS))}
+"""Where a message stands that is about what one of these controls says."""
 
 Work = Callable[[], Iterator[None]]
 
@@ -33,7 +39,7 @@ class Explorer:
     """The app: display it in a notebook, or serve it with `lee explore`.
 
     Args:
-        state: What is shown at first.
+        state: What is shown at first; by default a network of ImageNet on a photograph, or, without its weights, one of the zoo.
         measures: Where results are kept; two apps may share one.
         folders: Folders of images that may be shown; by default any may be, by its name `imagefolder:…`.
 
@@ -48,10 +54,11 @@ class Explorer:
     def __init__(
         self, state: State | None = None, measures: Measures | None = None, *, folders: Sequence[str] | None = None
     ) -> None:
-        self.state = state or State()
+        self.state = state or (START if START.models[0] in imagenet.names() else next(iter(PRESETS.values())))
         self.measures = measures or Measures()
         self._folders = None if folders is None else tuple(f"{pictures.FOLDER}{folder}" for folder in folders)
         self.shown = {name: widgets.HTML() for name in PARTS}
+        self.shown["formats"].value = drawing.box(drawing.FORMATS)
         self.control, self.mixture = controls.controls(self.state, self._folders or ()), controls.mixture(self.state)
         self.widget = controls.arranged(self.control, self.mixture, self.shown)
         self._upload: bytes | None = self.state.upload
@@ -68,9 +75,11 @@ class Explorer:
 
     def _observe(self) -> None:
         special = {"generator": self._on_generator, "upload": self._on_upload}
-        special |= {"images": self._on_images, "index": self._on_images}
+        special |= {"images": self._on_images, "index": self._on_images, "preset": self._on_preset}
         for name, control in self.control.items():
-            if name == "layers":
+            if name.startswith("list_"):
+                control.observe(partial(self._on_list, name.removeprefix("list_")), "value")
+            elif name == "layers":
                 control.on_click(lambda _: self._run(self._layers))
             else:
                 control.observe(special.get(name, self._on_change), "value")
@@ -97,6 +106,30 @@ class Explorer:
         if not self._quiet:
             self._upload = None
         self._on_change(change)
+
+    def _on_list(self, name: str, change: Any) -> None:
+        """What is chosen of a list is written into the field below it, which decides."""
+        if not self._quiet and change["new"] != controls.OTHER:
+            self.control[name].value = change["new"]
+
+    def _on_preset(self, change: Any) -> None:
+        wanted = change["new"]
+        if not isinstance(wanted, State):
+            return
+        names = (*wanted.models, *("",) * (MOST_MODELS - len(wanted.models)))
+        values = {
+            "images": wanted.images,
+            "t": wanted.t,
+            "kernel": wanted.kernel,
+            "boundary": wanted.boundary,
+            "n": wanted.n,
+        }
+        values |= {f"model{which}": name for which, name in enumerate(names)} | {"generator": controls.entry(wanted)}
+        self.control["index"].max = max(self.control["index"].max, wanted.index)
+        self._set([*((self.control[name], value) for name, value in (values | {"index": wanted.index}).items())])
+        self._set(zip(self.mixture, wanted.mixture, strict=True))
+        self._upload = None
+        self._run(self._everything)
 
     def _on_upload(self, change: Any) -> None:
         """Try the file before it becomes part of the state: a broken one changes nothing."""
@@ -181,13 +214,24 @@ class Explorer:
                 return
 
     def _guarded(self, work: Work) -> Iterator[None]:
-        """The steps; whatever goes wrong is told in the app, and what was shown stays."""
+        """The steps; whatever goes wrong is told in the app, beside the control that it is about, and what was shown stays."""
+        self._set(controls.lists(self.control))
+        for slot in SLOTS:
+            self.shown[slot].value = ""
         try:
             yield from work()
         except LeeError as error:
-            self.shown["status"].value = drawing.error(str(error))
+            self.shown["status"].value = drawing.working("")
+            self.shown[self._slot(str(error))].value = drawing.error(str(error))
         except Exception as error:  # a model of timm may raise anything, and a notebook would hide it in a log
             self.shown["status"].value = drawing.error(f"{type(error).__name__}: {str(error).strip()[:300]}")
+
+    def _slot(self, message: str) -> str:
+        """The part beside the control whose value a message names."""
+        for slot, names in SLOTS.items():
+            if any((value := self.control[name].value.strip()) and value in message for name in names):
+                return slot
+        return "status"
 
     def _everything(self) -> Iterator[None]:
         """Pictures, then curves, then errors."""
@@ -205,6 +249,12 @@ class Explorer:
         self.shown["frames"].value = drawing.frames(
             self.measures.image(state)[0], moved[0], tangent[0], name=generator.name, unit=generator.unit, t=state.t
         )
+        if state.upload is None:
+            side = self.measures.side(state)
+            self.shown["formats"].value = drawing.strip(
+                self.measures.images(state, side), self.measures.titles(state), state.index
+            ) + drawing.box(drawing.FORMATS)
+        self.shown["code"].value = drawing.code(recipe(state, self.measures.side(state)))
         if _layers_of(state) != _layers_of(self.state):
             self.shown["layers"].value = ""
         self.state = state

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from lee.charts import PALETTE, tinted
 from lee.charts.pictures import data_uri
+from lee.datasets.image_files import ENDINGS
 from lee.explorer.measures import Curve, Touch
+from lee.explorer.pictures import MOST_BYTES, resized
 from lee.explorer.state import REACH
 from lee.statistics import Estimate
 
@@ -29,8 +31,30 @@ STYLE = """<style>
 .lee-x th, .lee-x td {text-align: left; padding: 1px 12px 1px 0; font-weight: normal; font-variant-numeric: tabular-nums}
 .lee-x thead th, .lee-x caption {font-weight: 600; text-align: left}
 .lee-x.error {border-left: 4px solid #D55E00; padding: 4px 10px}
-.lee-x p {margin: 2px 0}
+.lee-x p {margin: 2px 0; white-space: normal}
+.widget-html > .widget-html-content {min-width: 0; width: 100%}
+.lee-x h1 {font-size: 22px; margin: 0 0 2px}
+.lee-x .row.frames figure {width: 170px}
+.lee-x .told {display: flex; flex-wrap: wrap; gap: 4px 20px; align-items: center}
+.lee-x .told > svg {flex: 2 1 320px; min-width: 0}
+.lee-x .told > table {flex: 1 1 220px}
+.lee-x .strip {display: flex; gap: 6px; overflow-x: auto}
+.lee-x .strip figure {width: 52px; flex: none; font-size: 11px; line-height: 1.15; text-align: center; overflow-wrap: anywhere}
+.lee-x .strip .here img {outline: 3px solid #D55E00}
+.lee-x pre {margin: 4px 0; padding: 6px 8px; border: 1px solid #8886; overflow-x: auto; font-size: 12px}
 </style>"""
+
+HEAD = (
+    '<div class="lee-x"><h1>How fast does a network change its mind?</h1>'
+    "<p>Choose a picture, a network and a motion on the left; move <b>amount t</b> to see the picture move.</p>"
+    "<p>Thin lines are the probabilities of the likeliest classes, thick ones the Lie derivative where t stands.</p></div>"
+)
+"""Title and two lines of what to do."""
+
+FORMATS = (
+    f"<p>A file of your own: {', '.join(ending.strip('.').upper() for ending in ENDINGS)}, up to {MOST_BYTES / 1e6:.0f} MB. "
+    "The central square is taken; transparent parts are laid on white.</p>"
+)
 
 
 def box(html: str, *, attributes: str = "") -> str:
@@ -75,10 +99,29 @@ def frames(original: Tensor, moved: Tensor, tangent: Tensor, *, name: str, unit:
         f'<figure><img src="{uri}" alt="{escape(alt)}"{style}><figcaption>{escape(words)}</figcaption></figure>'
         for uri, alt, words in tiles
     )
-    return box(f'<div class="row">{"".join(figures)}</div>')
+    return box(f'<div class="row frames">{"".join(figures)}</div>')
 
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 260, 44, 10, 10, 40
+def strip(images: Tensor, titles: Sequence[str], index: int, *, most: int = 12) -> str:
+    """Small pictures of a data set (n, 3, H, W) with the names of their classes, from the chosen one's neighbourhood."""
+    first = max(0, min(index - most // 2, len(images) - most))
+    figures = []
+    for i, image in enumerate(resized(images[first : first + most], 48), start=first):
+        name = titles[i] if i < len(titles) else ""
+        here = ' class="here"' if i == index else ""
+        words = escape(f"{i}: {name}" if name else str(i))
+        picture = f'<img src="{data_uri(image)}" alt="Image {words}">'
+        figures.append(f"<figure{here}>{picture}<figcaption>{words}</figcaption></figure>")
+    return box(f'<div class="strip">{"".join(figures)}</div>')
+
+
+def code(lines: str) -> str:
+    """Lines of Python, with a button that copies them."""
+    copy = "navigator.clipboard.writeText(this.parentNode.querySelector('pre').textContent)"
+    return box(f'<button type="button" onclick="{copy}">Copy as code</button><pre>{escape(lines)}</pre>')
+
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 210, 44, 10, 10, 40
 
 
 def _x(t: float) -> float:
@@ -147,7 +190,8 @@ def curves(curve: Curve, touch: Touch, *, model: str, t: float, name: str, unit:
     head = (
         f'<tr><th scope="col">class</th><th scope="col">probability at t</th><th scope="col">d/dt, per {unit}</th></tr>'
     )
-    return box(f"{svg}<table><caption>{escape(model)}</caption><thead>{head}</thead><tbody>{body}</tbody></table>")
+    table = f"<table><caption>{escape(model)}</caption><thead>{head}</thead><tbody>{body}</tbody></table>"
+    return box(f'<div class="told">{svg}{table}</div>')
 
 
 def errors(rows: Sequence[tuple[str, Estimate, Estimate | None]], *, name: str, images: str) -> str:
@@ -166,6 +210,11 @@ def errors(rows: Sequence[tuple[str, Estimate, Estimate | None]], *, name: str, 
     )
 
 
+def _short(label: str, most: int = 42) -> str:
+    """A label of at most that many characters; what is left out is in its middle."""
+    return label if len(label) <= most else f"{label[: most // 2 - 1]}…{label[-(most // 2) :]}"
+
+
 def layers(frame: pd.DataFrame, *, model: str, name: str, most: int = 12) -> str:
     """Bars of the signed share of the Lie derivative that layers contribute by themselves: the largest, and the rest.
 
@@ -176,7 +225,7 @@ def layers(frame: pd.DataFrame, *, model: str, name: str, most: int = 12) -> str
     shown = told.loc[order[:most]]
     rest = float(told.loc[order[most:], "self_share"].sum())
     rows = [
-        (f"{p or '(model)'} {kind}", float(s))
+        (_short(f"{p.removeprefix('net.') or 'the whole'} ({kind})"), float(s))
         for p, kind, s in shown[["path", "type", "self_share"]].itertuples(index=False)
     ]
     if len(told) > most:
@@ -185,21 +234,21 @@ def layers(frame: pd.DataFrame, *, model: str, name: str, most: int = 12) -> str
     span = (high - low) or 1.0
 
     def at(share: float) -> float:
-        return 190 + (share - low) / span * 200
+        return 290 + (share - low) / span * 220
 
     bars = []
     for i, (label, share) in enumerate(rows):
         y, left, right = 20 * i, at(min(0.0, share)), at(max(0.0, share))
         colour = PALETTE[0] if share >= 0 else PALETTE[1]
         bars.append(
-            f'<text x="184" y="{y + 14}" text-anchor="end">{escape(label[-28:])}</text>'
+            f'<text x="284" y="{y + 14}" text-anchor="end">{escape(label)}</text>'
             f'<rect x="{left:.1f}" y="{y + 3}" width="{right - left:.1f}" height="14" fill="{colour}"/>'
             f'<text x="{right + 4:.1f}" y="{y + 14}">{100 * share:.0f} %</text>'
         )
     alt = f"Share of layers in the Lie derivative of {model} along {name}: " + ", ".join(
         f"{n} {s:.0%}" for n, s in rows
     )
-    svg = f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 440 {20 * len(rows) + 4}">{"".join(bars)}</svg>'
+    svg = f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 560 {20 * len(rows) + 4}">{"".join(bars)}</svg>'
     return box(
         f"<p><b>Layers of {escape(model)}</b>, share of the Lie derivative along {escape(name)} at t = 0</p>{svg}"
     )

@@ -121,6 +121,10 @@ class Measures:
         """The images of the state's data set: (n, 3, side, side)."""
         return self._sets.get((state.images, side), lambda: pictures.load(state.images, side))
 
+    def titles(self, state: State) -> tuple[str, ...]:
+        """The classes of the data set's images in words, as far as they are known."""
+        return self._sets.get((state.images, "titles"), lambda: pictures.titles(state.images))
+
     def image(self, state: State, which: int = 0) -> Tensor:
         """The chosen image as a model takes it: (1, 3, side, side). A second model gets the image of the first, resized.
 

@@ -64,6 +64,20 @@ def load(name: str, side: int) -> Tensor:
     return images.expand(-1, 3, -1, -1)
 
 
+def titles(name: str) -> tuple[str, ...]:
+    """The class of each image that :func:`load` gives, in words; none where the data set has no labels.
+
+    Raises:
+        InputError: As :func:`lee.datasets.load`.
+    """
+    try:
+        found = datasets.load(name, n=MOST_IMAGES, size=32)
+    except InputError:
+        found = datasets.load(name, size=32)
+    labels = () if found.labels is None else found.labels[:MOST_IMAGES].tolist()
+    return tuple(found.class_names[label] if found.class_names else str(label) for label in labels)
+
+
 def decode(content: bytes, side: int | None = None) -> Tensor:
     """The central square of an uploaded picture, turned as its EXIF data says: (1, 3, side, side) in [0, 1].
 

@@ -118,3 +118,19 @@ class State:
     def origin(self) -> tuple[object, ...]:
         """What decides which image is shown."""
         return (self.upload,) if self.upload is not None else (self.images, self.index)
+
+
+START = State(images="photos", index=2, models=("imagenet/efficientnet-lite0",), kernel="central", n=2)
+"""What the app shows at first, where the weights are installed (the extra `imagenet`). Its kernel is the quicker one."""
+
+PRESETS = {
+    "ResNet against ViT under rotation": State(index=3, models=("zoo/resnet-s", "zoo/vit-s")),
+    "ResNet against Mixer under a shift": State(
+        index=3, models=("zoo/resnet-s", "zoo/mixer-s"), mixture=mixture_of(TRANSLATION_X)
+    ),
+    "ResNet with and without BlurPool under a shift": State(
+        index=3, models=("zoo/resnet-t", "zoo/resnet-t-blur"), mixture=mixture_of(TRANSLATION_X)
+    ),
+    "A network of ImageNet on a photograph": START,
+}
+"""States to begin with, by what they show."""

@@ -101,7 +101,7 @@ def lie_derivative(
             `"differences"` insist.
         chunk: Images per pass; None chooses by size.
         verify: Whether to check, on the first images, that the model is one function and that the derivative is that of
-            its values; costs some ten passes of one image.
+            its values; costs some eight passes of one image.
 
     Returns:
         A tensor of the selected output's shape, per unit of the generator's parameter; its attribute `verification` says

@@ -140,6 +140,9 @@ class Kinship(NamedTuple):
 
     Args:
         value: mean correlation, over models, of what is special about a bracket with what is special about its parents.
+        excess: the same minus its mean over all relabelings of the generators.
+        low: value minus the 97.5 % quantile over all relabelings; above 0 if the value is larger than can be had by chance.
+        high: value minus the 2.5 % quantile.
         p: share of all relabelings of the generators whose value is as large or larger: the p-value of no tie, one-sided.
         p_less: the same for as small or smaller.
         correlation: (K, K), the correlations of all pairs of generators.
@@ -147,6 +150,9 @@ class Kinship(NamedTuple):
     """
 
     value: float
+    excess: float
+    low: float
+    high: float
     p: float
     p_less: float
     correlation: npt.NDArray[np.float64]
@@ -191,8 +197,10 @@ def kinship(
     every = np.array(list(permutations(range(len(names)))))
     values = np.einsum("ij,pij->p", weights, correlation[every[:, :, None], every[:, None, :]])
     near = 1e-9  # relabelings that change nothing differ by rounding
+    high, low = np.quantile(values, (0.025, 0.975))
     return Kinship(
-        float(values[0]), float(np.mean(values >= values[0] - near)), float(np.mean(values <= values[0] + near)),
+        float(values[0]), float(values[0] - values.mean()), float(values[0] - low), float(values[0] - high),
+        float(np.mean(values >= values[0] - near)), float(np.mean(values <= values[0] + near)),
         correlation, len(special),
     )  # fmt: skip
 

@@ -37,7 +37,10 @@ def _named(given: Any) -> Any:
     """Measures as a mapping from names to options; a list of names takes the defaults."""
     if isinstance(given, Mapping):
         return {name: {} if options is None else options for name, options in given.items()}
-    return {name: {} for name in given} if isinstance(given, list) else {given: {}} if isinstance(given, str) else given
+    names = [given] if isinstance(given, str) else given
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return {name: {} for name in names}
+    return given
 
 
 def _generators(given: Any) -> Any:

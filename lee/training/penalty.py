@@ -267,9 +267,8 @@ def moved_share(
         InputError: scores or derivatives that are not finite.
     """
     penalty = EquivariancePenalty(generators, "exact", kernel=kernel)
-    parts = [part for part in images.split(chunk) if len(part) > 1]
     with untouched(model), torch.no_grad():
-        terms = [penalty.terms(model, part) for part in parts]
+        terms = [penalty.terms(model, part) for part in images.split(chunk) if len(part) > 1]
     scores, moved = torch.cat([t[0] for t in terms]).double(), torch.cat([t[1] for t in terms]).double()
     if not bool(torch.isfinite(scores).all() & torch.isfinite(moved).all()):
         raise InputError("The model's scores or their derivatives hold NaN or infinity: there is no share.")

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from exploring import explored
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from lee.explorer import Measures, State
-from lee.explorer.state import mixture_of
+from lee.explorer import Measures
+from lee.explorer.state import START, mixture_of
 from lee.geometry.generators import SCALE
 
 # One server for all of them, in whichever process they run.
@@ -76,6 +77,24 @@ def png() -> bytes:
     return stream.getvalue()
 
 
+def test_the_first_result_is_above_the_fold(seen: Visit) -> None:
+    page = seen.page
+    page.set_viewport_size({"width": 1280, "height": 800})
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    parts = [page.locator("img[alt^='The image transformed']"), chart(page), handle(page, "amount t")]
+    parts.append(page.locator("table", has_text="probability at t").first)
+    for part in parts:
+        box = part.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 1280
+        assert box["y"] + box["height"] <= 800
+    controls, picture = handle(page, "amount t").bounding_box(), parts[0].bounding_box()
+    assert controls
+    assert picture
+    assert controls["x"] < picture["x"]
+    page.set_viewport_size({"width": DESKTOP[0], "height": DESKTOP[1]})
+
+
 def test_a_generator_and_an_amount_show_what_python_computes(seen: Visit) -> None:
     page = seen.page
     before, curve = transformed(page), chart(page).inner_html()
@@ -87,7 +106,7 @@ def test_a_generator_and_an_amount_show_what_python_computes(seen: Visit) -> Non
     expect(chart(page)).to_have_attribute("aria-label", re.compile(r"t = 0\.1:"))
     assert chart(page).inner_html() != curve
     assert transformed(page) != before
-    measures, state = Measures(), State(mixture=mixture_of(SCALE), t=0.1)
+    measures, state = Measures(), replace(START, mixture=mixture_of(SCALE), t=0.1)
     k = measures.curve(state).top[0]
     told = f"{measures.curve(state).names[k]} {float(measures.touch(state).value[k]):.3f}"
     expect(chart(page)).to_have_attribute("aria-label", re.compile(told))
@@ -97,6 +116,7 @@ def test_a_mixture_is_set_by_keyboard(seen: Visit) -> None:
     page = seen.page
     page.get_by_label("generator").select_option("rotation")
     expect(chart(page)).to_have_attribute("aria-label", re.compile("over the amount of rotation"))
+    page.get_by_text("Mixture of motions").click()
     handle(page, "translation x").focus()
     page.keyboard.press("ArrowRight")
     expect(chart(page)).to_have_attribute("aria-label", re.compile(r"0\.05\*translation_x \+ rotation"))

@@ -11,6 +11,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,9 @@ from lee.cli import app as cli
 from lee.errors import InputError
 from lee.explorer import Measures, State, drawing, motion, pictures, still
 from lee.explorer.app import Explorer
+from lee.explorer.recipe import recipe
 from lee.explorer.server import MOST_KERNELS
-from lee.explorer.state import REACH, SLIDERS, mixture_of
+from lee.explorer.state import PRESETS, REACH, SLIDERS, mixture_of
 from lee.geometry.generators import NAMED
 from lee.geometry.sampling import Sampler
 
@@ -336,21 +338,56 @@ def test_an_upload_is_shown_and_a_broken_one_changes_nothing(app: Explorer) -> N
 
 
 @pytest.mark.parametrize(
-    ("control", "value", "words"),
+    ("control", "value", "slot", "words"),
     [
-        ("model0", "zoo/resnet-zz", "Did you mean"),
-        ("images", "fotos", "no data set"),
-        ("model1", "a:b", "lee models list"),
+        ("model0", "zoo/resnet-zz", "models", "Did you mean"),
+        ("images", "fotos", "upload", "no data set"),
+        ("model1", "a:b", "models", "lee models list"),
     ],
 )
-def test_wrong_names_are_told_and_lose_nothing(app: Explorer, control: str, value: str, words: str) -> None:
+def test_wrong_names_are_told_beside_their_control_and_lose_nothing(
+    app: Explorer, control: str, value: str, slot: str, words: str
+) -> None:
     frames, good = app.shown["frames"].value, app.control[control].value
     app.control[control].value = value
-    assert 'role="alert"' in app.shown["status"].value
-    assert words in app.shown["status"].value
+    assert 'role="alert"' in app.shown[slot].value
+    assert words in app.shown[slot].value
+    assert app.control[f"list_{control}"].value == ""
     assert app.shown["frames"].value == frames
     app.control[control].value = good
-    assert "alert" not in app.shown["status"].value
+    assert "alert" not in "".join(app.shown[part].value for part in ("status", "upload", "models"))
+
+
+def test_lists_are_grouped_and_write_into_the_field_below(app: Explorer) -> None:
+    entries = [text for text, name in app.control["list_model0"].options if name]
+    groups = [text.partition(":")[0] for text in entries]
+    assert len(groups) == len(models.names())
+    assert groups == sorted(groups, key=list(dict.fromkeys(groups)).index)
+    app.control["list_model0"].value = "zoo/mixer-xs"
+    assert app.control["model0"].value == "zoo/mixer-xs"
+    assert app.state.models == ("zoo/mixer-xs",)
+    assert app.control["list_images"].value == "patches"
+    assert "7: " in app.shown["formats"].value
+
+
+def test_a_preset_sets_the_controls(app: Explorer) -> None:
+    wanted = PRESETS["ResNet against Mixer under a shift"]
+    app.control["preset"].value = wanted
+    assert app.state == wanted
+    assert [app.control[f"model{which}"].value for which in (0, 1)] == ["zoo/resnet-s", "zoo/mixer-s"]
+    assert app.control["generator"].value == "translation_x"
+
+
+@pytest.mark.parametrize("mixture", [mixture_of(lee.ROTATION), MIXED])
+def test_the_code_reproduces_what_is_shown(
+    measures: Measures, state: State, mixture: tuple[float, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = replace(state, mixture=mixture, kernel="central")
+    exec(compile(recipe(chosen, 32), "recipe", "exec"), {})
+    slope, error = map(float, re.findall(r"tensor\(([-\d.e]+)\)", capsys.readouterr().out))
+    touch = measures.touch(chosen)
+    assert slope == pytest.approx(float(touch.slope[touch.value.argmax()]), rel=1e-3, abs=1e-4)
+    assert error == pytest.approx(measures.error_here(chosen).value, rel=1e-3)
 
 
 def test_the_index_ends_with_the_data_set(app: Explorer) -> None:
@@ -470,7 +507,7 @@ def test_only_named_folders_are_shown(tmp_path: Path, name: str) -> None:
     (tmp_path / "secret" / "a.png").write_bytes(picture())
     app = Explorer(State(images="patches", n=2, models=(MODEL,)), folders=[str(tmp_path / "offered")])
     app.control["images"].value = name.format(tmp_path / "secret")
-    assert "is not offered here" in app.shown["status"].value
+    assert "is not offered here" in app.shown["upload"].value
     assert app.state.images == "patches"
     app = Explorer(State(images="patches", n=2, models=(MODEL,)), folders=[str(tmp_path / "secret")])
     assert f"imagefolder:{tmp_path}/secret" in app.control["images"].options

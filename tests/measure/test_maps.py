@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from cases import CLASSES, build, images, relative
 from torch import Tensor, nn
 
 import lee
 from lee.geometry.generators import AFFINE
 from lee.measure.terms import infinitesimal_actions
-from tests.cases import CLASSES, build, images, relative
 
 N, SIDE = 2, 12
 GENERATOR = "rotation"

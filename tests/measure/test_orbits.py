@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from cases import build, images, relative
 from torch import Tensor, nn
 
 import lee
-from tests.cases import build, images, relative
 
 T = torch.linspace(-0.2, 0.2, 41)
 

@@ -133,6 +133,8 @@ def profiles(kin: bool, n: int = 60) -> pd.DataFrame:
 def test_kinship_is_found_where_it_is_and_not_where_it_is_not() -> None:
     found, none = brackets.kinship(profiles(True)), brackets.kinship(profiles(False))
     assert found.p < 0.05 < none.p
+    assert 0 < found.low < found.excess < found.high
+    assert none.low < 0 < none.high
     assert found.value > none.value
     assert found.n == 60
     assert np.allclose(np.diag(found.correlation), 1)
