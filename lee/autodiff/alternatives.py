@@ -89,7 +89,7 @@ def pullback(function: Callable[[Tensor], Any], x: Tensor, cotangents: Tensor) -
     Args:
         function: Any torch function of one tensor.
         x: Primal, (N, ...).
-        cotangents: (K, *output.shape); inner products of complex ones are real parts.
+        cotangents: `(K, *output.shape)`; inner products of complex ones are real parts.
 
     Returns:
         Shape (K, N, ...).
