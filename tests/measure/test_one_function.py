@@ -395,7 +395,7 @@ def test_nan_is_an_error_that_names_the_module(value: float) -> None:
         lambda: lee.layerwise(model, images(), "scale", output="logits"),
     ]  # fmt: skip
     for call in calls:
-        with pytest.raises(lee.InputError, match=r"NaN or infinity for image 0.*first in the module log \(Shifted\)"):
+        with pytest.raises(lee.InputError, match=r"NaN or infinity.*first in the module log \(Shifted\)"):
             call()
 
 
@@ -422,5 +422,5 @@ def test_an_action_must_be_one() -> None:
     x = images()
     with pytest.raises(lee.InputError, match="as it is at t = 0"):
         lee_of(lambda z: z.mean((2, 3)), x, lee.Action(lambda z, t: z + 1 + t))
-    with pytest.raises(lee.InputError, match="Let it use t as a tensor"):
+    with pytest.raises(lee.InputError, match="use t as a tensor"):
         lee_of(lambda z: z.mean((2, 3)), x, lee.Action(lambda z, t: z * (1 + t.detach())))
