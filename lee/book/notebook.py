@@ -155,7 +155,7 @@ def prose(text: str) -> None:
     """
     from IPython.display import display
 
-    display({"text/markdown": _with_powers(text.strip())}, raw=True)
+    display({"text/markdown": with_powers(text.strip())}, raw=True)
 
 
 def table(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> None:
@@ -210,8 +210,12 @@ _POWER = re.compile(r"(`[^`]*`)|(?<![\w.])(\d(?:\.\d+)?)e([+-]\d+)(?!\w)")
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def _with_powers(text: str) -> str:
-    """The numbers of a text with an exponent as people write them; those between backquotes stay."""
+def with_powers(text: str) -> str:
+    """The numbers of a text with an exponent as people write them, 3.1×10⁻¹⁰ and 140; those between backquotes stay.
+
+    Args:
+        text: Any text.
+    """
 
     def written(found: re.Match[str]) -> str:
         if found[1]:
@@ -231,6 +235,6 @@ def _rows(rows: list[tuple[str, str]]) -> str:
 
 def _prose(text: str) -> str:
     """HTML of a sentence; `$x$` becomes `\\(x\\)`, and what stands between backquotes becomes code."""
-    safe = escape(" ".join(_with_powers(text).split()), quote=False)
+    safe = escape(" ".join(with_powers(text).split()), quote=False)
     safe = re.sub(r"\$([^$]+)\$", r'<span class="math">\\(\1\\)</span>', safe)
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)

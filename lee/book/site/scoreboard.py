@@ -13,7 +13,7 @@ from docutils.parsers.rst import directives
 from sphinx.util import logging
 
 from lee.book import claims
-from lee.book.notebook import RECORD, VERDICTS
+from lee.book.notebook import RECORD, VERDICTS, with_powers
 from lee.book.site.reading import NotebookDirective
 
 HEADER = ("Claim", "Verdict", "Effect", "n", "Profile")
@@ -85,9 +85,10 @@ class ScoreboardDirective(NotebookDirective):
 def summary(found: Mapping[str, Found]) -> str:
     """How many claims have each verdict, in a sentence."""
     count = Counter(VERDICTS[one.record["verdict"]].lower() for one in found.values())
-    told = [f"{count[word.lower()]} {word.lower()}" for word in VERDICTS.values() if count[word.lower()]]
     total = len(claims.claims())
-    return f"Of {total} claims: {', '.join([*told, f'{total - len(found)} not tested yet'])}."
+    count[UNTESTED.lower()] = total - len(found)
+    words = [*(word.lower() for word in VERDICTS.values()), UNTESTED.lower()]
+    return f"Of {total} claims: {', '.join(f'{count[word]} {word}' for word in words if count[word])}."
 
 
 def _cells(claim: claims.Claim, one: Found | None) -> tuple[str, ...]:
@@ -96,7 +97,7 @@ def _cells(claim: claims.Claim, one: Found | None) -> tuple[str, ...]:
         return told, UNTESTED, "–", "–", "–"
     record = one.record
     n = f"{record['n']:,}" if record["n"] else "–"
-    return told, f"**{VERDICTS[record['verdict']]}**", record["effect"], n, one.profile
+    return told, f"**{VERDICTS[record['verdict']]}**", with_powers(record["effect"]), n, one.profile
 
 
 def _row(cells: tuple[str, ...]) -> str:
