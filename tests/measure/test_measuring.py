@@ -96,7 +96,8 @@ def test_wrong_device_is_refused() -> None:
     [
         ({"generator": "rotatoin"}, "Did you mean 'rotation'"), ({"generator": 3}, "int"),
         ({"kernel": "fourrier"}, "Did you mean 'fourier'"), ({"boundary": "reflct"}, "Did you mean 'reflect'"),
-        ({"output": "logit"}, "Did you mean 'logits'"), ({"chunk": 0}, "`chunk` must be"), ({"kernel": "authors"}, "align_corners=True"),
+        ({"output": "logit"}, "Did you mean 'logits'"), ({"chunk": 0}, "`chunk` must be"),
+        ({"kernel": "authors"}, "align_corners=True"),
         ({"representations": "trivail"}, "Did you mean 'trivial'"), ({"representations": {"head": "map"}}, "'output'"),
     ],
 )  # fmt: skip
