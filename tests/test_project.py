@@ -38,7 +38,11 @@ def declared() -> list[Requirement]:
 @cache
 def locked() -> list[Requirement]:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
-    return [Requirement(line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return [
+        Requirement(line.rstrip(" \\"))
+        for line in lines
+        if line.strip() and not line.lstrip().startswith(("#", "--hash"))
+    ]
 
 
 def test_one_version_everywhere() -> None:

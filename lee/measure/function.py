@@ -33,8 +33,8 @@ def untouched(*callables: Any) -> Iterator[None]:
 @contextmanager
 def _evaluating(roots: Sequence[nn.Module]) -> Iterator[ModuleState]:
     """What :func:`untouched` does for the outermost modules; yields their state as it was."""
-    _check_weights(roots)
-    with alone():
+    with alone():  # in a forked child only within it may sums use threads
+        _check_weights(roots)
         random_state, state = RandomState(), ModuleState(roots)
         with put_back(random_state.restore), put_back(state.restore):
             start_evaluating(roots)

@@ -77,7 +77,7 @@ class Turns(Strict):
     """Options of `lee.metrics.eq_r`; the angle in degrees."""
 
     draws: Draws = 4
-    max_angle: float = Field(180.0, gt=0, le=360)
+    max_angle: int | float = Field(180.0, gt=0, le=360)  # a key tells 180 from 180.0
 
 
 class Yardsticks(Strict):

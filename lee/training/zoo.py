@@ -100,7 +100,12 @@ def publish(
     """Write the weights and the card of a finished training; return the card's front matter.
 
     The accuracy on the card is that of the file: read back, in float32, on the whole test set.
+
+    Raises:
+        InputError: a weight is NaN or infinite.
     """
+    if not all(bool(value.isfinite().all()) for value in result.model.net.state_dict().values()):
+        raise InputError(f"The weights of {spec.name} are not finite: the training diverged. Lower its lr.")
     exact = evaluate(result.model, test_set)
     path = folder / f"{spec.stem}.safetensors"
     for dtype in (torch.float16, torch.float32):
@@ -137,9 +142,7 @@ def _store(model: Normalized, spec: ZooSpec, path: Path, dtype: torch.dtype, tes
         return kept.to(dtype) if kept.is_floating_point() else kept
 
     state = {key: rounded(value) for key, value in model.net.state_dict().items()}
-    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
-        if dtype == torch.float32:
-            raise InputError(f"The weights of {spec.name} are not finite: the training diverged. Lower its lr.")
+    if not all(bool(torch.isfinite(value).all()) for value in state.values()):  # too large for half precision
         return 0.0
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata={"name": spec.name})

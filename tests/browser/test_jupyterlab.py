@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Page
 from lee import book
 
 ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 START, OPENING, RUNNING = 60, 60_000, 400_000  # seconds; milliseconds
 WINDOW, BUSY, WINDOWS = (
     2.0,

@@ -232,8 +232,8 @@ def test_the_result_says_what_was_checked() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_check_runs_five_images_through_the_model(dtype: torch.dtype) -> None:
-    """One alone, the same beside another, and the two of a difference; what is checked was pushed anyway."""
+def test_the_check_runs_six_images_through_the_model(dtype: torch.dtype) -> None:
+    """One for its activations, again alone and beside another, and two of a difference; what is checked was pushed anyway."""
     net = nn.Sequential(copy.deepcopy(CONV), nn.SiLU(), nn.Flatten(), nn.Linear(6 * 14 * 14, 4)).to(dtype).eval()
     x, seen = images(2).to(dtype), list[int]()
     handle = net.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
@@ -243,7 +243,7 @@ def test_the_check_runs_five_images_through_the_model(dtype: torch.dtype) -> Non
         lee.equivariance_gram(net, x, verify=verify, progress=False)
         ran.append(sum(seen))
     handle.remove()
-    assert ran[0] - ran[1] == 5
+    assert ran[0] - ran[1] == 6
     assert ran[1] == len(x)
 
 

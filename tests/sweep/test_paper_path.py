@@ -104,7 +104,8 @@ def check_numbers(place: Path, found: results.Results, name: str) -> None:
 def check_chapter(path: Path, found: results.Results, first: str, second: str) -> None:
     """The chapter compares the two networks by the ratio of their errors, and says which one it could not compare."""
     text = str(nbformat.read(path, as_version=4))
-    errors = found.select(measurement="main", weights="trained").per_image("translation_x")
+    main = found.select(measurement="main", weights="trained")
+    errors = main.per_image("translation_x") + main.per_image("translation_y")
     ratio = errors[first].mean() / errors[second].mean()
     assert f"{ratio:.2f}" in text
     assert "1 pairs are not in the table" in text
