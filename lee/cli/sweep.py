@@ -59,6 +59,8 @@ def sweep(
             f"{destination}: {report.measured} tasks measured in {report.seconds:.0f} s, {report.kept} there already, "
             f"{len(report.failures)} failed; {size}."
         )
+        if report.unloaded:
+            typer.echo(f"Kept as they were, as the weights can't be loaded here: {'; '.join(report.unloaded)}.")
     if failures:
         table("Failed", ("model", "measurement", "error"), failures, "The option --retry measures these again.")
     if failures or refused:

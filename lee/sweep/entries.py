@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator
 
 from lee.configuration import Listed, Strict
 from lee.datasets.loading import MOST_SIDE
@@ -55,6 +55,8 @@ def _generators(given: Any) -> Any:
 Split = Annotated[str, _known("split", SPLITS)]
 GeneratorName = Annotated[str, _known("generator", [*NAMED, *GROUPS])]
 Draws = Annotated[int, Field(ge=1, le=10_000)]
+#: A number as it was written: a key tells 180 from 180.0, and a validated float is always the latter.
+Number = Annotated[float, WrapValidator(lambda given, check: (check(given), given)[1])]
 
 
 class Consistency(Strict):
@@ -77,7 +79,7 @@ class Turns(Strict):
     """Options of `lee.metrics.eq_r`; the angle in degrees."""
 
     draws: Draws = 4
-    max_angle: int | float = Field(180.0, gt=0, le=360)  # a key tells 180 from 180.0
+    max_angle: Number = Field(180.0, gt=0, le=360)
 
 
 class Yardsticks(Strict):

@@ -33,6 +33,7 @@ class Report:
         kept: how many were there already.
         failures: model, measurement and error of every task in the table that failed.
         seconds: wall time.
+        unloaded: models that can't be loaded here and were measured before, with the weights; their rows are kept.
     """
 
     out: Path
@@ -40,6 +41,7 @@ class Report:
     kept: int
     failures: tuple[tuple[str, str, str], ...] = field(repr=False)
     seconds: float
+    unloaded: tuple[str, ...] = ()
 
 
 def run(
@@ -84,7 +86,7 @@ def run(
         _tidy(folder, None if limit is None else set(work.families))
     failures = [(p.described["model"], p.described["measurement"], p.described["error"]) for p in parts if p.failed]
     seconds = time.perf_counter() - began
-    return Report(out, measured, len(work.families) - measured, tuple(failures), seconds)
+    return Report(out, measured, len(work.families) - measured, tuple(failures), seconds, tuple(work.unloaded))
 
 
 def _limited(models: Sequence[str], limit: str | None) -> list[str]:
@@ -140,6 +142,7 @@ class _Work:
     Attributes:
         families: of the tasks so far, by their keys.
         done: the finished ones among them.
+        unloaded: models that are in the table and can't be loaded here, with the weights.
     """
 
     def __init__(
@@ -148,6 +151,7 @@ class _Work:
         self.models, self.ways, self.merged, self.folder, self.retry = models, ways, merged, folder, retry
         self.families: dict[str, str] = {}
         self.done: dict[str, Part] = {}
+        self.unloaded: dict[str, None] = {}  # in order
 
     @property
     def passes(self) -> int:
@@ -157,16 +161,34 @@ class _Work:
     def missing(self, bar: "tqdm[Any]") -> Iterator[Task]:
         """The tasks that are still to be measured; what isn't is taken off the bar."""
         for task in plan(_told(self.models, bar), self.ways):
-            new = task.key not in self.families
-            self.families[task.key] = task.family
-            part = self._found(task) if new else None
+            before = self._of_another_machine(task)
+            key = task.key if before is None else before.key
+            new = key not in self.families
+            self.families[key] = task.family
+            part = (before or self._found(task)) if new else None
             if new and (part is None or (self.retry and part.failed)):
                 yield task
                 continue
             if part is not None:
-                self.done[task.key] = part
+                self.done[key] = part
             bar.total = (bar.total or 0) - _passes(task.measurement)
             bar.refresh()
+
+    def _of_another_machine(self, task: Task) -> Part | None:
+        """What the table has of a model that can't be loaded here: its weights lie, or its package is, somewhere else.
+
+        Not of a user's factory, whose source is a part of the key: what the table has may be of another source.
+        """
+        if task.weights_sha256 or ":" in task.model:
+            return None
+        told = {name: value for name, value in task.described.items() if name not in ("weights_sha256", "family")}
+        chosen = task.measurement.generators
+        for part in self.merged.values():
+            basis = chosen == () or list(chosen or ()) == part.described["basis"]
+            if not part.failed and basis and told.items() <= part.described.items():
+                self.unloaded[f"{task.model}, {task.measurement.weights}"] = None
+                return part
+        return None
 
     def _found(self, task: Task) -> Part | None:
         """What an interrupted run has left, or the table has; a file that can't be read counts as none."""

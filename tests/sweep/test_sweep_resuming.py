@@ -20,6 +20,7 @@ import pytest
 import torch
 from sweeps import keys, rows, run, spec_of, workplace, write_spec
 
+import lee
 from lee import sweep
 from lee.errors import InputError
 from lee.sweep import results, table, tasks
@@ -174,6 +175,33 @@ def test_a_model_that_can_be_loaded_now_replaces_its_error(here: Path) -> None:
     sys.modules.pop("other")
 
 
+def test_what_can_not_be_loaded_on_this_machine_stays_in_the_table(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, before = here / "t.parquet", lee.models.load
+    ways: dict[str, dict[str, Any]] = {
+        "end": {"generators": ["rotation"], "measures": {"eq_r": {"max_angle": 90}}},
+        "start": {"weights": "initial", "generators": "none", "measures": ["consistency"]},
+    }
+    spec = spec_of(models=["zoo/resnet-s"], measurements=ways)
+    assert run(spec, out).measured == 2
+    content = out.read_bytes()
+
+    def load(name: str, *, trained: bool = True, **options: Any) -> lee.models.Normalized:
+        if trained:
+            raise InputError("The weights are on another machine.")
+        return before(name, trained=trained, **options)
+
+    monkeypatch.setattr(lee.models, "load", load)
+    report = run(spec, out)
+    assert (report.measured, report.kept, report.failures) == (0, 2, ())
+    assert report.unloaded == ("zoo/resnet-s, trained",)
+    assert out.read_bytes() == content
+    for changed in ({"generators": ["scale"]}, {"n": 2}, {"measures": {"eq_r": {"max_angle": 91}}}):
+        other = spec_of(models=["zoo/resnet-s"], measurements={"end": {**ways["end"], **changed}})
+        report = run(other, here / "t.parquet")
+        assert "another machine" in report.failures[0][2], "what was measured differently is not what is asked for"
+        out.write_bytes(content)
+
+
 def test_warnings_are_kept_with_the_task(here: Path) -> None:
     (here / "flat.py").write_text(
         "import torch\nfrom torch import nn\n"
@@ -218,6 +246,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 sys.path[:0] = ["."]
+import lee
 from lee import sweep
 from lee.errors import InputError
 spec = sweep.load(Path("small.yaml"))
