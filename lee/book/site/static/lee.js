@@ -15,6 +15,7 @@
     font: getComputedStyle(document.body).fontFamily,
     axis: { labelColor: ink, titleColor: ink, domainColor: ink, tickColor: ink, gridColor: ink,
       labelOpacity: 0.8, domainOpacity: 0.4, tickOpacity: 0.4, gridOpacity: 0.13 },
+    axisQuantitative: { labelOverlap: true, labelSeparation: 6 }, // pixels: on a phone numbers leave each other room
     legend: { labelColor: ink, titleColor: ink, columns: Math.max(1, Math.floor(width / LEGEND_ENTRY)) },
     header: { labelColor: ink, titleColor: ink },
     title: { color: ink, subtitleColor: ink },
