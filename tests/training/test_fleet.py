@@ -53,7 +53,7 @@ def recipes(tmp_path: Path) -> Path:
 
 def test_a_training_that_could_not_be_stored_does_not_begin(recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lee.training.zoo.train", lambda *_, **__: pytest.fail("it began"))
-    with pytest.raises(InputError, match="The checkpoint .*below/one.checkpoint.pt can't be written: Not a directory"):
+    with pytest.raises(InputError, match=r"The checkpoint .*below/one.checkpoint.pt can't be written: Not a directory"):
         train_zoo("one", recipes=recipes, out=recipes / "below", progress=False)
 
 
