@@ -11,10 +11,11 @@
 
   const config = (columns) => ({
     background: "transparent",
+    padding: { left: 5, top: 5, right: 12, bottom: 5 }, // the last label of an axis may stand out at the right
     // The page's own font: Vega measures words with it to place them, so it has to be a real name.
     font: getComputedStyle(document.body).fontFamily,
     axis: { labelColor: ink, titleColor: ink, domainColor: ink, tickColor: ink, gridColor: ink,
-      labelOpacity: 0.8, domainOpacity: 0.4, tickOpacity: 0.4, gridOpacity: 0.13 },
+      labelSeparation: 4, labelOpacity: 0.8, domainOpacity: 0.4, tickOpacity: 0.4, gridOpacity: 0.13 },
     legend: { labelColor: ink, titleColor: ink, columns },
     header: { labelColor: ink, titleColor: ink },
     title: { color: ink, subtitleColor: ink },
