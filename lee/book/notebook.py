@@ -17,6 +17,7 @@ import torch
 
 from lee import charts
 from lee.book import claims, parameters
+from lee.charts.parts import RAISED
 from lee.errors import InputError, check_known
 from lee.statistics import Verdict
 
@@ -207,7 +208,6 @@ def _bar(text: str) -> str:
 
 
 _POWER = re.compile(r"(`[^`]*`)|(?<![\w.])(\d(?:\.\d+)?)e([+-]\d+)(?!\w)")
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def with_powers(text: str) -> str:
@@ -223,7 +223,7 @@ def with_powers(text: str) -> str:
         exponent = int(found[3])
         if 0 <= exponent < 6:
             return f"{float(found[0]):,.0f}"
-        return f"{found[2]}×10{str(exponent).translate(_RAISED)}"
+        return f"{found[2]}×10{str(exponent).translate(RAISED)}"
 
     return _POWER.sub(written, text)
 

@@ -1,5 +1,6 @@
 """Axes, legends, error spans and sliders that the plots share."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -16,6 +17,8 @@ LOW, HIGH = "_low", "_high"
 LOG_AXES = ("", "x", "y", "xy")
 PHONE_TICKS = 6
 WORDS = (0.25, 0.06)  # width and height of the words beside a point on a phone, as shares of the axes
+TINY, HUGE = 1e-5, 1e6  # beyond them an axis tells powers of ten
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 DASHES = ([1, 0], [9, 5], [2, 4], [9, 4, 2, 4])
 
 
@@ -92,7 +95,7 @@ def axis(
         scale["domain"] = [float(f"{v:.3g}") for v in (shown.min().min(), shown.max().max())]
     if padding:
         scale["padding"] = padding
-    ticks = altair.Axis(tickCount=PHONE_TICKS, labelOverlap=True)
+    ticks = altair.Axis(tickCount=PHONE_TICKS, labelOverlap=True, **_powers(frame[column] if log else ()))
     return channel(
         field=field(at or column),
         type="quantitative",
@@ -100,6 +103,19 @@ def axis(
         axis=ticks,
         title=title or column,
     )
+
+
+def _powers(values: Iterable[float]) -> dict[str, Any]:
+    """Labels of a logarithmic axis as powers of ten, 10⁻⁸ and 2×10⁻⁸, where Vega would mix 0.000001 and 1e-8."""
+    smallest, largest = min(values, default=1.0), max(values, default=1.0)
+    if smallest >= TINY and largest < HUGE:
+        return {}
+    exponents = range(math.floor(math.log10(smallest)) - 3, math.ceil(math.log10(largest)) + 4)
+    told = ", ".join(f"'10{str(e).translate(RAISED)}'" if e not in (0, 1) else f"'{10**e}'" for e in exponents)
+    exponent = "floor(log(datum.value) / LN10 + 1e-9)"
+    lead = f"round(datum.value / pow(10, {exponent}))"
+    power = f"[{told}][{exponent} - {exponents[0]}]"
+    return {"labelExpr": f"!datum.label ? '' : ({lead} == 1 ? '' : {lead} + '×') + {power}"}
 
 
 def legend(channel: Any, frame: pd.DataFrame, by: str) -> Any:

@@ -261,7 +261,7 @@ def bars(
     data = parts.with_span(frame, value, error, log=False)
     base = parts.chart(data, [value, label, by, error])
     base = base.encode(y=parts.rows(data, label), **parts.offset(data, by))
-    ticks = altair.Axis(tickCount=parts.PHONE_TICKS)
+    ticks = altair.Axis(tickCount=parts.PHONE_TICKS, labelOverlap=True)
     length = altair.X(field=parts.field(value), type="quantitative", title=title or value, axis=ticks)
     shown = parts.tooltip(data, label, by, value, error)
     bar = base.mark_bar(opacity=0.85).encode(x=length, tooltip=shown, **parts.told_apart(data, by, "color"))

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import re
 
 import altair
 import numpy as np
@@ -122,6 +123,19 @@ def test_error_bands_stay_positive_on_a_logarithmic_axis() -> None:
     spec = charts.lines(frame, "x", "y", error="se", log="y", **WORDS).to_dict()
     (rows,) = spec["datasets"].values()
     assert [row["_low"] for row in rows] == [0.01, 0.4]
+
+
+@pytest.mark.parametrize(
+    ("smallest", "largest", "told"),
+    [(1e-8, 1.0, {"10⁻⁸", "10⁻⁴", "1"}), (2e-7, 9e-7, {"2×10⁻⁷"}), (1.0, 1e7, {"1", "10", "10⁷"}),
+     (1e-3, 10.0, {"0.001", "10"})],
+)  # fmt: skip
+def test_a_logarithmic_axis_writes_all_its_numbers_alike(smallest: float, largest: float, told: set[str]) -> None:
+    frame = pd.DataFrame({"x": [0.0, 1.0], "y": [smallest, largest]})
+    spec = charts.lines(frame, "x", "y", log="y", caption="c", alt="a").to_dict()
+    words = set(re.findall(r"<text[^>]*>([^<]+)</text>", vl_convert.vegalite_to_svg(spec)))
+    assert told <= words
+    assert not any(re.fullmatch(r"\de[-+]\d+|0\.0000+\d+", word) for word in words)
 
 
 def test_a_band_shows_the_ends_of_an_interval() -> None:
