@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lee.autodiff.registry import lift, rule
+from lee.autodiff.rounding import product
 from lee.autodiff.tensor import FUNCTION_RULES, Stacked
 
 aten = torch.ops.aten
@@ -17,7 +18,7 @@ def _linear(func: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     """One matrix product for the whole stack; the bias belongs to the primal."""
     if not isinstance(x, Stacked) or isinstance(weight, Stacked) or isinstance(bias, Stacked):
         return NotImplemented
-    out = F.linear(x.buffer, weight)
+    out = product(F.linear, x.buffer, weight, 1)
     if bias is not None:
         out[0] += bias
     return Stacked(out)

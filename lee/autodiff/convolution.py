@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lee.autodiff import passes
 from lee.autodiff.registry import lift, rule
+from lee.autodiff.rounding import product
 from lee.autodiff.tensor import FUNCTION_RULES, Stacked
 from lee.autodiff.weights import Workspace, current_workspace
 
@@ -73,7 +74,10 @@ class Convolution:
         form = torch.channels_last if self.space.channels_last else torch.contiguous_format
         weight = self._prepared(form) if self.folded is None else self.folded
         flat = self.x.flatten(0, 1).contiguous(memory_format=form)
-        out = F.conv2d(flat, weight, None, self.stride, self.padding, self.dilation, self.groups)
+        n = self.x.shape[1] if self.groups == 1 else len(flat)  # narrow groups gain nothing from rounding
+        out = product(
+            lambda z, w: F.conv2d(z, w, None, self.stride, self.padding, self.dilation, self.groups), flat, weight, n
+        )
         out = out.contiguous(memory_format=form).unflatten(0, self.x.shape[:2])
         if self.bias is not None:
             out[0] += self.bias[:, None, None]

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import altair
+import numpy as np
 import pandas as pd
 
 from lee.charts.theme import NEUTRAL, Words, finish, rounded
@@ -15,6 +16,7 @@ from lee.errors import InputError, nearest
 LOW, HIGH = "_low", "_high"
 LOG_AXES = ("", "x", "y", "xy")
 PHONE_TICKS = 6
+WORDS = (0.25, 0.06)  # width and height of the words beside a point on a phone, as shares of the axes
 TINY, HUGE = 1e-5, 1e6  # beyond them an axis tells powers of ten
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 DASHES = ([1, 0], [9, 5], [2, 4], [9, 4, 2, 4])
@@ -132,6 +134,18 @@ def told_apart(frame: pd.DataFrame, by: str | None, *channels: str, legends: boo
         return {}
     kinds = {c: legend(getattr(altair, c[0].upper() + c[1:]), frame, by) for c in channels}
     return kinds if legends else {c: kind.legend(None) for c, kind in kinds.items()}
+
+
+def crowded(frame: pd.DataFrame, x: str, y: str, label: str, log: str) -> list[bool]:
+    """Which points lie a little lower than another labelled point near them: their words go below, the other's above."""
+    along, up = (np.log(frame[c]) if name in log else frame[c] for c, name in ((x, "x"), (y, "y")))
+    along, up = ((v - v.min()) / max(v.max() - v.min(), 1e-9) for v in (along, up))
+    named = [bool(word) for word in frame[label]]
+    points = list(zip(along, up, named, strict=True))
+    return [
+        own and any(other and abs(u - a) < WORDS[0] and 0 < v - b < WORDS[1] for u, v, other in points)
+        for a, b, own in points
+    ]
 
 
 def rows(frame: pd.DataFrame, label: str) -> altair.Y:

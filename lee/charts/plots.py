@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Unpack
 
 import altair
+import numpy as np
 import pandas as pd
 
 from lee.charts import parts
@@ -109,7 +110,7 @@ def scatter(
     data = parts.with_span(frame, y, error, log="y" in log)
     room = LABEL_ROOM if label else 8
     across = parts.axis(altair.X, data, x, x_title, log="x" in log, fixed=bool(slider), padding=room)
-    up: dict[str, Any] = {"title": y_title, "log": "y" in log, "fixed": bool(slider)}
+    up: dict[str, Any] = {"title": y_title, "log": "y" in log, "fixed": bool(slider), "padding": 14 if label else 0}
     plain = parts.chart(data, [x, y, by, label, error, slider]).encode(x=across)
     named = label == by  # then the words beside the points are the legend
     base = plain.encode(**parts.told_apart(data, by, "color", legends=not named))
@@ -123,8 +124,14 @@ def scatter(
     marks.append(base.mark_point(size=80).encode(y=middle, tooltip=shown, **shapes))
     if label:
         # Words keep the page's colour: small type in the colour of its family is hard to read.
-        words_at = plain.mark_text(align="left", dx=9, dy=-7, fontSize=12)
-        marks.append(words_at.encode(y=middle, text=altair.Text(field=parts.field(label), type="nominal")))
+        crowded = np.array(parts.crowded(data, x, y, label, log))
+        text = altair.Text(field=parts.field(label), type="nominal")
+        for at, dy in ((~crowded, -7), (crowded, 9)):
+            if at.any():
+                words_at = parts.chart(data[at], [x, y, label, slider]).mark_text(
+                    align="left", dx=9, dy=dy, fontSize=12
+                )
+                marks.append(words_at.encode(x=across, y=middle, text=text))
     moved = (frame[slider], slider) if slider else None
     return parts.assemble(marks, height=height, words=words, slider=moved)
 

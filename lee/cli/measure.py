@@ -30,6 +30,9 @@ def measure(
     device: given.Device = "cpu",
     chunk: given.Chunk = None,
     seed: given.Seed = 0,
+    precision: Annotated[
+        str, typer.Option(help="own, bfloat16, tf32 or auto; less than own if that hardly changes the first images.")
+    ] = "own",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     out: Annotated[Path | None, typer.Option(help=f"Also write the rows: {', '.join(FORMATS)}.")] = None,
     quiet: given.Quiet = False,
@@ -49,7 +52,7 @@ def measure(
         "boundary": boundary,
         "align_corners": align_corners,
     }
-    running: dict[str, Any] = {"chunk": chunk, "progress": not quiet and sys.stderr.isatty()}
+    running: dict[str, Any] = {"chunk": chunk, "precision": precision, "progress": not quiet and sys.stderr.isatty()}
     with given.warnings_in_a_sentence(), only(as_json):
         subject = given.load_subject(
             model, images, n=n, size=size, weights=weights, pretrained=pretrained, device=device, seed=seed
@@ -57,7 +60,7 @@ def measure(
         with given.sentences(f"{model} can't be measured on {images}"):
             gram = equivariance_gram(subject.network, subject.inputs, generators=names, **method, **running)
     estimates = {name: gram.lee(name) for name in names or gram.motions}
-    settings = {**subject.described, **method, "seed": seed, "device": device}
+    settings = {**subject.described, **method, "seed": seed, "device": device, "precision": precision}
     results = [given.row_of(*item) for item in estimates.items()]
     verification = given.verification_row(gram)
     if as_json:

@@ -20,8 +20,8 @@ from lee.layers.local import FoldError
 from lee.layers.passes import Pass, Setting, measure_pass, verified_mode
 from lee.layers.readings import Overrides
 from lee.layers.trace import Traced, eager, trace
-from lee.measure.checks import Output, check_input, check_output_name, plain
-from lee.measure.derivative import automatic_chunk, batches_of, count_of
+from lee.measure.checks import Output, batches_of, check_input, check_output_name, count_of, plain
+from lee.measure.derivative import automatic_chunk
 from lee.measure.function import one_function
 from lee.measure.pushing import Pushing
 from lee.measure.terms import Terms, sampler_of

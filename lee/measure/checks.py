@@ -1,6 +1,6 @@
 """Check what goes into a user's model and what comes out, and say in a sentence what can't be measured."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -152,3 +152,19 @@ def check_shape(value: Tensor, n: int) -> None:
         raise InputError(
             f"The output is a {value.layout} tensor; select a dense one with output=lambda o: o.to_dense()."
         )
+
+
+def count_of(images: Any) -> int | None:
+    """How many images a tensor holds; None for whatever else is given."""
+    return len(images) if isinstance(images, Tensor) and not images.is_nested and images.ndim else None
+
+
+def batches_of(images: Tensor | Iterable[Any]) -> Iterator[Tensor]:
+    """Batches of inputs, from a tensor or an iterable of tensors or of (inputs, labels, …)."""
+    if isinstance(images, Tensor):
+        yield images
+        return
+    if not isinstance(images, Iterable):
+        raise InputError(f"Images must be a tensor or an iterable of batches, not {type(images).__name__}.")
+    for batch in images:
+        yield batch[0] if isinstance(batch, tuple | list) and batch else batch

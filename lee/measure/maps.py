@@ -25,8 +25,8 @@ from lee.autodiff.alternatives import check_mode
 from lee.errors import InputError, VerificationError
 from lee.geometry.generators import Action, AnyGenerator, get
 from lee.geometry.outputs import Representations, of_output
-from lee.measure.checks import Output, check_input, check_output_name
-from lee.measure.derivative import Model, batches_of, chunks, gram_of
+from lee.measure.checks import Output, batches_of, check_input, check_output_name
+from lee.measure.derivative import Model, chunks, gram_of
 from lee.measure.function import one_function
 from lee.measure.pushing import Pushing
 from lee.measure.shares import ErrorMap

@@ -1,7 +1,8 @@
 """Tangents pushed through a function, chunk after chunk, in the way that was verified on the first images."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -9,11 +10,12 @@ from torch import Tensor
 from lee.autodiff import by_differences, by_dual_numbers, record_fallbacks
 from lee.autodiff.alternatives import pushed as by_mode
 from lee.autodiff.tensor import note_fallback
-from lee.errors import InputError, check_flag
+from lee.errors import InputError, LeeError, check_flag, reason
 from lee.measure.checks import check_shape
 from lee.measure.function import Function
 from lee.measure.judgement import NOTHING, at_once
 from lee.measure.looking import look, look_at_chunk
+from lee.measure.precision import COMPARED, Lowering
 from lee.measure.reference import Reference, combined, generic, weights_of
 from lee.measure.verification import Way, fell_back, verified
 from lee.memory import is_shortage
@@ -56,6 +58,7 @@ class Pushing:
         function: The function.
         mode: As for :func:`lee.lie_derivative`.
         verify: Whether to check the function and its derivative on the first images.
+        lowering: A lower precision to push in, once the first images have shown that it may be.
 
     Attributes:
         way: What the check has chosen; None before the first images.
@@ -65,6 +68,7 @@ class Pushing:
     function: Function
     mode: str = "auto"
     verify: bool = True
+    lowering: Lowering | None = None
     way: Way | None = None
     verification: Verification | None = None
     _choose: Callable[[], None] | None = field(default=None, repr=False)
@@ -94,8 +98,23 @@ class Pushing:
             self.way = Way(self.mode)
             return
         points = generic(x[:2])
-        value = look(self.function, points)
+        try:
+            value = look(self.function, points)
+        except Exception as error:
+            if not isinstance(error, LeeError) and not is_shortage(error) and self._runs_on(x):
+                raise InputError(
+                    f"The model runs on {len(x)} images together, but not on one or two of them ({reason(error)}). They are "
+                    "measured a few at a time: pass a function that takes any number."
+                ) from error
+            raise
         self._choose = lambda: self._choose_at(points, value, x[:TRIED], tangents)
+
+    def _runs_on(self, x: Tensor) -> bool:
+        try:
+            self.function.value(x)
+        except Exception:  # then it isn't the number of images that it minds
+            return False
+        return True
 
     def _choose_at(self, points: Tensor, value: Tensor, x: Tensor, tangents: Tangents) -> None:
         """Choose a way that agrees with the function's values at a generic point near one of the first images `x`."""
@@ -132,7 +151,8 @@ class Pushing:
             )
         check_shape(value, len(x))
         self.function.refuse(~torch.isfinite(value), "output", x)
-        if self.verify and not self._looked and len(x) > 2:  # some images interact only where there are many
+        own = self.lowering is None or not self.lowering.stands
+        if self.verify and own and not self._looked and len(x) > 2:  # some images interact only where there are many
             look_at_chunk(self.function, x, value)
             self._looked = True
         self.function.refuse(~torch.isfinite(lanes).all(0), "derivative", x)
@@ -141,7 +161,9 @@ class Pushing:
     def _pushed(self, x: Tensor, tangents: Tensor) -> "_Pushed":
         """A chunk pushed; the first one chooses the way, and is pushed in the usual one meanwhile."""
         if self._choose is None:
-            return _push(self.function, x, tangents, self.way or Way(self.mode))
+            way = self.way or Way(self.mode)
+            low = self.lowering if self.lowering is not None and self.lowering.stands else None
+            return _push(self.function, x, tangents, way, low)
         tried = None
         if self.mode != "differences":  # their step is chosen at a generic point
             try:
@@ -153,6 +175,32 @@ class Pushing:
             self._choose()
         self._choose, way = None, self.way or Way(self.mode)
         return tried if tried is not None and tried[2] == way else _push(self.function, x, tangents, way)
+
+    def decide(self, x: Tensor, tangents: Tangents, derivatives: Tensor, moved: Tensor | None) -> None:
+        """Decide by the first images whether a lower precision may be used; nothing the second time, or if none is asked for.
+
+        Args:
+            x: Images, (N, ...).
+            tangents: From images to their tangents.
+            derivatives: Their Lie derivatives in the own precision, (K, N, ...).
+            moved: What moves of the output, (K, N, ...), or None.
+        """
+        low = self.lowering
+        if low is None or low.stands is not None:
+            return
+        n, found = min(COMPARED, len(x)), None
+        if self.way is not None and low.suits("forward" if self.way.mode == "auto" else self.way.mode):
+            try:
+                found = _push(self.function, x[:n], tangents(x[:n]), self.way, low)[0][1]
+            except Exception as error:  # an operator may have no such precision
+                if is_shortage(error):
+                    raise
+        if found is not None and moved is not None:
+            found = found - moved[:, :n]
+        low.judge(derivatives[:, :n], found)
+        if self.verification is not None:
+            notes = [note for note in (self.verification.note, low.note) if note]
+            self.verification = replace(self.verification, note="; ".join(notes))
 
     def _agrees(self, x: Tensor, tangents: Tensor, tried: "_Pushed") -> bool:
         """Whether a chunk's first image was pushed as the function's values change along one combination of its tangents.
@@ -184,8 +232,8 @@ class Pushing:
 _Pushed = tuple[tuple[Tensor, Tensor | None], list[str], Way]
 
 
-def _push(function: Function, x: Tensor, tangents: Tensor, way: Way) -> _Pushed:
+def _push(function: Function, x: Tensor, tangents: Tensor, way: Way, low: Lowering | None = None) -> _Pushed:
     """What :func:`push` gives, the functions that were run without a rule, and the way that it has really taken."""
-    with record_fallbacks() as names:
+    with record_fallbacks() as names, nullcontext() if low is None else low():
         pushed = push(function, x, tangents, way)
     return pushed, names, Way("dual") if fell_back(names) and way.mode == "forward" else way

@@ -119,7 +119,9 @@ class Terms:
     def derivatives(self, x: Tensor) -> Tensor:
         """`L_k f(x)` of one chunk: shape (K, N, ...)."""
         _, lanes, moved = self(x)
-        return lanes if moved is None else lanes - moved
+        found = lanes if moved is None else lanes - moved
+        self.pushing.decide(x, self.tangents, found, moved)
+        return found
 
     def _warn_if_constant(self, x: Tensor) -> None:
         """Tell an exactly invariant model from one that ignores its input, by its derivative in a random direction."""

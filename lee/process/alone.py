@@ -34,11 +34,18 @@ _SWITCHES = (
     (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp),
     (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
 )
+#: What torch may compute in less than single precision, as the user has set it or by itself (TF32 in cuDNN's convolutions).
+_BACKENDS: Any = torch.backends
+_ROUNDED = (_BACKENDS.cuda.matmul, _BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn)
+_EXACT = (*_ROUNDED, _BACKENDS.mkldnn.matmul, _BACKENDS.mkldnn.conv, _BACKENDS.mkldnn.rnn)
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Let other threads wait that would change the same; a thread may enter again. Torch's switches are as before at the end."""
+    """Let other threads wait that would change the same; a thread may enter again. Torch's switches are as before at the end.
+
+    Single precision is IEEE's meanwhile, whatever torch is allowed to round to.
+    """
     with _lock:
         while _left:
             _left.pop()()
@@ -46,13 +53,32 @@ def alone() -> Iterator[None]:
             yield
             return
         before = [(switch, is_on()) for is_on, switch in _SWITCHES]
+        precisions = [(backend, backend.fp32_precision) for backend in _EXACT]
 
         def restore() -> None:
             for switch, on in before:
                 switch(on)
+            for backend, precision in precisions:
+                backend.fp32_precision = precision
 
         with put_back(restore):
+            for backend in _EXACT:
+                backend.fp32_precision = "ieee"
             yield
+
+
+@contextmanager
+def in_tf32() -> Iterator[None]:
+    """GPUs round the factors of products to TF32; to be entered :func:`alone`."""
+
+    def restore() -> None:
+        for backend in _ROUNDED:
+            backend.fp32_precision = "ieee"
+
+    with put_back(restore):
+        for backend in _ROUNDED:
+            backend.fp32_precision = "tf32"
+        yield
 
 
 @contextmanager

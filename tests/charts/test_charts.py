@@ -15,6 +15,7 @@ import vl_convert
 from PIL import Image
 
 from lee import charts
+from lee.charts import parts
 from lee.charts.fields import grid_of_arrows
 from lee.errors import InputError
 from lee.geometry.generators import BRIGHTNESS, ROTATION, SCALE, TRANSLATION_X
@@ -88,6 +89,19 @@ def test_colour_and_shape_share_one_legend(frame: pd.DataFrame) -> None:
 def test_words_beside_points_replace_the_legend(frame: pd.DataFrame) -> None:
     chart = charts.scatter(frame, "t", "value", by="kind", label="kind", **WORDS)
     assert "legends" not in vl_convert.vegalite_to_vega(chart.to_dict())
+
+
+def test_words_stand_below_a_point_a_little_lower_than_a_named_neighbour() -> None:
+    points = {"x": [0, 10, 12, 13, 14], "y": [1.0, 100, 102, 1, 103], "name": ["a", "b", "c", "d", ""]}
+    spec = charts.scatter(pd.DataFrame(points), "x", "y", label="name", **WORDS).to_dict()
+    words = {
+        layer["mark"]["dy"]: {row["name"] for row in spec["datasets"][layer["data"]["name"]]}
+        for layer in spec["layer"]
+        if layer["mark"]["type"] == "text"
+    }
+    assert words == {9: {"b"}, -7: {"a", "c", "d", ""}}
+    logarithmic = pd.DataFrame({"x": [1, 2], "y": [1.0, 2.0], "name": ["a", "b"]})
+    assert parts.crowded(logarithmic, "x", "y", "name", "y") == [False, False]
 
 
 def test_a_slider_shows_the_rows_of_one_value(frame: pd.DataFrame) -> None:

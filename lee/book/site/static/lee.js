@@ -6,17 +6,17 @@
   // Specs carry no colour of text or background. In an SVG `currentColor` follows the page, so light mode,
   // dark mode and print need no second drawing.
   const ink = "currentColor";
-  const LEGEND_ENTRY = 140, AXIS = 72; // pixels
+  const AXIS = 72, ENTRY = 110, SYMBOL = 32; // pixels: of an axis, of an entry of a legend, of what stands beside its words
   const ROUND = 1800; // milliseconds in which a picture that is played turns by a radian of its sine
 
-  const config = (width) => ({
+  const config = (columns) => ({
     background: "transparent",
+    padding: { left: 5, top: 5, right: 12, bottom: 5 }, // the last label of an axis may stand out at the right
     // The page's own font: Vega measures words with it to place them, so it has to be a real name.
     font: getComputedStyle(document.body).fontFamily,
     axis: { labelColor: ink, titleColor: ink, domainColor: ink, tickColor: ink, gridColor: ink,
-      labelOpacity: 0.8, domainOpacity: 0.4, tickOpacity: 0.4, gridOpacity: 0.13 },
-    axisQuantitative: { labelOverlap: true, labelSeparation: 6 }, // pixels: on a phone numbers leave each other room
-    legend: { labelColor: ink, titleColor: ink, columns: Math.max(1, Math.floor(width / LEGEND_ENTRY)) },
+      labelSeparation: 4, labelOpacity: 0.8, domainOpacity: 0.4, tickOpacity: 0.4, gridOpacity: 0.13 },
+    legend: { labelColor: ink, titleColor: ink, columns },
     header: { labelColor: ink, titleColor: ink },
     title: { color: ink, subtitleColor: ink },
     text: { color: ink },
@@ -38,10 +38,11 @@
     const spec = JSON.parse(host.querySelector("script[type='application/json']").textContent);
     if (spec.usermeta?.fluid) spec.width = "container"; // a notebook's charts have a width in pixels, and a picture beside them
     stack(spec, host.clientWidth);
+    const columns = fit(spec, host.clientWidth);
     const canvas = document.createElement("div");
     canvas.className = "lee-chart-canvas";
     host.append(canvas);
-    const options = { mode: "vega-lite", actions: false, renderer: "svg", config: config(host.clientWidth) };
+    const options = { mode: "vega-lite", actions: false, renderer: "svg", config: config(columns) };
     await window.vegaEmbed(canvas, spec, options);
     if (spec.usermeta?.turns) letTurn(host, canvas);
     host.dataset.room = host.getBoundingClientRect().width;
@@ -54,6 +55,37 @@
     if (!spec.concat || room >= 600) return;
     spec.columns = 1;
     for (const panel of spec.concat) if (panel.width > room - AXIS) panel.width = room - AXIS;
+  }
+
+  // Words that don't fit are cut: a title that is longer than its axis is broken into lines. Returns the columns of a legend.
+  function fit(spec, room) {
+    const pen = document.createElement("canvas").getContext("2d");
+    const measure = (words, size) => {
+      pen.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
+      return pen.measureText(words).width;
+    };
+    const encodings = [];
+    const collect = (part) => {
+      if (part.encoding) encodings.push(part.encoding);
+      for (const inner of part.layer ?? []) collect(inner);
+    };
+    collect(spec);
+    const longest = (lists, size) => Math.max(0, ...lists.flat().map((words) => measure(String(words), size)));
+    const rows = longest(encodings.map(({ y }) => (Array.isArray(y?.sort) ? y.sort : [])), 12);
+    const axis = room - Math.max(AXIS, 20 + Math.min(160, rows));
+    for (const { x } of encodings) {
+      if (typeof x?.title !== "string" || measure(x.title, 13) <= axis) continue;
+      const lines = [""];
+      for (const word of x.title.split(" ")) {
+        const line = `${lines.at(-1)} ${word}`.trim();
+        if (measure(line, 13) <= axis) lines[lines.length - 1] = line;
+        else lines.push(word);
+      }
+      x.title = lines;
+    }
+    const named = ["color", "shape", "strokeDash"];
+    const entries = longest(encodings.flatMap((e) => named.map((c) => (e[c]?.legend === null ? [] : (e[c]?.scale?.domain ?? [])))), 12);
+    return Math.max(1, Math.floor(axis / (SYMBOL + (entries || ENTRY)))); // a legend begins where the axis does
   }
 
   // A chart of pictures that turn: its slider can be played, and the pictures themselves can be taken and turned.
