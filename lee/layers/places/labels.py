@@ -177,7 +177,8 @@ def _registered(places: Tensor) -> Reading:
     if slim is places and places.ndim > 2 and bool(good.all()):
         average, differed = mean(places, [places.ndim - 1])
         filled = cells(average.flatten()) if differed and bool(finite(average).all()) else None
-        if filled is not None and filled[0][0] * filled[0][1] == average.numel():
+        # A single row or column is no block of places, but a side of a map with one channel.
+        if filled is not None and filled[0][0] * filled[0][1] == average.numel() and min(filled[0]) > 1:
             coarse = _registered(average.expand(places.shape))
             return Reading(coarse.representation, f"{coarse.why}; its channels come from a block of places each")
     filled = cells(slim[good])
