@@ -15,8 +15,11 @@ from lee.geometry.interpolation import BOUNDARIES, KERNELS, WARP_KERNELS, deriva
 class Registration:
     """Where the samples of a map lie in the image: sample (i, j) at `origin + (i, j)·spacing`.
 
-    Both are in heights and widths of the image, whose pixel (i, j) of H × W lies at ((i + 1/2)/H, (j + 1/2)/W). The map ends
-    half a spacing beyond its outer samples, and is continued from there: by reflection at its own edges, not the image's.
+    Both are in heights and widths of the image, whose pixel (i, j) of H × W lies at ((i + 1/2)/H, (j + 1/2)/W).
+
+    A boundary `reflect` is about the map's own edges, half a spacing beyond its outer samples, not about the image's. Samples
+    that lie off the centre thus have an error at the border, also where the image is smooth. A reflection about the image's
+    edges would spare them that, but has to extrapolate by up to half a spacing, which enlarges whatever is rough.
 
     Args:
         origin: Row and column of the first sample.

@@ -137,6 +137,12 @@ EXACT: dict[str, Function] = {
     "two grids side by side, averaged": lambda z: F.conv2d(
         torch.cat([z[..., ::2, ::2], F.avg_pool2d(z, 2)], 1), binomial(1).repeat(1, 2, 1, 1) / 2
     ),
+    "a sum with two grids side by side": lambda z: (
+        torch.cat([z[..., ::2, ::2], F.avg_pool2d(z, 2)], 1) + F.avg_pool2d(z.repeat(1, 2, 1, 1), 2)
+    ).mean(1, keepdim=True) / 2,
+    "a sum of grids side by side": lambda z: (
+        torch.cat([z[..., ::2, ::2], F.avg_pool2d(z, 2)], 1) + torch.cat([z[..., ::2, 1::2], F.avg_pool2d(z, (2, 4), 2, (0, 1))], 1)
+    ).mean(1, keepdim=True) / 2,
     "every other, with channels last": lambda z: z[..., ::2, ::2].permute(0, 2, 3, 1),
     "every other, as tokens": lambda z: z[..., ::2, ::2].flatten(2).mT,
     "windows of every other": lambda z: z[..., ::2, ::2].reshape(1, 1, 3, 4, 3, 6).transpose(3, 4).reshape(9, 1, 4, 6),

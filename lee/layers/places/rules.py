@@ -239,25 +239,39 @@ def _completed(places: Tensor, others: list[Tensor], out: Tensor) -> Tensor:
 
 
 def _merged(candidates: list[Tensor], func: Any) -> Places:
-    """The places of entries that are combined: those of all, or the mean of two grids that are shifted against each other.
-
-    A network that adds a map of samples at 2i to one at 2i + 1/2 does combine two places in one entry, as a convolution combines
-    those of its window, and the result lies in the middle, as a convolution's does. The mean is also what leaves the least
-    squared shift; what it leaves counts as an error of the module that merges.
-    """
+    """The places of entries that are combined: those of all, or the mean of grids that are shifted against each other."""
     first = candidates[0]
     for other in candidates[1:]:
         if other is first:
             continue
         both = finite(first) & finite(other)
-        shift = (other - first)[both]
-        if bool((shift.abs() > NEAR).any()):
-            if bool(((shift - shift[0]).abs() > NEAR).any()) or cells(first[both]) is None:
+        if bool(((other - first)[both].abs() > NEAR).any()):
+            between = _between(first, other, both)
+            if between is None:
                 return Unknown(f"{plain_name(func)} combines entries of different places")
-            first = torch.where(both, first + shift[0] / 2, first)
+            first = between
+            continue
         marked = torch.where(finite(first) | torch.isinf(first.real), first, other)
         first = torch.where(finite(other) & ~finite(first), other, marked)
     return first
+
+
+def _between(first: Tensor, other: Tensor, both: Tensor) -> Tensor | None:
+    """The mean of two grids of the same spacing; None where the places are not shifted as a whole.
+
+    A network that adds a map of samples at 2i to one at 2i + 1/2 does combine two places in one entry, as a convolution combines
+    those of its window, and the result lies in the middle, as a convolution's does. The mean is also what leaves the least
+    squared shift; what it leaves counts as an error of the module that merges.
+    """
+    shift = (other - first)[both]
+    if bool(((shift - shift[0]).abs() < NEAR).all()) and cells(first[both]) is not None:
+        return torch.where(finite(first), first, other - shift[0]) + shift[0] / 2
+    a, b = fit(first), fit(other)  # maps, also with channels of several grids
+    if a is None or b is None or not (a[1] and b[1]):
+        return None
+    if max(abs(a[0].down - b[0].down), abs(a[0].across - b[0].across)) > NEAR:
+        return None
+    return (a[0].places(*first.shape[-2:]) + b[0].places(*first.shape[-2:])).expand(first.shape) / 2
 
 
 def written(base: Tensor, known: Places, view: Tensor, places: Places) -> Places:
