@@ -84,7 +84,7 @@ def reason(error: BaseException) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `" Did you mean 'x'?"` for the known name closest to `name`, or the list of known names.
+    """Return `" Did you mean 'x'?"` for the known name closest to `name`, or the known names, of many the first ones.
 
     >>> nearest("rotatoin", ["rotation", "scale"])
     " Did you mean 'rotation'?"
@@ -93,7 +93,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     match = get_close_matches(str(name), names, n=1, cutoff=0.5)
     if match:
         return f" Did you mean {match[0]!r}?"
-    return f" Known names: {', '.join(names)}." if names else ""
+    more = f" and {len(names) - 40} more" * (len(names) > 40)
+    return f" Known names: {', '.join(names[:40])}{more}." if names else ""
 
 
 def check_known(what: str, name: object, known: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,26 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 digest of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_writable(what: str, path: Path) -> None:
+    """Refuse, before any work is done, a file that can't be written afterwards.
+
+    Args:
+        what: What the error calls it.
+        path: The file; neither it nor its folder need exist.
+
+    Raises:
+        InputError: It can't be made there.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        if target.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        with tempfile.TemporaryFile(dir=next(folder for folder in target.parents if folder.exists())):
+            pass
+    except OSError as error:
+        raise InputError(f"{what} {path} can't be written: {error.strerror}.") from error
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import nbformat
+from lee.book.layout import read
 
 
 def check_executed(path: Path) -> list[str]:
@@ -18,7 +18,7 @@ def check_executed(path: Path) -> list[str]:
     """
     problems = []
     counts = []
-    for number, cell in enumerate(nbformat.read(path, as_version=4).cells, start=1):
+    for number, cell in enumerate(read(path).cells, start=1):
         if cell.cell_type != "code" or not cell.source.strip():
             continue
         where = f"Cell {number} of {path.name}"

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import nbformat
 import yaml
 
-from lee.book.layout import COPY, find_root, only_one, select
+from lee.book.layout import COPY, find_root, only_one, read, select
+from lee.book.layout import chapters as every_chapter
 from lee.book.profiles import load_profile, plan
 from lee.errors import InputError, LeeError
 from lee.process import Children, Stopped
@@ -70,18 +71,24 @@ def prepare(root: Path, out: Path) -> None:
         out: Where the copy goes.
 
     Raises:
-        InputError: If `out` holds something else than an earlier copy.
+        InputError: If `out` holds something else than an earlier copy or can't be written to, or a notebook is broken.
     """
+    for notebook in every_chapter(root):
+        read(notebook)
     if out.resolve() in (root.resolve(), *root.resolve().parents):
         raise InputError(f"The book can't be copied over itself: choose another folder than {out}.")
     if out.exists() and any(out.iterdir()) and not (out / COPY_MARK).is_file():
         raise InputError(f"{out} holds something else than a copy of the book: choose an empty folder.")
     shutil.rmtree(out, ignore_errors=True)
     skip = shutil.ignore_patterns(".ipynb_checkpoints", "*.failed.ipynb")
-    shutil.copytree(root / "book", out / "book", ignore=skip)
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copyfile(root / name, out / name)
-    (out / COPY_MARK).write_text("Made by `lee book`; removed and made again by its next run.\n")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / COPY_MARK).write_text("Made by `lee book`; removed and made again by its next run.\n")
+        shutil.copytree(root / "book", out / "book", ignore=skip)
+        for name in ("_config.yml", "_toc.yml"):
+            shutil.copyfile(root / name, out / name)
+    except OSError as error:  # of shutil's own the text is a list of what could not be copied
+        raise InputError(f"The copy of the book can't be written to {out}: {error.strerror or error}.") from error
 
 
 def execute(
@@ -193,7 +200,7 @@ def _what_failed(notebook: Path, log: str) -> tuple[int, str]:
     A kernel that died or a cell that took too long leaves no error in the notebook: then cell 0 and the log's end.
     """
     added = {"injected-parameters", "papermill-error-cell-tag"}
-    cells = nbformat.read(notebook, as_version=4).cells if notebook.is_file() else []
+    cells = read(notebook).cells if notebook.is_file() else []
     own = [c for c in cells if added.isdisjoint(c.metadata.get("tags", []))]
     for number, cell in enumerate(own, start=1):
         for output in cell.get("outputs", []):
@@ -204,7 +211,7 @@ def _what_failed(notebook: Path, log: str) -> tuple[int, str]:
 
 def _sign(notebook: Path, profile: str, seconds: float) -> None:
     """Write into the notebook how it was executed; the execution status page reads it."""
-    content = nbformat.read(notebook, as_version=4)
+    content = read(notebook)
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     content.metadata["lee"] = {"profile": profile, "seconds": round(seconds, 1), "executed": when}
     nbformat.write(content, notebook)

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import nbformat
 from filelock import FileLock, Timeout
+from nbformat import NotebookNode
 
 from lee.errors import InputError, nearest
 
@@ -61,6 +63,32 @@ def chapters(root: Path) -> list[Path]:
     """
     found = [p for p in (root / "book").glob("*.ipynb") if not p.name.endswith(".failed.ipynb")]
     return sorted(found, key=lambda p: (p.stem != "index", p.stem))
+
+
+def read(path: Path) -> NotebookNode:
+    """A notebook.
+
+    Args:
+        path: An `.ipynb` file.
+
+    Raises:
+        InputError: It can't be read, or is no notebook of format 4.
+    """
+    try:
+        if not path.is_file():
+            raise ValueError("it is no file")
+        notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+        if notebook.get("nbformat") != 4:
+            raise ValueError(f"it has format {notebook.get('nbformat')}, and format 4 is read")
+        nbformat.validate(notebook)
+    except (
+        Exception
+    ) as error:  # JSON's, Unicode's, the schema's and nbformat's own, or a list where it expects a mapping
+        said = error.strerror if isinstance(error, OSError) else str(error).strip().split("\n")[0][:120]
+        raise InputError(
+            f"The notebook {path} can't be read: {said}. Restore it from git, or open and save it in JupyterLab."
+        ) from error
+    return notebook
 
 
 def select(root: Path, names: Sequence[str] | None) -> list[Path]:

@@ -11,7 +11,7 @@ from nbformat import NotebookNode
 
 from lee.book.check import check_executed
 from lee.book.execute import Progress, execute
-from lee.book.layout import find_root, only_one, select
+from lee.book.layout import find_root, only_one, read, select
 from lee.book.profiles import load_profile, plan
 from lee.errors import InputError
 from lee.paths import atomic_path
@@ -61,7 +61,7 @@ def refresh(
         copy = Path(folder) / "copy"
         ran = execute("quick", chapters, root=root, out=copy, workers=workers, progress=progress)
         problems = [problem for done in ran for problem in check_executed(done.path)]
-        texts = [normalise(nbformat.read(done.path, as_version=4)) for done in ran]
+        texts = [normalise(read(done.path)) for done in ran]
     if problems:
         raise InputError(f"A committed notebook must be clean. {' '.join(problems)}")
     return [path for path, text in zip(wanted, texts, strict=True) if _write_if_changed(path, text)]

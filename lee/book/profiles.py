@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lee.book.layout import read
 from lee.book.parameters import check
 from lee.configuration import Strict, read_yaml, validated
 from lee.errors import InputError, nearest
@@ -71,12 +72,11 @@ def declared(notebook: Path) -> dict[str, dict[str, Any]]:
     They stand in its cell tagged `parameters`, after which papermill puts what it is given, and in a folded one before it,
     tagged `more-parameters`. (papermill's own `inspect_notebook` knows the first only.)
     """
-    import nbformat
     from papermill.translators import papermill_translators
 
     logging.getLogger("papermill").setLevel(logging.WARNING)
     inspect = papermill_translators.find_translator("python3", "python").inspect
-    cells = nbformat.read(notebook, as_version=4).cells
+    cells = read(notebook).cells
     chosen = [c for c in cells if not {"parameters", "more-parameters"}.isdisjoint(c.metadata.get("tags", ()))]
     return {found.name: found._asdict() for cell in chosen for found in inspect(cell)}
 

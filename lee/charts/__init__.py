@@ -14,7 +14,7 @@ from lee.charts.layers import cumulative, icicle
 from lee.charts.maps import map_sheet, maps, overlaid
 from lee.charts.matrices import heatmap
 from lee.charts.mixtures import mixer
-from lee.charts.page import page
+from lee.charts.page import listed, page, tabled
 from lee.charts.pictures import Picture, pictures, tinted
 from lee.charts.plots import bars, dots, intervals, lines, scatter
 from lee.charts.tangents import tangents
@@ -31,5 +31,5 @@ __all__ = [
     # images and vector fields
     "pictures", "Picture", "tinted", "maps", "overlaid", "map_sheet", "arrows", "fans", "VectorField", "orbit", "turning", "Scene",
     # for a chart of one's own, or on a page of its own
-    "page", "finish", "Words", "rounded", "enable", "PALETTE", "DIVERGING", "VEGALITE",
+    "page", "listed", "tabled", "finish", "Words", "rounded", "enable", "PALETTE", "DIVERGING", "VEGALITE",
 ]  # fmt: skip

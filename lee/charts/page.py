@@ -1,4 +1,4 @@
-"""One chart as a page of its own: a single HTML file that needs no other file and no network."""
+"""Charts, pictures and text as a page of its own: a single HTML file that needs no other file and no network."""
 
 import json
 import re
@@ -9,6 +9,7 @@ from typing import Any
 import altair
 import pandas as pd
 
+from lee.charts.pictures import Picture
 from lee.charts.theme import enable, newest_vegalite
 from lee.errors import check_installed
 
@@ -17,15 +18,21 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-s
 
 _STYLE = """
 :root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem;
+body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem;
   background: Canvas; color: CanvasText; }
-h1 { font-size: 1.3rem; } figure { margin: 1rem 0; } #chart { width: 100%; user-select: none; }
-#chart svg { max-width: 100%; height: auto; }
+h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .5rem; }
+figure { margin: 1.2rem 0; } figcaption, .note { font-size: .9rem; opacity: .8; }
+.chart { width: 100%; user-select: none; overflow-x: auto; } .chart svg { max-width: 100%; height: auto; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; } dt { opacity: .75; } dd { margin: 0;
   overflow-wrap: anywhere; }
-.rows { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
-th, td { text-align: right; padding: .1rem .6rem; border-bottom: 1px solid #8c8c8c55; white-space: nowrap; }
+.rows { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
+th, td { text-align: right; padding: .15rem .6rem; border-bottom: 1px solid #8c8c8c55; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
+th:last-child, td:last-child { white-space: normal; min-width: 8rem; }
+pre { overflow-x: auto; padding: .6rem; border: 1px solid #8c8c8c55; font-size: .85rem; }
+.lee-tile { display: flex; flex-direction: column; font-size: .85rem; }
+.lee-scale { display: flex; gap: .5rem; align-items: center; justify-content: center; margin: .6rem 0; font-size: .85rem; }
+.lee-scale-bar { width: 12rem; height: .8rem; }
 """
 
 # As on the book's pages: in an SVG `currentColor` follows light and dark mode.
@@ -35,8 +42,9 @@ const config = { background: "transparent", font: "system-ui, sans-serif",
   axis: { labelColor: ink, titleColor: ink, domainColor: ink, tickColor: ink, gridColor: ink, gridOpacity: 0.13 },
   legend: { labelColor: ink, titleColor: ink, columns: Math.max(1, Math.floor(innerWidth / 190)) },
   title: { color: ink }, text: { color: ink }, rule: { color: ink }, view: { stroke: null } };
-const spec = JSON.parse(document.getElementById("spec").textContent);
-vegaEmbed("#chart", spec, { mode: "vega-lite", actions: false, renderer: "svg", config });
+for (const place of document.querySelectorAll(".chart"))
+  vegaEmbed(place, JSON.parse(place.nextElementSibling.textContent),
+    { mode: "vega-lite", actions: false, renderer: "svg", config });
 """
 
 
@@ -47,36 +55,44 @@ def vega_bundle() -> str:
     return vl_convert.javascript_bundle(vl_version=newest_vegalite())  # type: ignore[call-arg]  # the stub is wrong
 
 
-def page(
-    chart: altair.TopLevelMixin,
-    *,
-    title: str,
-    about: Mapping[str, Any] | None = None,
-    rows: pd.DataFrame | None = None,
-) -> str:
-    """HTML of a page with a chart, its caption, and the numbers behind it.
-
-    The libraries that draw the chart are inside, taken from the package `vl-convert-python`.
+def listed(about: Mapping[str, Any]) -> str:
+    """Names and values as HTML.
 
     Args:
-        chart: A chart of this package, with caption and alternative text.
+        about: What was measured and how, say.
+    """
+    return "<dl>" + "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in about.items()) + "</dl>"
+
+
+def tabled(rows: pd.DataFrame, *, folded: str = "") -> str:
+    """A table as HTML, first column left.
+
+    Args:
+        rows: What it holds; texts are shown as they are.
+        folded: The words that unfold it; empty for a table that is always open.
+    """
+    table = rows.to_html(index=False, border=0, na_rep="–", float_format="{:.4g}".format)
+    inside = f'<div class="rows">{table}</div>'
+    return f"<details><summary>{escape(folded)}</summary>{inside}</details>" if folded else inside
+
+
+def page(*content: str | altair.TopLevelMixin | Picture, title: str) -> str:
+    """HTML of a page with charts and pictures, each with its caption, and what stands between them.
+
+    The libraries that draw the charts are inside, taken from the package `vl-convert-python`.
+
+    Args:
+        *content: Charts and pictures of this package, and HTML, such as that of :func:`listed` and :func:`tabled`.
         title: Heading.
-        about: What was measured and how, as names and values.
-        rows: A table to be shown below, first column left.
 
     Raises:
         InputError: If `vl-convert-python` is not installed.
     """
     check_installed("A page", "book", "vl_convert")
     enable()
-    spec = chart.to_dict()
     # Nothing may end its script element early.
     bundle = re.sub("</(?=script)", r"<\\/", vega_bundle(), flags=re.IGNORECASE)
-    data = json.dumps(spec, ensure_ascii=False).replace("<", "\\u003c")
-    listed = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in (about or {}).items())
-    caption = spec.get("usermeta", {}).get("caption", "")
-    table = "" if rows is None else rows.to_html(index=False, border=0, na_rep="–", float_format="{:.4g}".format)
-    more = f'<details><summary>All numbers</summary><div class="rows">{table}</div></details>' if table else ""
+    shown = "\n".join(_shown(part) for part in content)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -89,15 +105,23 @@ def page(
 </head>
 <body>
 <h1>{escape(title)}</h1>
-<dl>{listed}</dl>
-<figure>
-<div id="chart" role="img" aria-label="{escape(spec.get("description", ""))}"></div>
-<figcaption>{escape(caption)}</figcaption>
-</figure>
-{more}
-<script type="application/json" id="spec">{data}</script>
+{shown}
 <script>{bundle}</script>
 <script>{_DRAW}</script>
 </body>
 </html>
 """
+
+
+def _shown(part: str | altair.TopLevelMixin | Picture) -> str:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, Picture):
+        return part.html
+    spec = part.to_dict()
+    data = json.dumps(spec, ensure_ascii=False).replace("<", "\\u003c")
+    return f"""<figure>
+<div class="chart" role="img" aria-label="{escape(spec.get("description", ""))}"></div>
+<script type="application/json">{data}</script>
+<figcaption>{escape(spec.get("usermeta", {}).get("caption", ""))}</figcaption>
+</figure>"""

@@ -18,6 +18,7 @@ from lee.cli.maps import error_map
 from lee.cli.measure import measure
 from lee.cli.models import models
 from lee.cli.output import degrade
+from lee.cli.report import report
 from lee.cli.sweep import sweep
 from lee.cli.train import train
 from lee.errors import LeeError, reason
@@ -81,6 +82,7 @@ app = typer.Typer(
 app.command()(measure)
 app.command()(layers)
 app.command("map")(error_map)
+app.command()(report)
 app.command()(train)
 app.command()(sweep)
 app.command()(book)

@@ -104,7 +104,7 @@ def _rows(frame: "pd.DataFrame") -> list[dict[str, Any]]:
 
 
 def _page(found: "Decomposition", subject: given.Subject, settings: dict[str, Any]) -> str:
-    from lee.charts import icicle, page
+    from lee.charts import icicle, listed, page, tabled
     from lee.layers.families import families
 
     frame = found.frame.assign(family=families(found.frame, subject.network))
@@ -120,7 +120,7 @@ def _page(found: "Decomposition", subject: given.Subject, settings: dict[str, An
         **({} if found.verification is None else {"check": str(found.verification)}), **subject.origin,
     }  # fmt: skip
     title = f"Equivariance error along {found.generator.replace('_', ' ')}: {subject.title}"
-    return page(chart, title=title, about=about, rows=found.frame)
+    return page(listed(about), chart, tabled(found.frame, folded="All numbers"), title=title)
 
 
 def _print(title: str, found: "Decomposition", depth: int | None, every: bool) -> None:

@@ -2,12 +2,10 @@
 
 import codecs
 import ctypes
-import errno
 import io
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
@@ -18,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lee.errors import InputError
-from lee.paths import atomic_path
+from lee.paths import atomic_path, check_writable
 
 #: File name endings that :func:`write` knows.
 FORMATS = (".parquet", ".csv", ".json")
@@ -109,15 +107,7 @@ def check_destination(option: str, path: Path | None, formats: Sequence[str] = (
         raise InputError(
             f"{option} {path} is a folder; name a file in it." if path.is_dir() else f"{option} {path} is no file."
         )
-    target = Path(os.path.realpath(path))
-    try:
-        if target.is_symlink():
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        nearest = next(folder for folder in target.parents if folder.exists())
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
-    except OSError as error:
-        raise InputError(f"{option} {path} can't be written: {error.strerror}.") from error
+    check_writable(option, path)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from lee.errors import MOST, InputError, LeeError, LeeWarning, reason
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from lee.datasets import ImageSet
     from lee.statistics import Estimate
 
 Model = Annotated[str, typer.Argument(help="A name of `lee models list`, a timm name, or package.module:factory.")]
@@ -40,12 +41,14 @@ class Subject:
     Args:
         network: The model.
         inputs: The images, on the model's device.
+        chosen: The images as they were loaded, with labels and names of classes if there are any.
         described: Name of the model, where its weights come from, and name of the images.
         origin: Digests of data and weights, commit and versions: where the numbers come from.
     """
 
     network: "nn.Module"
     inputs: "Tensor"
+    chosen: "ImageSet"
     described: dict[str, str]
     origin: dict[str, Any]
 
@@ -72,11 +75,11 @@ def load_subject(
     network = models.load(model, pretrained=pretrained, weights=weights, device=device, seed=seed)
     chosen = datasets.load(images, n=n, size=size or models.input_size(network), seed=seed)
     inputs = chosen.images.to(device)
-    _try(network, inputs, f"{model} can't be run on {images}")
+    tried(network, inputs, f"{model} can't be run on {images}")
     described = {"model": model, "weights": _kind(model, weights, pretrained), "images": chosen.name}
     digests = {"data_sha256": chosen.sha256, "weights_sha256": provenance.weights_sha256(network)}
     origin = {"data_source": chosen.source, **digests, "commit": provenance.commit(), **provenance.versions()}
-    return Subject(network, inputs, described, origin)
+    return Subject(network, inputs, chosen, described, origin)
 
 
 def _kind(model: str, weights: Path | None, pretrained: bool) -> str:
@@ -92,8 +95,12 @@ def _kind(model: str, weights: Path | None, pretrained: bool) -> str:
     return "pretrained" if pretrained else "untrained"
 
 
-def _try(network: "nn.Module", inputs: "Tensor", failure: str) -> None:
-    """Run a model once as it is, so that images that don't suit it are told from a failing measurement."""
+def tried(network: "nn.Module", inputs: "Tensor", failure: str) -> None:
+    """Run a model once as it is, so that images that don't suit it are told from a failing measurement.
+
+    Raises:
+        InputError: It can't be run.
+    """
     import torch
 
     from lee.measure.function import untouched

@@ -70,6 +70,7 @@ def _check_weights(roots: Sequence[nn.Module]) -> None:
 
 def _is_usable(value: Tensor, infinite: bool) -> bool:
     """Whether a tensor holds numbers alone, or numbers and infinity."""
+    value = value.detach()  # torch looks at them with `out=`, which it refuses to differentiate
     return not bool(value.isnan().any()) if infinite else bool(value.isfinite().all())
 
 
@@ -234,4 +235,5 @@ def first_module_that_fails(roots: Sequence[nn.Module], run: Callable[[], Any]) 
 
 def _floats(values: Any) -> list[Tensor]:
     listed = values if isinstance(values, tuple | list) else [values]
-    return [v for v in listed if isinstance(v, Tensor) and v.is_floating_point() and v.layout == torch.strided]
+    plain = [v for v in listed if isinstance(v, Tensor) and not torch._C._functorch.is_functorch_wrapped_tensor(v)]
+    return [v for v in plain if v.is_floating_point() and v.layout == torch.strided]

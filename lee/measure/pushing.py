@@ -9,7 +9,7 @@ from torch import Tensor
 from lee.autodiff import by_differences, by_dual_numbers, record_fallbacks
 from lee.autodiff.alternatives import pushed as by_mode
 from lee.autodiff.tensor import note_fallback
-from lee.errors import InputError, check_flag
+from lee.errors import InputError, LeeError, check_flag, reason
 from lee.measure.checks import check_shape
 from lee.measure.function import Function
 from lee.measure.judgement import NOTHING, at_once
@@ -94,8 +94,23 @@ class Pushing:
             self.way = Way(self.mode)
             return
         points = generic(x[:2])
-        value = look(self.function, points)
+        try:
+            value = look(self.function, points)
+        except Exception as error:
+            if not isinstance(error, LeeError) and not is_shortage(error) and self._runs_on(x):
+                raise InputError(
+                    f"The model runs on {len(x)} images together, but not on one or two of them ({reason(error)}). They are "
+                    "measured a few at a time: pass a function that takes any number."
+                ) from error
+            raise
         self._choose = lambda: self._choose_at(points, value, x[:TRIED], tangents)
+
+    def _runs_on(self, x: Tensor) -> bool:
+        try:
+            self.function.value(x)
+        except Exception:  # then it isn't the number of images that it minds
+            return False
+        return True
 
     def _choose_at(self, points: Tensor, value: Tensor, x: Tensor, tangents: Tangents) -> None:
         """Choose a way that agrees with the function's values at a generic point near one of the first images `x`."""

@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+from lee.errors import InputError, LeeError, reason
 from lee.measure.function import Function
+from lee.memory import is_shortage
 from lee.process import computed_once
 
 DITHER = 0.01  # how far the checked image is moved towards noise of the same range
@@ -135,6 +137,28 @@ class Reference:
         """What rounding of the values may at least do to the slope at a relative step."""
         return torch.finfo(self.dtype).eps * float(flat(self.plain).norm()) / self._distance(step, self.v)
 
+    def _table(self) -> tuple[list[float], list[Tensor]]:
+        """The steps that the model bears, ascending, and the slopes.
+
+        Raises:
+            InputError: If there are not two.
+        """
+        steps, table, refusal = [], [], None
+        for step in sorted(self.steps):
+            try:
+                table.append(self.slope(step))
+                steps.append(step)
+            except Exception as error:  # a model may refuse what lies outside a table of its own, say
+                if isinstance(error, LeeError) or is_shortage(error):
+                    raise
+                refusal = error
+        if len(steps) < 2 and refusal is not None:
+            raise InputError(
+                f"The model fails on images that differ a little from the given ones ({reason(refusal)}), so its derivative can't "
+                "be checked. Keep what it accepts away from the border, or measure with verify=False."
+            ) from refusal
+        return steps, table
+
     @computed_once
     def best(self) -> tuple[Tensor, float, float]:
         """The slope at a step that a neighbour agrees with, how far that is (or rounding, if that is more), and the step.
@@ -144,8 +168,7 @@ class Reference:
         Steps that are too small for a function with stairs (rounding, quantised weights) give exactly zero; they say nothing
         where larger ones don't.
         """
-        steps = sorted(self.steps)
-        table = [self.slope(s) for s in steps]
+        steps, table = self._table()
         moving = [i for i, slope in enumerate(table) if bool(slope.any())]
         first = min(moving[0], len(table) - 2) if moving else 0
         kept = range(first, len(table))

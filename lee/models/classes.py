@@ -51,6 +51,21 @@ def of_model(name: str, net: nn.Module) -> tuple[str, ...]:
     return tuple(config.get("label_names") or ()) or (imagenet(subset) if subset else ())
 
 
+def described(names: Sequence[str]) -> tuple[str, ...]:
+    """Class names in words: of ImageNet's synsets the first of their names, others as they are.
+
+    Args:
+        names: such as those of :func:`of_model`.
+
+    >>> described(["n01440764", "cat"])
+    ('tench', 'cat')
+    """
+    from timm.data.imagenet_info import ImageNetInfo
+
+    info, known = ImageNetInfo(), frozenset(imagenet())
+    return tuple(info.label_name_to_description(n).split(",")[0] if n in known else n for n in names)
+
+
 def places(names: Sequence[str], known: Sequence[str]) -> Tensor | None:
     """The position of each name among the known ones, int64; None unless all are there, each once.
 

@@ -17,7 +17,7 @@ from lee.errors import InputError
 from lee.models import Normalized, build, load_weights
 from lee.models.cards import write_card
 from lee.models.recipes import ZooSpec, load_spec
-from lee.paths import atomic_path, file_sha256
+from lee.paths import atomic_path, check_writable, file_sha256
 from lee.training import EpochRecord, TrainResult, evaluate, train
 
 #: The accuracy, as a fraction, that half precision may cost; beyond it the weights stay in float32.
@@ -54,13 +54,15 @@ def train_zoo(
         The front matter of the card.
 
     Raises:
-        InputError: an unknown name or field, missing data, or a checkpoint of another recipe.
+        InputError: an unknown name or field, missing data, a folder that can't be written to, or a checkpoint of another
+            recipe.
     """
     spec = load_spec(name, recipes, budget=budget)
     folder = destination(spec) if out is None else Path(out)
     train_set = datasets.load(spec.recipe.dataset, split="train")
     test_set = datasets.load(spec.recipe.dataset, split="test")
     checkpoint = folder / f"{spec.stem}.checkpoint.pt"
+    check_writable("The checkpoint", checkpoint)
     result = train(
         spec,
         train_set,

@@ -54,6 +54,32 @@ def planned(root: Path, profile: str) -> dict[str, dict[str, object]]:
     return {path.stem: values for path, values in plan.items()}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"{", b"{}", b"[1, 2]", b"\xff\xfe\x00", b'{"nbformat": 99, "nbformat_minor": 0, "metadata": {}, "cells": []}',
+        b'{"nbformat": 3, "nbformat_minor": 0, "metadata": {}, "worksheets": []}',
+        b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"cell_type": "weird"}]}',
+    ],
+)  # fmt: skip
+def test_a_broken_notebook_is_named_before_anything_runs(root: Path, content: bytes) -> None:
+    (root / "book" / "02_broken.ipynb").write_bytes(content)
+    for work in (book.execute, book.refresh, lambda **_: book.prepare(root, root / "copy")):
+        with pytest.raises(InputError, match=r"The notebook .*02_broken.ipynb can't be read: .{10,}\. Restore it"):
+            work(root=root)
+    assert not (root / "copy").exists()
+    (root / "book" / "02_broken.ipynb").unlink()
+    os.mkfifo(root / "book" / "02_broken.ipynb")
+    with pytest.raises(InputError, match="it is no file"):
+        book.prepare(root, root / "copy")
+
+
+def test_a_copy_that_can_not_be_written_is_named(root: Path) -> None:
+    (root / "file").write_text("")
+    with pytest.raises(InputError, match="file/copy: Not a directory"):
+        book.prepare(root, root / "file" / "copy")
+
+
 def test_a_profile_gives_what_differs_from_the_defaults(root: Path) -> None:
     write_profile(root, "big", "common: {n: 7, name: photos}\nchapters: {01_first: {n: 9}}")
     assert planned(root, "big") == {"index": {"n": 7}, "01_first": {"n": 9}}

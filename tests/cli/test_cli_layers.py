@@ -99,7 +99,7 @@ def test_html_is_one_file_that_asks_for_no_other(cli: Run, tmp_path: Path) -> No
     elements = re.sub(r"(<script[^>]*>).*?</script>", r"\1", text, flags=re.DOTALL)
     assert not re.search(r"(src|href)=\"(?!data:)", elements)
     assert "default-src 'none'" in text
-    spec = json.loads(text.split('id="spec">')[1].split("</script>")[0])
+    spec = json.loads(text.split('"application/json">')[1].split("</script>")[0])
     (rows,) = spec["datasets"].values()
     assert {row["path"] for row in rows} >= {"the model", "net.conv"}
     assert "strided convolution" in {row["family"] for row in rows}
@@ -108,7 +108,8 @@ def test_html_is_one_file_that_asks_for_no_other(cli: Run, tmp_path: Path) -> No
 
 def test_nothing_can_leave_a_script_element_early() -> None:
     frame = layer_frame().replace({"path": {"net.head": "net.</script><b>"}})
-    text = charts.page(charts.icicle(frame, caption="<i>c</i>", alt='"a"'), title="<b>", about={"<x>": "&"}, rows=frame)
+    chart = charts.icicle(frame, caption="<i>c</i>", alt='"a"')
+    text = charts.page(charts.listed({"<x>": "&"}), chart, charts.tabled(frame, folded="<i>"), title="<b>")
     assert text.count("</script>") == text.count("<script") == 3
     assert "<b>" not in text
     assert "<i>" not in text

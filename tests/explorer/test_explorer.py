@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ import torch
 from exploring import explored
 from PIL import Image
 from torch import Tensor
+from tornado.web import HTTPError
 from typer.testing import CliRunner
 
 import lee
@@ -29,7 +31,7 @@ from lee.errors import InputError
 from lee.explorer import Measures, State, drawing, motion, pictures, still
 from lee.explorer.app import Explorer
 from lee.explorer.recipe import recipe
-from lee.explorer.server import MOST_KERNELS
+from lee.explorer.server import MOST_KERNELS, Kernels
 from lee.explorer.state import PRESETS, REACH, SLIDERS, mixture_of
 from lee.geometry.generators import NAMED
 from lee.geometry.sampling import Sampler
@@ -489,6 +491,38 @@ def test_a_few_kernels_serve_many_requests_and_the_page_says_so(served: str) -> 
     assert sorted(status for status, _ in found) == [200] * MOST_KERNELS + [503] * (8 - MOST_KERNELS)
     assert all(f"{MOST_KERNELS} pages of the explorer are open. Close one" in text for s, text in found if s == 503)
     assert kernels(served) == MOST_KERNELS
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pages", "state", "room"),
+    [(60, 0, "idle", True), (60, 0, "busy", False), (60, 1, "idle", False), (5, 0, "idle", False)],
+)
+def test_only_a_kernel_that_nobody_uses_gives_way(
+    monkeypatch: pytest.MonkeyPatch, seconds: int, pages: int, state: str, room: bool
+) -> None:
+    ended: list[str] = []
+    last = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)
+
+    async def shutdown(self: Kernels, kernel_id: str, **_: object) -> None:
+        ended.append(kernel_id)
+        del self._kernels[kernel_id]
+
+    async def start(self: Kernels, **_: object) -> str:
+        return "new"
+
+    monkeypatch.setattr(Kernels, "shutdown_kernel", shutdown)
+    monkeypatch.setattr(Kernels.__mro__[1], "start_kernel", start)
+    manager = Kernels()
+    for name in map(str, range(MOST_KERNELS)):
+        manager._kernels[name] = SimpleNamespace(last_activity=last, execution_state=state)
+        manager._kernel_connections[name] = pages
+    if room:
+        assert asyncio.run(manager.start_kernel()) == "new"
+        assert ended == ["0"]
+    else:
+        with pytest.raises(HTTPError, match="pages of the explorer are open"):
+            asyncio.run(manager.start_kernel())
+        assert ended == []
 
 
 def test_a_port_that_is_taken_is_told_before_any_address(served: str) -> None:

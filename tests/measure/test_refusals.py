@@ -12,6 +12,7 @@ import lee
 from lee import metrics
 from lee.geometry.antialiasing import low_pass
 from lee.geometry.interpolation import derivative_matrix
+from lee.measure.reference import Reference
 from lee.training import EquivariancePenalty
 
 X = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -249,3 +250,55 @@ def test_a_failed_call_changes_no_later_one() -> None:
             call()
         assert of(model) == before
         assert float(penalty(model, X).detach()) == share
+
+
+class Mapped(nn.Module):
+    """Its convolution runs inside `torch.vmap`, where no value may be looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.vmap(lambda image: self.conv(image[None]).tanh()[0])(x).mean((2, 3))
+
+
+def test_modules_inside_vmap_and_weights_of_inference_mode_are_measured() -> None:
+    mapped = Mapped()
+    plain = nn.Sequential(mapped.conv, nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    known = of(plain, output="logits").value
+    assert of(mapped, output="logits").value == pytest.approx(known, rel=1e-5)
+    with torch.inference_mode():
+        made = nn.Sequential(nn.Conv2d(3, 4, 3), *plain[1:])
+        made[0].load_state_dict(mapped.conv.state_dict())
+    assert of(made, output="logits").value == pytest.approx(known, rel=1e-5)
+
+
+def test_a_model_of_one_batch_size_is_told_so() -> None:
+    def four(x: Tensor) -> Tensor:
+        if len(x) != 4:
+            raise ValueError("a batch of 4")
+        return x.mean((2, 3)).tanh()
+
+    with pytest.raises(lee.InputError, match=r"runs on 4 images together, but not on one or two.*a batch of 4"):
+        of(four, output="logits")
+    with pytest.raises(ValueError, match="a batch of 4"):  # its own complaint, where the number is not the reason
+        of(four, X[:3], output="logits")
+
+
+def test_a_model_that_refuses_images_nearby_is_checked_with_the_steps_it_bears(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bounded(x: Tensor) -> Tensor:
+        if (x > X.amax() + 0.01).any() or (x < X.amin() - 0.01).any():
+            raise ValueError("outside the table")
+        return (x + 1).sqrt().mean((2, 3))
+
+    estimate = of(bounded, output="logits", mode="differences")
+    assert estimate.verification is not None
+    assert estimate.verification.verified
+
+    def refusing(self: Reference, step: float, v: Tensor | None = None) -> Tensor:
+        raise ValueError("outside the table")
+
+    monkeypatch.setattr(Reference, "slope", refusing)
+    with pytest.raises(lee.InputError, match=r"differ a little from the given ones .*outside the table.*verify=False"):
+        of(bounded, output="logits", mode="differences")

@@ -51,6 +51,12 @@ def recipes(tmp_path: Path) -> Path:
     return file
 
 
+def test_a_training_that_could_not_be_stored_does_not_begin(recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lee.training.zoo.train", lambda *_, **__: pytest.fail("it began"))
+    with pytest.raises(InputError, match=r"The checkpoint .*below/one.checkpoint.pt can't be written: Not a directory"):
+        train_zoo("one", recipes=recipes, out=recipes / "below", progress=False)
+
+
 def test_no_network_is_missing() -> None:
     """Each model's weights are those of its card, and the card's recipe is the one in the file."""
     assert set(missing()).isdisjoint(models.names())
