@@ -163,6 +163,16 @@ def maps_only(path: str, kind: str, i: int, z: Tensor) -> Place:
     return Grid((z.shape[2], z.shape[3])) if z.ndim == 4 and z.shape[2] > 1 else FIXED
 
 
+def strided(path: str, kind: str, i: int, z: Tensor) -> Place:
+    """Maps whose first stride keeps pixels 0, 2, 4, 6, and whose second takes the mean of two of these."""
+    place = maps_only(path, kind, i, z)
+    pixels = {4: (0, 2), 2: (1, 4)}  # the first and how many on
+    if not isinstance(place, Grid) or place.size[0] == SIDE:
+        return place
+    first, step = pixels[place.size[0]]
+    return Grid(place.size, at=((first + 0.5) / SIDE, step / SIDE))
+
+
 def vit_places(path: str, kind: str, i: int, z: Tensor) -> Place:
     return Grid((4, 4), tokens=1, prefix=1) if z.ndim == 3 else maps_only(path, kind, i, z)
 
@@ -203,9 +213,9 @@ class Case:
 
 
 CASES = {
-    "cnn": Case(Cnn, maps_only, softmax), "vit": Case(Vit, vit_places, softmax), "mixer": Case(Mixer, mixer_places, softmax),
+    "cnn": Case(Cnn, strided, softmax), "vit": Case(Vit, vit_places, softmax), "mixer": Case(Mixer, mixer_places, softmax),
     "swin": Case(Swin, swin_places, softmax),
-    "twice": Case(Twice, maps_only, softmax), "nested": Case(Nested, maps_only, logits_of),
+    "twice": Case(Twice, strided, softmax), "nested": Case(Nested, strided, logits_of),
 }  # fmt: skip
 
 

@@ -26,11 +26,13 @@ class Grid:
         size: Height and width of the grid.
         tokens: The axis along which the grid is unrolled, or None for maps, whose axes 2 and 3 are the grid.
         prefix: Entries in front of the grid along that axis.
+        at: Place of the first sample and distance between samples, on both axes, in sides of the image; None: evenly over it.
     """
 
     size: tuple[int, int]
     tokens: int | None = None
     prefix: int = 0
+    at: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,15 @@ def moved(generator: str, place: Place, z: Tensor) -> Tensor:
         return torch.zeros_like(z)
     if place.tokens is not None:
         line = z.movedim(place.tokens, -1)
-        inner = moved(generator, Grid(place.size), line[..., place.prefix :].unflatten(-1, place.size))
+        inner = moved(generator, Grid(place.size, at=place.at), line[..., place.prefix :].unflatten(-1, place.size))
         return torch.cat([torch.zeros_like(line[..., : place.prefix]), inner.flatten(-2)], -1).movedim(-1, place.tokens)
     (h, w), along, down = place.size, derivative(z), derivative(z.mT).mT
     assert z.shape[-2:] == place.size
-    y = (2 * torch.arange(h, dtype=torch.float64) + 1) / h - 1
-    x = (2 * torch.arange(w, dtype=torch.float64) + 1) / w - 1
+    (top, rows), (left, columns) = ((0.5 / n, 1 / n) if place.at is None else place.at for n in (h, w))
+    y = 2 * (top + rows * torch.arange(h, dtype=torch.float64)) - 1
+    x = 2 * (left + columns * torch.arange(w, dtype=torch.float64)) - 1
     u, v = VELOCITY[generator](x.expand(h, w), y[:, None].expand(h, w))
-    return u * along + v * down
+    return u * along / (w * columns) + v * down / (h * rows)
 
 
 # -------------------------------------------------------------------------------------------------- the decomposition

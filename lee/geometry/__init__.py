@@ -56,7 +56,7 @@ from lee.geometry.generators import (
 )  # fmt: skip
 from lee.geometry.interpolation import BOUNDARIES, KERNELS, derivative_matrix, interpolation_matrix
 from lee.geometry.representations import Image, Map, Representation, Scattered, Tokens, Trivial, VectorField
-from lee.geometry.sampling import Sampler, spatial_gradient, warp
+from lee.geometry.sampling import Registration, Sampler, spatial_gradient, warp
 
 __all__ = [
     # generators
@@ -64,7 +64,7 @@ __all__ = [
     "SQUEEZE", "BRIGHTNESS", "CONTRAST", "SATURATION", "AFFINE", "PHOTOMETRIC", "NAMED",
     "Generator", "Action", "get", "bracket", "coordinates",
     # sampled images: derivatives and warps
-    "Sampler", "spatial_gradient", "warp", "derivative_matrix", "interpolation_matrix", "KERNELS", "BOUNDARIES",
+    "Sampler", "Registration", "spatial_gradient", "warp", "derivative_matrix", "interpolation_matrix", "KERNELS", "BOUNDARIES",
     # how tensors transform
     "Representation", "Trivial", "Image", "Map", "Tokens", "VectorField", "Scattered",
     # aliasing

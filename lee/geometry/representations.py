@@ -6,7 +6,7 @@ carries the inverse Jacobian of the flow, `X·v = ξ·∇v - A v`; a covariant o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lee.errors import InputError
 from lee.geometry.generators import Generator
-from lee.geometry.sampling import Sampler
+from lee.geometry.sampling import Registration, Sampler
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision's rgb_to_grayscale
 
@@ -71,18 +71,20 @@ class Map(Representation):
 
     Args:
         channels_last: Whether the layout is (N, H, W, C).
+        registration: Where its samples lie in the image; None: evenly over all of it.
     """
 
     channels_last: bool = False
+    registration: Registration | None = field(default=None, kw_only=True, repr=False)
 
     def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
         """`ξ·∇z`, shape (K, N, ...)."""
-        out = _transport(generators, self.maps(z), sampler)
+        out = _transport(generators, self.maps(z), sampler.on(self.registration))
         return out.movedim(2, -1) if self.channels_last else out
 
     def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
         """`z ∘ Φ_t`."""
-        out = sampler.warp(self.maps(z), generator, t)
+        out = sampler.on(self.registration).warp(self.maps(z), generator, t)
         return out.movedim(1, -1) if self.channels_last else out
 
     def maps(self, z: Tensor) -> Tensor:
@@ -203,21 +205,23 @@ class Tokens(Representation):
     Args:
         grid: Rows and columns `(h, w)` of the grid.
         prefix: Tokens before it that have no place, such as a class token.
+        registration: Where the grid lies in the image; None: evenly over all of it.
     """
 
     grid: tuple[int, int]
     prefix: int = 0
+    registration: Registration | None = field(default=None, kw_only=True, repr=False)
 
     def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
         """`ξ·∇z` on the grid, zero on the prefix, shape (K, N, L, C)."""
         out = z.new_zeros(len(generators), *z.shape)
-        moved = _transport(generators, self.maps(z), sampler)
+        moved = _transport(generators, self.maps(z), sampler.on(self.registration))
         out[:, :, self.prefix :] = moved.flatten(-2).mT
         return out
 
     def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
         """The tokens of the warped grid; the prefix is unchanged."""
-        moved = sampler.warp(self.maps(z), generator, t)
+        moved = sampler.on(self.registration).warp(self.maps(z), generator, t)
         return torch.cat([z[:, : self.prefix], moved.flatten(-2).mT], dim=1)
 
     def maps(self, z: Tensor) -> Tensor:
@@ -246,16 +250,18 @@ class Scattered(Representation):
         index: Flat positions within one sample of the channels at each place, (h·w, C). Entries that it does not name have
             no place and do not move.
         numel: Number of entries of one sample.
+        registration: Where the grid lies in the image; None: evenly over all of it.
     """
 
     grid: tuple[int, int]
     index: Tensor
     numel: int
+    registration: Registration | None = field(default=None, kw_only=True, repr=False)
 
     def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
         """`ξ·∇z` at every entry that has a place, zero elsewhere, shape `(K, *z.shape)`."""
         samples = self._samples(z)
-        moved = _transport(generators, self.maps(z), sampler).flatten(-2).mT  # (K, N, h·w, C)
+        moved = _transport(generators, self.maps(z), sampler.on(self.registration)).flatten(-2).mT  # (K, N, h·w, C)
         out = samples.new_zeros(len(generators), *samples.shape)
         out[:, :, self.index.to(z.device)] = moved
         return out.reshape(len(generators), *z.shape)
@@ -264,7 +270,8 @@ class Scattered(Representation):
         """The entries of the warped grid; those without a place are unchanged."""
         samples = self._samples(z)
         out = samples.clone()
-        out[:, self.index.to(z.device)] = sampler.warp(self.maps(z), generator, t).flatten(-2).mT
+        moved = sampler.on(self.registration).warp(self.maps(z), generator, t)
+        out[:, self.index.to(z.device)] = moved.flatten(-2).mT
         return out.reshape(z.shape)
 
     def _samples(self, z: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Sampled images that move: the spatial derivative and the finite warp by one interpolation kernel."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,6 +9,25 @@ from torch import Tensor
 from lee.errors import InputError, check_flag, check_known, nearest
 from lee.geometry.generators import Generator
 from lee.geometry.interpolation import BOUNDARIES, KERNELS, WARP_KERNELS, derivative_matrix, interpolation_matrix
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Where the samples of a map lie in the image: sample (i, j) at `origin + (i, j)·spacing`.
+
+    Both are in heights and widths of the image, whose pixel (i, j) of H × W lies at ((i + 1/2)/H, (j + 1/2)/W).
+
+    A boundary `reflect` is about the map's own edges, half a spacing beyond its outer samples, not about the image's. Samples
+    that lie off the centre thus have an error at the border, also where the image is smooth. A reflection about the image's
+    edges would spare them that, but has to extrapolate by up to half a spacing, which enlarges whatever is rough.
+
+    Args:
+        origin: Row and column of the first sample.
+        spacing: Distance between neighbouring samples, down and across.
+    """
+
+    origin: tuple[float, float]
+    spacing: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -22,6 +41,7 @@ class Sampler:
             samples lie on the image's border, as in the paper's code.
         extent: Half width and half height of the field of view, in half sides; None: that of the grid itself.
             A feature map has the extent of the image that it was computed from.
+        registration: Where the samples lie in it; None: evenly over all of it.
 
     Raises:
         InputError: For an unknown kernel or boundary.
@@ -31,6 +51,7 @@ class Sampler:
     boundary: str = "reflect"
     align_corners: bool = False
     extent: tuple[float, float] | None = None
+    registration: Registration | None = None
 
     def __post_init__(self) -> None:
         if self.kernel not in (*KERNELS, "bilinear"):
@@ -50,14 +71,35 @@ class Sampler:
         extent = ((width - edge) / shorter, (height - edge) / shorter)
         return Sampler(self.kernel, self.boundary, self.align_corners, extent)
 
+    def on(self, registration: Registration | None) -> "Sampler":
+        """The same sampler for maps whose samples lie elsewhere.
+
+        With `align_corners=True` the outer samples of *every* map lie on the image's border, as in the paper's code, and the
+        sampler stays as it is.
+
+        Args:
+            registration: Where the samples lie; None: evenly over the image.
+        """
+        return self if self.align_corners else replace(self, registration=registration)
+
     def _spacing(self, height: int, width: int) -> tuple[float, float]:
         """Distance between neighbouring samples in half sides, along x and y."""
         extent = self.extent or self.for_image(height, width).extent
         assert extent is not None
+        if self.registration is not None:
+            down, across = self.registration.spacing
+            return 2 * extent[0] * across, 2 * extent[1] * down
         edge = 1 if self.align_corners else 0
         return 2 * extent[0] / max(width - edge, 1), 2 * extent[1] / max(
             height - edge, 1
         )  # one sample has no neighbour
+
+    def _middle(self, height: int, width: int) -> tuple[float, float]:
+        """The image's centre, in samples from the first one, along x and y."""
+        if self.registration is None:
+            return (width - 1) / 2, (height - 1) / 2
+        (top, left), (down, across) = self.registration.origin, self.registration.spacing
+        return (0.5 - left) / across, (0.5 - top) / down
 
     def coordinates(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Positions of the samples in half sides: `x` (width,) and `y` (height,), float64.
@@ -66,9 +108,9 @@ class Sampler:
             height: Rows.
             width: Columns.
         """
-        dx, dy = self._spacing(height, width)
-        x = (torch.arange(width, dtype=torch.float64) - (width - 1) / 2) * dx
-        y = (torch.arange(height, dtype=torch.float64) - (height - 1) / 2) * dy
+        (dx, dy), (cx, cy) = self._spacing(height, width), self._middle(height, width)
+        x = (torch.arange(width, dtype=torch.float64) - cx) * dx
+        y = (torch.arange(height, dtype=torch.float64) - cy) * dy
         return x, y
 
     def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,7 +159,7 @@ class Sampler:
         if self.kernel not in WARP_KERNELS:
             raise InputError(f"kernel={self.kernel!r} has no finite warp; use one of {', '.join(WARP_KERNELS)}.")
         height, width = z.shape[-2:]
-        dx, dy = self._spacing(height, width)
+        (dx, dy), (cx, cy) = self._spacing(height, width), self._middle(height, width)
         x, y = self.coordinates(height, width)
         if generator.is_axis_aligned:
             return self._stretched(z, generator.flow(t), x, y)
@@ -128,8 +170,8 @@ class Sampler:
         work = torch.promote_types(z.dtype, torch.float32)
         rows = []
         for part in moved[:2].split(max(1, 4_000_000 // (height + width)), dim=1):  # bounds the weights' memory
-            across = interpolation_matrix(part[0] / dx + (width - 1) / 2, width, **options)  # type: ignore[arg-type]
-            down = interpolation_matrix(part[1] / dy + (height - 1) / 2, height, **options)  # type: ignore[arg-type]
+            across = interpolation_matrix(part[0] / dx + cx, width, **options)  # type: ignore[arg-type]
+            down = interpolation_matrix(part[1] / dy + cy, height, **options)  # type: ignore[arg-type]
             columns = z.to(work) @ across.T.to(work).to(z.device)  # (..., H, p)
             rows.append((columns * down.T.to(work).to(z.device)).sum(-2))
         return torch.cat(rows, dim=-1).reshape(z.shape).to(z.dtype)
@@ -137,12 +179,12 @@ class Sampler:
     def _stretched(self, z: Tensor, flow: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """`z` pulled back along a flow that keeps rows rows and columns columns: one matrix product for each axis."""
         height, width = z.shape[-2:]
-        dx, dy = self._spacing(height, width)
+        (dx, dy), (cx, cy) = self._spacing(height, width), self._middle(height, width)
         options = {"kernel": self.kernel, "boundary": self.boundary, "align_corners": self.align_corners}
         work = torch.promote_types(z.dtype, torch.float32)
         across, down = (
-            interpolation_matrix((flow[k, k] * p + flow[k, 2]) / d + (n - 1) / 2, n, **options).to(work).to(z.device)  # type: ignore[arg-type]
-            for k, (p, d, n) in enumerate(((x, dx, width), (y, dy, height)))
+            interpolation_matrix((flow[k, k] * p + flow[k, 2]) / d + c, n, **options).to(work).to(z.device)  # type: ignore[arg-type]
+            for k, (p, d, c, n) in enumerate(((x, dx, cx, width), (y, dy, cy, height)))
         )
         return (down @ (z.to(work) @ across.T)).to(z.dtype)
 

@@ -28,6 +28,7 @@ from lee.measure.terms import Terms, sampler_of
 from lee.statistics import Estimate, Verification, unit_of
 
 MODES = ("auto", "forward", "reverse", "probes")
+GRIDS = ("registered", "centred")
 LANES = 12  # lanes that keep the plain part of a stacked pass small beside them
 
 
@@ -43,6 +44,7 @@ def layerwise(
     kernel: str = "fourier",
     boundary: str = "reflect",
     align_corners: bool = False,
+    grids: str = "registered",
     representations: Representations = None,
     chunk: int | None = None,
     verify: bool = True,
@@ -67,6 +69,9 @@ def layerwise(
         kernel: Interpolation kernel.
         boundary: Boundary extension.
         align_corners: Pixel convention.
+        grids: `"registered"`: a map's samples lie where its layers put them, output `i` of a convolution or pooling with
+            kernel `k`, stride `s`, padding `p` and dilation `d` at `i s + d (k - 1)/2 - p` of its input. `"centred"`: every map
+            covers the image evenly. With `align_corners=True` every map covers it from border to border, as in the paper's code.
         representations: How tensors transform where that can't be followed: a mapping from patterns of module paths to
             a representation of the matching modules' outputs, or None to count them in the module around; `"output"` names
             the model's own output.
@@ -94,6 +99,7 @@ def layerwise(
         1.0
     """
     resolved = _checked(generator, output, mode, probes, seed, chunk)
+    check_known("grids", grids, GRIDS)
     inner = plain(model)
     check_modules(inner)
     assert isinstance(inner, nn.Module)
@@ -115,7 +121,7 @@ def layerwise(
             check_input(inner, batch, image=True)
             terms = Terms(pushing, [resolved], sampler_of(batch, kernel, boundary, align_corners), given)
             if batch.shape[1:] not in traces:
-                traces[batch.shape[1:]] = trace(inner, batch[:1], overrides)
+                traces[batch.shape[1:]] = trace(inner, batch[:1], overrides, centred=grids == "centred")
             terms.start(batch)
             found = traces[batch.shape[1:]]
             if [t.call for t in found] != [t.call for t in next(iter(traces.values()))]:

@@ -61,10 +61,15 @@ class Overrides:
 
 
 class Readings:
-    """How labelled tensors transform; the same places are read once, for they come back from layer to layer."""
+    """How labelled tensors transform; the same places are read once, for they come back from layer to layer.
 
-    def __init__(self, image: Tensor) -> None:
-        self.image = image
+    Args:
+        image: The image, which knows its places.
+        centred: Whether every grid is taken to cover the image evenly, wherever its samples lie.
+    """
+
+    def __init__(self, image: Tensor, *, centred: bool = False) -> None:
+        self.image, self.centred = image, centred
         self.images = [image]  # and its aliases
         self._read: dict[tuple[Any, ...], tuple[Tensor, Reading]] = {}
 
@@ -87,7 +92,10 @@ class Readings:
         key = (places.data_ptr(), places.shape, places.stride())
         if key not in self._read:
             with follow_nothing():
-                self._read[key] = (places, read(places))  # kept, so that its address is not given away
+                self._read[key] = (
+                    places,
+                    read(places, centred=self.centred),
+                )  # kept, so that its address is not given away
         reading, guesses = self._read[key][1], guesses_of(value)
         return replace(reading, why=f"{reading.why}{_BACK}", guesses=guesses) if guesses else reading
 

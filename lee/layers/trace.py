@@ -88,21 +88,19 @@ def _acts_on_channels(module: nn.Module, traced: Traced) -> bool:
     if (type(module) is nn.BatchNorm2d and module.running_mean is not None) or (
         type(module) is nn.Conv2d and (module.kernel_size, module.stride, module.padding) == ((1, 1), (1, 1), (0, 0))
     ):
-        return before == after == Map()
-    return (
-        type(module) is nn.Linear
-        and before == after
-        and (before == Map(channels_last=True) or isinstance(before, Tokens))
-    )
+        return before == after and isinstance(before, Map) and not before.channels_last
+    linear = type(module) is nn.Linear and before == after
+    return linear and (isinstance(before, Tokens) or (isinstance(before, Map) and before.channels_last))
 
 
-def trace(model: nn.Module, x: Tensor, overrides: Overrides) -> list[Traced]:
+def trace(model: nn.Module, x: Tensor, overrides: Overrides, *, centred: bool = False) -> list[Traced]:
     """Run one image (1, C, H, W) through the model and read how every module's inputs and outputs transform.
 
-    The model must be in eval mode, and gradients off. Hooks of its own cost another pass.
+    The model must be in eval mode, and gradients off. Hooks of its own cost another pass. If `centred`, every grid is taken to
+    cover the image evenly, wherever its samples lie.
     """
     hooks = own_hooks(model, lambda: model(x.clone()))
-    tracer = _Tracer(model, placed_image(x), overrides, hooks)
+    tracer = _Tracer(model, Readings(placed_image(x), centred=centred), overrides, hooks)
     try:
         with tracer.watch, sdpa_kernel(SDPBackend.MATH), follow(tracer.note):
             model(tracer.readings.image)
@@ -122,8 +120,8 @@ def trace(model: nn.Module, x: Tensor, overrides: Overrides) -> list[Traced]:
 class _Tracer:
     """Hooks that read every call of one pass."""
 
-    def __init__(self, model: nn.Module, image: Tensor, overrides: Overrides, hooks: Mapping[str, Hooks]) -> None:
-        self.overrides, self.readings = overrides, Readings(image)
+    def __init__(self, model: nn.Module, readings: Readings, overrides: Overrides, hooks: Mapping[str, Hooks]) -> None:
+        self.overrides, self.readings = overrides, readings
         self.found: dict[int, Traced] = {}
         self._lent: dict[int, Lent] = {}
         self._sources: dict[int, list[Tensor]] = {}

@@ -3,6 +3,8 @@ r"""The discrete errors of equivariance of every module call, with both normalis
 With `S` the sum of squared differences over the `N` entries of an output that stay in view, papers report `S / N` (a mean
 square) or `S / √N`. The first makes a large map as important as a small one, the second weighs it by `√N`.
 
+As in the paper, every map is taken to cover the image evenly, so that a shift by whole samples is one of its grid.
+
 Source: Gruver et al., ICLR 2023, Fig. 4 right, compares both with LEE, for each module on its own.
 """
 
@@ -96,7 +98,7 @@ class _Measurement:
     ) -> None:  # fmt: skip
         self.model, self.motions, self.sampler = model, motions, sampler
         self.margin, self.band_limit, self.whole = margin, band_limit, whole
-        self.calls = trace(model, images[:1], Overrides(representations))
+        self.calls = trace(model, images[:1], Overrides(representations), centred=True)
         self.tally = _Tally(len(motions), len(images))
 
     def _enter(

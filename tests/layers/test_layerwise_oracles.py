@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from layer_cases import CASES, build, images, maps_only, softmax
+from layer_cases import CASES, SIDE, build, images, maps_only, softmax, strided
 from layer_oracle import FIXED, LOST, Grid, Place, Row, decompose
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -165,7 +165,7 @@ def without(*paths: str) -> Callable[..., Place]:
     """The CNN's places with the outputs of some modules declared unknown."""
 
     def place(path: str, kind: str, i: int, z: Tensor) -> Place:
-        return LOST if kind == "out" and path in paths else maps_only(path, kind, i, z)
+        return LOST if kind == "out" and path in paths else strided(path, kind, i, z)
 
     return place
 
@@ -188,7 +188,7 @@ def test_a_merged_container_passes_its_children_on(mode: str) -> None:
 def test_a_merged_leaf_is_counted_in_its_parent() -> None:
     def place(path: str, kind: str, i: int, z: Tensor) -> Place:
         lost = (path, kind) in (("block.conv2", "out"),)
-        return LOST if lost else maps_only(path, kind, i, z)
+        return LOST if lost else strided(path, kind, i, z)
 
     x = images(2)
     parts = measure("cnn", x, "scale", representations={"block.conv2": None})
@@ -200,17 +200,30 @@ def test_a_merged_leaf_is_counted_in_its_parent() -> None:
     assert parts.frame.norm2[row].item() == pytest.approx(truth.norm2[truth.path == "block"].item(), rel=1e-9)
 
 
-@pytest.mark.parametrize("path", ["stem", "down", "block.conv1", "pool"])
-def test_an_override_that_says_what_is_inferred_changes_nothing(path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "first", "step"), [("stem", 0, 1), ("down", 0, 2), ("block.conv1", 0, 2), ("pool", 1, 4)]
+)
+def test_an_override_that_says_what_is_inferred_changes_nothing(path: str, first: int, step: int) -> None:
+    x, at = images(2), lee.geometry.Registration(((first + 0.5) / SIDE,) * 2, (step / SIDE,) * 2)
+    given = {path: lee.Map(registration=at)}
+    assert_same(measure("cnn", x, "rotation", representations=given).frame, oracle("cnn", x, "rotation"))
+
+
+@pytest.mark.parametrize("name", ["cnn", "twice", "nested"])
+def test_centred_grids_cover_the_image_evenly(name: str) -> None:
     x = images(2)
-    assert_same(measure("cnn", x, "rotation", representations={path: "map"}).frame, oracle("cnn", x, "rotation"))
+    centred = measure(name, x, "rotation", grids="centred").frame
+    assert_same(centred, oracle(name, x, "rotation", maps_only))
+    registered = measure(name, x, "rotation").frame
+    assert (registered.norm2 - centred.norm2).abs().max() > 1e-3 * registered.norm2.max()
+    assert registered.norm2[0] == pytest.approx(centred.norm2[0], rel=1e-12)  # the total is not a matter of inner grids
 
 
 def test_an_override_replaces_the_inferred_representation() -> None:
     """A convolution whose output is declared immobile keeps `J X h` alone; what comes before it is as it was."""
 
     def place(path: str, kind: str, i: int, z: Tensor) -> Place:
-        return FIXED if (path, kind) == ("down", "out") else maps_only(path, kind, i, z)
+        return FIXED if (path, kind) == ("down", "out") else strided(path, kind, i, z)
 
     x = images(1)
     parts = measure("cnn", x, "rotation", representations={"down": "trivial"})

@@ -98,9 +98,9 @@ def test_a_given_representation_has_the_places_that_are_read_as_it(name: str) ->
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
-        (lambda z: F.conv2d(z, torch.ones(7, C, 3, 3, dtype=z.dtype), stride=2, padding=1), Map()),
+        (lambda z: F.conv2d(z, torch.ones(7, C, 3, 3, dtype=z.dtype), padding=1), Map()),
         (lambda z: F.max_pool2d(z, 2), Map()),
-        (lambda z: F.conv2d(F.pad(z, (0, 1, 0, 1)), torch.ones(7, C, 3, 3, dtype=z.dtype), stride=2), Map()),
+        (lambda z: F.conv2d(F.pad(z, (1, 1, 1, 1)), torch.ones(7, C, 4, 4, dtype=z.dtype), stride=2), Map()),
         (lambda z: F.conv2d(F.pad(z, (1, 1, 1, 1), mode="circular"), torch.ones(7, C, 3, 3, dtype=z.dtype)), Map()),
         (lambda z: F.conv2d(F.pad(z, (1, 1, 1, 1), mode="reflect"), torch.ones(7, C, 3, 3, dtype=z.dtype)), Map()),
         (lambda z: F.interpolate(z, scale_factor=2, mode="bilinear"), Map()),

@@ -2,7 +2,10 @@
 
 A representation says how a generator moves a tensor. Its shape leaves that open (are 25 tokens a 5×5 grid, or 24 and a
 class token?), so it is not guessed from the shape: the places of the image's pixels are carried through reshapes, window
-partitions, convolutions, products and pools, and the representation is read off where they arrive.
+partitions, convolutions, products and pools, and the representation is read off where they arrive. Grids are registered: a
+sample of a layer that looks at a window sits at the window's middle, so every map has an origin and a spacing in the image
+(:class:`lee.geometry.Registration`). Two maps whose grids are shifted against each other have the mean grid where they are
+combined, entry by entry or side by side as channels; the shift counts as an error of the module that combines them.
 """
 
 from lee.layers.places.labels import MIXED, NONE, Given, Guess, Reading, Unknown, grid, of_representation, read

@@ -1,21 +1,23 @@
 """What is known about the places of a tensor's entries, and the representation that follows from it.
 
 The places of one sample's tensor are complex numbers of its shape: row + i·column of the entry's centre, in heights and
-widths of the image, so in (0, 1). `NONE` marks an entry without a place (a constant, a class token), `MIXED` one that has
-been computed from all places alike (a pooled feature, a hidden unit of a token-mixing layer).
+widths of the image, so in (0, 1) for its pixels. `NONE` marks an entry without a place (a constant, a class token), `MIXED`
+one that has been computed from all places alike (a pooled feature, a hidden unit of a token-mixing layer).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from lee.errors import InputError
 from lee.geometry.representations import Image, Map, Representation, Scattered, Tokens, Trivial
+from lee.geometry.sampling import Registration
+from lee.layers.places.lattices import NEAR, covering, fit, of_registration, registered
 
 NONE = complex("nan+nanj")
 MIXED = complex("inf+infj")
-_DIGITS = 9  # places are fractions of small integers, so they coincide far below this
+_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -68,36 +70,12 @@ class Given:
 
 def grid(height: int, width: int) -> Tensor:
     """Places of an image of `height` × `width` pixels, complex128; a single pixel stands for all places."""
-    if height * width == 1:
-        return torch.full((1, 1), MIXED)
-    rows = (torch.arange(height, dtype=torch.float64) + 0.5) / height
-    columns = (torch.arange(width, dtype=torch.float64) + 0.5) / width
-    return torch.complex(rows[:, None].expand(height, width), columns.expand(height, width).contiguous())
+    return torch.full((1, 1), MIXED) if height * width == 1 else covering(height, width).places(height, width)
 
 
 def finite(places: Tensor) -> Tensor:
     """Where an entry has a place."""
     return torch.isfinite(places.real)
-
-
-def is_map(places: Tensor) -> bool:
-    """Whether these are the places of channels-first maps (1, C, H, W)."""
-    if places.ndim != 4 or places.shape[0] != 1 or places[0, 0].numel() < 2:
-        return False
-    known = grid(*places.shape[-2:])
-    first = places[:, :1] if places.stride(1) == 0 else places
-    return bool(((first - known).abs() < 10.0**-_DIGITS).all())
-
-
-def is_padded_map(places: Tensor) -> bool:
-    """Whether these are the places of maps (1, C, H, W) with a border of zeros, reflections or repetitions around them."""
-    if places.ndim != 4 or places.shape[0] != 1:
-        return False
-    first, good = places[:, :1], finite(places[:, :1])
-    if not bool(good.any()) or not torch.equal(places.nan_to_num(), first.nan_to_num().expand(places.shape)):
-        return False
-    cells = _cells(first[good])
-    return cells is not None and len(torch.unique(cells[1])) == cells[0][0] * cells[0][1] > 1
 
 
 def mean(places: Tensor, dims: list[int]) -> tuple[Tensor, bool]:
@@ -111,12 +89,12 @@ def mean(places: Tensor, dims: list[int]) -> tuple[Tensor, bool]:
     count = good.sum(dims, keepdim=True)
     zero = torch.zeros((), dtype=places.dtype)
     average = torch.where(good, places, zero).sum(dims, keepdim=True) / count.clamp(min=1)
-    differed = bool((torch.where(good, (places - average).abs(), zero.real) > 10.0**-_DIGITS).any())
+    differed = bool((torch.where(good, (places - average).abs(), zero.real) > NEAR).any())
     mixed, none = torch.tensor(MIXED, dtype=places.dtype), torch.tensor(NONE, dtype=places.dtype)
     empty = torch.where(torch.isinf(places.real).sum(dims, keepdim=True) > 0, mixed, none)
     out = torch.where(count > 0, average, empty)
     values = average[count > 0]
-    if differed and len(values) and bool(((values - values[0]).abs() < 10.0**-_DIGITS).all()):
+    if differed and len(values) and bool(((values - values[0]).abs() < NEAR).all()):
         out = torch.where(count > 0, mixed, out)
     return out, differed
 
@@ -130,27 +108,30 @@ def of_representation(representation: Representation, shape: torch.Size) -> Tens
     if isinstance(representation, Trivial):
         return torch.full((), NONE, dtype=torch.complex128).expand(shape)
     places = None
+    at = getattr(representation, "registration", None)
+
+    def on(height: int, width: int) -> Tensor:
+        return grid(height, width) if at is None else of_registration(at).places(height, width)
+
     if type(representation) in (Map, Image) and len(shape) == 4:
         last = representation.channels_last  # type: ignore[attr-defined]
-        places = grid(*shape[1:3])[None, ..., None] if last else grid(*shape[2:])
+        places = on(*shape[1:3])[None, ..., None] if last else on(*shape[2:])
     elif isinstance(representation, Tokens) and len(shape) == 3:
-        size = representation.grid
-        places = torch.cat([torch.full((representation.prefix,), NONE, dtype=torch.complex128), grid(*size).flatten()])[
-            :, None
-        ]
+        prefix = torch.full((representation.prefix,), NONE, dtype=torch.complex128)
+        places = torch.cat([prefix, on(*representation.grid).flatten()])[:, None]
         places = places if len(places) == shape[1] else None
     elif isinstance(representation, Scattered) and shape.numel() == representation.numel:
         places = torch.full((representation.numel,), NONE, dtype=torch.complex128)
-        places[representation.index] = grid(*representation.grid).flatten()[:, None]
+        places[representation.index] = on(*representation.grid).flatten()[:, None]
         places = places.reshape(shape)
     if places is None and type(representation) in (Map, Image, Tokens, Scattered):
         raise InputError(f"{representation} does not fit a tensor of shape {tuple(shape)}.")
     return None if places is None else places.expand(shape)
 
 
-def _cells(values: Tensor) -> tuple[tuple[int, int], Tensor] | None:
-    """Height and width of the regular grid that places (n,) lie on, and the cell of each; None where they lie on none."""
-    sides, ranks = [], []
+def cells(values: Tensor) -> tuple[tuple[int, int], Tensor, Registration | None] | None:
+    """Size of the regular grid that places (n,) fill evenly, the cell of each, and where it lies; None where they fill none."""
+    sides, ranks, origin, spacing = [], [], [], []
     for axis in (values.real, values.imag):
         found, rank = torch.unique(torch.round(axis, decimals=_DIGITS), return_inverse=True)
         steps = found.diff()
@@ -158,27 +139,35 @@ def _cells(values: Tensor) -> tuple[tuple[int, int], Tensor] | None:
             return None
         sides.append(len(found))
         ranks.append(rank)
-    return (sides[0], sides[1]), ranks[0] * sides[1] + ranks[1]
-
-
-def _lattice(values: Tensor) -> tuple[tuple[int, int], Tensor] | None:
-    """As :func:`_cells`, but None unless the places fill the grid evenly."""
-    cells = _cells(values)
-    if cells is None:
-        return None
-    (height, width), cell = cells
+        origin.append(float(axis.min()))
+        spacing.append(float(axis.max() - axis.min()) / len(steps) if len(steps) else 1.0)
+    height, width = sides
+    cell = ranks[0] * width + ranks[1]
     counts = torch.bincount(cell, minlength=height * width)
-    return cells if height * width > 1 and bool((counts == counts[0]).all()) else None
+    if height * width == 1 or not bool((counts == counts[0]).all()):
+        return None
+    return (height, width), cell, registered((origin[0], origin[1]), (spacing[0], spacing[1]), (height, width))
 
 
-def read(places: Tensor) -> Reading:
+def read(places: Tensor, *, centred: bool = False) -> Reading:
     """The representation of a tensor with these places, or None where it has none.
 
     Args:
         places: Places of one sample, of the tensor's shape.
+        centred: Whether the grid is taken to cover the image evenly, wherever its samples lie.
     """
-    if is_map(places):
-        return Reading(Map(), f"channels first on a {places.shape[2]}×{places.shape[3]} grid")
+    reading = _registered(places)
+    if centred and isinstance(reading.representation, Map | Tokens | Scattered):
+        return replace(reading, representation=replace(reading.representation, registration=None))
+    return reading
+
+
+def _registered(places: Tensor) -> Reading:
+    found = fit(places)
+    if found is not None and found[1] and found[0].upright:
+        size, at = (places.shape[2], places.shape[3]), found[0].registration
+        registration = registered(at.origin, at.spacing, size)
+        return Reading(Map(registration=registration), f"channels first on {_described(size, registration)}")
     slim = (
         places[..., :1] if places.ndim and places.stride(-1) == 0 else places
     )  # channels behind their places: one stands for all
@@ -187,16 +176,31 @@ def read(places: Tensor) -> Reading:
         return _placeless(places)
     if slim is places and places.ndim > 2 and bool(good.all()):
         average, differed = mean(places, [places.ndim - 1])
-        filled = _lattice(average.flatten()) if differed and bool(finite(average).all()) else None
-        if filled is not None and filled[0][0] * filled[0][1] == average.numel():
-            coarse = read(average.expand(places.shape))
+        filled = cells(average.flatten()) if differed and bool(finite(average).all()) else None
+        # A single row or column is no block of places, but a side of a map with one channel.
+        if filled is not None and filled[0][0] * filled[0][1] == average.numel() and min(filled[0]) > 1:
+            coarse = _registered(average.expand(places.shape))
             return Reading(coarse.representation, f"{coarse.why}; its channels come from a block of places each")
-    filled = _lattice(slim[good])
+    filled = cells(slim[good])
     if filled is None:
         return Reading(None, "its places form no regular grid")
     order = torch.full(slim.shape, -1)
     order[good] = filled[1]
-    return _arrangement(order.expand(places.shape), filled[0])
+    return _arrangement(order.expand(places.shape), filled[0], filled[2])
+
+
+def _described(size: tuple[int, int], registration: Registration | None) -> str:
+    """A grid in words, with what sets it apart from one that covers the image evenly."""
+    words = f"a {size[0]}×{size[1]} grid"
+    if registration is None:
+        return words
+    sides = list(zip(size, registration.origin, registration.spacing, strict=True))
+    off = [round((o + (n - 1) / 2 * s - 0.5) / s, 3) + 0.0 for n, o, s in sides]
+    if any(off):
+        words += f", {off[0]:+g} rows and {off[1]:+g} columns off the image's centre"
+    if any(abs(n * s - 1) > NEAR for n, _, s in sides):
+        words += f", over {' × '.join(f'{n * s:.3g}' for n, _, s in sides)} of it"
+    return words
 
 
 def _placeless(places: Tensor) -> Reading:
@@ -208,20 +212,22 @@ def _placeless(places: Tensor) -> Reading:
     return Reading(None, "each entry mixes all places")
 
 
-def _arrangement(order: Tensor, size: tuple[int, int]) -> Reading:
+def _arrangement(order: Tensor, size: tuple[int, int], registration: Registration | None) -> Reading:
     """The simplest representation of entries that fill a grid of `size`; `order` tells the cell of each, -1 for none."""
-    shape, (height, width) = order.shape, size
+    shape, (height, width), words = order.shape, size, _described(size, registration)
     line = torch.arange(height * width)
     if len(shape) == 4 and shape[:3] == (1, height, width) and _is(order[0].flatten(0, 1), line):
-        return Reading(Map(channels_last=True), f"channels last on a {height}×{width} grid")
+        return Reading(Map(channels_last=True, registration=registration), f"channels last on {words}")
     prefix = shape[1] - height * width if len(shape) == 3 and shape[0] == 1 else -1
     if prefix >= 0 and _is(order[0, prefix:], line) and bool((order[0, :prefix] < 0).all()):
         tail = f" behind {prefix} without a place" if prefix else ""
-        return Reading(Tokens(size, prefix), f"{height}×{width} tokens{tail}")
+        words = words.removeprefix("a ").replace(" grid", " tokens", 1)
+        return Reading(Tokens(size, prefix, registration=registration), f"{words}{tail}")
     flat = order.flatten()
     placed = (flat >= 0).nonzero()[:, 0]
     index = placed[torch.argsort(flat[placed], stable=True)].reshape(height * width, -1)
-    return Reading(Scattered(size, index, flat.numel()), f"entries of a {height}×{width} grid in another order")
+    found = Scattered(size, index, flat.numel(), registration=registration)
+    return Reading(found, f"entries of {words} in another order")
 
 
 def _is(order: Tensor, line: Tensor) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lee.layers.places.labels import Places, Unknown
+from lee.layers.places.resampling import ADAPTIVE, CONVOLUTIONS, NEAREST, PADS, SHUFFLES, SMOOTH, WINDOWS
 from lee.layers.places.rules import (
     Lookup,
     Rule,
@@ -44,13 +45,7 @@ NORMALISING = (
     "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_batch_norm_with_update", "_batch_norm_no_update",
     "cudnn_batch_norm", "miopen_batch_norm", "_fused_rms_norm",
 )  # fmt: skip
-GRIDS = (
-    "convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "max_pool2d_with_indices", "max_pool2d",
-    "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "upsample_nearest2d",
-    "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa",
-    "_upsample_bicubic2d_aa", "reflection_pad2d", "replication_pad2d", "pixel_shuffle", "pixel_unshuffle",
-    "max_pool1d_with_indices", "avg_pool1d",
-)  # fmt: skip
+GRIDS = (*CONVOLUTIONS, *WINDOWS, *ADAPTIVE, *NEAREST, *SMOOTH, *PADS, *SHUFFLES)
 PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot")
 REDUCTIONS = (
     "mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "logsumexp", "prod", "median",

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lee.layers.places.labels import MIXED, NONE, Places, Unknown, finite, grid, is_map, is_padded_map, mean
+from lee.layers.places.labels import MIXED, NONE, Places, Unknown, cells, finite, mean
+from lee.layers.places.lattices import NEAR, fit
+from lee.layers.places.resampling import indices
 
 Rule = Callable[[Any, Mapping[str, Any], "Lookup", Tensor], Places]
 Lookup = Callable[[Any], Places]
@@ -90,22 +92,28 @@ def _or_none(places: Places, like: Tensor) -> Tensor:
 
 
 def cover(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
-    """Convolution, pooling, resampling: maps give maps that cover the same image."""
-    # An idealisation: entry (i, j) of an H×W result is said to lie at ((i + 1/2)/H, (j + 1/2)/W), whatever padding and stride
-    # shift its receptive field by. A layer's part is then measured against that grid, as the paper does, and a stride of two
-    # without padding counts as a small shift that the layer makes.
-    given = known(next(iter(named.values())))
+    """Convolution, pooling, resampling: a map's regular grid gives the registered grid of the result."""
+    source = next(iter(named.values()))
+    given = known(source)
     if not isinstance(given, Tensor):
         return given
-    if out.ndim == 4 and (is_map(given) or is_padded_map(given)):
-        return grid(*out.shape[-2:]).expand(out.shape)
+    at = indices(plain_name(func), named, source, out)
+    if given.shape[2:] == out.shape[2:] and set(at) == {(1.0, 0.0)} and _channels_agree(given):
+        return given[:, :1].expand(
+            out.shape
+        )  # each window around its own place: in any arrangement, such as Swin's windows
+    found = fit(given) if out.ndim == 4 else None
+    if found is not None:
+        if out.shape[-2:].numel() == 1:
+            return _filled(out.shape, MIXED)
+        return found[0].resampled(at[0], at[1]).places(*out.shape[-2:]).expand(out.shape)
     if not bool(finite(given).any()):
         return _filled(out.shape, MIXED if bool(torch.isinf(given.real).any()) else NONE)
-    if given.shape[2:] == out.shape[2:] and torch.equal(
-        given.nan_to_num(), given[:, :1].nan_to_num().expand(given.shape)
-    ):
-        return given[:, :1].expand(out.shape)
     return Unknown(f"{plain_name(func)} of something that is no map")
+
+
+def _channels_agree(places: Tensor) -> bool:
+    return places.stride(1) == 0 or torch.equal(places.nan_to_num(), places[:, :1].nan_to_num().expand(places.shape))
 
 
 def across(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
@@ -231,16 +239,39 @@ def _completed(places: Tensor, others: list[Tensor], out: Tensor) -> Tensor:
 
 
 def _merged(candidates: list[Tensor], func: Any) -> Places:
+    """The places of entries that are combined: those of all, or the mean of grids that are shifted against each other."""
     first = candidates[0]
     for other in candidates[1:]:
         if other is first:
             continue
         both = finite(first) & finite(other)
-        if bool(((first - other).abs() > 1e-9)[both].any()):
-            return Unknown(f"{plain_name(func)} combines entries of different places")
+        if bool(((other - first)[both].abs() > NEAR).any()):
+            between = _between(first, other, both)
+            if between is None:
+                return Unknown(f"{plain_name(func)} combines entries of different places")
+            first = between
+            continue
         marked = torch.where(finite(first) | torch.isinf(first.real), first, other)
         first = torch.where(finite(other) & ~finite(first), other, marked)
     return first
+
+
+def _between(first: Tensor, other: Tensor, both: Tensor) -> Tensor | None:
+    """The mean of two grids of the same spacing; None where the places are not shifted as a whole.
+
+    A network that adds a map of samples at 2i to one at 2i + 1/2 does combine two places in one entry, as a convolution combines
+    those of its window, and the result lies in the middle, as a convolution's does. The mean is also what leaves the least
+    squared shift; what it leaves counts as an error of the module that merges.
+    """
+    shift = (other - first)[both]
+    if bool(((shift - shift[0]).abs() < NEAR).all()) and cells(first[both]) is not None:
+        return torch.where(finite(first), first, other - shift[0]) + shift[0] / 2
+    a, b = fit(first), fit(other)  # maps, also with channels of several grids
+    if a is None or b is None or not (a[1] and b[1]):
+        return None
+    if max(abs(a[0].down - b[0].down), abs(a[0].across - b[0].across)) > NEAR:
+        return None
+    return (a[0].places(*first.shape[-2:]) + b[0].places(*first.shape[-2:])).expand(first.shape) / 2
 
 
 def written(base: Tensor, known: Places, view: Tensor, places: Places) -> Places:
