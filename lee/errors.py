@@ -125,6 +125,16 @@ def check_count(name: str, value: object, least: int = 1, most: int = MOST) -> N
         raise InputError(f"`{name}` must be a whole number from {least}{up_to}, not {value!r}.")
 
 
+def check_share(name: str, value: object) -> None:
+    """Refuse what is no number from 0 up to 1; `True` is none.
+
+    Raises:
+        InputError: With what was given.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise InputError(f"`{name}` must be a number from 0 up to 1, not {value!r}.")
+
+
 def check_flag(name: str, value: object) -> None:
     """Refuse what is neither True nor False: a text such as "no" would count as True.
 

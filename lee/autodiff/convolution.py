@@ -51,6 +51,7 @@ class Convolution:
     dilation: tuple[int, int]
     groups: int
     folded: Tensor | None = None  # the weight that is used, with a BatchNorm's scale in it
+    primal: Tensor | None = None  # slice 0 of the output, if another pass has computed it
 
     @property
     def sources(self) -> list[Tensor]:
@@ -79,7 +80,9 @@ class Convolution:
             lambda z, w: F.conv2d(z, w, None, self.stride, self.padding, self.dilation, self.groups), flat, weight, n
         )
         out = out.contiguous(memory_format=form).unflatten(0, self.x.shape[:2])
-        if self.bias is not None:
+        if self.primal is not None:
+            out[0] = self.primal
+        elif self.bias is not None:
             out[0] += self.bias[:, None, None]
         return out
 
@@ -153,7 +156,8 @@ def _batch_norm(
     sources = tuple(v for v in (job.weight, mean, var, weight, bias) if v is not None)
     kind = (eps, weight is None, bias is None)
     folded, scale, shift = job.space.prepared(job.owner, sources, kind, fold)
-    return _deferred(replace(job, folded=folded, bias=shift if job.bias is None else shift + scale * job.bias), state)
+    bias = shift if job.bias is None else shift + scale * job.bias
+    return _deferred(replace(job, folded=folded, bias=bias, primal=None), state)
 
 
 FUNCTION_RULES[F.batch_norm] = _batch_norm

@@ -38,7 +38,12 @@ def layers(
     kernel: given.Kernel = "fourier",
     boundary: given.Boundary = "reflect",
     align_corners: given.AlignCorners = False,
-    mode: Annotated[str, typer.Option(help="auto, forward, reverse (exact) or probes (estimated).")] = "auto",
+    mode: Annotated[
+        str, typer.Option(help="auto, forward, reverse (exact), deflated (nearly exact, for many classes) or probes.")
+    ] = "auto",
+    tolerance: Annotated[
+        float, typer.Option(help="Relative standard error of ‖v‖² in mode deflated; 0 keeps mode auto exact.")
+    ] = 0.01,
     probes: Annotated[int, typer.Option(min=2, max=MOST, help="Random directions per image in mode probes.")] = 100,
     weights: given.Weights = None,
     pretrained: given.Pretrained = False,
@@ -62,7 +67,8 @@ def layers(
     from lee.layers import layerwise
 
     method = {"output": output, "kernel": kernel, "boundary": boundary, "align_corners": align_corners}
-    running = {"probes": probes, "seed": seed, "chunk": chunk, "progress": not quiet and sys.stderr.isatty()}
+    running = {"tolerance": tolerance, "probes": probes, "seed": seed, "chunk": chunk}
+    running["progress"] = not quiet and sys.stderr.isatty()
     with given.warnings_in_a_sentence(), only(as_json):
         subject = given.load_subject(
             model, images, n=n, size=size, weights=weights, pretrained=pretrained, device=device, seed=seed

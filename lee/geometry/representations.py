@@ -292,7 +292,12 @@ class Scattered(Representation):
 
 
 def _transport(generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
-    """`ξ_k·∇z` of scalars (N, C, H, W): shape (K, N, C, H, W), one gradient for all generators."""
-    gx, gy = sampler.gradient(z)
-    fields = sampler.fields(generators, *z.shape[-2:]).to(z.dtype).to(z.device)[:, :, None, None]
-    return torch.addcmul(fields[:, 0] * gx, fields[:, 1], gy)
+    """`ξ_k·∇z` of scalars (N, C, H, W): shape (K, N, C, H, W), one derivative along each axis that a generator moves."""
+    fields = sampler.fields(generators, *z.shape[-2:])
+    axes = [axis for axis in (0, 1) if bool(fields[:, axis].any())]
+    if not axes:
+        return z.new_zeros(len(generators), *z.shape)
+    fields = fields.to(z.dtype).to(z.device)[:, :, None, None]
+    along = sampler.derivative(z, axes[0])
+    out = fields[:, axes[0]] * along if len(generators) > 1 else along[None].mul_(fields[:, axes[0]])
+    return out if len(axes) == 1 else torch.addcmul(out, fields[:, 1], sampler.derivative(z, 1))

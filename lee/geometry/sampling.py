@@ -119,17 +119,24 @@ class Sampler:
         Args:
             z: Maps (..., H, W).
         """
-        height, width = z.shape[-2:]
-        dx, dy = self._spacing(height, width)
+        return self.derivative(z, 0), self.derivative(z, 1)
+
+    def derivative(self, z: Tensor, axis: int) -> Tensor:
+        """Derivative along x or y, per half side, of `z` (..., H, W): a tensor of its shape and dtype.
+
+        Args:
+            z: Maps (..., H, W).
+            axis: 0 for x, 1 for y.
+        """
+        n, d = z.shape[-1 - axis], self._spacing(*z.shape[-2:])[axis]
+        if n == 1:
+            return torch.zeros_like(z)  # one sample stands for a constant
         work = torch.promote_types(z.dtype, torch.float32)  # half precision would lose the differences
-        along = [
+        along = (
             (derivative_matrix(n, self.kernel, self.boundary, self.align_corners, z.dtype) / d).to(work).to(z.device)
-            if n > 1
-            else torch.zeros(1, 1, dtype=work, device=z.device)  # one sample stands for a constant
-            for n, d in ((width, dx), (height, dy))
-        ]
+        )
         wide = z.to(work).contiguous()  # products of many small strided matrices would copy each of them
-        return (wide @ along[0].T).to(z.dtype), (along[1] @ wide).to(z.dtype)
+        return (along @ wide if axis else wide @ along.T).to(z.dtype)
 
     def fields(self, generators: Sequence[Generator], height: int, width: int) -> Tensor:
         """The vector fields `ξ(p) = A p + b` at the samples: shape (K, 2, height, width), float64, in half sides.

@@ -20,7 +20,8 @@ True
 # `calls` sees the module calls of a pass, between the modules' own `hooks`; `trace` reads how their tensors transform, with
 # `readings` of where their entries lie and the `flow` of those that are not handed on as arguments and results; `nested` opens
 # the containers around them. `local` computes each call's own Lie derivative and `forward` carries it to the output, `reverse`
-# does both from the output's side, `passes` chooses between them, `decomposition` sums up; `decomposing` is the entry.
+# does both from the output's side, along the directions of `deflation` where there are many classes; `primals` has all passes
+# take the same side of kinks. `passes` chooses between them, `decomposition` sums up; `decomposing` is the entry.
 # `explanation` says what `trace` found. `aliasing` pushes what layers fold, which `between` reads between their samples.
 from lee.layers.aliasing import AliasedPart, aliased_part
 from lee.layers.decomposing import layerwise

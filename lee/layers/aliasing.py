@@ -50,9 +50,9 @@ from lee.layers.between import Layer, left_out, readable
 from lee.layers.calls import Call, Watch, check_modules
 from lee.layers.families import FAMILIES
 from lee.layers.forward import Run, push_together
-from lee.layers.local import Local, action, check_call
+from lee.layers.local import Local, action
 from lee.layers.readings import Overrides
-from lee.layers.trace import Traced, eager, hooks_of, trace
+from lee.layers.trace import Traced, check_call, eager, hooks_of, trace
 from lee.measure.checks import Output, check_input, plain
 from lee.measure.function import one_function
 from lee.measure.pushing import Pushing

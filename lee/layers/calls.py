@@ -49,11 +49,12 @@ After = Callable[[Call, nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
 class _Replay:
     """Counts the calls of a part of a pass that is run again."""
 
-    def __init__(self, first: int, change: Callable[[int, Any], Any]) -> None:
-        self._next, self._change = first, change
+    def __init__(self, first: int, enter: Callable[[int, Any], None], change: Callable[[int, Any], Any]) -> None:
+        self._next, self._enter, self._change = first, enter, change
         self._open: list[int] = []
 
-    def start(self) -> None:
+    def start(self, given: Any) -> None:
+        self._enter(self._next, given)
         self._open.append(self._next)
         self._next += 1
 
@@ -117,20 +118,23 @@ class Watch:
 
     def again(self, index: int) -> AbstractContextManager[None]:
         """Run a call again in this block, and leave everything in it as it is."""
-        return self.replay(index, lambda called, output: None)
+        return self.replay(index, lambda called, given: None, lambda called, output: None)
 
     @contextmanager
-    def replay(self, first: int, change: Callable[[int, Any], Any]) -> Iterator[None]:
+    def replay(
+        self, first: int, enter: Callable[[int, Any], None], change: Callable[[int, Any], Any]
+    ) -> Iterator[None]:
         """Run a call again in this block: calls are not recorded, but known by their index.
 
         Hooks that watch this call to keep something have seen it, and don't see it again.
 
         Args:
             first: Index of the call that is run again; those in it follow.
+            enter: Called with an index and the arguments.
             change: Called with an index and an output; what it returns replaces the output, None leaves it.
         """
         path = self.calls[first].path
-        self._replayed = _Replay(first, change)
+        self._replayed = _Replay(first, enter, change)
         try:
             with called_again(self._modules[path], self._last[path], self._hooks.get(path, Hooks())):
                 yield
@@ -142,7 +146,7 @@ class Watch:
             if threading.get_ident() != self._thread:
                 return None
             if self._replayed is not None:
-                self._replayed.start()
+                self._replayed.start((args, kwargs))
                 return None
             parent = self._stack[-1].index if self._stack else -1
             call = Call(len(self.calls), path, type(module).__name__, self._seen[path], len(self._stack), parent)

@@ -11,13 +11,14 @@ from tqdm.auto import tqdm
 
 from lee import memory
 from lee.autodiff import workspace
-from lee.errors import InputError, check_count, check_known
+from lee.errors import InputError, check_count, check_known, check_share
 from lee.geometry.generators import Action, AnyGenerator, Generator, get
 from lee.geometry.outputs import Representations
 from lee.layers.calls import check_modules
 from lee.layers.decomposition import Decomposition, Moments, table
+from lee.layers.deflation import Deflation
 from lee.layers.local import FoldError
-from lee.layers.passes import Pass, Setting, measure_pass, verified_mode
+from lee.layers.passes import Pass, Setting, is_sum, measure_pass, verified_mode
 from lee.layers.readings import Overrides
 from lee.layers.trace import Traced, eager, trace
 from lee.measure.checks import Output, batches_of, check_input, check_output_name, count_of, plain
@@ -27,7 +28,7 @@ from lee.measure.pushing import Pushing
 from lee.measure.terms import Terms, sampler_of
 from lee.statistics import Estimate, Verification, unit_of
 
-MODES = ("auto", "forward", "reverse", "probes")
+MODES = ("auto", "forward", "reverse", "deflated", "probes")
 GRIDS = ("registered", "centred")
 LANES = 12  # lanes that keep the plain part of a stacked pass small beside them
 
@@ -38,6 +39,7 @@ def layerwise(
     generator: AnyGenerator,
     *,
     mode: str = "auto",
+    tolerance: float = 0.01,
     probes: int = 100,
     seed: int = 0,
     output: Output = "probabilities",
@@ -61,10 +63,16 @@ def layerwise(
         model: Any module; left as it was.
         images: Images (N, C, H, W), or an iterable of such batches, or of `(batch, labels, …)`.
         generator: An affine or photometric generator, a name or a mixture.
-        mode: `"forward"` (one lane per call) and `"reverse"` (one vector-Jacobian product per output) are exact; `"probes"`
-            estimates from random directions, as the paper does; `"auto"` takes the cheaper exact one.
+        mode: `"forward"` (one lane per call) and `"reverse"` (one vector-Jacobian product per output) are exact. `"deflated"`, for
+            probabilities of many classes, is exact in the directions in which each image's probabilities can move most, and
+            estimates what is left of `norm2` from one or a few random ones (:mod:`lee.layers.deflation`); shares stay exact.
+            `"probes"` estimates everything from random directions, as the paper does. `"auto"` takes the cheaper exact one, or
+            deflates where that takes less than half as long.
+        tolerance: In mode `"deflated"`, the standard error over probes that is aimed at for a call's `norm2`, relative to it. It
+            holds for a call whose term has no preferred direction in the class scores; `probe_se` says what was reached. If 0,
+            `"auto"` stays exact.
         probes: Random directions per image in mode `"probes"`.
-        seed: Seed of the directions.
+        seed: Seed of the random directions.
         output: As for :func:`lee.lie_derivative`, and so are the kernel, the boundary and the pixel convention.
         kernel: Interpolation kernel.
         boundary: Boundary extension.
@@ -86,7 +94,7 @@ def layerwise(
         attribute, so that the call is part of its parent's self term), `norm2` :math:`= E\|v\|^2/\dim`,
         `share` :math:`= E\langle v, L\rangle / E\|L\|^2`, the same of the self term (`self_norm2`, `self_share`: these shares
         sum to 1), standard errors over images (`…_se`), and `cumulative`, the running sum of `self_norm2` in the order in
-        which calls end.
+        which calls end. Where `norm2` is estimated, `probe_se` is its standard error over random directions.
 
     Raises:
         InputError: For input that can't be measured, with the module's path where there is one.
@@ -97,8 +105,15 @@ def layerwise(
         >>> parts = layerwise(net, torch.rand(2, 1, 8, 8), "rotation")
         >>> round(float(parts.frame.self_share.sum()), 4)
         1.0
+
+        Of many classes, without a pass for each of them:
+
+        >>> many = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 500))
+        >>> parts = layerwise(many, torch.rand(2, 3, 8, 8), "rotation", mode="deflated", tolerance=0.2)
+        >>> bool((parts.frame.probe_se <= parts.frame.norm2).all())
+        True
     """
-    resolved = _checked(generator, output, mode, probes, seed, chunk)
+    resolved = _checked(generator, output, mode, tolerance, probes, seed, chunk)
     check_known("grids", grids, GRIDS)
     inner = plain(model)
     check_modules(inner)
@@ -108,10 +123,11 @@ def layerwise(
     traces: dict[tuple[int, ...], list[Traced]] = {}
     measured: list[Pass] = []
     total = count_of(images)
+    deflation = Deflation(tolerance, total) if output == "probabilities" and tolerance > 0 else None
+    measuring: _Measuring | None = None
     given = representations
     if isinstance(representations, Mapping):
         given = {"output": representations["output"]} if "output" in representations else None
-    resolved_mode, verification = mode, None
     with (
         one_function(inner, output) as function, memory.kept(), torch.no_grad(), eager(),
         tqdm(total=total, unit="image", disable=not progress, leave=False) as bar,
@@ -126,31 +142,65 @@ def layerwise(
             found = traces[batch.shape[1:]]
             if [t.call for t in found] != [t.call for t in next(iter(traces.values()))]:
                 raise InputError("The batches make different module calls, so there is no common list of layers.")
-            setting = Setting(
-                inner, resolved, terms.sampler, terms, resolved_mode, probes, random, found, _parents(found)
-            )
-            if verify and verification is None:
-                resolved_mode, gap = verified_mode(setting, batch, LANES)
-                verification = _with_parts(pushing.verification, gap)
-                setting = replace(setting, mode=resolved_mode)
-            for part in _measured(setting, batch, pushing.chunk(chunk)):
+            if measuring is None:
+                measuring = _Measuring(
+                    Setting(
+                        inner, resolved, terms.sampler, terms, mode, probes, deflation, random, found, _parents(found)
+                    ),
+                    verify,
+                )
+            measuring.turn_to(terms, found)
+            for part in _measured(measuring, batch, pushing.chunk(chunk)):
                 measured.append(part)
                 bar.update(len(part.moments.total))
-    if not measured:
+    if measuring is None:
         raise InputError("There are no images: the iterable gave no batch.")
     overrides.check_used([t.call.path for t in found])
-    return _summed(measured, found, _parents(found), resolved, output, kernel, verification)
+    return _summed(measured, found, _parents(found), resolved, output, kernel, measuring.verification)
 
 
-def _with_parts(verification: Verification | None, gap: float) -> Verification | None:
-    if verification is None:
-        return None
-    note = f"the parts sum to it to {gap:.1g}"
-    return replace(verification, note=f"{verification.note}; {note}" if verification.note else note)
+class _Measuring:
+    """Passes of images, the first one in each mode checked.
+
+    Args:
+        setting: What stays the same.
+        verify: Whether anything is checked.
+    """
+
+    def __init__(self, setting: Setting, verify: bool) -> None:
+        self.setting, self.verify = setting, verify
+        self.verification: Verification | None = None
+        self._gaps: dict[str, float] = {}
+
+    def turn_to(self, terms: Terms, found: list[Traced]) -> None:
+        """Go on with another batch."""
+        self.setting = replace(self.setting, terms=terms, sampler=terms.sampler, found=found, parents=_parents(found))
+
+    def __call__(self, x: Tensor, lanes: int) -> Pass:
+        """Decompose images `x` (n, C, H, W).
+
+        Raises:
+            VerificationError: If the parts don't sum to the total.
+        """
+        measured = measure_pass(self.setting, x, lanes)
+        mode = measured.mode
+        if self.verify and mode not in self._gaps:
+            if not is_sum(gap := measured.relative_gap, x.dtype):  # at a tie, or a fault
+                mode, gap = verified_mode(self.setting, x, lanes, mode)
+            self._gaps[mode] = gap
+            note = f"the parts sum to it to {max(self._gaps.values()):.1g}"
+            of_total = self.setting.terms.pushing.verification
+            if of_total is not None:
+                self.verification = replace(of_total, note=f"{of_total.note}; {note}" if of_total.note else note)
+        if mode != measured.mode:
+            self.setting = replace(self.setting, mode=mode)
+            measured = measure_pass(self.setting, x, lanes)
+        self.setting = replace(self.setting, deflation=measured.deflation)
+        return measured
 
 
 def _checked(
-    generator: AnyGenerator, output: Output, mode: str, probes: int, seed: int, chunk: int | None
+    generator: AnyGenerator, output: Output, mode: str, tolerance: float, probes: int, seed: int, chunk: int | None
 ) -> Generator:
     resolved = get(generator)
     if isinstance(resolved, Action):
@@ -159,6 +209,12 @@ def _checked(
         )
     check_output_name(output)
     check_known("mode", mode, MODES)
+    check_share("tolerance", tolerance)
+    if mode == "deflated" and (output != "probabilities" or tolerance == 0):
+        raise InputError(
+            "mode='deflated' needs output='probabilities' and a tolerance above 0; use 'forward' or 'reverse' for exact numbers, "
+            "or 'probes' for random directions alone."
+        )
     check_count("probes", probes, 2)
     check_count("seed", seed, 0)
     if chunk is not None:
@@ -177,7 +233,7 @@ def _parents(found: list[Traced]) -> list[int]:
     return parents
 
 
-def _measured(setting: Setting, batch: Tensor, chunk: int | None) -> Iterator[Pass]:
+def _measured(measuring: _Measuring, batch: Tensor, chunk: int | None) -> Iterator[Pass]:
     """The batch in parts; halves the chunk when memory runs out, and goes image by image where a fold can't be followed."""
     lanes_times_images = chunk or automatic_chunk(batch, 0)
     start, singly = 0, False
@@ -186,7 +242,7 @@ def _measured(setting: Setting, batch: Tensor, chunk: int | None) -> Iterator[Pa
         part = batch[start : start + n]
         try:
             with workspace(part):
-                measured = measure_pass(setting, part, max(1, lanes_times_images // len(part)))
+                measured = measuring(part, max(1, lanes_times_images // len(part)))
         except FoldError:
             singly = True
             continue
@@ -220,9 +276,9 @@ def _summed(
     left += [float(moments.self_norm2[:, i].mean()) for i in _pure_sequences(found, parents)]
     notes = tuple(f"{t.call.name} ({t.call.type}): {t.why}" for t, p in zip(found, parents, strict=True) if p == -2)
     spoken = output if isinstance(output, str) else getattr(output, "__name__", "callable")
-    return Decomposition(
-        frame, total, (max(left) / size) ** 0.5, name, spoken, kernel, measured[0].mode, notes, verification
-    )
+    modes = {m.mode for m in measured}
+    mode = "deflated" if "deflated" in modes else measured[0].mode
+    return Decomposition(frame, total, (max(left) / size) ** 0.5, name, spoken, kernel, mode, notes, verification)
 
 
 def _pure_sequences(found: list[Traced], parents: list[int]) -> list[int]:

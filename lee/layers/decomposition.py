@@ -1,6 +1,7 @@
 """What a layer-wise decomposition says: per call, with standard errors, as a table and as a tree."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +25,13 @@ class Decomposition:
         total: The model's local equivariance error.
         residual: What is left of two identities, relative to the total (or to the largest term, if that is larger): the sum
             of the self terms against the total, computed apart and verified, on the median image; and the self terms of
-            `nn.Sequential`, which has no operation of its own (forward mode takes that for granted). In double precision
-            it is rounding. In single precision networks with many kinks (ReLU, max-pooling of flat areas) may leave a few
-            per cent at 224 pixels, because two passes then take different sides of some of them: measure in double
-            precision where that matters.
+            `nn.Sequential`, which has no operation of its own (forward mode takes that for granted). It is rounding: all
+            passes take the same side of every kink (ReLU, max-pooling) that a module has, or that its output meets next.
         generator: Name of the generator.
         output: Which output was differentiated.
         kernel: Interpolation kernel.
-        mode: How the terms were pushed to the output: `"forward"`, `"reverse"` or `"probes"`.
+        mode: How the terms were pushed to the output: `"forward"`, `"reverse"`, `"deflated"` (if only for some images) or
+            `"probes"`.
         notes: Calls that could not be measured on their own, and why.
         verification: What was checked of the total and of the sum of its parts; None where nothing was.
     """
@@ -100,15 +100,22 @@ class Moments:
     total: Tensor
 
     @classmethod
-    def of(cls, terms: dict[int, Tensor], own: dict[int, Tensor], whole: Tensor, calls: int, probes: bool) -> "Moments":
+    def of(
+        cls,
+        terms: dict[int, Tensor],
+        own: dict[int, Tensor],
+        whole: Tensor,
+        calls: int,
+        variance: Callable[[Tensor], Tensor] | None = None,
+    ) -> "Moments":
         """The moments of pushed terms.
 
         Args:
-            terms: Coordinates of `v` by call, (n, C) each: the output's own, or inner products with C probes. Others are zero.
+            terms: Coordinates of `v` by call, (n, C) each, whose squares sum to `‖v‖²/dim`, or to an estimate of it; others are 0.
             own: The same of the self terms.
             whole: `‖L‖²/dim`, (n,).
             calls: Number of calls.
-            probes: Whether the coordinates are inner products with random directions of unit variance.
+            variance: That of the estimate of each image, (n,), by the coordinates; None where they are exact.
         """
         total = terms[0]
         shape = (len(total), calls)
@@ -118,11 +125,11 @@ class Moments:
         }
         for kind, vectors in (("", terms), ("self_", own)):
             for m, v in vectors.items():
-                out[f"{kind}norm2"][:, m] = v.square().mean(-1)
-                out[f"{kind}dot"][:, m] = (v * total).mean(-1)
-        if probes:
+                out[f"{kind}norm2"][:, m] = v.square().sum(-1)
+                out[f"{kind}dot"][:, m] = (v * total).sum(-1)
+        if variance is not None:
             for m, v in terms.items():
-                out["noise"][:, m] = v.square().var(-1) / v.shape[-1]
+                out["noise"][:, m] = variance(v)
         return cls(**out, total=whole)
 
     @classmethod

@@ -17,13 +17,16 @@ from lee.layers.calls import Call, Watch
 from lee.layers.lanes import added, widened
 from lee.layers.local import ForwardError, Local
 from lee.layers.nested import changed
+from lee.layers.primals import Primals
 from lee.layers.trace import Traced, hooks_of
 from lee.memory import is_shortage
 
 Run = Callable[[Tensor], Tensor]
 
 
-def push(model: nn.Module, run: Run, x: Tensor, own: Sequence[Local], found: Sequence[Traced], lanes: int) -> Tensor:
+def push(
+    model: nn.Module, run: Run, x: Tensor, own: Sequence[Local], found: Sequence[Traced], primals: Primals, lanes: int
+) -> Tensor:
     """Terms of images `x` pushed to the output by stacked forward mode, `lanes` at a time: shape `(M, *output)`.
 
     Args:
@@ -32,6 +35,7 @@ def push(model: nn.Module, run: Run, x: Tensor, own: Sequence[Local], found: Seq
         x: Images, (n, C, H, W).
         own: The local terms, in the order in which their calls end.
         found: All calls.
+        primals: The values of one pass of these images, which all passes take.
         lanes: How many terms at a time.
 
     Raises:
@@ -40,12 +44,17 @@ def push(model: nn.Module, run: Run, x: Tensor, own: Sequence[Local], found: Seq
     parts = []
     for start in range(0, len(own), lanes):
         group = {local.index: (lane, local) for lane, local in enumerate(own[start : start + lanes])}
-        parts.append(push_together(model, run, x, group, found))
+        parts.append(push_together(model, run, x, group, found, primals))
     return torch.cat(parts)
 
 
 def push_together(
-    model: nn.Module, run: Run, x: Tensor, group: Mapping[int, tuple[int, Local]], found: Sequence[Traced]
+    model: nn.Module,
+    run: Run,
+    x: Tensor,
+    group: Mapping[int, tuple[int, Local]],
+    found: Sequence[Traced],
+    primals: Primals | None = None,
 ) -> Tensor:
     """Terms of images `x` pushed to the output in one stacked pass, those of one lane summed: shape `(lanes, *output)`.
 
@@ -57,6 +66,7 @@ def push_together(
         x: Images, (n, C, H, W).
         group: For each call its lane, from 0, and its term.
         found: All calls.
+        primals: The values of another pass of these images, which this one takes.
 
     Raises:
         ForwardError: If the pass fails.
@@ -65,9 +75,13 @@ def push_together(
     lanes = 1 + max(lane for lane, _ in group.values())
 
     def before(call: Call, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if primals is not None:
+            primals.enter(call.index, (args, kwargs))
         return changed((args, kwargs), lambda v, _: widened(v, lanes)) if call.index == start else None
 
     def after(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        if primals is not None:
+            primals.leave(call.index, output)
         if call.index not in group:
             return None
         lane, local = group[call.index]

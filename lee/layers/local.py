@@ -20,7 +20,8 @@ from lee.geometry.sampling import Sampler
 from lee.layers.calls import Call, Watch
 from lee.layers.lanes import added
 from lee.layers.nested import changed, tensors, with_tensors
-from lee.layers.trace import Traced, hooks_of
+from lee.layers.primals import Primals
+from lee.layers.trace import Traced, check_call, check_calls, hooks_of
 from lee.memory import is_shortage
 
 ROUNDING = 200.0  # in units of the dtype's eps, relative to the two terms that cancel
@@ -74,11 +75,12 @@ class _Collector:
     """Hooks that compute the local derivative of every call as soon as it has ended."""
 
     def __init__(
-        self, model: nn.Module, found: list[Traced], parents: list[int], generator: Generator, sampler: Sampler, n: int
-    ) -> None:
+        self, model: nn.Module, found: list[Traced], parents: list[int], generator: Generator, sampler: Sampler,
+        primals: Primals,
+    ) -> None:  # fmt: skip
         # What a Sequential passes through is explained, and carried on, by the call around it.
         self.around = [around(i, parents, found) for i in range(len(found))]
-        self.found, self.generator, self.sampler, self.n = found, generator, sampler, n
+        self.found, self.generator, self.sampler, self.primals = found, generator, sampler, primals
         self.kept: dict[int, tuple[Any, list[Tensor]]] = {}
         self.whole: dict[int, list[Tensor]] = {}  # Λ, children included, until the call around has ended
         self.own: list[Local] = []
@@ -99,7 +101,7 @@ class _Collector:
         if call.index not in self.kept:
             return
         traced, outputs = self.found[call.index], tensors(output)
-        check_fold(traced, outputs, self.n)
+        check_fold(traced, outputs, len(self.primals.x))
         nested, inputs = self.kept.pop(call.index)
         try:
             tangents, moved = (
@@ -133,10 +135,11 @@ class _Collector:
         lanes = 2 if inside else 1
 
         def change(called: int, output: Any) -> Any:
+            self.primals.leave(called, output)
             return added(output, inside[called], 1, lanes) if called in inside else None
 
         def replayed(values: list[Tensor]) -> list[Tensor]:
-            with self.watch.replay(index, change):
+            with self.watch.replay(index, self.primals.enter, change):
                 return function(values)
 
         zeros = [torch.zeros(lanes, *v.shape, dtype=v.dtype, device=v.device) for v in inputs]
@@ -173,7 +176,7 @@ class _Collector:
 
 def locals_of(
     model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor, found: list[Traced], parents: list[int],
-    generator: Generator, sampler: Sampler,
+    generator: Generator, sampler: Sampler, primals: Primals,
 ) -> Locals:  # fmt: skip
     """The own local terms of all calls in one pass of images `x` (n, C, H, W).
 
@@ -181,7 +184,7 @@ def locals_of(
         InputError: If the pass makes other calls than the traced ones, or folds the images in a way that can't be followed.
         ForwardError: If a stacked pass fails.
     """
-    collector = _Collector(model, found, parents, generator, sampler, len(x))
+    collector = _Collector(model, found, parents, generator, sampler, primals)
     with collector.watch:
         run(x.clone())
         check_calls(collector.watch.calls, found)
@@ -192,28 +195,6 @@ def locals_of(
     return Locals(
         collector.own, collector.finished, moving, torch.zeros_like(moving) if explained is None else explained
     )
-
-
-CHANGED = (
-    "The model makes other module calls for this image than for the first one, so there is no common list of layers; "
-    "measure images with the same course of computation together."
-)
-
-
-def check_calls(calls: Sequence[Call], found: Sequence[Traced]) -> None:
-    """Refuse a pass with other calls than the traced ones.
-
-    Raises:
-        InputError: If they differ.
-    """
-    if list(calls) != [t.call for t in found]:
-        raise InputError(CHANGED)
-
-
-def check_call(call: Call, found: Sequence[Traced]) -> None:
-    """Refuse a call that was not traced in its place."""
-    if call.index >= len(found) or found[call.index].call != call:
-        raise InputError(CHANGED)
 
 
 def check_fold(traced: Traced, outputs: list[Tensor], n: int) -> None:

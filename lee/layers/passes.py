@@ -1,5 +1,6 @@
 """One pass of images: local derivatives, the total, and the terms pushed to the output."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,8 +11,10 @@ from lee.errors import InputError, VerificationError
 from lee.geometry.generators import Generator
 from lee.geometry.sampling import Sampler
 from lee.layers.decomposition import Moments, summed_up, taken_apart
-from lee.layers.forward import Run, push
+from lee.layers.deflation import Deflation, Directions
+from lee.layers.forward import push
 from lee.layers.local import ForwardError, locals_of
+from lee.layers.primals import Primals
 from lee.layers.reverse import BackwardError, Bumps
 from lee.layers.trace import Traced
 from lee.measure.reference import generic
@@ -27,9 +30,10 @@ class Setting:
         generator: The generator.
         sampler: Kernel, boundary and pixel convention, with the images' field of view.
         terms: The two terms of the whole function, which were verified.
-        mode: One of `"auto"`, `"forward"`, `"reverse"`, `"probes"`.
-        probes: Random directions per image.
-        random: Where they come from.
+        mode: One of `"auto"`, `"forward"`, `"reverse"`, `"deflated"`, `"probes"`.
+        probes: Random directions per image in mode `"probes"`.
+        deflation: How many directions mode `"deflated"` takes; None where it can't be taken.
+        random: Where probes come from.
         found: The traced calls.
         parents: Nearest measured call around each; -1 for the model, -2 for calls that are not measured.
     """
@@ -40,6 +44,7 @@ class Setting:
     terms: Terms
     mode: str
     probes: int
+    deflation: Deflation | None
     random: torch.Generator
     found: list[Traced]
     parents: list[int]
@@ -52,14 +57,24 @@ class Pass:
     Args:
         moments: Per-image sums.
         finished: All calls in the order in which they end.
-        gap: `‖e‖²/dim` of every image, (n,), `e` the difference of the sum of all terms from the verified total.
+        gap: `‖e‖²/dim` of every image, (n,), or an estimate of it, `e` the difference of the sum of all terms from the total.
         mode: How the terms were pushed.
+        rounding: What of `gap` is rounding.
+        deflation: For the images to come.
     """
 
     moments: Moments
     finished: list[int]
     gap: Tensor
     mode: str
+    rounding: float
+    deflation: Deflation | None
+
+    @property
+    def relative_gap(self) -> float:
+        """How far the parts' sum is from the total, relative to it or to the largest part, if these are more than rounding."""
+        size = max(float(self.moments.total.mean()), float(self.moments.norm2.mean(0).max()), self.rounding)
+        return (float(self.gap.mean()) / size) ** 0.5 if size > 0 else 0.0
 
 
 def measure_pass(setting: Setting, x: Tensor, lanes: int) -> Pass:
@@ -68,24 +83,36 @@ def measure_pass(setting: Setting, x: Tensor, lanes: int) -> Pass:
     Raises:
         InputError: For a mode that the model can't be differentiated in, and as :func:`lee.lie_derivative`.
     """
-
-    value, moving, moved = setting.terms(x)
+    primals = Primals(setting.model, setting.terms.pushing.function, x, setting.found)
+    with primals.held():
+        value, moving, moved = setting.terms(x)
     if value.is_complex():
         raise InputError("The output is complex; a decomposition needs a real one, such as output=torch.view_as_real.")
     total = _Total(value, _flat(moving[0]), _flat(torch.zeros_like(value) if moved is None else moved[0]))
-    terms = _terms(setting, setting.terms.pushing.function, x, total, lanes)
-    estimated = terms.mode == "probes"
-    known = total.moving - total.moved
-    whole = known if estimated else terms.whole[0]
-    moments = Moments.of(terms.whole, terms.own, whole.square().mean(-1), len(setting.found), estimated)
-    return Pass(moments, terms.finished, (whole - known).square().mean(-1), terms.mode)
+    terms = _terms(setting, x, total, primals, lanes)
+    whole = terms.whole[0] if terms.variance is None else (total.moving - total.moved) / total.moving.shape[1] ** 0.5
+    moments = Moments.of(terms.whole, terms.own, whole.square().sum(-1), len(setting.found), terms.variance)
+    rounding = torch.finfo(x.dtype).eps ** 1.5 * float(value.double().square().mean())
+    deflation = None if setting.deflation is None else setting.deflation.after(total.moving - total.moved)
+    return Pass(moments, terms.finished, terms.gap.square().sum(-1), terms.mode, rounding, deflation)
 
 
-def verified_mode(setting: Setting, x: Tensor, lanes: int) -> tuple[str, float]:
+def is_sum(gap: float, dtype: torch.dtype) -> bool:
+    """Whether a relative gap is what rounding, and kinks that it puts on the other side, leave."""
+    return gap <= (1e-4 if dtype == torch.float64 else 0.01)
+
+
+def verified_mode(setting: Setting, x: Tensor, lanes: int, first: str) -> tuple[str, float]:
     """The first mode whose parts sum to the verified total at a generic image, and how far they are from it, relative to it.
 
     Parts that don't agree in the images' own precision are added up in double precision, which tells kinks that fall on the
     other side of a rounding from a fault.
+
+    Args:
+        setting: What stays the same.
+        x: Images, (N, C, H, W).
+        lanes: Calls per stacked pass.
+        first: The mode that was taken for them.
 
     Raises:
         VerificationError: If the parts sum to the total in no mode.
@@ -93,17 +120,19 @@ def verified_mode(setting: Setting, x: Tensor, lanes: int) -> tuple[str, float]:
     """
     point, tried, reasons = generic(x[:1]), [], []
     function = setting.terms.pushing.function
-    for mode in _modes(setting, function.value(point).numel()):
+    others = ("forward",) if function.interacts else ("forward", "reverse")
+    modes = [first, *(m for m in others if m != first)] if setting.mode == "auto" else [setting.mode]
+    for mode in modes:
         one = replace(setting, mode=mode, random=torch.Generator().manual_seed(0))
         try:
-            gap = _gap(one, point, lanes)
+            gap = measure_pass(one, point, lanes).relative_gap
             if gap > 0.01 and x.dtype != torch.float64 and function.convertible:
                 with function.doubled():
-                    gap = min(gap, _gap(one, point.double(), lanes))
+                    gap = min(gap, measure_pass(one, point.double(), lanes).relative_gap)
         except InputError as error:
             reasons.append(error)
             continue
-        if gap <= (1e-4 if x.dtype == torch.float64 else 0.01):
+        if is_sum(gap, x.dtype):
             return mode, gap
         tried.append(f"{gap:.2g} in mode={mode!r}")
     if tried:
@@ -115,15 +144,6 @@ def verified_mode(setting: Setting, x: Tensor, lanes: int) -> tuple[str, float]:
     raise reasons[0]
 
 
-def _gap(setting: Setting, point: Tensor, lanes: int) -> float:
-    """How far the sum of the parts is from the total, relative to it or to the largest part, if these are more than rounding."""
-    found = measure_pass(setting, point, lanes)
-    value = setting.terms.pushing.function.value(point).double().abs().square().mean()
-    rounding = torch.finfo(point.dtype).eps ** 1.5 * float(value)
-    size = max(float(found.moments.total.mean()), float(found.moments.norm2.mean(0).max()), rounding)
-    return (float(found.gap.mean()) / size) ** 0.5 if size > 0 else 0.0
-
-
 @dataclass(frozen=True)
 class _Total:
     """The model's output, and for each image coordinates (n, dim): `J·(X·x)` and `X·f(x)`."""
@@ -132,104 +152,130 @@ class _Total:
     moving: Tensor
     moved: Tensor
 
+    @property
+    def scale(self) -> float:
+        """What coordinates are multiplied by, so that their squares sum to a squared norm per dimension."""
+        return self.moving.shape[1] ** -0.5
+
 
 @dataclass(frozen=True)
 class _Terms:
-    """Coordinates (n, C) of what each call contributes, as a whole and by itself; calls that contribute nothing may be missing."""
+    """Coordinates (n, C) of what each call contributes, as a whole and by itself; calls that contribute nothing may be missing.
+
+    `gap` has those of the difference from the total, and `variance` gives that of an estimated square (see :class:`Moments`).
+    """
 
     whole: dict[int, Tensor]
     own: dict[int, Tensor]
+    gap: Tensor
     finished: list[int]
     mode: str
+    variance: Callable[[Tensor], Tensor] | None = None
 
 
-def _terms(setting: Setting, run: Run, x: Tensor, total: _Total, lanes: int) -> _Terms:
-    """In the mode that was asked for; in `"auto"`, in the other exact one where the cheaper one fails."""
-    reasons = []
-    for mode in _modes(setting, total.moving.shape[1]):
+def _terms(setting: Setting, x: Tensor, total: _Total, primals: Primals, lanes: int) -> _Terms:
+    """In the mode that was asked for; in `"auto"`, in an exact one where the cheapest one fails."""
+    reasons, directions = [], None
+    if setting.deflation is not None and setting.mode in ("auto", "deflated"):
+        directions = setting.deflation.directions(_flat(total.value), total.moving - total.moved)
+    for mode in _modes(setting, total.moving.shape[1], directions):
         try:
-            return (
-                _forward(setting, run, x, total, lanes) if mode == "forward" else _reverse(setting, run, x, total, mode)
-            )
+            if mode == "forward":
+                return _forward(setting, x, total, primals, lanes)
+            return _reverse(setting, x, total, mode, directions)
         except (BackwardError, ForwardError, ForwardModeError) as error:
             reasons.append(f"mode={mode!r} can't be used with this model: {error}")
     advice = "" if setting.mode == "auto" else f" Use mode={'reverse' if setting.mode == 'forward' else 'forward'!r}."
     raise InputError(" ".join(reasons) + advice)
 
 
-def _modes(setting: Setting, dim: int) -> list[str]:
-    """The mode that was asked for; for `"auto"` both exact ones, the cheaper first. Reverse needs images that don't interact."""
+def _modes(setting: Setting, dim: int, directions: Directions | None) -> list[str]:
+    """The mode that was asked for; for `"auto"` the cheapest first. Backward passes need images that don't interact.
+
+    In forward passes, one backward pass costs two, and the graph of all of them eight; about two calls in five need a lane, over
+    half a pass each. What is exact is given up where an estimate takes half as long.
+    """
     if setting.mode != "auto":
         return [setting.mode]
-    modes = ["reverse", "forward"] if _is_reverse_cheaper(setting.found, dim) else ["forward", "reverse"]
-    return ["forward"] if setting.terms.pushing.function.interacts else modes
+    if setting.terms.pushing.function.interacts:
+        return ["forward"]
+    reverse, forward = 2 * dim, 10 + 0.4 * len(setting.found)
+    modes = ["reverse", "forward"] if reverse < forward else ["forward", "reverse"]
+    cheap = directions is not None and 8 + 2 * directions.passes < min(8 + reverse, forward) / 2
+    return ["deflated", *modes] if cheap else modes
 
 
-def _is_reverse_cheaper(found: list[Traced], dim: int) -> bool:
-    """One backward pass per output costs two forward ones; about two calls in five need a lane, over half a pass each."""
-    return 2 * dim < 10 + 0.4 * len(found)
-
-
-def _forward(setting: Setting, run: Run, x: Tensor, total: _Total, lanes: int) -> _Terms:
+def _forward(setting: Setting, x: Tensor, total: _Total, primals: Primals, lanes: int) -> _Terms:
     """Own terms pushed one by one; those of containers are their sums.
 
     Raises:
         ForwardError: If a stacked pass fails.
     """
-    found, parents = setting.found, setting.parents
-    local = locals_of(setting.model, run, x, found, parents, setting.generator, setting.sampler)
+    found, parents, run = setting.found, setting.parents, setting.terms.pushing.function
+    local = locals_of(setting.model, run, x, found, parents, setting.generator, setting.sampler, primals)
     own = {0: _flat(local.moving - local.explained) - total.moved}
     if local.own:
-        values = push(setting.model, run, x, local.own, found, lanes).reshape(len(local.own), len(x), -1)
+        values = push(setting.model, run, x, local.own, found, primals, lanes).reshape(len(local.own), len(x), -1)
         own.update({part.index: v for part, v in zip(local.own, values.double().cpu(), strict=True)})
-    return _Terms(summed_up(own, parents), own, local.finished, "forward")
+    own = {m: v * total.scale for m, v in own.items()}
+    whole = summed_up(own, parents)
+    gap = whole[0] - (total.moving - total.moved) * total.scale
+    return _Terms(whole, own, gap, local.finished, "forward")
 
 
-def _reverse(setting: Setting, run: Run, x: Tensor, total: _Total, mode: str) -> _Terms:
-    """By one backward pass per output dimension, or per probe.
+def _reverse(setting: Setting, x: Tensor, total: _Total, mode: str, directions: Directions | None) -> _Terms:
+    """By one backward pass per output dimension, direction or probe.
 
     Raises:
         BackwardError: If the model has no backward pass, or one that contradicts its forward pass.
     """
-    graph = Bumps(setting.model, run, x, setting.found, setting.generator, setting.sampler)
-    _check(graph, total)
-    if mode == "probes":
-        directions = _rademacher((setting.probes, *total.value.shape), setting.random, total.value)
-        rows = directions.reshape(setting.probes, len(x), -1).double().cpu()
-        size = total.moving.shape[1] ** 0.5  # so that means of squares are squared norms per dimension
-        values = graph.pulled_back(directions).double().cpu() / size
-        moved = (rows * total.moved).sum(-1).T / size
-    else:
-        values, moved = graph.pulled_back(graph.every_output()).double().cpu(), total.moved
-    # The total of the same graph: where rounding puts an entry on the other side of a kink, it does so in every term.
-    whole = {0: values[-1] - moved, **dict(zip(graph.calls, values, strict=False))}
-    return _Terms(whole, taken_apart(whole, setting.parents), graph.finished, mode)
-
-
-def _check(graph: Bumps, total: _Total) -> None:
-    """Compare values, and the derivative along the image's own motion in one random direction of the output.
-
-    Raises:
-        BackwardError: If either differs from that of a plain pass.
-    """
-    eps = torch.finfo(graph.y.dtype).eps
-    if not torch.allclose(graph.y, total.value, rtol=eps**0.5, atol=eps**0.5 * float(total.value.abs().max())):
+    graph = Bumps(setting.model, setting.terms.pushing.function, x, setting.found, setting.generator, setting.sampler)
+    eps, size = torch.finfo(graph.y.dtype).eps, float(total.value.abs().max())
+    if not torch.allclose(graph.y, total.value, rtol=eps**0.5, atol=eps**0.5 * size):
         raise BackwardError("a module writes into its input and its result is not used.")
-    direction = _rademacher(tuple(graph.y.shape), torch.Generator().manual_seed(0), graph.y)
-    pulled = graph.pulled_back([direction])[-1, :, 0].double().cpu()
-    gap = float((pulled - (_flat(direction) * total.moving).sum(-1)).norm())
+    cotangents: Iterable[Tensor] = graph.every_output()
+    rows, scale, variance = None, total.moving.new_tensor([total.scale]), None
+    if mode == "deflated":
+        assert directions is not None
+        rows, scale = directions.rows(setting.random), directions.weights.sqrt() * total.scale
+        variance = _gaussian(directions.probes)
+    elif mode == "probes":
+        signs = torch.randint(0, 2, (setting.probes, *total.moving.shape), generator=setting.random) * 2 - 1
+        rows, scale = signs.permute(1, 2, 0), scale / setting.probes**0.5
+        variance = _sampled
+    if rows is not None:
+        rows = rows.to(graph.y.dtype).double()
+        cotangents = (row.reshape(graph.y.shape).to(graph.y) for row in rows.unbind(-1))
+    values = graph.pulled_back(cotangents).double().cpu() * scale
+    moving, moved = (
+        (t if rows is None else torch.einsum("nc,nck->nk", t, rows)) * scale for t in (total.moving, total.moved)
+    )
+    gap = values[-1] - moving
     # Some per cent, for kinks that rounding puts on the other side; where the derivative vanishes, what cancels in it.
     kinks = 0.01 if graph.y.dtype == torch.float64 else 0.1
-    if gap > kinks * float(total.moving.norm()) + eps**0.75 * float(graph.y.detach().norm()):
+    if float(gap.norm()) > total.scale * (
+        kinks * float(total.moving.norm()) + eps**0.75 * float(graph.y.detach().norm())
+    ):
         raise BackwardError(
             "its backward pass is not the derivative of its forward pass (a detach, no_grad or checkpoint inside?)."
         )
+    whole = {0: values[-1] - moved, **dict(zip(graph.calls, values, strict=False))}
+    return _Terms(whole, taken_apart(whole, setting.parents), gap, graph.finished, mode, variance)
+
+
+def _gaussian(probes: int) -> Callable[[Tensor], Tensor]:
+    """Variance of the mean of the squares of normal variables, from these alone: unbiased also for one.
+
+    The last coordinates are those of the probes, of the whole mean's size.
+    """
+    return lambda v: 2 * v[:, v.shape[1] - probes :].square().sum(1).square() / (probes + 2)
+
+
+def _sampled(v: Tensor) -> Tensor:
+    """Variance of a mean of squares as its samples have it; random signs spread less than normal variables."""
+    return v.square().var(1) * v.shape[1]
 
 
 def _flat(values: Tensor) -> Tensor:
     """One row per image, float64 on the CPU."""
     return values.detach().reshape(len(values), -1).double().cpu()
-
-
-def _rademacher(shape: tuple[int, ...], random: torch.Generator, like: Tensor) -> Tensor:
-    return (torch.randint(0, 2, shape, generator=random) * 2 - 1).to(like)

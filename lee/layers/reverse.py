@@ -10,10 +10,10 @@ from lee.geometry.generators import Generator
 from lee.geometry.representations import Image, Representation
 from lee.geometry.sampling import Sampler
 from lee.layers.calls import Call, Watch
-from lee.layers.local import ROUNDING, action, check_calls, check_fold
+from lee.layers.local import ROUNDING, action, check_fold
 from lee.layers.nested import tensors, with_tensors
 from lee.layers.places import Reading
-from lee.layers.trace import Traced, hooks_of
+from lee.layers.trace import Traced, check_calls, hooks_of
 from lee.memory import is_shortage
 
 
@@ -21,12 +21,48 @@ class BackwardError(Exception):
     """The model's backward pass can't be used: it fails, or it isn't the derivative of its forward pass."""
 
 
-class Bumps:
-    r"""One graph in which every call's own contribution hangs on two numbers `ε` per image.
+class _Products:
+    """What backward passes note: per image, side and place the inner products of gradients with tangents."""
 
-    The input is moved by `ε X·h` and the output by `ε' X·m(h)`, so by the chain rule
+    # It knows nothing of the graph, which holds it: a cycle through autograd's nodes would never be freed.
+    def __init__(self, n: int, places: int, like: Tensor) -> None:
+        self.values = like.new_zeros(n, 2, places)
+        self._latest: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def add(self, side: int, place: int, gradient: Tensor, by: Tensor) -> None:
+        """Note one. What leaves a call and enters another is met twice: the second time the product is known."""
+        if self._latest is None or self._latest[0] is not gradient or self._latest[1] is not by:
+            images = (t.reshape(len(self.values), -1) for t in (gradient, by))  # a batch is folded image after image
+            found = torch.stack(
+                [torch.dot(g, b) for g, b in zip(*images, strict=True)]
+            )  # faster than a batched product
+            self._latest = gradient, by, found
+        self.values[:, side, place] += self._latest[2]
+
+
+class _Noted(torch.autograd.Function):
+    """A copy of a tensor, whose backward pass notes the product of its gradient with a tangent."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, value: Tensor, start: Tensor, by: Tensor, products: _Products, side: int, place: int
+    ) -> Tensor:
+        ctx.by, ctx.products, ctx.where = by, products, (side, place)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.products.add(*ctx.where, gradients[0], ctx.by)
+        return gradients[0], None, None, None, None, None
+
+
+class Bumps:
+    r"""One graph in which every call's own contribution is the difference of two inner products per image.
+
+    If the input is moved by `ε X·h` and the output by `ε' X·m(h)`, then by the chain rule
     :math:`v_m = \partial y/\partial\varepsilon - \partial y/\partial\varepsilon'`, for leaves and containers alike, without a local
-    derivative. One more pair moves the image itself.
+    derivative. Along a cotangent of `y` both derivatives at 0 are inner products of the gradients that arrive there with `X·h` and
+    with `X·m(h)`. One more pair moves the image itself.
 
     Args:
         model: In eval mode.
@@ -51,29 +87,29 @@ class Bumps:
         self.place = {index: m for m, index in enumerate(self.calls)}
         self.finished: list[int] = []
         self._actions: dict[int, tuple[Tensor, int, Representation | None, Tensor]] = {}
-        count = len(self.calls) + 1
-        self.epsilon = torch.zeros(self.n, 2, count, dtype=x.dtype, device=x.device, requires_grad=True)
+        self.products = _Products(self.n, len(self.calls) + 1, x)
+        self.start = x.new_zeros(()).requires_grad_()  # a backward pass to it goes through all that is noted
         watch = Watch(model, self._before, self._after, hooks_of(found))
         with torch.enable_grad(), watch:
-            tangent = Image().infinitesimal([generator], x, sampler)[0]
-            self.y = run(self._moved(x, tangent, 0, count - 1))
+            tangent = Image().infinitesimal([generator], x, sampler)
+            self.y = run(self._moved(x, tangent, 0, len(self.calls)))
         check_calls(watch.calls, found)
 
     def _moved(self, value: Tensor, by: Tensor, side: int, m: int) -> Tensor:
-        images = by.reshape(self.n, -1) * self.epsilon[:, side, m, None]  # a batch is folded image after image
-        return value + images.reshape(value.shape)
+        moved: Tensor = _Noted.apply(value, self.start, by, self.products, side, m)
+        return moved
 
     def _all_moved(self, nested: Any, readings: Sequence[Reading], side: int, m: int) -> Any:
         values, changed = tensors(nested), False
         for i, (reading, value) in enumerate(zip(readings, values, strict=True)):
             by = self._action(reading.representation, value)
             if by is not None:
-                changed, values[i] = True, self._moved(value, by[0], side, m)
+                changed, values[i] = True, self._moved(value, by, side, m)
                 self._actions[id(values[i])] = (values[i], values[i]._version, reading.representation, by)
         return with_tensors(nested, values) if changed else None
 
     def _action(self, representation: Representation | None, value: Tensor) -> Tensor | None:
-        """`X·z`, which a tensor shares with those moved from it, for they are equal at `ε = 0`."""
+        """`X·z`, which a tensor shares with its copies."""
         known = self._actions.get(id(value))
         if known is not None and known[0] is value and known[1] == value._version and known[2] == representation:
             return known[3]
@@ -98,24 +134,25 @@ class Bumps:
         Raises:
             BackwardError: If the model has no backward pass.
         """
-        columns = torch.stack([self._gradient(c) for c in cotangents], -1)  # (n, 2, M + 1, C)
+        columns = torch.stack([self._products(c) for c in cotangents], -1)  # (n, 2, M + 1, C)
         into, out = columns.unbind(1)
         gap, size = into - out, into.norm(dim=(0, 2)) + out.norm(dim=(0, 2))
         rounding = gap.norm(dim=(0, 2)) <= ROUNDING * torch.finfo(gap.dtype).eps * size
         return torch.where(rounding[:, None], 0, gap).transpose(0, 1)
 
-    def _gradient(self, cotangent: Tensor) -> Tensor:
+    def _products(self, cotangent: Tensor) -> Tensor:
+        self.products.values = torch.zeros_like(self.products.values)
         if not self.y.requires_grad:
-            return torch.zeros_like(self.epsilon)
+            return self.products.values
         try:
-            (found,) = torch.autograd.grad(
-                self.y, self.epsilon, cotangent.expand(self.y.shape), retain_graph=True, allow_unused=True
+            torch.autograd.grad(
+                self.y, self.start, cotangent.expand(self.y.shape), retain_graph=True, allow_unused=True
             )
         except Exception as error:
             if is_shortage(error):
                 raise
             raise BackwardError(f"its backward pass fails ({type(error).__name__}: {error}).") from error
-        return torch.zeros_like(self.epsilon) if found is None else found
+        return self.products.values
 
     def every_output(self) -> Iterator[Tensor]:
         """A cotangent per output dimension."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lee.errors import InputError
 from lee.geometry.representations import Map, Tokens
 from lee.layers.calls import Call, Watch
 from lee.layers.flow import Flow, clear
@@ -181,3 +182,25 @@ def hooks_of(found: Sequence[Traced]) -> dict[str, Hooks]:
 def eager() -> Any:
     """Run what `torch.compile` wraps as plain Python, so that its modules are seen."""
     return torch.compiler.set_stance("force_eager")
+
+
+CHANGED = (
+    "The model makes other module calls for this image than for the first one, so there is no common list of layers; "
+    "measure images with the same course of computation together."
+)
+
+
+def check_calls(calls: Sequence[Call], found: Sequence[Traced]) -> None:
+    """Refuse a pass with other calls than the traced ones.
+
+    Raises:
+        InputError: If they differ.
+    """
+    if list(calls) != [t.call for t in found]:
+        raise InputError(CHANGED)
+
+
+def check_call(call: Call, found: Sequence[Traced]) -> None:
+    """Refuse a call that was not traced in its place."""
+    if call.index >= len(found) or found[call.index].call != call:
+        raise InputError(CHANGED)
