@@ -137,7 +137,11 @@ def layerwise(
             check_input(inner, batch, image=True)
             terms = Terms(pushing, [resolved], sampler_of(batch, kernel, boundary, align_corners), given)
             if batch.shape[1:] not in traces:
-                traces[batch.shape[1:]] = trace(inner, batch[:1], overrides, centred=grids == "centred")
+                try:
+                    traces[batch.shape[1:]] = trace(inner, batch[:1], overrides, centred=grids == "centred")
+                except Exception as error:
+                    terms.explain(error, batch)
+                    raise
             terms.start(batch)
             found = traces[batch.shape[1:]]
             if [t.call for t in found] != [t.call for t in next(iter(traces.values()))]:

@@ -229,6 +229,8 @@ def _reverse(setting: Setting, x: Tensor, total: _Total, mode: str, directions: 
     Raises:
         BackwardError: If the model has no backward pass, or one that contradicts its forward pass.
     """
+    if any(p.is_inference() for p in setting.model.parameters()):
+        raise BackwardError("its weights were made in torch.inference_mode.")
     graph = Bumps(setting.model, setting.terms.pushing.function, x, setting.found, setting.generator, setting.sampler)
     eps, size = torch.finfo(graph.y.dtype).eps, float(total.value.abs().max())
     if not torch.allclose(graph.y, total.value, rtol=eps**0.5, atol=eps**0.5 * size):

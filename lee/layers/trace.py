@@ -160,6 +160,11 @@ class _Tracer:
 
     def _after(self, call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         traced, outputs = self.found[call.index], tensors(output)
+        if any(map(torch._C._functorch.is_functorch_wrapped_tensor, outputs)):
+            raise InputError(
+                f"The module {call.path or 'itself'} runs inside a transform of torch.func, such as vmap, where its tensors "
+                "can't be followed: the layers can't be told apart. Measure the whole model, or write the loop without it."
+            )
         given, passed = self._sources.pop(call.index), self._versions.pop(call.index)
         with follow_nothing():
             traced.prints = [(tuple(v.shape), float(v.abs().double().mean())) for v in outputs]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lee.autodiff.functorch import load_formulas
-from lee.errors import ConstantOutputWarning, InputError
+from lee.errors import ConstantOutputWarning, InputError, LeeError
 from lee.geometry.generators import Action, Generator
 from lee.geometry.outputs import Representations, of_output
 from lee.geometry.representations import Image, Trivial
@@ -107,6 +107,21 @@ class Terms:
                 if isinstance(generator, Action):
                     _check_action(generator, x[:1])
         self.pushing.start(x, self.tangents)
+
+    def explain(self, error: Exception, x: Tensor) -> None:
+        """Say in a sentence why something fails with these images, if that is to be seen from the function as a whole.
+
+        Raises:
+            LeeError: If it is.
+        """
+        if isinstance(error, LeeError):
+            return
+        try:
+            self.start(x)
+        except LeeError:
+            raise
+        except Exception:  # the model's own complaint, which is known already
+            return
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """The output (N, ...) of one chunk, `J_f(x)·(X_k·x)` and `X_k·f(x)`, (K, N, ...) each; the last is None if zero."""

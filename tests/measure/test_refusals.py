@@ -274,6 +274,11 @@ def test_modules_inside_vmap_and_weights_of_inference_mode_are_measured() -> Non
     assert of(made, output="logits").value == pytest.approx(known, rel=1e-5)
 
 
+def test_layers_inside_vmap_are_refused_by_name() -> None:
+    with pytest.raises(lee.InputError, match=r"The module conv runs inside a transform of torch.func"):
+        lee.layerwise(Mapped(), X, "rotation", output="logits")
+
+
 def test_a_model_of_one_batch_size_is_told_so() -> None:
     def four(x: Tensor) -> Tensor:
         if len(x) != 4:
