@@ -38,6 +38,9 @@ def layers(
     kernel: given.Kernel = "fourier",
     boundary: given.Boundary = "reflect",
     align_corners: given.AlignCorners = False,
+    grids: Annotated[
+        str, typer.Option(help="registered: samples of maps lie where their layers put them; centred: evenly.")
+    ] = "registered",
     mode: Annotated[
         str, typer.Option(help="auto, forward, reverse (exact), deflated (nearly exact, for many classes) or probes.")
     ] = "auto",
@@ -66,7 +69,7 @@ def layers(
     _check_destinations(csv, html)
     from lee.layers import layerwise
 
-    method = {"output": output, "kernel": kernel, "boundary": boundary, "align_corners": align_corners}
+    method = {"output": output, "kernel": kernel, "boundary": boundary, "align_corners": align_corners, "grids": grids}
     running = {"tolerance": tolerance, "probes": probes, "seed": seed, "chunk": chunk}
     running["progress"] = not quiet and sys.stderr.isatty()
     with given.warnings_in_a_sentence(), only(as_json):

@@ -73,8 +73,10 @@ def opened(context: BrowserContext, address: str, path: str) -> Iterator[Visit]:
 
 
 def pages(site: Path) -> list[str]:
-    """Paths of all pages of the site below its root, without the one that only leads to the front page."""
-    every = (p.relative_to(site).as_posix() for p in site.rglob("*.html") if "_static" not in p.parts)
+    """Paths of all pages of the site below its root, without the one that leads to the front page, and downloads."""
+    every = (
+        p.relative_to(site).as_posix() for p in site.rglob("*.html") if not {"_static", "_downloads"} & set(p.parts)
+    )
     return sorted(path for path in every if path != "index.html")
 
 
