@@ -78,6 +78,12 @@ def of_verification(found: Mapping[str, Any]) -> Iterator[Line]:
         yield _line(f"{r['model']}: check, forward passes", r["passes"], f"≤ {PASSES}")
 
 
+def of_precision(found: Mapping[str, Any]) -> Iterator[Line]:
+    """What pushing tangents in bfloat16 gains."""
+    for r in found["rows"]:
+        yield _line(f"{r['model']}: bfloat16 / own precision, time", r["bfloat16 / own"])
+
+
 def of_explorer(found: Mapping[str, Any]) -> Iterator[Line]:
     """Seconds until a step of a slider is shown."""
     for r in found["rows"]:
@@ -112,6 +118,7 @@ PARTS: dict[str, tuple[list[str], Callable[[Mapping[str, Any]], Iterator[Line]]]
     "sweep": (["--rounds", "2"], of_sweep),
     "memory": (["--models", "resnet50", "--rounds", "1"], of_memory),
     "verification": (["--models", "resnet50", "--rounds", "1"], of_verification),
+    "precision": (["--models", "resnet50", "--rounds", "1"], of_precision),
     "explorer": (["--rounds", "3"], of_explorer),
     "compile": (["--models", "zoo/vit-s", "--methods", "lee"], of_compile),
     "throughput": ([], of_throughput),

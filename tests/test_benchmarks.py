@@ -14,7 +14,18 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-NAMES = ("derivative", "layerwise", "sweep", "memory", "compile", "explorer", "verification", "headline", "throughput")
+NAMES = (
+    "derivative",
+    "layerwise",
+    "sweep",
+    "memory",
+    "compile",
+    "explorer",
+    "verification",
+    "precision",
+    "headline",
+    "throughput",
+)
 COMMITTED = [name for name in NAMES if (FOLDER / f"{name}.json").exists()]
 
 Load = Callable[[str], Any]

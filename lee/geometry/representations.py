@@ -260,18 +260,15 @@ class Scattered(Representation):
 
     def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
         """`ξ·∇z` at every entry that has a place, zero elsewhere, shape `(K, *z.shape)`."""
-        samples = self._samples(z)
         moved = _transport(generators, self.maps(z), sampler.on(self.registration)).flatten(-2).mT  # (K, N, h·w, C)
-        out = samples.new_zeros(len(generators), *samples.shape)
+        out = z.new_zeros(len(generators), *self._samples(z).shape)
         out[:, :, self.index.to(z.device)] = moved
         return out.reshape(len(generators), *z.shape)
 
     def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
         """The entries of the warped grid; those without a place are unchanged."""
-        samples = self._samples(z)
-        out = samples.clone()
-        moved = sampler.on(self.registration).warp(self.maps(z), generator, t)
-        out[:, self.index.to(z.device)] = moved.flatten(-2).mT
+        out = self._samples(z).clone()
+        out[:, self.index.to(z.device)] = sampler.on(self.registration).warp(self.maps(z), generator, t).flatten(-2).mT
         return out.reshape(z.shape)
 
     def _samples(self, z: Tensor) -> Tensor:
