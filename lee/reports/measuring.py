@@ -24,6 +24,9 @@ from lee.statistics import EquivarianceGram, Estimate, paired_ratio
 #: Motions whose curves are drawn, with the largest amount: in pixels, in radians, in e-folds.
 CURVES = {"translation_x": 2.0, "rotation": math.pi / 12, "scale": 0.15}
 POINTS = 20  # of a curve on each side of 0
+LARGE = (
+    64  # pixels of the side, beyond which curves are those of the kernel `central`: warps by Fourier take seconds there
+)
 SHOWN = 3  # classes of a curve: the likeliest at the start, and those that gain most
 MAPPED = "rotation"
 LAYERED = ("translation_x", "rotation")
@@ -200,17 +203,19 @@ def _chosen(found: dict[str, Any]) -> dict[str, int]:
 def _curves(given: Given, found: dict[str, Any]) -> list[dict[str, Any]]:
     """Outputs along finite motions of the typical and the worst image, with their slope at 0."""
     curves = []
+    method = given.method | ({"kernel": "central"} if given.side > LARGE else {})
     for kind, index in _chosen(found).items():
         for name, reach in CURVES.items():
             reach = reach * 2 / given.side if name == "translation_x" else reach
             t = torch.arange(-POINTS, POINTS + 1, dtype=torch.float64) / POINTS * reach
-            path = orbit(given.network, given.inputs[index], name, t, chunk=given.chunk, **given.method)
+            path = orbit(given.network, given.inputs[index], name, t, chunk=given.chunk, **method)
             scores, slopes = path.outputs.flatten(1).double().cpu(), path.derivatives.flatten(1).double().cpu()
             gains = (scores - scores[path.start]).abs().amax(0)
             gains[int(scores[path.start].argmax())] = math.inf
             best = gains.topk(min(SHOWN, scores.shape[1])).indices.tolist()
             curves.append({
-                "image": index, "kind": kind, "motion": name, "unit": get(name).unit, "t": t, "gap": path.gap,
+                "image": index, "kind": kind, "motion": name, "unit": get(name).unit, "kernel": method["kernel"], "t": t,
+                "gap": path.gap,
                 "classes": [_named(given, k) for k in best], "values": scores[:, best].T, "slopes": slopes[path.start, best],
                 "flips": path.flips, "predicted_flips": path.predicted_flips,
             })  # fmt: skip

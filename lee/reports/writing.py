@@ -123,7 +123,7 @@ def _curves(found: dict[str, Any], inputs: Tensor) -> Iterator[Content]:
             frame, "t", "value", "slope", by="class", x_title=title, y_title=found["about"]["output"], height=220,
             reach=min(0.5, 0.6 * range_of / whole) if whole else 0.5,
             caption=f"The {curve['kind']} image under {motion}: its likeliest class and those that change most, with the Lie "
-            f"derivative as their tangent at 0. {_integrated(curve['gap'])}",
+            f"derivative as their tangent at 0 (kernel {curve['kernel']}). {_integrated(curve['gap'])}",
             alt=f"Curves of {len(curve['classes'])} outputs over the amount of {motion}, with dashed tangents at 0.",
         )  # fmt: skip
 
