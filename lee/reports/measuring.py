@@ -24,9 +24,7 @@ from lee.statistics import EquivarianceGram, Estimate, paired_ratio
 #: Motions whose curves are drawn, with the largest amount: in pixels, in radians, in e-folds.
 CURVES = {"translation_x": 2.0, "rotation": math.pi / 12, "scale": 0.15}
 POINTS = 20  # of a curve on each side of 0
-LARGE = (
-    64  # pixels of the side, beyond which curves are those of the kernel `central`: warps by Fourier take seconds there
-)
+LARGE = 64  # pixels of the side, beyond which curves take the kernel `central`: Fourier's warps take seconds
 SHOWN = 3  # classes of a curve: the likeliest at the start, and those that gain most
 MAPPED = "rotation"
 LAYERED = ("translation_x", "rotation")
