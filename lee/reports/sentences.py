@@ -10,6 +10,7 @@ EVERYDAY = {
     "scale": (0.01, "grows by 1 %"),
     "brightness": (0.01, "gets 1 % brighter"),
 }
+UNSURE = 45  # degrees in which 95 % of resampled directions lie, beyond which one says little
 FEW = 30  # images, below which intervals are wide
 MOTIONS = {
     "translation_x": "horizontal translation", "translation_y": "vertical translation", "rotation": "rotation",
@@ -94,7 +95,8 @@ def _direction(found: dict[str, Any]) -> list[str]:
 
     def words(direction: dict[str, Any]) -> str:
         name, share = max(direction["shares"].items(), key=lambda item: item[1])
-        return f"{100 * share:.0f} % {MOTIONS[name]}"
+        unsure = "" if direction["spread"] < UNSURE else " (these images don't determine it well)"
+        return f"{100 * share:.0f} % {MOTIONS[name]}{unsure}"
 
     ratio = least["value"] / most["value"] if most["value"] else math.inf
     times = f" Between the two the error differs by a factor of {shown(ratio)}." if math.isfinite(ratio) else ""

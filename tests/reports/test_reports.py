@@ -133,10 +133,13 @@ def test_sentences_follow_from_the_numbers(found: dict[str, Any]) -> None:
     changed["errors"]["verification"] = "not verified: x"
     changed["errors"]["references"]["other"]["ratios"]["rotation"] = [3.0, 2.0, 5.0]
     changed["errors"]["references"]["other"]["ratios"]["translation_x"] = [0.5, 0.2, 0.9]
+    changed["errors"]["directions"][0]["spread"], changed["errors"]["directions"][-1]["spread"] = 80, 10
     for curve in changed["curves"]:
         curve["flips"], curve["predicted_flips"] = [None, None], [None, math.pi / 18]
     text = " ".join(reports.meaning(changed))
     assert "Only" not in text
+    assert re.search(r"respects most is \d+ % [a-z ]+ \(these images don't determine it well\)", text)
+    assert re.search(r"respects least is \d+ % [a-z ]+\.", text)
     assert "do not rely on them" in text
     assert "is 3.0 times that of other on the same images (95 % interval 2.0 to 5.0): more than it." in text
     assert "0.50 times that of other on the same images (95 % interval 0.20 to 0.90): less than it." in text
