@@ -65,7 +65,7 @@ def layerwise(
         generator: An affine or photometric generator, a name or a mixture.
         mode: `"forward"` (one lane per call) and `"reverse"` (one vector-Jacobian product per output) are exact. `"deflated"`, for
             probabilities of many classes, is exact in the directions in which each image's probabilities can move most, and
-            estimates what is left of `norm2` from one or a few random ones (:mod:`lee.layers.deflation`); shares stay exact.
+            estimates what is left of `norm2` from one or a few random ones (`lee.layers.deflation`); shares stay exact.
             `"probes"` estimates everything from random directions, as the paper does. `"auto"` takes the cheaper exact one, or
             deflates where that takes less than half as long.
         tolerance: In mode `"deflated"`, the standard error over probes that is aimed at for a call's `norm2`, relative to it. It

@@ -242,7 +242,17 @@ def test_images_may_come_in_batches_with_labels() -> None:
 
 def test_every_public_call_takes_the_same_keywords() -> None:
     """The names are used by others: they must not drift apart."""
-    common = ["output", "kernel", "boundary", "align_corners", "representations", "mode", "chunk", "verify"]
+    common = [
+        "output",
+        "kernel",
+        "boundary",
+        "align_corners",
+        "representations",
+        "mode",
+        "chunk",
+        "verify",
+        "precision",
+    ]
     for call in (lee.lie_derivative, lee.equivariance_gram, lee.local_equivariance_error):
         parameters = inspect.signature(call).parameters
         keywords = [
