@@ -81,9 +81,7 @@ def read(path: Path) -> NotebookNode:
         if notebook.get("nbformat") != 4:
             raise ValueError(f"it has format {notebook.get('nbformat')}, and format 4 is read")
         nbformat.validate(notebook)
-    except (
-        Exception
-    ) as error:  # JSON's, Unicode's, the schema's and nbformat's own, or a list where it expects a mapping
+    except Exception as error:  # of JSON, Unicode, the schema or nbformat itself, or of a list in place of a mapping
         said = error.strerror if isinstance(error, OSError) else str(error).strip().split("\n")[0][:120]
         raise InputError(
             f"The notebook {path} can't be read: {said}. Restore it from git, or open and save it in JupyterLab."

@@ -52,7 +52,7 @@ def report(
     check_destination("--out", out, (".html",))
     check_destination("--out", out.with_suffix(".json"))
     check_installed("A report", "book", "altair", "vl_convert")
-    from lee import reports
+    from lee import provenance, reports
 
     shown = not quiet and sys.stderr.isatty()
     with given.warnings_in_a_sentence():
@@ -67,13 +67,17 @@ def report(
             "device": device, "images decomposed over layers": min(layered, n), "references": ", ".join(others) or NONE,
             **subject.origin,
         }  # fmt: skip
+        if ":" in model:  # parts of an interrupted report are those of this source
+            made = {type(m).__module__ for m in subject.network.modules()}
+            described["source_sha256"] = provenance.sources_sha256(model.partition(":")[0], *sorted(made))
         about = reports.Given(subject.network, subject.inputs, described, known, labels, others, method, layered, chunk)
         folder = out.with_name(f"{out.name}.parts")
         with given.sentences(f"{model} can't be measured on {images}"):
             found = reports.measured(about, folder, progress=shown)
     chosen = ["--pretrained"] * pretrained + (["--weights", str(weights)] if weights else [])
     chosen += ["--size", str(size)] if size else []
-    commands = _commands(model, images, chosen, method, seed, len(subject.inputs))
+    also = ["--layered", str(layered), *(part for name in reference or () for part in ("--reference", name))]
+    commands = _commands(model, images, chosen, method, seed, len(subject.inputs), also)
     text = reports.written(found, subject.inputs.cpu(), commands)
     with written(out.with_suffix(".json")) as path:
         path.write_text(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
@@ -129,14 +133,15 @@ def _references(
     return found
 
 
-def _commands(model: str, images: str, weights: list[str], method: dict[str, Any], seed: int, n: int) -> list[str]:
-    """What reproduces the numbers."""
+def _commands(
+    model: str, images: str, weights: list[str], method: dict[str, Any], seed: int, n: int, also: list[str]
+) -> list[str]:
+    """What reproduces all numbers, and what the errors and the maps alone."""
     named = [model, "--images", images, "--n", str(n), "--seed", str(seed), *weights]
     named += [part for key, value in method.items() for part in (f"--{key}", value)]
     shared = shlex.join(named)
     return [
+        f"lee report {shared} {shlex.join(also)}",
         f"lee measure {shared}",
-        f"lee layers {shared} -g rotation",
         f"lee map {shared} -g rotation",
-        f"lee report {shared}",
     ]

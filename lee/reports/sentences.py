@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from lee.charts.parts import RAISED
+
 #: What the amounts of a motion are in everyday units: factor and words.
 EVERYDAY = {
     "translation_x": (None, "the image moves by one pixel to the side"),
@@ -40,7 +42,7 @@ def shown(value: float, digits: int = 2) -> str:
     if -4 <= exponent < 6:
         return f"{round(value, digits - 1 - exponent):.{max(0, digits - 1 - exponent)}f}"
     mantissa = f"{value / 10**exponent:.{digits - 1}f}"
-    return f"{mantissa}×10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    return f"{mantissa}×10{str(exponent).translate(RAISED)}"
 
 
 def _verified(found: dict[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,22 @@ def test_a_folder_of_one_s_own_without_labels(here: Path) -> None:
     assert not (here / "report.html.parts").exists()
     shown = (here / "report.html").read_text()
     assert "lee measure report_models:plain --images imagefolder:mine --n 2 --seed 0 --size 16" in shown
+
+
+def test_an_edited_factory_starts_anew(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[str] = []
+
+    def stopped(given: measuring.Given, folder: Path, **_: Any) -> Any:
+        keys.append(given.described["source_sha256"])
+        raise InputError("enough")
+
+    monkeypatch.setattr(reports, "measured", stopped)
+    for text in (FACTORY, FACTORY.replace("nn.ReLU()", "nn.GELU()"), FACTORY):
+        (here / "report_models.py").write_text(text)
+        sys.modules.pop("report_models", None)
+        CliRunner().invoke(app, ["report", "report_models:plain", "--n", "1", "--size", "16", "--reference", "none"])
+    assert keys[0] == keys[2] != keys[1]
+    sys.modules.pop("report_models", None)
 
 
 def test_a_dense_output_and_a_single_image(here: Path) -> None:
