@@ -32,6 +32,14 @@ FEW = 2
 SHARE, PASSES = 0.03, 20
 
 
+def network(name: str) -> nn.Module:
+    """A network of timm with random weights, those of its classifier included: timm's Mixer starts with a constant output."""
+    torch.manual_seed(0)
+    model = timm.create_model(name).eval()
+    nn.init.trunc_normal_(model.get_classifier().weight, std=0.02)
+    return model
+
+
 def gram(model: nn.Module, x: Tensor, verify: bool) -> lee.EquivarianceGram:
     """Six generators measured, checked or not."""
     return lee.equivariance_gram(model, x, generators=AFFINE, verify=verify, progress=False)
@@ -39,8 +47,7 @@ def gram(model: nn.Module, x: Tensor, verify: bool) -> lee.EquivarianceGram:
 
 def row(name: str, rounds: int) -> dict[str, Any]:
     """Seconds of the processor, and the ratios."""
-    torch.manual_seed(0)
-    model, x = timm.create_model(name).eval(), torch.randn(IMAGES, 3, SIDE, SIDE)
+    model, x = network(name), torch.randn(IMAGES, 3, SIDE, SIDE)
 
     def forward() -> object:
         with torch.no_grad():
@@ -86,8 +93,7 @@ def table(rows: Sequence[dict[str, Any]], about: dict[str, object]) -> str:
 
 def alone(model: str, method: str) -> None:
     """Print what the check says of one model."""
-    torch.manual_seed(0)
-    print(method, gram(timm.create_model(model).eval(), torch.randn(FEW, 3, SIDE, SIDE), True).verification)
+    print(method, gram(network(model), torch.randn(FEW, 3, SIDE, SIDE), True).verification)
 
 
 if __name__ == "__main__":

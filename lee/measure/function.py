@@ -71,7 +71,14 @@ def _check_weights(roots: Sequence[nn.Module]) -> None:
 def _is_usable(value: Tensor, infinite: bool) -> bool:
     """Whether a tensor holds numbers alone, or numbers and infinity."""
     value = value.detach()  # torch looks at them with `out=`, which it refuses to differentiate
+    if _sums_up(value):
+        return True
     return not bool(value.isnan().any()) if infinite else bool(value.isfinite().all())
+
+
+def _sums_up(value: Tensor) -> bool:
+    """Whether the sum is finite: then every entry is, and one pass has shown it. A sum that is not may only be too large."""
+    return bool(value.detach().sum().isfinite())
 
 
 @contextmanager
@@ -219,9 +226,9 @@ def first_module_that_fails(roots: Sequence[nn.Module], run: Callable[[], Any]) 
     found: list[str] = []
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
-        if any(bool((v.isnan() | v.isposinf()).any()) for v in _floats(args)):
+        if any(bool((v.isnan() | v.isposinf()).any()) for v in _floats(args) if not _sums_up(v)):
             found.append(f"{names[id(module)]}, in what it is given")
-        elif any(not bool(v.isfinite().all()) for v in _floats(output)):
+        elif any(not bool(v.isfinite().all()) for v in _floats(output) if not _sums_up(v)):
             found.append(names[id(module)])
 
     handles = [m.register_forward_hook(hook) for m in all_modules(roots) if not isinstance(m, torch.jit.ScriptModule)]

@@ -364,6 +364,27 @@ def test_an_image_at_which_nothing_changes_is_no_proof() -> None:
     agrees(model, x, "brightness")
 
 
+def test_an_output_that_never_moves_is_checked_in_few_passes() -> None:
+    """As of networks whose last layer starts at zero; stairs, flat where differences usually look, are no such output."""
+    torch.manual_seed(0)
+    model, passes = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)), []
+    model(images(1).float())
+    nn.init.zeros_(model[-1].weight)  # type: ignore[arg-type]
+    model.eval().register_forward_hook(lambda _, args, __: passes.append(len(args[0])))
+    with pytest.warns(lee.ConstantOutputWarning):
+        gram = lee.equivariance_gram(model, images(2).float(), generators=["scale"], progress=False)
+    assert gram.verification is not None
+    assert gram.verification.verified
+    assert sum(passes) - 2 <= 20  # the two images themselves are measured, too
+
+    def stairs(z: Tensor) -> Tensor:  # that small steps don't reach; its derivative is said to be zero
+        return (1e3 * z.mean((2, 3))).detach().round() * 1e-3 + 0 * z.mean((2, 3))
+
+    with quietly():
+        found = lee.lie_derivative(stairs, images(2), "brightness", output="logits")
+    assert float(found.abs().max()) > 0.1
+
+
 def test_images_that_interact_are_checked_together() -> None:
     def model(z: Tensor) -> Tensor:
         v = torch.fft.rfft(CONV(z).tanh().mean((2, 3))).abs()
