@@ -79,7 +79,7 @@ def judged(reference: Reference, p: Tensor, mode: str, in_double: Callable[[], T
     deviation, noisy = gap / scale, noise / scale
     noted = f"the differences' own noise is {noisy:.0%}"
     if gap <= min(tight * scale + 3 * noise, 0.3 * scale) and noise <= 0.3 * scale:
-        return Verification(mode, deviation, noisy, precision, True, noted if noisy > ROUGH else "")
+        return Verification(mode, deviation, noisy, precision, deviation <= ROUGH, noted if noisy > ROUGH else "")
     # Zero up to rounding, that of the differences included.
     small = own**0.5 * reference.response + 10 * reference.rounding(reference.best[2])
     if gap <= small and noise <= max(small, 0.01 * reference.response):

@@ -177,15 +177,14 @@ def orbit(
     load_formulas()
     with one_function(model, output) as function, memory.kept(), torch.no_grad():
         pushing = Pushing(function, mode, verify)
-        pushing.start(x, lambda z: infinitesimal_actions([resolved], z, sampler))
         points, velocities = (torch.cat(parts) for parts in zip(*map(moving, amounts), strict=True))
         start = int(amounts.abs().argmin())
+        # A second image shows whether images interact: those of an orbit must not, they are one image.
+        pushing.start(torch.cat([x, points[-1:]]), lambda z: infinitesimal_actions([resolved], z, sampler))
+        size = 1 if function.interacts else pushing.chunk(chunk)
         with workspace(x):
             parts = [
-                pushing(p, v[None])
-                for p, v in zip(
-                    chunks(points, 1, pushing.chunk(chunk)), chunks(velocities, 1, pushing.chunk(chunk)), strict=True
-                )
+                pushing(p, v[None]) for p, v in zip(chunks(points, 1, size), chunks(velocities, 1, size), strict=True)
             ]
         values, pushed = torch.cat([p[0] for p in parts]), torch.cat([p[1][0] for p in parts])
         found = [

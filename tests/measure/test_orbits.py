@@ -119,3 +119,18 @@ def test_what_has_no_orbit_is_refused() -> None:
         lee.orbit(model, image, "rotation", T, kernel="authors")
     with pytest.raises(lee.InputError, match="Images must have shape"):
         lee.orbit(model, image[0], "rotation", T)
+
+
+def test_the_images_of_an_orbit_do_not_meet() -> None:
+    """A model that centres its batch sees one image at a time, however many are asked for per pass."""
+
+    def model(z: Tensor) -> Tensor:
+        v = z.mean((2, 3)) ** 2
+        return v + v.mean(0, keepdim=True)
+
+    amounts = torch.linspace(-0.2, 0.2, 9)
+    with pytest.warns(lee.BatchInteractionWarning):
+        found = lee.orbit(model, images(1, 12, 12)[0], "brightness", amounts, output="logits", chunk=9)
+    alone = lee.orbit(lambda z: 2 * z.mean((2, 3)) ** 2, images(1, 12, 12)[0], "brightness", amounts, output="logits")
+    torch.testing.assert_close(found.outputs, alone.outputs)
+    torch.testing.assert_close(found.derivatives, alone.derivatives)
