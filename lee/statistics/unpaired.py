@@ -100,7 +100,7 @@ def set_ratio(
     if same_images and len(u) != len(w):
         raise InputError(f"Two versions of the same images are equally many; got {len(u)} and {len(w)}.")
     parts = [(u - w, 1)] if same_images else [(u, 1), (w, -1)]
-    sides = [_reach(part, sign, level) for part, sign in parts]
+    sides = [_paired_reach(u - w, level)] if same_images else [_reach(part, sign, level) for part, sign in parts]
     variance = sum(float(part.var(ddof=1) / len(part)) for part, _ in parts)
     if models > 1:
         of_models = float(r.std(ddof=1) / math.sqrt(models))
@@ -117,6 +117,12 @@ def _reach(part: npt.NDArray[np.float64], sign: int, level: float) -> tuple[floa
     low, high = Estimate.of(torch.from_numpy(1 + part - part.mean())).interval(level)
     below, above = -math.log(low) if low > 0 else math.inf, math.log(high)
     return (below, above) if sign > 0 else (above, below)
+
+
+def _paired_reach(part: npt.NDArray[np.float64], level: float) -> tuple[float, float]:
+    """The same for the logarithm of a ratio over the same images, to first order, as either mean may have the long tail."""
+    low, high = Estimate.of(torch.from_numpy(part - part.mean())).interval(level)
+    return -low, high
 
 
 def _student(level: float, df: int) -> float:
