@@ -100,7 +100,8 @@ def overview(
     rows = pd.DataFrame([_error(part, name, given) for name, given in generators.items() for part in parts])
     scores = table.select(measurement=measurements[0], **keys).scores()
     scores = scores.rename(columns={"error": "test_error", "error_stderr": "test_error_stderr"})
-    ends = [Estimate(r.test_error, r.test_error_stderr, r.n).interval() for r in scores.itertuples()]
+    numbers = scores[["test_error", "test_error_stderr", "n"]].to_numpy(dtype=float).tolist()
+    ends = [Estimate(error, stderr, int(n)).interval() for error, stderr, n in numbers]
     scores["test_low"], scores["test_high"] = zip(*ends, strict=True)
     scores = scores[["model", "test_error", "test_error_stderr", "test_low", "test_high", "confidence"]]
     known = facts([str(name) for name in scores["model"]])

@@ -82,7 +82,7 @@ def columns(given: Measured, value: Tensor) -> Columns:
         for name in ("speed", "foreign"):
             found[name] = np.pad(table[name], (0, len(given.x) - len(few)), constant_values=np.nan)
     if "absolute" in way.measures:
-        for i, generator in enumerate(way.generators or default_generators(given.x)):
+        for i, generator in enumerate(way.generators or [g.name for g in default_generators(given.x)]):
             derivative = lie_derivative(
                 given.subject, given.x, generator, output=given.output, kernel=way.kernel, boundary=way.boundary,
                 align_corners=way.align_corners, chunk=given.chunk, verify=False,

@@ -206,7 +206,7 @@ class Results:
         numbers = {name: numbers_of(part) for name, part in self._same_images().items()}
         for frame in numbers.values():
             if column not in frame:
-                raise InputError(f"There is no column {column!r}.{nearest(column, list(frame))}")
+                raise InputError(f"There is no column {column!r}.{nearest(column, map(str, frame.columns))}")
         return self._aligned({name: frame[column].astype("float64").to_numpy() for name, frame in numbers.items()})
 
     @property
