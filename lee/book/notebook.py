@@ -145,6 +145,20 @@ class verdict:
         return {"text/html": self.html(), "text/plain": str(self)}, about
 
 
+def per_pixel(lee: float, *, side: int = 32, axes: int = 2) -> float:
+    """What a LEE of probabilities means: by how many percentage points a shift by one pixel changes a class probability.
+
+    Args:
+        lee: Error of translation, per half side².
+        side: Of the images, in pixels.
+        axes: Along how many axes errors were added; with two, the shift has a direction drawn at random.
+
+    Returns:
+        The root mean square over classes and images, to first order.
+    """
+    return float(100 * (lee / axes) ** 0.5 * 2 / side)
+
+
 def prose(text: str) -> None:
     """Show sentences with computed numbers as Markdown, so that they read the same wherever the notebook is opened.
 

@@ -23,14 +23,19 @@ class Axis:
     Args:
         column: Column of numbers.
         title: Title with the unit; the column's name by default.
-        error: Column of standard errors.
+        error: Column of half an interval, or the two columns with its ends.
         log: Use a logarithmic scale.
     """
 
     column: str
     title: str | None = None
-    error: str | None = None
+    error: str | tuple[str, str] | None = None
     log: bool = False
+
+    @property
+    def spans(self) -> tuple[str, ...]:
+        """The columns of the error."""
+        return (self.error,) if isinstance(self.error, str) else self.error or ()
 
 
 def landscape(
@@ -67,7 +72,7 @@ def landscape(
     Raises:
         InputError: Also if a menu would start with a word that it doesn't have, or a note lacks a column.
     """
-    sizes = [c for c in (y.error, x.error, size) if c]
+    sizes = [*y.spans, *x.spans, *([size] if size else [])]
     parts.check(frame, [x.column, y.column, *sizes], [by, *menus, *facts, label])
     for column, log in ((x.column, x.log), (y.column, y.log), (size or "", bool(size))):
         parts.check_log(frame, "x" if log else "", column, column)
@@ -84,7 +89,7 @@ def landscape(
         marks.append(base.mark_rule().encode(x=middle["x"], y=up(at=parts.LOW), y2=altair.Y2(field=parts.HIGH)))
     if x.error:
         marks.append(base.mark_rule().encode(y=middle["y"], x=across(at=X_LOW), x2=altair.X2(field=X_HIGH)))
-    shown = parts.tooltip(data, *dict.fromkeys([*facts, by, x.column, x.error, y.column, y.error, size]))
+    shown = parts.tooltip(data, *dict.fromkeys([*facts, by, x.column, *x.spans, y.column, *y.spans, size]))
     shapes = parts.told_apart(ordered, by, "shape")
     points = base.mark_point(size=90, opacity=0.9).encode(**middle, tooltip=shown, **shapes)
     marks.append(points.encode(size=_area(data, size)) if size else points)
@@ -103,7 +108,7 @@ def landscape(
 def _with_x_span(frame: pd.DataFrame, x: Axis) -> pd.DataFrame:
     if x.error is None:
         return frame
-    spanned = parts.with_span(frame[[x.column, x.error]], x.column, x.error, log=x.log)
+    spanned = parts.with_span(frame[[x.column, *x.spans]], x.column, x.error, log=x.log)
     return frame.assign(**{X_LOW: spanned[parts.LOW], X_HIGH: spanned[parts.HIGH]})
 
 

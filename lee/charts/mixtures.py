@@ -13,7 +13,7 @@ from lee.charts import parts
 from lee.charts.theme import Words, finish, rounded
 from lee.errors import InputError, check_known
 from lee.geometry.generators import Generator
-from lee.statistics import EquivarianceGram
+from lee.statistics import EquivarianceGram, Estimate
 
 DIGITS = 7  # differences of these numbers are drawn: four would not do
 MOST = 7  # sliders; the page holds some 200 numbers for each model then
@@ -21,7 +21,7 @@ RANGE = 1.0  # sliders go from minus this to this
 STEP = 0.05
 SCALES = ("linear", "sqrt")
 CROWD = 8  # models; of more the rows are narrow, and the numbers stand in a column of their own
-COLUMN = 104  # pixels
+COLUMN = 136  # pixels
 
 Term = tuple[int, ...]
 
@@ -36,10 +36,11 @@ def mixer(
     title: str | None = None,
     **words: Unpack[Words],
 ) -> altair.LayerChart:
-    r"""Dots at :math:`c^\\top G c` with standard errors, one row for each model; a slider for each entry of `c`.
+    r"""Dots at :math:`c^\\top G c` with 95 % intervals, one row for each model; a slider for each entry of `c`.
 
-    The error is a polynomial of second degree in `c`, its squared standard error one of fourth degree. So their
+    The error is a polynomial of second degree in `c`, its squared standard error `s²` one of fourth degree. So their
     coefficients, means and covariances of the Gram matrix' entries, are all that the page has to hold, and no picture.
+    The interval is that of :meth:`lee.statistics.Estimate.interval`, with the skewness of the sum of all sliders' errors.
 
     Args:
         grams: Gram matrices by what the chart calls their models, in the order of the rows.
@@ -92,13 +93,20 @@ def _column(term: Term) -> str:
 
 
 def _moments(gram: EquivarianceGram, generators: Sequence[str | Generator]) -> dict[str, float]:
-    """Coefficients of the error, `g00, g01, …`, and of its squared standard error over images, `g0000, g0001, …`."""
+    """Coefficients of the error, `g00, g01, …`, and of its squared standard error over images, `g0000, g0001, …`.
+
+    `down` and `up` say how many standard errors the ends of the interval lie from the error.
+    """
     basis = torch.stack([gram.coefficients(generator) for generator in generators])
     per_image = torch.einsum("ka,nab,lb->nkl", basis, gram.per_image, basis)
     pairs = _terms(len(generators), 2)
     entries = torch.stack([per_image[:, a, b] * (1 if a == b else 2) for a, b in pairs])  # (pairs, n)
     covariance = (torch.cov(entries) / gram.n).tolist()
     found = {_column(pair): float(mean) for pair, mean in zip(pairs, entries.mean(1), strict=True)}
+    together = Estimate.of(per_image.diagonal(dim1=1, dim2=2).sum(1))
+    low, high = together.interval()
+    if together.stderr > 0:
+        found |= {"down": (together.value - low) / together.stderr, "up": (high - together.value) / together.stderr}
     fourth = dict.fromkeys(_terms(len(generators), 4), 0.0)
     for i, j in product(range(len(pairs)), repeat=2):
         fourth[tuple(sorted(pairs[i] + pairs[j]))] += covariance[i][j]
@@ -111,14 +119,18 @@ def _formulas(k: int) -> list[altair.CalculateTransform]:
         " + ".join(f"datum.{_column(term)} * {' * '.join(f'c{i}' for i in term)}" for term in _terms(k, degree))
         for degree in (2, 4)
     )
+
+    def written(name: str) -> str:
+        return f"format(datum.{name}, datum.style)"
+
     steps = {
         "lee": f"max(0, {value})",
         "se": f"sqrt(max(0, {squared}))",
-        "low": "max(0, datum.lee - datum.se)",
-        "high": "datum.lee + datum.se",
-        # Two digits of the standard error, and as many decimals of the error itself.
+        "low": "datum.se > 0 ? max(0, datum.lee - datum.down * datum.se) : datum.lee",
+        "high": "datum.se > 0 ? datum.lee + datum.up * datum.se : datum.lee",
+        # Two digits of the standard error, and as many decimals of all three numbers.
         "style": "datum.se > 0 ? '.' + clamp(1 - floor(log(datum.se) / LN10), 0, 9) + 'f' : '.3~g'",
-        "words": "format(datum.lee, datum.style) + ' ± ' + format(datum.se, datum.style)",
+        "words": f"{written('lee')} + ' [' + {written('low')} + ', ' + {written('high')} + ']'",
     }
     return [altair.CalculateTransform(calculate=formula, **{"as": name}) for name, formula in steps.items()]
 
@@ -145,7 +157,7 @@ def _sliders(generators: Sequence[str | Generator], start: Sequence[float]) -> l
 
 
 def _marks(frame: pd.DataFrame, x: altair.X, *, crowded: bool, legend: bool) -> list[altair.Chart]:
-    """Bars of ± one standard error, dots, and the numbers beside them."""
+    """Intervals, dots, and the numbers beside them."""
     base = altair.Chart().encode(y=parts.rows(frame, "model"))
     colour = parts.legend(altair.Color, frame, "group" if legend else "model")
     coloured = base.encode(color=colour if legend else colour.legend(None))

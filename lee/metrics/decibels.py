@@ -37,7 +37,7 @@ def psnr(mse: Estimate, dynamic_range: float) -> Estimate:
     if mse.value == 0:
         return mse._replace(value=math.inf, stderr=0.0, unit="dB")
     value = 10 * math.log10(dynamic_range**2 / mse.value)
-    return mse._replace(value=value, stderr=10 / math.log(10) * mse.stderr / mse.value, unit="dB")
+    return mse._replace(value=value, stderr=10 / math.log(10) * mse.stderr / mse.value, unit="dB", skew=-mse.skew)
 
 
 def output_range(model: Model, images: Tensor, *, output: Output = "logits", chunk: int = 32) -> float:

@@ -14,7 +14,7 @@ import pandas as pd
 from lee.errors import InputError, nearest
 from lee.geometry.generators import AnyGenerator
 from lee.metrics.yardsticks import TRANSLATION
-from lee.statistics import SetRatio, holm, set_ratio
+from lee.statistics import SetRatio, set_ratio
 from lee.sweep.results import Results
 
 #: What an error can be held against, and what it is called in charts.
@@ -25,6 +25,7 @@ NAMES = {
     "size": "scores / their size",
     "speed": "scores / the image's speed",
     "foreign": "scores / foreign changes",
+    "features": "features / their variance",
 }
 Table = npt.NDArray[np.float64]
 
@@ -34,8 +35,8 @@ class Departures:
     """A table of a sweep over sets of images.
 
     Args:
-        sweep: results with the outputs `probabilities` and `logits`, these with the measures `yardsticks` and `distance`; each
-            measurement is a set of images.
+        sweep: results with the outputs `probabilities` and `logits`, these with the measures `yardsticks` and `distance`, and for
+            the yardstick `features` with that output and the measure `deviation`; each measurement is a set of images.
         generators: whose squared errors are added; the yardsticks `speed` and `foreign` are known for translation only.
         reference: the model in whose features distances are taken.
 
@@ -115,16 +116,14 @@ class Departures:
             same_images: whether image i of one set is made from image i of the other.
 
         Returns:
-            A row per set and yardstick: `set`, `yardstick` (as in charts), `key`, `ratio`, `low`, `high`, `p`, `models`,
-            `n`, and `p_holm`, the p-values corrected over the sets, for each yardstick by itself.
+            A row per set and yardstick: `set`, `yardstick` (as in charts), `key`, `ratio`, `low`, `high`, `models` and `n`.
         """
         rows, names, models = [], list(names), self._chosen(models)
         for key in yardsticks:
-            found = [self.ratio(name, base, key, models=models, same_images=same_images) for name in names]
-            corrected = holm([r.p for r in found])
-            for name, r, p in zip(names, found, corrected, strict=True):
-                numbers = {"ratio": r.value, "low": r.low, "high": r.high, "p": r.p, "p_holm": float(p)}
-                rows.append({"set": name, "yardstick": NAMES[key], "key": key, **numbers, "models": r.models, "n": r.n})
+            for name in names:
+                r = self.ratio(name, base, key, models=models, same_images=same_images)
+                numbers = {"ratio": r.value, "low": r.low, "high": r.high, "models": r.models, "n": r.n}
+                rows.append({"set": name, "yardstick": NAMES[key], "key": key, **numbers})
         return pd.DataFrame(rows)
 
     def per_model(self, name: str, base: str, yardstick: str = "probabilities") -> pd.DataFrame:
@@ -136,22 +135,15 @@ class Departures:
             yardstick: what errors are held against.
 
         Returns:
-            A row per model: `model`, `family`, `ratio`, `low`, `high`, `p`, `p_holm`.
+            A row per model: `model`, `family`, `ratio`, `low`, `high`.
         """
         family = self.sweep.tasks.drop_duplicates("model").set_index("model")["family"]
-        found = {model: self.ratio(name, base, yardstick, models=[model]) for model in self.models}
-        rows = [
-            {
-                "model": m.removeprefix("zoo/"),
-                "family": family[m],
-                "ratio": r.value,
-                "low": r.low,
-                "high": r.high,
-                "p": r.p,
-            }
-            for m, r in found.items()
-        ]
-        return pd.DataFrame(rows).assign(p_holm=holm([r.p for r in found.values()]))
+        rows = []
+        for model in self.models:
+            r = self.ratio(name, base, yardstick, models=[model])
+            about = {"model": model.removeprefix("zoo/"), "family": family[model]}
+            rows.append({**about, "ratio": r.value, "low": r.low, "high": r.high})
+        return pd.DataFrame(rows)
 
     def share(self, name: str) -> pd.Series:
         """Mean answer to the motion over mean answer to foreign changes, of each model on a set; 1 for knowing nothing.
@@ -182,6 +174,9 @@ class Departures:
             return own.to_numpy(dtype=float).T, below.to_numpy(dtype=float).T
         if yardstick == "flatness":
             return self._errors(name, "probabilities", models), self._errors(name, "logits", models)
+        if yardstick == "features":
+            varied = self.sweep.select(measurement=name, output="features").per_image_of("deviation")
+            return self._errors(name, "features", models), varied[list(models)].to_numpy(dtype=float).T
         errors = self._errors(name, "probabilities" if yardstick == "probabilities" else "logits", models)
         return errors, self._sizes(name, models) if yardstick == "size" else None
 

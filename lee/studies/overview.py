@@ -83,8 +83,9 @@ def overview(
         measurements: Those whose test images, probabilities and trained weights are taken. The first gives the test errors.
 
     Returns:
-        A row for each model, kernel and generator: the columns of :func:`facts`, `kernel`, `generator`, `lee`, `stderr`, `n`,
-        of the first measurement `test_error`, `test_error_stderr` and `confidence`, NaN where classes are unknown, and `cluster`:
+        A row for each model, kernel and generator: the columns of :func:`facts`, `kernel`, `generator`, `lee` with `stderr` and its
+        95 % interval from `low` to `high`, `n`, of the first measurement `test_error` with `test_error_stderr`, `test_low` and
+        `test_high`, and `confidence`, NaN where classes are unknown, and `cluster`:
         models of one name share a recipe or, as the table's tasks with initial weights say, began with the same weights.
 
     Raises:
@@ -99,7 +100,10 @@ def overview(
     rows = pd.DataFrame([_error(part, name, given) for name, given in generators.items() for part in parts])
     scores = table.select(measurement=measurements[0], **keys).scores()
     scores = scores.rename(columns={"error": "test_error", "error_stderr": "test_error_stderr"})
-    scores = scores[["model", "test_error", "test_error_stderr", "confidence"]]
+    numbers = scores[["test_error", "test_error_stderr", "n"]].to_numpy(dtype=float).tolist()
+    ends = [Estimate(error, stderr, int(n)).interval() for error, stderr, n in numbers]
+    scores["test_low"], scores["test_high"] = zip(*ends, strict=True)
+    scores = scores[["model", "test_error", "test_error_stderr", "test_low", "test_high", "confidence"]]
     known = facts([str(name) for name in scores["model"]])
     known["cluster"] = known["model"].map(_clusters(table, known))
     return rows.merge(known, on="model").merge(scores, on="model")
@@ -112,8 +116,9 @@ def _error(part: Results, name: str, given: AnyGenerator | Sequence[AnyGenerator
     found = gram.lee(several[0])  # type: ignore[arg-type]
     if len(several) > 1:
         found = Estimate.of(torch.stack([gram.lee_per_image(one) for one in several]).sum(0))  # type: ignore[arg-type]
+    low, high = found.interval()
     return {"model": task["model"], "kernel": task["kernel"], "generator": name, "lee": found.value,
-            "stderr": found.stderr, "n": found.n}  # fmt: skip
+            "stderr": found.stderr, "low": low, "high": high, "n": found.n}  # fmt: skip
 
 
 def _clusters(table: Results, known: pd.DataFrame) -> dict[str, str]:

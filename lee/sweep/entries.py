@@ -125,6 +125,10 @@ class Turntable(Strict):
     step: int = Field(5, ge=1, le=180)
 
 
+class Plain(Strict):
+    """No options."""
+
+
 class Measures(Strict):
     """What is measured beside the Gram matrix: see `lee.sweep.quantities`."""
 
@@ -138,6 +142,8 @@ class Measures(Strict):
     aliasing: Aliasing = Aliasing()
     moved: Moved = Moved()
     turntable: Turntable = Turntable()
+    absolute: Plain = Plain()
+    deviation: Plain = Plain()
 
 
 class Entry(Strict):

@@ -144,7 +144,7 @@ def _numbers(task: Task, device: str, chunk: int | None) -> Numbers:
     value = select(scores if subject is model else _passed(subject, x, chunk or CHUNK), output).flatten(1)
     columns: Columns = {"image": np.arange(len(x)), "output_square": value.square().mean(1).numpy()}
     columns |= _predictions(scores, chosen, classes.of_model(task.model, model.net))
-    return columns | quantities.columns(given) | packed(gram.per_image.numpy()), quantities.figures(given), gram
+    return columns | quantities.columns(given, value) | packed(gram.per_image.numpy()), quantities.figures(given), gram
 
 
 def _check_digests(task: Task, model: Normalized, chosen: ImageSet) -> None:

@@ -16,6 +16,7 @@ from lee import metrics
 from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.layers import aliased_part
+from lee.measure.derivative import default_generators, lie_derivative
 from lee.metrics import turntable
 from lee.metrics.distances import features, frechet_distance
 from lee.metrics.yardsticks import yardsticks
@@ -57,8 +58,13 @@ class Measured:
         return torch.Generator().manual_seed(self.way.seed or 0)
 
 
-def columns(given: Measured) -> Columns:
-    """The measures of every image: arrays (N,), NaN where only the first images are measured."""
+def columns(given: Measured, value: Tensor) -> Columns:
+    """The measures of every image: arrays (N,), NaN where only the first images are measured.
+
+    Args:
+        given: what measures are given.
+        value: the output for all images, (N, D).
+    """
     way, found = given.way, Columns()
     if "consistency" in way.measures:
         options = way.measures["consistency"]
@@ -75,6 +81,15 @@ def columns(given: Measured) -> Columns:
         )
         for name in ("speed", "foreign"):
             found[name] = np.pad(table[name], (0, len(given.x) - len(few)), constant_values=np.nan)
+    if "absolute" in way.measures:
+        for i, generator in enumerate(way.generators or [g.name for g in default_generators(given.x)]):
+            derivative = lie_derivative(
+                given.subject, given.x, generator, output=given.output, kernel=way.kernel, boundary=way.boundary,
+                align_corners=way.align_corners, chunk=given.chunk, verify=False,
+            )  # fmt: skip
+            found[f"absolute_{i}"] = derivative.double().abs().flatten(1).mean(1).cpu().numpy()
+    if "deviation" in way.measures:  # its mean is the variance, with n - 1
+        found["deviation"] = ((value - value.mean(0)).square().mean(1) * (len(value) / max(1, len(value) - 1))).numpy()
     return found
 
 

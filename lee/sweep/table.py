@@ -76,7 +76,7 @@ class Part:
         described: what the task was, with the basis of its Gram matrices, what was checked of them, the figures of its
             measures that are of the whole set, and the error if it failed.
         origin: versions, commit and device.
-        rows: the columns of :data:`NUMBERS`, then those of the Gram matrix.
+        rows: the columns of :data:`NUMBERS`, `absolute_0`, ... and `deviation` where measured, and those of the Gram matrix.
     """
 
     key: str
@@ -88,10 +88,10 @@ class Part:
     def of(cls, key: str, described: dict[str, Any], origin: dict[str, Any], columns: Mapping[str, Any]) -> "Part":
         """Rows from arrays of one length; columns of :data:`NUMBERS` that are not given hold nulls."""
         length = len(next(iter(columns.values())))
-        grams = {name: pa.float32() for name in columns if name.startswith("gram_")}
+        kinds = {name: NUMBERS.get(name, pa.float32()) for name in _sorted([*NUMBERS, *columns])}
         arrays = {
             name: _array(columns[name], kind) if name in columns else pa.nulls(length, kind)
-            for name, kind in {**NUMBERS, **grams}.items()
+            for name, kind in kinds.items()
         }
         return cls(key, described, origin, pa.table(arrays))
 
@@ -242,8 +242,7 @@ def _parted(table: pa.Table, found: dict[str, Any]) -> dict[str, tuple[Part, str
     parts, start = {}, 0
     for key, entry in found["tasks"].items():
         described = {name: value for name, value in entry.items() if name not in ("rows", "origin", "digest")}
-        grams = [f"gram_{i}" for i in range(width(len(described["basis"])))]
-        rows = table.slice(start, entry["rows"]).select([*NUMBERS, *grams])
+        rows = table.slice(start, entry["rows"]).select([*NUMBERS, *_further(described)])
         origin = found["origins"][entry["origin"]]
         parts[key] = Part(key, described, origin, rows.replace_schema_metadata(None)), entry["digest"]
         start += entry["rows"]
@@ -281,9 +280,17 @@ def _joined(parts: Sequence[Part]) -> pa.Table:
     return pa.table({**columns, **{name: numbers[name] for name in _sorted(numbers.column_names)}})
 
 
+def _further(described: Mapping[str, Any]) -> list[str]:
+    """The columns of a task beside :data:`NUMBERS`."""
+    k = len(described["basis"])  # 0 of a task that failed
+    found = [f"absolute_{i}" for i in range(k) if "absolute" in described["measures"]]
+    found += ["deviation"] if k and "deviation" in described["measures"] else []
+    return found + [f"gram_{i}" for i in range(width(k))]
+
+
 def _sorted(names: Iterable[str]) -> list[str]:
-    grams = [name for name in names if name.startswith("gram_")]
-    return [*NUMBERS, *sorted(grams, key=lambda name: int(name.removeprefix("gram_")))]
+    further = set(names) - set(NUMBERS)
+    return [*NUMBERS, *sorted(further, key=lambda name: (name.rstrip("0123456789"), len(name), name))]
 
 
 def _repeated(values: Sequence[str], lengths: Sequence[int]) -> pa.DictionaryArray:

@@ -8,6 +8,8 @@ import pytest
 import vl_convert
 
 from lee import charts
+from lee.charts.landscape import X_HIGH, X_LOW
+from lee.charts.parts import HIGH, LOW
 from lee.errors import InputError
 
 WORDS = {"caption": "What to see.", "alt": "What is drawn."}
@@ -50,6 +52,17 @@ def test_only_the_rows_of_the_choice_are_drawn(frame: pd.DataFrame, notes: pd.Da
     assert "note on rotation" not in svg
     tops = [float(v) for v in re.findall(r"lee: ([\d.]+)", svg)]
     assert min(tops) >= 7 - 0.7  # the axis follows the choice
+
+
+def test_errors_are_halves_of_intervals_or_their_ends(frame: pd.DataFrame) -> None:
+    ends = frame.assign(
+        low=frame["lee"] / 2, high=3 * frame["lee"], left=frame["error"] - 0.02, right=frame["error"] + 0.1
+    )
+    x, y = charts.Axis("error", error=("left", "right")), charts.Axis("lee", error=("low", "high"), log=True)
+    rows = charts.landscape(ends, x, y, by="family", **WORDS).to_dict()
+    found = pd.DataFrame(next(iter(rows["datasets"].values())))
+    for drawn_at, given in ((LOW, "low"), (HIGH, "high"), (X_LOW, "left"), (X_HIGH, "right")):
+        assert found[drawn_at].tolist() == pytest.approx(found[given].tolist(), rel=1e-3)
 
 
 def test_menus_offer_what_the_frame_holds(frame: pd.DataFrame) -> None:

@@ -45,6 +45,19 @@ def test_sliders_show_the_error_of_the_mixture(gram: EquivarianceGram, c: tuple[
     assert drawn(spec, "se", c) == pytest.approx(expected.stderr, rel=1e-4)
 
 
+def test_bars_are_intervals_that_know_the_skew() -> None:
+    """Where all directions have errors in proportion, the interval is that of the mixture."""
+    sizes = (1.5 * torch.randn(40, dtype=torch.float64, generator=torch.Generator().manual_seed(3))).exp()
+    gram = EquivarianceGram(sizes[:, None, None] * torch.eye(3).double(), (TRANSLATION_X, ROTATION, SCALE), "fourier")
+    spec = charts.mixer({"model": gram}, NAMES, **WORDS).to_dict()
+    row = pd.read_csv(io.StringIO(spec["datasets"][spec["data"]["name"]])).iloc[0]
+    expected = gram.lee("rotation")
+    low, high = expected.interval()
+    ends = expected.value - row["down"] * expected.stderr, expected.value + row["up"] * expected.stderr
+    assert ends == pytest.approx((low, high), rel=1e-4)
+    assert row["up"] > 1.2 * row["down"]
+
+
 def test_each_slider_has_a_name_and_a_start(gram: EquivarianceGram) -> None:
     params = charts.mixer({"model": gram}, NAMES, start=(0.5, 0, -1), **WORDS).to_dict()["params"]
     assert [(p["bind"]["name"], p["value"]) for p in params] == [

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import lee
+from lee import datasets, models, sweep
 from lee.errors import InputError
 from lee.geometry.generators import AFFINE
 from lee.statistics import EquivarianceGram
@@ -225,3 +226,20 @@ def test_committed_tables_are_small_and_those_of_one_name_are_read_together() ->
     assert all(path.stat().st_size < 4e6 for path in files.values())
     parts = [len(table.read(files[name])) for name in ("zoo", "zoo.checks", "zoo.outputs")]
     assert len(results.load("zoo").parts) == sum(parts) > max(parts)
+
+
+def test_absolute_values_and_deviations_are_kept_per_image_where_they_were_asked_for(tmp_path: Path) -> None:
+    """The mean of |L_X f| of each generator, as the released code takes it, and the variance's part of each image."""
+    out = tmp_path / "some.parquet"
+    way = {"dataset": "patches", "n": 5, "generators": ["translation_x", "rotation"]}
+    measured = {"with": {**way, "measures": ["absolute", "deviation"]}, "without": way}
+    spec = sweep.parse({"models": ["zoo/vit-xs"], "measurements": measured})
+    sweep.run(spec, out, sweep.executor(0), progress=False)
+    found, x = results.load(out), datasets.load("patches", n=5, seed=0).images
+    model, asked = models.load("zoo/vit-xs"), found.select(measurement="with")
+    expected = lee.lie_derivative(model, x, "rotation").abs().mean(1)
+    assert asked.per_image_of("absolute_1")["zoo/vit-xs"].to_numpy() == pytest.approx(expected.numpy(), rel=1e-3)
+    variance = model(x).detach().softmax(1).double().var(0).mean()
+    assert asked.per_image_of("deviation")["zoo/vit-xs"].mean() == pytest.approx(float(variance), rel=1e-3)
+    with pytest.raises(InputError, match="no column 'absolute_1'"):
+        found.select(measurement="without").per_image_of("absolute_1")

@@ -36,7 +36,8 @@ def keys_of(part: Part) -> dict[str, Any]:
 
 def numbers_of(part: Part) -> pd.DataFrame:
     """Everything but the Gram matrices, a row per image; nulls are NaN or NA."""
-    frame: pd.DataFrame = part.rows.select(list(IMAGES)).to_pandas()
+    further = [name for name in part.rows.column_names if name.startswith(("absolute_", "deviation"))]
+    frame: pd.DataFrame = part.rows.select([*IMAGES, *further]).to_pandas()
     return frame.assign(correct=frame["correct"].astype("boolean"))
 
 

@@ -13,7 +13,6 @@ from lee.errors import InputError, nearest
 from lee.geometry.generators import AnyGenerator
 from lee.statistics import EquivarianceGram
 from lee.sweep.results.parts import (
-    IMAGES,
     KEYS,
     SCORES,
     estimate_of,
@@ -204,11 +203,11 @@ class Results:
         Raises:
             InputError: an unknown column, or as for :meth:`per_image`.
         """
-        if column not in IMAGES:
-            raise InputError(f"There is no column {column!r}.{nearest(column, IMAGES)}")
-        return self._aligned(
-            {name: numbers_of(p)[column].astype("float64").to_numpy() for name, p in self._same_images().items()}
-        )
+        numbers = {name: numbers_of(part) for name, part in self._same_images().items()}
+        for frame in numbers.values():
+            if column not in frame:
+                raise InputError(f"There is no column {column!r}.{nearest(column, map(str, frame.columns))}")
+        return self._aligned({name: frame[column].astype("float64").to_numpy() for name, frame in numbers.items()})
 
     @property
     def _fine(self) -> tuple[Part, ...]:
