@@ -284,7 +284,7 @@ class Explorer:
             except LeeError as error:
                 drawn.append(drawing.error(f"{model}: {error}"))
         for other in TABS:
-            self.shown[other].value = "".join(drawn) if other == title else ""
+            self.shown[other].value = drawing.beside(drawn) if other == title else ""
 
     def _show_errors(self, state: State) -> Iterator[None]:
         """The error of this image and of the set: a step for each portion of it that is not measured yet."""

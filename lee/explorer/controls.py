@@ -70,7 +70,7 @@ def controls(state: State, folders: Sequence[str] = ()) -> dict[str, Any]:
     last = pictures.MOST_IMAGES
     made: dict[str, Any] = {
         "preset": widgets.Dropdown(
-            options=[("choose …", None), *PRESETS.items()], value=None, description="begin with", **_WORDS
+            options=[("choose …", ""), *PRESETS.items()], value="", description="begin with", **_WORDS
         ),
         "index": widgets.IntSlider(state.index, 0, last - 1, description="image", **_WORDS),
         "thumbs": widgets.ToggleButtons(options=[("0", 0)]),
@@ -189,6 +189,6 @@ def arranged(
     ]
     frames = widgets.VBox([shown["status"], shown["frames"]]).add_class("lee-pictures")
     left = widgets.VBox(steering).add_class("lee-left")
-    right = widgets.VBox([frames, results, shown["errors"]]).add_class("lee-right")
+    right = widgets.VBox([frames, results, shown["errors"].add_class("lee-errors")]).add_class("lee-right")
     both = widgets.Box([left, right]).add_class("lee-both")
     return widgets.VBox([widgets.HTML(drawing.STYLE + drawing.HEAD), both]).add_class("lee-explorer")

@@ -36,6 +36,16 @@ def box(html: str, *, attributes: str = "") -> str:
     return f'<div class="lee-x" {attributes}>{html}</div>'
 
 
+def beside(parts: Sequence[str]) -> str:
+    """Parts below each other, or beside each other where there is room for those that are half as wide."""
+    return f'<div class="lee-row">{"".join(parts)}</div>'
+
+
+def half(html: str) -> str:
+    """As :func:`box`, for what is half as wide as the page."""
+    return f'<div class="lee-x half">{html}</div>'
+
+
 def error(message: str) -> str:
     """A message that is read out at once."""
     return box(f"<p>{escape(message)}</p>", attributes='role="alert"').replace('class="lee-x"', 'class="lee-x error"')
@@ -129,11 +139,9 @@ def where(image: Tensor, share: Tensor, *, patch: int, model: str, name: str) ->
     )
     alt = f"Map of the error of {model} over the photograph. {told}"
     style = _pixelated(max(image.shape[-2:]))
-    return box(
-        f'<div class="told"><figure><img src="{data_uri(picture)}" alt="{escape(alt)}"{style}>{scale_bar(limit)}'
-        f"<figcaption>share of the error, for each of the {of}</figcaption></figure>"
-        f"<div><h2>{escape(model)}</h2><p>{escape(told)}</p>"
-        "<p>A share is exact: a pixel's part of the squared Lie derivative at t = 0.</p></div></div>"
+    return half(
+        f'<h2>{escape(model)}</h2><figure class="map"><img src="{data_uri(picture)}" alt="{escape(alt)}"{style}>{scale_bar(limit)}'
+        f"<figcaption>share of the error, for each of the {of}</figcaption></figure><p>{escape(told)}</p>"
     )
 
 
@@ -164,4 +172,4 @@ def layers(frame: pd.DataFrame, *, model: str, name: str, most: int = 12) -> str
             f'<td><svg viewBox="0 0 100 14" preserveAspectRatio="none" aria-hidden="true">{bar}{zero}</svg></td></tr>'
         )
     caption = f"{escape(model)}: share of its layers in the Lie derivative along {escape(name)} at t = 0"
-    return box(f'<table class="bars"><caption>{caption}</caption><tbody>{"".join(body)}</tbody></table>')
+    return half(f'<table class="bars"><caption>{caption}</caption><tbody>{"".join(body)}</tbody></table>')

@@ -14,7 +14,7 @@ from lee.measure.orbits import Orbit
 DASHES = ("none", "9 4", "3 3", "9 3 2 3", "2 5")
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 460, 40, 10, 8, 38
 MARGIN = 5
-TALL, LOW = 210, 160
+TALL, LOW = 210, 150
 """Heights in pixels of the only chart, and of one of two."""
 
 SHOWN = 3
@@ -23,7 +23,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Plot:
-    """Axes: amounts from `-reach` to `reach`, values from `low` to `high`."""
+    """Axes: amounts from `-reach` to `reach`, values from `low` to `high`, both in quarters."""
 
     reach: float
     height: int
@@ -44,14 +44,16 @@ class Plot:
 
     def axes(self, title: str) -> str:
         """Lines of the grid, numbers and the title of the horizontal axis."""
-        values = [self.low + k / 4 * (self.high - self.low) for k in range(5)]
+        values = [k / 4 for k in range(round(4 * self.low), round(4 * self.high) + 1)]
         amounts = [self.reach * k / 2 for k in range(-2, 3)]
         grid = "".join(
             f'<line x1="{LEFT}" x2="{self.x(self.reach)}" y1="{self.y(p):.1f}" y2="{self.y(p):.1f}" opacity="0.2"/>'
             for p in values
         )
         words = [
-            f'<text x="{LEFT - 6}" y="{self.y(p) + 4:.1f}" text-anchor="end">{number(p)}</text>' for p in values[::2]
+            f'<text x="{LEFT - 6}" y="{self.y(p) + 4:.1f}" text-anchor="end">{number(p)}</text>'
+            for p in values
+            if p % 0.5 == 0
         ]
         words += [
             f'<text x="{self.x(t):.1f}" y="{self.height - BOTTOM + 16}" text-anchor="middle">{number(t)}</text>'
@@ -126,7 +128,7 @@ def curves(curve: Curve, touch: Touch, *, model: str, t: float, name: str, unit:
     told = "; ".join(f"{label} {value}, derivative {slope}" for label, value, slope in rows)
     alt = f"Class probabilities of {model} over the amount of {name}. At t = {t:g}: {told}."
     svg = plot.drawn(_title(name, unit), plot.upright(t) + "".join(lines) + "".join(tangents), alt)
-    table = _table(model, ("class", "probability at t", f"d/dt, per {unit}"), rows)
+    table = _table(model, ("class", "probability", f"d/dt, per {unit}"), rows)
     return box(f'<div class="told">{svg}{table}</div>')
 
 
@@ -138,7 +140,7 @@ def orbit(found: Orbit, *, names: Sequence[str], model: str, name: str, unit: st
     seen = [first, *(k for k in outputs.argmax(1).tolist() if k != first)]
     top = list(dict.fromkeys([*seen, *outputs.mean(0).argsort(descending=True).tolist()]))[:SHOWN]
     ends = [v for values in (outputs, integrals) for v in (float(values[:, top].min()), float(values[:, top].max()))]
-    plot = Plot(reach, height, min(0.0, *ends), max(1.0, *ends))
+    plot = Plot(reach, height, min(0.0, math.floor(4 * min(ends)) / 4), max(1.0, math.ceil(4 * max(ends)) / 4))
     amounts, drawn, rows = found.t.tolist(), [], []
     for rank, k in enumerate(top):
         drawn.append(_line(plot.points(amounts, outputs[:, k].tolist()), _stroke(rank)))
@@ -154,7 +156,7 @@ def orbit(found: Orbit, *, names: Sequence[str], model: str, name: str, unit: st
     told = f"{_flips(flips, predicted, names[first], reach)} {_gap(found.gap, amounts[1] - amounts[0])}"
     alt = f"Probabilities of {model} along the orbit of {name}, and the integrals of their derivatives. {told}"
     svg = plot.drawn(_title(name, unit), "".join(marks + drawn), alt)
-    table = _table(model, ("class", "change over the orbit", "integral of d/dt"), rows)
+    table = _table(model, ("class", "change", "integral of d/dt"), rows)
     return box(f'<div class="told">{svg}{table}</div><p>{escape(told)}</p>')
 
 
