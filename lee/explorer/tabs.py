@@ -53,14 +53,17 @@ def _height(state: State) -> int:
     return plots.TALL if len(state.models) == 1 else plots.LOW
 
 
-TABS: dict[str, Callable[[Measures, State, int], str]] = {
+Tab = Callable[[Measures, State, int], str]
+"""What draws a model of a state, by its number."""
+
+TABS: dict[str, Tab] = {
     "Curves": curves, "Where in the picture": where, "Along the orbit": orbit, "Layers": layers, "Code": code,
 }  # fmt: skip
 """By title; the first one is open at the beginning."""
 
 NOTES = {
     "Curves": "Thin lines: probabilities of the likeliest classes. Thick ones: their Lie derivative where t stands, as a tangent.",
-    "Where in the picture": "Which pixels hold the squared Lie derivative of the original image: vermilion ones add to it, blue ones cancel.",
+    "Where in the picture": "Which pixels hold the squared Lie derivative at t = 0: vermilion ones add to it, blue ones cancel.",
     "Along the orbit": "Coloured lines: probabilities, and what the derivative at 0 predicts (straight). Circles: the derivative, "
     "summed from 0. Upright lines: where the class flips, and where it should by the prediction (dotted).",
     "Layers": "What each layer by itself adds to the Lie derivative of the original image; all together make 100 %.",
