@@ -93,7 +93,7 @@ def controls(state: State, folders: Sequence[str] = ()) -> dict[str, Any]:
         "reach": widgets.Dropdown(
             options=[(f"from −{reach:g} to {reach:g}", reach) for reach in REACHES],
             value=state.reach,
-            description="look closer",
+            description="amounts",
             **_WORDS,
         ),
     }

@@ -172,7 +172,7 @@ def _flips(flips: tuple[float, float], predicted: tuple[float, float], first: st
 
 def _gap(gap: float, step: float) -> str:
     """How well the integral is the change."""
-    closer = "" if gap < 0.05 else " These amounts are too far apart for this network: look closer."
+    closer = "" if gap < 0.05 else " These amounts are too far apart for this network; choose closer ones."
     return (
         "The integral of the Lie derivatives (circles) misses the change of the probabilities (lines) by at most "
         f"{100 * gap:.2g} % of the largest change, with amounts {number(step)} apart.{closer}"
