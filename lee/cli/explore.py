@@ -7,6 +7,10 @@ import typer
 
 
 def explore(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="One or two models to begin with, of `lee models list` or timm's."),
+    ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of 127.0.0.1.")] = 8866,
     browser: Annotated[bool, typer.Option(help="Open it in a browser.")] = True,
     images: Annotated[
@@ -23,4 +27,4 @@ def explore(
     def ready(address: str) -> None:
         typer.echo(f"{address}  (Ctrl-C stops it)")
 
-    serve(port, ready, browser=browser, images=images or ())
+    serve(port, ready, browser=browser, images=images or (), models=models or ())

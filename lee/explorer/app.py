@@ -15,8 +15,8 @@ import ipywidgets as widgets
 from lee.errors import LeeError
 from lee.explorer import controls, drawing, pictures
 from lee.explorer.measures import Measures
-from lee.explorer.recipe import recipe
 from lee.explorer.state import MOST_MODELS, PRESETS, START, State, mixture_of
+from lee.explorer.tabs import TABS
 from lee.geometry.generators import NAMED
 from lee.models import imagenet
 
@@ -26,11 +26,11 @@ PAUSE = 0.03
 LONGEST_STILL = 0.2
 """Seconds after which a first step is shown even though a slider is still moving."""
 
-PARTS = ("status", "formats", "upload", "models", "frames", "curves", "errors", "code", "layers")
-"""What shows something."""
-
-SLOTS = {"upload": ("images",), "models": tuple(f"model{which}" for which in range(MOST_MODELS))}
+SLOTS = {"images": ("images",), "models": tuple(f"model{which}" for which in range(MOST_MODELS))}
 """Where a message stands that is about what one of these controls says."""
+
+PARTS = ("status", "frames", "thumbs", "errors", *TABS, "motion", "upload", *SLOTS)
+"""What shows something."""
 
 Work = Callable[[], Iterator[None]]
 
@@ -47,6 +47,7 @@ class Explorer:
         state: What is shown now.
         widget: The root of the widgets.
         control: The controls, by what they set.
+        tabs: The tabs; what the open one shows is computed, and nothing for the others.
         mixture: The sliders of the mixture.
         shown: The parts that show something, by name, as of :data:`PARTS`.
     """
@@ -58,11 +59,11 @@ class Explorer:
         self.measures = measures or Measures()
         self._folders = None if folders is None else tuple(f"{pictures.FOLDER}{folder}" for folder in folders)
         self.shown = {name: widgets.HTML() for name in PARTS}
-        self.shown["formats"].value = drawing.box(drawing.FORMATS)
         self.control, self.mixture = controls.controls(self.state, self._folders or ()), controls.mixture(self.state)
-        self.widget = controls.arranged(self.control, self.mixture, self.shown)
+        self.tabs = controls.tabs(self.control, self.shown)
+        self.widget = controls.arranged(self.control, self.mixture, self.shown, self.tabs)
         self._upload: bytes | None = self.state.upload
-        self._generation, self._quiet, self._shown_at = 0, False, 0.0
+        self._generation, self._quiet, self._shown_at, self._thumbed = 0, False, 0.0, ("", 0, 0)
         self._task: asyncio.Task[None] | None = None  # the loop itself keeps only a weak reference
         self._observe()
         for _ in self._guarded(self._everything):  # at once: a page that is still loading may miss what changes later
@@ -74,17 +75,16 @@ class Explorer:
         display(self.widget)
 
     def _observe(self) -> None:
-        special = {"generator": self._on_generator, "upload": self._on_upload}
+        special = {"generator": self._on_generator, "upload": self._on_upload, "thumbs": self._on_thumbs}
         special |= {"images": self._on_images, "index": self._on_images, "preset": self._on_preset}
         for name, control in self.control.items():
             if name.startswith("list_"):
                 control.observe(partial(self._on_list, name.removeprefix("list_")), "value")
-            elif name == "layers":
-                control.on_click(lambda _: self._run(self._layers))
             else:
                 control.observe(special.get(name, self._on_change), "value")
         for slider in self.mixture:
             slider.observe(self._on_mixture, "value")
+        self.tabs.observe(self._on_change, "selected_index")
 
     # What the reader does
 
@@ -107,23 +107,24 @@ class Explorer:
             self._upload = None
         self._on_change(change)
 
+    def _on_thumbs(self, change: Any) -> None:
+        if not self._quiet and change["new"] is not None:
+            self._upload = None
+            self._set([(self.control["index"], change["new"])])
+            self._run(self._everything)
+
     def _on_list(self, name: str, change: Any) -> None:
-        """What is chosen of a list is written into the field below it, which decides."""
+        """What is chosen of a list is written into the field below it, which decides; that is shown where it is needed."""
         if not self._quiet and change["new"] != controls.OTHER:
             self.control[name].value = change["new"]
+        controls.reveal(self.control)
 
     def _on_preset(self, change: Any) -> None:
         wanted = change["new"]
         if not isinstance(wanted, State):
             return
         names = (*wanted.models, *("",) * (MOST_MODELS - len(wanted.models)))
-        values = {
-            "images": wanted.images,
-            "t": wanted.t,
-            "kernel": wanted.kernel,
-            "boundary": wanted.boundary,
-            "n": wanted.n,
-        }
+        values = {name: getattr(wanted, name) for name in ("images", "t", "kernel", "boundary", "n", "patch", "reach")}
         values |= {f"model{which}": name for which, name in enumerate(names)} | {"generator": controls.entry(wanted)}
         self.control["index"].max = max(self.control["index"].max, wanted.index)
         self._set([*((self.control[name], value) for name, value in (values | {"index": wanted.index}).items())])
@@ -163,7 +164,7 @@ class Explorer:
         Raises:
             InputError: One of them can't be used.
         """
-        value = {name: control.value for name, control in self.control.items() if name != "layers"}
+        value = {name: control.value for name, control in self.control.items()}
         names = [value[f"model{which}"].strip() for which in range(MOST_MODELS)]
         if self._folders is not None:
             pictures.check_offered(value["images"].strip(), self._folders)
@@ -178,6 +179,8 @@ class Explorer:
             kernel=value["kernel"],
             boundary=value["boundary"],
             n=value["n"],
+            patch=value["patch"],
+            reach=value["reach"],
         )
 
     def _fitting(self, state: State) -> State:
@@ -216,7 +219,8 @@ class Explorer:
     def _guarded(self, work: Work) -> Iterator[None]:
         """The steps; whatever goes wrong is told in the app, beside the control that it is about, and what was shown stays."""
         self._set(controls.lists(self.control))
-        for slot in SLOTS:
+        controls.reveal(self.control)
+        for slot in ("motion", "upload", *SLOTS):
             self.shown[slot].value = ""
         try:
             yield from work()
@@ -227,19 +231,21 @@ class Explorer:
             self.shown["status"].value = drawing.error(f"{type(error).__name__}: {str(error).strip()[:300]}")
 
     def _slot(self, message: str) -> str:
-        """The part beside the control whose value a message names."""
+        """The part beside the control that a message is about."""
+        if not any(self._coefficients()):
+            return "motion"
         for slot, names in SLOTS.items():
             if any((value := self.control[name].value.strip()) and value in message for name in names):
                 return slot
         return "status"
 
     def _everything(self) -> Iterator[None]:
-        """Pictures, then curves, then errors."""
+        """Pictures, then the open tab, then errors."""
         self.shown["status"].value = drawing.working("Computing …")
         state = self._fitting(self._wanted())
         self._show_frames(state)
         yield
-        yield from self._show_curves(state)
+        yield from self._show_tab(state)
         yield from self._show_errors(state)
         self.shown["status"].value = drawing.working("")
 
@@ -249,26 +255,36 @@ class Explorer:
         self.shown["frames"].value = drawing.frames(
             self.measures.image(state)[0], moved[0], tangent[0], name=generator.name, unit=generator.unit, t=state.t
         )
-        if state.upload is None:
-            side = self.measures.side(state)
-            self.shown["formats"].value = drawing.strip(
-                self.measures.images(state, side), self.measures.titles(state), state.index
-            ) + drawing.box(drawing.FORMATS)
-        self.shown["code"].value = drawing.code(recipe(state, self.measures.side(state)))
-        if _layers_of(state) != _layers_of(self.state):
-            self.shown["layers"].value = ""
+        self._show_thumbs(state)
         self.state = state
 
-    def _show_curves(self, state: State) -> Iterator[None]:
-        """The curves of all models appear together; a step for each."""
-        generator, charts = state.generator, []
+    def _show_thumbs(self, state: State) -> None:
+        """The small pictures among which the chosen one is; the slider of the index leads to others."""
+        thumbs, first = self.control["thumbs"], state.index // controls.THUMBS * controls.THUMBS
+        every, titles = self.measures.images(state, self.measures.side(state)), self.measures.titles(state)
+        chosen = (state.images, first, len(every))
+        if self._thumbed != chosen:
+            self._thumbed = chosen
+            few = every[first : first + controls.THUMBS]
+            self.shown["thumbs"].value = drawing.thumbs(few, controls.thumbs_class(thumbs))
+            self._quiet = True
+            controls.offer_thumbs(thumbs, range(first, first + len(few)), titles)
+            self._quiet = False
+        self._set([(thumbs, state.index if state.upload is None else None)])
+
+    def _show_tab(self, state: State) -> Iterator[None]:
+        """What the open tab shows, all models at once; a step for each. What the others showed may no longer hold."""
+        title, drawn = tuple(TABS)[self.tabs.selected_index or 0], []
         for which, model in enumerate(state.models):
-            curve, touch = self.measures.curve(state, which), self.measures.touch(state, which)
-            charts.append(
-                drawing.curves(curve, touch, model=model, t=state.t, name=generator.name, unit=generator.unit)
-            )
+            self.shown["status"].value = drawing.working(f"{title}: computing for {model} …")
             yield
-        self.shown["curves"].value = drawing.beside(charts)
+            self.measures.model(state, which)  # what is wrong with its name is told beside that
+            try:
+                drawn.append(TABS[title](self.measures, state, which))
+            except LeeError as error:
+                drawn.append(drawing.error(f"{model}: {error}"))
+        for other in TABS:
+            self.shown[other].value = drawing.beside(drawn) if other == title else ""
 
     def _show_errors(self, state: State) -> Iterator[None]:
         """The error of this image and of the set: a step for each portion of it that is not measured yet."""
@@ -281,18 +297,3 @@ class Explorer:
                 yield
         rows = [(*row, m.error(state, which)) for which, row in enumerate(here)]
         self.shown["errors"].value = drawing.errors(rows, **words)
-
-    def _layers(self) -> Iterator[None]:
-        """The contributions of the layers, model by model; then whatever else is missing."""
-        state, drawn = self._fitting(self._wanted()), []
-        for which, model in enumerate(state.models):
-            self.shown["status"].value = drawing.working(f"Decomposing {model} …")
-            yield
-            drawn.append(drawing.layers(self.measures.layers(state, which), model=model, name=state.generator.name))
-            self.shown["layers"].value = "".join(drawn)
-        yield from self._everything()
-
-
-def _layers_of(state: State) -> tuple[Any, ...]:
-    """What decides the contributions of layers: all but the amount and the size of the set."""
-    return (state.origin, state.models, state.pretrained, state.mixture, state.kernel, state.boundary)

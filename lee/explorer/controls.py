@@ -8,15 +8,22 @@ import ipywidgets as widgets
 from lee import models
 from lee.datasets.image_files import ENDINGS
 from lee.explorer import drawing, pictures
-from lee.explorer.state import KERNELS, MOST_MODELS, PRESETS, REACH, SLIDERS, State
+from lee.explorer.state import KERNELS, MOST_MODELS, PATCHES, PRESETS, REACH, REACHES, SLIDERS, State
+from lee.explorer.tabs import NOTES, TABS
 from lee.geometry.generators import NAMED
 from lee.geometry.interpolation import BOUNDARIES
 
 MIXTURE = "mixture"
 """What the list of generators shows where no named one is chosen."""
 
-OTHER = ""
+OTHER = "other"
 """What a list shows where the field below it says something else."""
+
+NAMES = ("images", *(f"model{which}" for which in range(MOST_MODELS)))
+"""What is chosen from a list, or by a name in the field below it."""
+
+THUMBS = 12
+"""Small pictures that are shown at once."""
 
 _WORDS = {"style": {"description_width": "92px"}, "layout": widgets.Layout(width="auto", min_width="0")}
 _FAMILIES = {
@@ -31,7 +38,7 @@ def grouped(names: Sequence[str], family: Callable[[str], str]) -> list[tuple[st
     pairs = [(family(name), name) for name in names]
     order = list(dict.fromkeys(group for group, _ in pairs))
     pairs.sort(key=lambda pair: order.index(pair[0]))
-    return [("what the field below says", OTHER), *((f"{group}: {name}", name) for group, name in pairs)]
+    return [*((f"{group}: {name}", name) for group, name in pairs), ("another, by its name …", OTHER)]
 
 
 def _model_family(name: str) -> str:
@@ -44,11 +51,6 @@ def _set_family(name: str) -> str:
         name,
         "textures" if name == "textures" else "folders" if ":" in name else "CIFAR" if "cifar" in name else "digits",
     )
-
-
-def _list(title: str, options: Sequence[tuple[str, str]], value: str) -> widgets.Dropdown:
-    known = value in (name for _, name in options)
-    return widgets.Dropdown(options=options, value=value if known else OTHER, description=title, **_WORDS)
 
 
 def _slider(name: str, value: float, reach: float, step: float) -> widgets.FloatSlider:
@@ -66,20 +68,12 @@ def entry(state: State) -> str:
 def controls(state: State, folders: Sequence[str] = ()) -> dict[str, Any]:
     """Every control but the sliders of the mixture, by what it sets, at the state's values."""
     last = pictures.MOST_IMAGES
-    sets = grouped((*pictures.offered(), *folders), _set_family)
     made: dict[str, Any] = {
         "preset": widgets.Dropdown(
-            options=[("choose …", OTHER), *PRESETS.items()], value=OTHER, description="show", **_WORDS
-        ),
-        "list_images": _list("data set", sets, state.images),
-        "images": widgets.Combobox(
-            value=state.images,
-            options=(*pictures.offered(), *folders),
-            description="or its name",
-            ensure_option=False,
-            **_WORDS,
+            options=[("choose …", ""), *PRESETS.items()], value="", description="begin with", **_WORDS
         ),
         "index": widgets.IntSlider(state.index, 0, last - 1, description="image", **_WORDS),
+        "thumbs": widgets.ToggleButtons(options=[("0", 0)]),
         "upload": widgets.FileUpload(
             accept=",".join(ENDINGS),
             description="image file …",
@@ -93,26 +87,60 @@ def controls(state: State, folders: Sequence[str] = ()) -> dict[str, Any]:
         "boundary": widgets.Dropdown(options=BOUNDARIES, value=state.boundary, description="boundary", **_WORDS),
         "n": widgets.IntSlider(state.n, 2, last, description="images for ±", **_WORDS),
         "pretrained": widgets.Checkbox(state.pretrained, description="timm's weights (a download)", indent=False),
-        "layers": widgets.Button(description="Layer contributions", layout={"width": "auto"}),
-    }
-    known = grouped(models.names(), _model_family)
-    for which, title in zip(range(MOST_MODELS), ("model", "second model"), strict=True):
-        chosen = state.models[which] if which < len(state.models) else ""
-        made[f"list_model{which}"] = _list(title, known, chosen)
-        made[f"model{which}"] = widgets.Combobox(
-            value=chosen,
-            options=models.names(),
-            description="or its name",
-            placeholder="zoo/… or timm's" if which == 0 else "none",
+        "patch": widgets.Dropdown(
+            options=[(_patch(side), side) for side in PATCHES], value=state.patch, description="shares of", **_WORDS
+        ),
+        "reach": widgets.Dropdown(
+            options=[(f"from −{reach:g} to {reach:g}", reach) for reach in REACHES],
+            value=state.reach,
+            description="amounts",
             **_WORDS,
+        ),
+    }
+    zoo = grouped(models.names(), _model_family)
+    sets = grouped((*pictures.offered(), *folders), _set_family)
+    titles = ("data set", "model", "second model")
+    for name, title, options in zip(NAMES, titles, (sets, zoo, [("none", ""), *zoo]), strict=True):
+        value = {"images": state.images, **{f"model{which}": chosen for which, chosen in enumerate(state.models)}}
+        made[f"list_{name}"] = widgets.Dropdown(options=options, value=OTHER, description=title, **_WORDS)
+        made[name] = widgets.Combobox(
+            value=value.get(name, ""),
+            options=[known for _, known in options if known not in ("", OTHER)],
+            description="its name",
+            placeholder="of lee, or imagefolder:…" if name == "images" else "zoo/… or timm's",
+            ensure_option=False,
+            style={"description_width": "92px"},
+            layout={"width": "auto", "min_width": "0"},
         )
+    made["thumbs"].add_class("lee-thumbs").add_class(thumbs_class(made["thumbs"]))
     return made
+
+
+def thumbs_class(thumbs: widgets.ToggleButtons) -> str:
+    """The class by which the style of the small pictures finds them, on a page with several explorers too."""
+    return f"lee-thumbs-{thumbs.model_id}"
+
+
+def offer_thumbs(thumbs: widgets.ToggleButtons, indices: Sequence[int], titles: Sequence[str]) -> None:
+    """Put images with the names of their classes, as far as they have any, on the buttons."""
+    thumbs.options = [(f"{i}: {titles[i]}" if i < len(titles) else str(i), i) for i in indices]
+    thumbs.tooltips = [text for text, _ in thumbs.options]
+
+
+def _patch(side: int) -> str:
+    return {0: "tokens of the model, or eighths of the side", 1: "single pixels"}.get(side, f"{side} × {side} pixels")
 
 
 def lists(control: Mapping[str, Any]) -> list[tuple[Any, str]]:
     """Each list, and what it shows of what the field below it says."""
-    pairs = [(control[f"list_{name}"], control[name].value.strip()) for name in ("images", "model0", "model1")]
+    pairs = [(control[f"list_{name}"], control[name].value.strip()) for name in NAMES]
     return [(one, value if value in (known for _, known in one.options) else OTHER) for one, value in pairs]
+
+
+def reveal(control: Mapping[str, Any]) -> None:
+    """Show the fields for names below the lists that leave it to them."""
+    for name in NAMES:
+        control[name].layout.display = None if control[f"list_{name}"].value == OTHER else "none"
 
 
 def mixture(state: State) -> list[widgets.FloatSlider]:
@@ -122,32 +150,45 @@ def mixture(state: State) -> list[widgets.FloatSlider]:
 
 
 def _group(title: str, children: Sequence[Any]) -> widgets.VBox:
-    return widgets.VBox(
-        [widgets.HTML(drawing.box(f"<b>{title}</b>")), *children], layout={"width": "auto", "min_width": "0"}
-    )
+    heading = widgets.HTML(drawing.box(f"<h2>{title}</h2>"))
+    return widgets.VBox([heading, *children], layout={"width": "auto", "min_width": "0"})
 
 
 def _folded(title: str, children: Sequence[Any]) -> widgets.Accordion:
     return widgets.Accordion([widgets.VBox(children)], titles=(title,), selected_index=None)
 
 
+def tabs(control: Mapping[str, Any], shown: Mapping[str, widgets.HTML]) -> widgets.Tab:
+    """The tabs, each with what it is about, its own control if it has one, and what it shows."""
+    own = {"Where in the picture": [control["patch"]], "Along the orbit": [control["reach"]]}
+    pages = [
+        widgets.VBox([widgets.HTML(drawing.box(f"<p>{NOTES[title]}</p>")), *own.get(title, ()), shown[title]])
+        for title in TABS
+    ]
+    made = widgets.Tab(pages, titles=tuple(TABS), selected_index=0)
+    return made.add_class("lee-tabs")
+
+
 def arranged(
-    control: Mapping[str, Any], sliders: Sequence[widgets.FloatSlider], shown: Mapping[str, widgets.HTML]
+    control: Mapping[str, Any],
+    sliders: Sequence[widgets.FloatSlider],
+    shown: Mapping[str, widgets.HTML],
+    results: widgets.Tab,
 ) -> widgets.VBox:
     """Controls on the left and what they show beside them; below each other where there is no room for that."""
     c = control
+    formats = widgets.HTML(drawing.box(drawing.FORMATS))
+    first = widgets.VBox([c["preset"]]).add_class("lee-first")
     steering = [
-        c["preset"],
-        _group("Image", [c["list_images"], c["images"], c["index"], c["upload"], shown["formats"], shown["upload"]]),
+        first,
+        _group("Motion", [c["generator"], c["t"], _folded("Mixture of motions", list(sliders)), shown["motion"]]),
+        _group("Image", [c["list_images"], c["images"], shown["images"], c["thumbs"], shown["thumbs"], c["index"]]),
+        _folded("A picture of your own", [c["upload"], formats, shown["upload"]]),
         _group("Models", [c["list_model0"], c["model0"], c["list_model1"], c["model1"], shown["models"]]),
-        _group("Motion", [c["generator"], c["t"]]),
-        _folded("Mixture of motions", list(sliders)),
         _folded("How it is computed", [c["kernel"], c["boundary"], c["n"], c["pretrained"]]),
     ]
-    results = [
-        shown["status"], shown["frames"], shown["curves"], shown["errors"], shown["code"], c["layers"], shown["layers"],
-    ]  # fmt: skip
-    left = widgets.VBox(steering, layout={"flex": "1 1 300px", "max_width": "360px", "min_width": "0"})
-    right = widgets.VBox(results, layout={"flex": "1 1 480px", "min_width": "0", "padding": "0 0 0 12px"})
-    both = widgets.Box([left, right], layout={"display": "flex", "flex_flow": "row wrap", "width": "100%"})
-    return widgets.VBox([widgets.HTML(drawing.STYLE + drawing.HEAD), both])
+    frames = widgets.VBox([shown["status"], shown["frames"]]).add_class("lee-pictures")
+    left = widgets.VBox(steering).add_class("lee-left")
+    right = widgets.VBox([frames, results, shown["errors"].add_class("lee-errors")]).add_class("lee-right")
+    both = widgets.Box([left, right]).add_class("lee-both")
+    return widgets.VBox([widgets.HTML(drawing.STYLE + drawing.HEAD), both]).add_class("lee-explorer")

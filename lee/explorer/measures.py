@@ -17,14 +17,16 @@ from lee import models
 from lee.autodiff import pushforward
 from lee.errors import InputError
 from lee.explorer import motion, pictures
+from lee.explorer.networks import class_names, token_side
 from lee.explorer.state import REACH, SLIDERS, State
 from lee.geometry.sampling import Sampler
 from lee.layers import layerwise
 from lee.measure.derivative import equivariance_gram
 from lee.measure.function import one_function
-from lee.models import imagenet
-from lee.models.classes import TRAINED_ON
-from lee.models.recipes import has_recipe, has_weights, load_spec
+from lee.measure.maps import error_map
+from lee.measure.orbits import Orbit, orbit
+from lee.measure.shares import ErrorMap
+from lee.models.recipes import has_weights
 from lee.statistics import EquivarianceGram, Estimate, concatenate
 
 TOP = 5
@@ -101,7 +103,8 @@ class Measures:
     def __init__(self) -> None:
         self._models, self._sets = Cache(4), Cache(6)
         self._paths, self._curves, self._frames = Cache(8), Cache(32), Cache(32)
-        self._grams, self._layers = Cache(4096), Cache(16)
+        self._grams, self._layers, self._orbits = Cache(4096), Cache(16), Cache(16)
+        self._maps = Cache(4)  # of 81 numbers for each pixel
 
     def model(self, state: State, which: int = 0) -> models.Normalized:
         """The model of a state by its number, in eval mode.
@@ -238,6 +241,27 @@ class Measures:
         keys = (self._key(state, which, (state.images, index)) for index in range(self.count(state)))
         return concatenate([self._grams.entries[key] for key in keys]).lee(state.generator)
 
+    def map(self, state: State, which: int = 0) -> ErrorMap:
+        """Which pixels of the original image hold the error: :func:`lee.error_map`, kept for every mixture."""
+        how: dict[str, Any] = {"kernel": state.kernel, "boundary": state.boundary}
+        key = self._key(state, which, state.origin)
+        every = self._maps.get(
+            key, lambda: error_map(self.model(state, which), self.image(state, which), SLIDERS, **how)
+        )
+        return every.along(state.generator)
+
+    def patch(self, state: State, which: int = 0) -> int:
+        """Side of the patches of a model's map: the state's, or that of its tokens (without any, an eighth of the image)."""
+        return state.patch or token_side(self.model(state, which)) or max(1, self.side(state, which) // 8)
+
+    def orbit(self, state: State, which: int = 0) -> Orbit:
+        """Outputs and derivatives along the path: :func:`lee.orbit` of the chosen image, as far as the state's reach."""
+        image = self.image(state, which)
+        stops = tuple(stop * state.reach / REACH for stop in self.stops(image.shape[-1]))
+        path = motion.action(state.generator, state.kernel, state.boundary)
+        key = (*self._moved(state, which), state.reach)
+        return self._orbits.get(key, lambda: orbit(self.model(state, which), image, path, stops))
+
     def layers(self, state: State, which: int = 0) -> pd.DataFrame:
         """The exact contribution of every layer to the Lie derivative at the original image: `frame` of :func:`lee.layerwise`."""
         key = self._moved(state, which)
@@ -248,15 +272,3 @@ class Measures:
         return layerwise(
             network, self.image(state, which), state.generator, kernel=state.kernel, boundary=state.boundary
         ).frame
-
-
-def class_names(model: str, pretrained: bool, k: int) -> tuple[str, ...]:
-    """Names of the K classes of a model: CIFAR-10's, ImageNet's for models trained on it, or numbers."""
-    if has_recipe(model) and k == 10:
-        return TRAINED_ON.get(load_spec(model).recipe.dataset, tuple(map(str, range(k))))
-    if (pretrained or imagenet.is_packaged(model)) and k == 1000:
-        from timm.data.imagenet_info import ImageNetInfo
-
-        info = ImageNetInfo()
-        return tuple(info.index_to_description(i).split(",")[0] for i in range(k))
-    return tuple(f"class {i}" for i in range(k))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lee.autodiff.functorch import load_formulas
-from lee.geometry.generators import BASIS, PHOTOMETRIC_BASIS, SPATIAL_BASIS, Generator
+from lee.geometry.generators import BASIS, PHOTOMETRIC_BASIS, SPATIAL_BASIS, Action, Generator
 from lee.geometry.representations import Image
 from lee.geometry.sampling import Sampler
 
@@ -38,6 +38,20 @@ def act(x: Tensor, generator: Generator, t: Tensor | float, sampler: Sampler) ->
     for part in parts(generator):
         x = Image().finite(part, t, x, sampler)
     return x
+
+
+def action(generator: Generator, kernel: str = "fourier", boundary: str = "reflect") -> Action:
+    """The path as an action that :func:`lee.orbit` follows, also for mixtures of spatial and photometric generators.
+
+    Args:
+        generator: A combination of the basis fields.
+        kernel: Interpolation kernel.
+        boundary: Boundary extension.
+    """
+    sampler = Sampler(kernel, boundary)
+    return Action(
+        lambda x, t: act(x, generator, t, sampler.for_image(*x.shape[-2:])), generator.name, unit=generator.unit
+    )
 
 
 def path(x: Tensor, generator: Generator, stops: Sequence[float], sampler: Sampler) -> Tensor:

@@ -2,41 +2,51 @@
 
 from lee.datasets.embedded import MEMBERS
 from lee.explorer.pictures import MOST_IMAGES
-from lee.explorer.state import SLIDERS, State
+from lee.explorer.state import REACH, SLIDERS, State
 from lee.geometry.generators import NAMED
 
 
-def recipe(state: State, side: int, which: int = 0) -> str:
-    """Lines that print, at `t = 0`, the Lie derivative of the likeliest class and the error of the chosen image.
+def recipe(state: State, first: int, side: int, patch: int, which: int = 0) -> str:
+    """Lines that print what is shown of one model.
 
     Args:
         state: What is shown.
-        side: Side in pixels of the images that the model takes.
+        first: Side in pixels of the images that the first model takes.
+        side: Side in pixels of those that this model takes.
+        patch: Side in pixels of the patches of its map.
         which: Which of the state's models, from 0.
     """
+    usual = {"kernel": "fourier", "boundary": "reflect"}
+    how = "".join(f', {name}="{value}"' for name in usual if (value := getattr(state, name)) != usual[name])
+    amounts = sorted({-REACH, 0.0, state.t, REACH})
+    path, imported = f"generator, {amounts}{how}", ""
+    if state.generator.name in NAMED:
+        generator = f'"{state.generator.name}"'
+    else:
+        pairs = [(c, g) for c, g in zip(state.mixture, SLIDERS, strict=True) if c]
+        generator = " + ".join(f'{c:g} * lee.geometry.generators.NAMED["{g.name}"]' for c, g in pairs)
+        if not state.generator.is_spatial:  # the path of such a mixture is the explorer's own
+            path, imported = f"motion.action(generator{how}), {amounts}", "from lee.explorer import motion\n"
+    return f"""import lee, lee.datasets, lee.models
+{imported}
+model = lee.models.load("{state.models[which]}"{", pretrained=True" if state.pretrained else ""})
+{_images(state, first, side)}
+generator = {generator}
+
+path = lee.orbit(model, x, {path})
+p, slopes = path.outputs[{amounts.index(state.t)}], path.derivatives[{amounts.index(state.t)}]  # at t = {state.t:g}
+print(p.max(), slopes[p.argmax()])  # of the likeliest class
+print(lee.local_equivariance_error(model, x, generator{how}))  # of this image
+print(lee.error_map(model, x, generator{how}).patches({patch}).max())  # the largest share of a patch
+print(lee.layerwise(model, x, generator{how}).frame["self_share"].max())  # and of a layer
+"""
+
+
+def _images(state: State, first: int, side: int) -> str:
+    """Lines that make the image `x`."""
+    if state.upload is not None:
+        return f"x = …  # your picture as a tensor (1, 3, {side}, {side}) in [0, 1]"
     name = f"rgb:{state.images}" if "digits" in state.images or "mnist" in state.images else state.images
     few = "" if state.images in MEMBERS else f"n={MOST_IMAGES}, "
-    image = f'lee.datasets.load("{name}", {few}size={side}).images[{state.index}:{state.index + 1}]'
-    if state.upload is not None:
-        image = f"…  # your picture as a tensor (1, 3, {side}, {side}) in [0, 1]"
-    given = ", pretrained=True" if state.pretrained else ""
-    how = "".join(
-        f', {key}="{value}"'
-        for key, value, usual in (("kernel", state.kernel, "fourier"), ("boundary", state.boundary, "reflect"))
-        if value != usual
-    )
-    return (
-        "import lee, lee.datasets, lee.models\n"
-        f'model = lee.models.load("{state.models[which]}"{given})\n'
-        f"x = {image}\n"
-        f"derivative = lee.lie_derivative(model, x, {_motion(state)}{how})[0]  # at t = 0\n"
-        "print(derivative[model(x)[0].argmax()], derivative.square().mean())  # of the likeliest class; the error here\n"
-    )
-
-
-def _motion(state: State) -> str:
-    """The generator as Python: a name, or a sum."""
-    if state.generator.name in NAMED:
-        return f'"{state.generator.name}"'
-    pairs = zip(state.mixture, SLIDERS, strict=True)
-    return " + ".join(f'{c:g} * lee.geometry.generators.NAMED["{g.name}"]' for c, g in pairs if c)
+    line = f'x = lee.datasets.load("{name}", {few}size={first}).images[{state.index}:{state.index + 1}]'
+    return line if side == first else f"{line}\nx = lee.datasets.image_files.resize(x, ({side}, {side}))"

@@ -10,22 +10,29 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lee.errors import InputError, check_installed
+from lee.explorer.state import State
 
 SHARE = Path(__file__).parent / "share"
 ADDRESS = "127.0.0.1"
 
 
-def notebook(folder: Path, images: Sequence[Path] = ()) -> Path:
+def notebook(folder: Path, images: Sequence[Path] = (), models: Sequence[str] = ()) -> Path:
     """Write the notebook that voila shows: one cell.
 
     Args:
         folder: Where.
         images: Folders of images that the page offers.
+        models: What it begins with; by default, what the explorer begins with.
+
+    Raises:
+        InputError: More than two models, or what can't be the name of one.
     """
     import nbformat
     from nbformat.v4 import new_code_cell, new_notebook
 
-    cell = f"from lee.explorer import Explorer\n\nExplorer(folders={tuple(str(one.resolve()) for one in images)!r})"
+    first = State(models=tuple(models)) if models else None
+    folders = tuple(str(one.resolve()) for one in images)
+    cell = f"from lee.explorer import Explorer, State\n\nExplorer({first!r}, folders={folders!r})"
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     path = folder / "explorer.ipynb"
     nbformat.write(
@@ -34,7 +41,14 @@ def notebook(folder: Path, images: Sequence[Path] = ()) -> Path:
     return path
 
 
-def serve(port: int, ready: Callable[[str], None], *, browser: bool = False, images: Sequence[Path] = ()) -> None:
+def serve(
+    port: int,
+    ready: Callable[[str], None],
+    *,
+    browser: bool = False,
+    images: Sequence[Path] = (),
+    models: Sequence[str] = (),
+) -> None:
     """Serve the explorer in this process until it is interrupted or terminated.
 
     Args:
@@ -42,9 +56,10 @@ def serve(port: int, ready: Callable[[str], None], *, browser: bool = False, ima
         ready: Called with the page's address, which ends in a token, once it can be opened.
         browser: Whether to open a browser.
         images: Folders of images that the page may show, as `imagefolder:…`; no others.
+        models: One or two models that the page begins with.
 
     Raises:
-        InputError: The port is taken, or voila or ipywidgets is not installed.
+        InputError: The port is taken, what is no model of the explorer, or voila or ipywidgets is not installed.
     """
     check_installed("The explorer's page", "app,book", "voila", "ipywidgets", "nbformat")
     _check_free(port)
@@ -55,7 +70,7 @@ def serve(port: int, ready: Callable[[str], None], *, browser: bool = False, ima
     with tempfile.TemporaryDirectory() as folder:
         server = Server(ready=ready, browses=browser)
         server.initialize([
-            str(notebook(Path(folder), images)), f"--Voila.ip={ADDRESS}", f"--port={port}", "--Voila.port_retries=0",
+            str(notebook(Path(folder), images, models)), f"--Voila.ip={ADDRESS}", f"--port={port}", "--Voila.port_retries=0",
             "--template=lee", "--Voila.auto_token=True", "--Voila.log_level=WARN",
             "--VoilaConfiguration.multi_kernel_manager_class=lee.explorer.server.Kernels",
         ])  # fmt: skip

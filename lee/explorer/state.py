@@ -36,6 +36,12 @@ REACH = 0.5
 
 MOST_MODELS = 2
 
+PATCHES = (0, 1, 2, 4, 8, 16)
+"""Sides in pixels of the patches of an error map; 0 for those that the model makes its tokens of."""
+
+REACHES = (REACH, 0.2, 0.05, 0.02)
+"""How far an orbit may be followed."""
+
 
 def mixture_of(generator: Generator) -> tuple[float, ...]:
     """The positions of the nine sliders that give `generator`.
@@ -65,10 +71,12 @@ class State:
         kernel: One of :data:`KERNELS`.
         boundary: One of `lee.geometry.BOUNDARIES`.
         n: Images behind the local equivariance error, 2 or more.
+        patch: Side of the patches of the error map, one of :data:`PATCHES`.
+        reach: How far the orbit is followed on either side, one of :data:`REACHES`.
 
     Raises:
-        InputError: For an unknown kernel or boundary, a number out of range, no or too many models, a model that is
-            neither of the zoo nor of timm, or a mixture of zeros.
+        InputError: For an unknown kernel or boundary, a number that is out of range or not among those named, no or too many
+            models, a model that is neither of the zoo nor of timm, or a mixture of zeros.
     """
 
     images: str = "patches"
@@ -81,6 +89,8 @@ class State:
     kernel: str = "fourier"
     boundary: str = "reflect"
     n: int = 16
+    patch: int = 0
+    reach: float = REACH
 
     def __post_init__(self) -> None:
         check_known("kernel", self.kernel, KERNELS)
@@ -100,6 +110,10 @@ class State:
             raise InputError(f"The amount t = {self.t:g} is out of range: -{REACH:g} to {REACH:g}.")
         if self.index < 0 or self.n < 2:
             raise InputError(f"The index starts at 0, and n at 2; got {self.index} and {self.n}.")
+
+        for name, value, known in (("patch", self.patch, PATCHES), ("reach", self.reach, REACHES)):
+            if value not in known:
+                raise InputError(f"{name} = {value:g} is not among {', '.join(f'{one:g}' for one in known)}.")
 
     @property
     def generator(self) -> Generator:

@@ -2,37 +2,31 @@
 
 import asyncio
 import datetime
+import html
 import io
 import re
-import subprocess
-import urllib.error
-import urllib.parse
-import urllib.request
-import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pytest
 import torch
-from exploring import explored
 from PIL import Image
 from torch import Tensor
 from tornado.web import HTTPError
-from typer.testing import CliRunner
 
 import lee
 from lee import datasets, models
-from lee.cli import app as cli
 from lee.errors import InputError
-from lee.explorer import Measures, State, drawing, motion, pictures, still
+from lee.explorer import Measures, State, controls, drawing, motion, pictures, plots, serve, still, tabs
 from lee.explorer.app import Explorer
-from lee.explorer.recipe import recipe
+from lee.explorer.networks import token_side
 from lee.explorer.server import MOST_KERNELS, Kernels
 from lee.explorer.state import PRESETS, REACH, SLIDERS, mixture_of
+from lee.explorer.tabs import TABS, Tab
 from lee.geometry.generators import NAMED
 from lee.geometry.sampling import Sampler
 
@@ -41,6 +35,8 @@ pytestmark = pytest.mark.xdist_group("measures")  # its fixtures are made once
 MODEL = "zoo/resnet-xs"
 WHEN = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 MIXED = (0.3, 0.0, 0.7, 0.0, -0.2, 0.0, 0.0, 0.0, 0.0)
+COLOURED = (0.2, 0.0, 0.5, 0.0, 0.0, 0.1, 0.3, 0.4, -0.5)
+"""Of spatial and photometric generators: its path has no closed form."""
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +88,8 @@ def test_a_mixture_is_the_sum_of_its_parts() -> None:
         ({"mixture": (1.0,)}, "coefficients"),
         ({"t": 2.0}, "out of range"),
         ({"index": -1}, "index"),
+        ({"patch": 3}, "patch = 3 is not among 0, 1, 2"),
+        ({"reach": 2.0}, "reach = 2 is not among 0.5"),
     ],
 )
 def test_a_state_that_makes_no_sense_is_refused(wrong: dict, words: str) -> None:
@@ -184,8 +182,8 @@ def test_layers_are_those_of_lee(measures: Measures, state: State) -> None:
     expected = lee.layerwise(models.load(MODEL), image_of(), "rotation").frame
     assert frame["path"].tolist() == expected["path"].tolist()
     assert np.allclose(frame["self_share"], expected["self_share"], atol=1e-3)
-    html = drawing.layers(frame, model=MODEL, name="rotation")
-    shares = [int(p) for p in re.findall(r">(-?\d+) %</text>", html)]
+    drawn = drawing.layers(frame, model=MODEL, name="rotation")
+    shares = [int(p.replace("−", "-")) for p in re.findall(r"<td>(−?\d+) %</td>", drawn)]
     assert sum(shares) == pytest.approx(100, abs=len(shares))  # each is rounded
 
 
@@ -285,7 +283,7 @@ def upload(app: Explorer, name: str, content: bytes) -> None:
 
 
 def numbers(app: Explorer) -> list[str]:
-    return re.findall(r"<td>([^<]*)</td>", app.shown["curves"].value)
+    return re.findall(r"<td>([^<]*)</td>", app.shown["Curves"].value)
 
 
 def test_the_app_shows_the_numbers_of_its_state(app: Explorer, measures: Measures) -> None:
@@ -294,18 +292,18 @@ def test_the_app_shows_the_numbers_of_its_state(app: Explorer, measures: Measure
     assert numbers(app)[:2] == [f"{float(touch.value[k]):.3f}", drawing.number(float(touch.slope[k]))]
     assert str(app.measures.error(app.state).n) in app.shown["errors"].value
     assert "alert" not in app.shown["status"].value
-    for part in ("frames", "curves"):
+    for part in ("frames", "Curves"):
         assert re.search(r'(alt|aria-label)="[^"]+', app.shown[part].value)
 
 
 def test_moving_t_moves_the_picture_and_the_tangents_and_leaves_the_curves(app: Explorer) -> None:
-    frames, curves, error = (app.shown[p].value for p in ("frames", "curves", "errors"))
+    frames, curves, error = (app.shown[p].value for p in ("frames", "Curves", "errors"))
     app.control["t"].value = 0.25
     assert app.state.t == 0.25
     assert app.shown["frames"].value != frames
-    lines = [re.findall(r"<polyline[^>]*>", html) for html in (curves, app.shown["curves"].value)]
+    lines = [re.findall(r"<polyline[^>]*>", html) for html in (curves, app.shown["Curves"].value)]
     assert lines[0] == lines[1]
-    tangents = [re.findall(r'<line class="tangent"[^>]*>', html) for html in (curves, app.shown["curves"].value)]
+    tangents = [re.findall(r'<line class="tangent"[^>]*>', html) for html in (curves, app.shown["Curves"].value)]
     assert len(tangents[0]) == len(tangents[1]) == 5
     assert tangents[0] != tangents[1]
     assert app.shown["errors"].value == error
@@ -343,7 +341,7 @@ def test_an_upload_is_shown_and_a_broken_one_changes_nothing(app: Explorer) -> N
     ("control", "value", "slot", "words"),
     [
         ("model0", "zoo/resnet-zz", "models", "Did you mean"),
-        ("images", "fotos", "upload", "no data set"),
+        ("images", "fotos", "images", "no data set"),
         ("model1", "a:b", "models", "lee models list"),
     ],
 )
@@ -354,14 +352,23 @@ def test_wrong_names_are_told_beside_their_control_and_lose_nothing(
     app.control[control].value = value
     assert 'role="alert"' in app.shown[slot].value
     assert words in app.shown[slot].value
-    assert app.control[f"list_{control}"].value == ""
+    assert app.control[f"list_{control}"].value == controls.OTHER
+    assert app.control[control].layout.display is None
     assert app.shown["frames"].value == frames
     app.control[control].value = good
-    assert "alert" not in "".join(app.shown[part].value for part in ("status", "upload", "models"))
+    assert "alert" not in "".join(app.shown[part].value for part in ("status", "images", "models"))
+    assert app.control[control].layout.display == "none"
+
+
+def test_no_motion_is_told_beside_the_sliders(app: Explorer) -> None:
+    app.mixture[SLIDERS.index(lee.ROTATION)].value = 0
+    assert "Move one" in app.shown["motion"].value
+    app.mixture[0].value = 0.5
+    assert app.shown["motion"].value == ""
 
 
 def test_lists_are_grouped_and_write_into_the_field_below(app: Explorer) -> None:
-    entries = [text for text, name in app.control["list_model0"].options if name]
+    entries = [text for text, name in app.control["list_model0"].options if name != controls.OTHER]
     groups = [text.partition(":")[0] for text in entries]
     assert len(groups) == len(models.names())
     assert groups == sorted(groups, key=list(dict.fromkeys(groups)).index)
@@ -369,7 +376,24 @@ def test_lists_are_grouped_and_write_into_the_field_below(app: Explorer) -> None
     assert app.control["model0"].value == "zoo/mixer-xs"
     assert app.state.models == ("zoo/mixer-xs",)
     assert app.control["list_images"].value == "patches"
-    assert "7: " in app.shown["formats"].value
+    app.control["list_model1"].value = controls.OTHER
+    assert app.control["model1"].layout.display is None
+
+
+def test_a_small_picture_chooses_the_image(app: Explorer) -> None:
+    thumbs = app.control["thumbs"]
+    assert thumbs.value == 3
+    assert [text for text, _ in thumbs.options][7] == "7: astronaut"
+    assert app.shown["thumbs"].value.count("data:image/png") == len(thumbs.options) == controls.THUMBS
+    thumbs.value = 5
+    assert (app.state.index, app.control["index"].value) == (5, 5)
+    app.control["index"].value = 13
+    assert [i for _, i in thumbs.options] == list(range(12, 24))
+    assert (app.state.index, thumbs.value) == (13, 13)
+    upload(app, "mine.png", picture())
+    assert thumbs.value is None
+    thumbs.value = 14
+    assert (app.state.index, app.state.upload) == (14, None)
 
 
 def test_a_preset_sets_the_controls(app: Explorer) -> None:
@@ -380,16 +404,25 @@ def test_a_preset_sets_the_controls(app: Explorer) -> None:
     assert app.control["generator"].value == "translation_x"
 
 
-@pytest.mark.parametrize("mixture", [mixture_of(lee.ROTATION), MIXED])
+@pytest.mark.parametrize(
+    ("mixture", "t", "kernel"),
+    [(mixture_of(lee.ROTATION), 0.0, "central"), (MIXED, 0.2, "fourier"), (COLOURED, -0.15, "central")],
+)
 def test_the_code_reproduces_what_is_shown(
-    measures: Measures, state: State, mixture: tuple[float, ...], capsys: pytest.CaptureFixture[str]
+    measures: Measures, state: State, mixture: tuple[float, ...], t: float, kernel: str, capsys: pytest.CaptureFixture
 ) -> None:
-    chosen = replace(state, mixture=mixture, kernel="central")
-    exec(compile(recipe(chosen, 32), "recipe", "exec"), {})
-    slope, error = map(float, re.findall(r"tensor\(([-\d.e]+)\)", capsys.readouterr().out))
-    touch = measures.touch(chosen)
-    assert slope == pytest.approx(float(touch.slope[touch.value.argmax()]), rel=1e-3, abs=1e-4)
-    assert error == pytest.approx(measures.error_here(chosen).value, rel=1e-3)
+    chosen = replace(state, mixture=mixture, t=t, kernel=kernel, patch=8)
+    lines = re.search(r"<pre[^>]*>(.*)</pre>", tabs.code(measures, chosen, 0), re.DOTALL)
+    assert lines
+    exec(compile(html.unescape(lines[1]), "recipe", "exec"), {})
+    at_t, error, part, layer = capsys.readouterr().out.splitlines()
+    value, slope, share = map(float, re.findall(r"tensor\(([-\d.e]+)\)", f"{at_t} {part}"))
+    touch, here = measures.touch(chosen), measures.error_here(chosen)
+    assert value == pytest.approx(float(touch.value.max()), rel=1e-3)
+    assert slope == pytest.approx(float(touch.slope[touch.value.argmax()]), rel=1e-3, abs=1e-3)
+    assert f"{here.value:.2g}" in error
+    assert share == pytest.approx(float(measures.map(chosen).patches(8).max()), rel=1e-2)
+    assert float(layer) == pytest.approx(float(measures.layers(chosen)["self_share"].max()), rel=1e-2)
 
 
 def test_the_index_ends_with_the_data_set(app: Explorer) -> None:
@@ -398,26 +431,132 @@ def test_the_index_ends_with_the_data_set(app: Explorer) -> None:
     assert (app.control["index"].max, app.control["index"].value, app.state.index) == (7, 7, 7)
 
 
-def test_layers_are_drawn_on_demand_and_go_when_they_no_longer_hold(app: Explorer) -> None:
-    assert app.shown["layers"].value == ""
-    app.control["layers"].click()
-    drawn = app.shown["layers"].value
-    assert "<rect" in drawn
-    app.control["t"].value = 0.1
-    assert app.shown["layers"].value == drawn
-    app.control["generator"].value = "scale"
-    assert app.shown["layers"].value == ""
+# The tabs
+
+
+@pytest.mark.parametrize("mixture", [mixture_of(lee.ROTATION), COLOURED])
+def test_the_map_is_that_of_lee(measures: Measures, state: State, mixture: tuple[float, ...]) -> None:
+    chosen = replace(state, mixture=mixture, patch=8)
+    expected = lee.error_map(models.load(MODEL), image_of(), chosen.generator).patches(8)[0]
+    found = measures.map(chosen).patches(8)[0]
+    assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
+    told = tabs.where(measures, chosen, 0)
+    row, column = divmod(int(found.argmax()), 4)
+    assert (
+        f"The largest share, {100 * found.max():.0f} %, is in row {row + 1} from the top, column {column + 1}" in told
+    )
+    adding, cancelling = float(found[found > 0].sum()), -float(found[found < 0].sum())
+    assert f"add {100 * adding:.0f} % to the error" in told
+    assert f"cancel {100 * cancelling:.0f} % of it" in told
+    assert adding - cancelling == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(("model", "side"), [("zoo/vit-xs", 4), ("zoo/mixer-xs", 4), ("zoo/resnet-xs", None)])
+def test_the_tokens_of_a_model_are_its_patches(measures: Measures, model: str, side: int | None) -> None:
+    assert token_side(models.load(model)) == side
+    assert measures.patch(State(models=(model,))) == (side or 32 // 8)
+    assert measures.patch(State(models=(model,), patch=16)) == 16
+
+
+def test_an_error_that_is_zero_is_told_in_its_tab(
+    measures: Measures, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Measures, "map", lambda *_: SimpleNamespace(share=torch.full((1, 32, 32), torch.nan)))
+    assert "nothing to share out" in tabs.where(measures, state, 0)
+
+
+@pytest.mark.parametrize("mixture", [MIXED, COLOURED])
+def test_the_curve_of_the_first_tab_is_the_orbit(measures: Measures, state: State, mixture: tuple[float, ...]) -> None:
+    chosen = replace(state, mixture=mixture)
+    orbit, curve = measures.orbit(chosen), measures.curve(chosen)
+    assert orbit.t.tolist() == pytest.approx(curve.stops)
+    assert torch.allclose(orbit.outputs, curve.probabilities, atol=1e-5)
+    for at in (5, 20, 30):
+        slope = measures.touch(replace(chosen, t=curve.stops[at])).slope
+        assert torch.allclose(orbit.derivatives[at], slope, atol=1e-3 * float(slope.abs().max()))
+
+
+def test_the_orbit_is_told_with_its_flips(measures: Measures) -> None:
+    chosen = State(index=0, models=("zoo/vit-xs",), reach=0.2)
+    found = lee.orbit(models.load("zoo/vit-xs"), image_of(0), "rotation", torch.linspace(-0.2, 0.2, 41))
+    told = html.unescape(tabs.orbit(measures, chosen, 0))
+    assert found.flips
+    assert found.predicted_flips
+    for at, guess in zip(found.flips, found.predicted_flips, strict=True):
+        seen = f"flips at t = {drawing.number(at)}" if abs(at) < 1 else "does not flip up to"
+        predicted = drawing.number(guess) if abs(guess) < np.inf else "no flip"
+        assert re.search(rf"{re.escape(seen)}[^(]*\(the derivative at 0 predicts {predicted}\)", told)
+    assert f"at most {100 * found.gap:.2g} % of the largest change" in told
+    sums = re.findall(r'class="sum" cx="([-\d.]+)" cy="([-\d.]+)"', told)
+    assert len(sums) == 41 * plots.SHOWN
+    first = int(found.outputs[20].argmax())
+    integral = (found.integrals + found.outputs[20])[:, first].tolist()
+    rise = [float(sums[at][1]) - float(sums[20][1]) for at in (0, 40)]
+    expected = [integral[20] - integral[at] for at in (0, 40)]  # upwards on paper is towards 0
+    assert rise[0] * expected[1] == pytest.approx(rise[1] * expected[0], abs=0.2)
+    assert rise[0] * expected[0] >= 0
+
+
+def test_only_the_open_tab_is_computed(app: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, State]] = []
+
+    def watched(title: str, whole: Tab) -> Tab:
+        return lambda measures, state, which: asked.append((title, state)) or whole(measures, state, which)
+
+    for title, whole in list(TABS.items()):
+        monkeypatch.setitem(TABS, title, watched(title, whole))
+    app.mixture[0].value = 0.2
+    assert {title for title, _ in asked} == {"Curves"}
+    for place, title in enumerate(TABS):
+        app.tabs.selected_index = place
+        assert asked[-1] == (title, app.state)
+        assert [name for name in TABS if app.shown[name].value] == [title]
+        assert "alert" not in app.shown[title].value
+    app.tabs.selected_index = 1
+    before = app.shown["Where in the picture"].value
+    app.mixture[0].value = 0.3
+    assert app.shown["Where in the picture"].value != before
+    assert "patches of 4 × 4 pixels" in app.shown["Where in the picture"].value
+    app.control["patch"].value = 1
+    assert "for each of the pixels" in app.shown["Where in the picture"].value
+
+
+def test_an_error_of_a_tab_is_told_there_and_of_its_model_alone(
+    measures: Measures, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Explorer(replace(state, models=(MODEL, "zoo/vit-xs")), measures)
+
+    def broken(measures: Measures, state: State, which: int) -> str:
+        if which == 0:
+            raise InputError("No backward pass.")
+        return "fine"
+
+    monkeypatch.setitem(TABS, "Layers", broken)
+    app.tabs.selected_index = list(TABS).index("Layers")
+    assert f"{MODEL}: No backward pass." in app.shown["Layers"].value
+    assert "fine" in app.shown["Layers"].value
+    assert "alert" not in app.shown["status"].value
+    assert "zoo/vit-xs" in app.shown["errors"].value
+
+
+def test_caches_stay_within_their_bounds(state: State) -> None:
+    kept = Measures()
+    for step in range(40):
+        brightness = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, step / 40 + 0.1, 0.0, 0.0)
+        chosen = replace(state, mixture=brightness, index=step % 8)
+        kept.curve(chosen), kept.touch(chosen), kept.map(chosen)
+    assert [len(cache.entries) for cache in (kept._curves, kept._frames, kept._paths, kept._maps)] == [32, 32, 8, 4]
 
 
 def test_stale_work_is_dropped(app: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
-    whole = Explorer._show_curves
+    whole = Explorer._show_tab
 
     def watched(self: Explorer, state: State) -> Iterator[None]:
         seen.append(state.t)
         return whole(self, state)
 
-    monkeypatch.setattr(Explorer, "_show_curves", watched)
+    monkeypatch.setattr(Explorer, "_show_tab", watched)
 
     async def drag() -> None:
         for step in range(1, 6):
@@ -432,65 +571,6 @@ def test_stale_work_is_dropped(app: Explorer, monkeypatch: pytest.MonkeyPatch) -
 
 
 # The page
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the explorer is served; voila would run a file where it is started."""
-    folder = tmp_path_factory.mktemp("explore")
-    (folder / "voila.py").write_text("raise SystemExit(7)")
-    with explored(folder) as address:
-        yield address
-
-
-def answer(address: str, **headers: str) -> tuple[int, str]:
-    """Status and text of what a server answers."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=60) as response:
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def kernels(address: str) -> int:
-    """How many processes wait behind a server."""
-    port = urllib.parse.urlparse(address).port
-    lines = subprocess.run(
-        ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    (server,) = (line.split()[0] for line in lines if f"lee explore --port {port} " in line)
-    return sum(line.split()[1] == server and "ipykernel" in line for line in lines)
-
-
-def test_the_page_is_for_who_has_the_token_on_this_machine_s_own_addresses(served: str) -> None:
-    bare, foreign = served.partition("?")[0], "http://elsewhere.example"
-    refused = [
-        answer(bare),
-        answer(bare + "?token=" + "0" * 48),
-        answer(served, Host="elsewhere.example"),
-        answer(served, Origin=foreign),
-        answer(bare, **{"Sec-Fetch-Site": "cross-site"}),
-        answer(bare + "voila/files/explorer.ipynb"),
-    ]
-    assert [status for status, _ in refused] == [403] * 6
-    assert "the address that `lee explore` printed" in refused[0][1]
-    channel = f"{bare}api/kernels/{uuid.uuid4()}/channels?{served.partition('?')[2]}"
-    for headers in (
-        {"Host": "elsewhere.example"},
-        {"Origin": foreign},
-        {"Sec-Fetch-Site": "cross-site", "Origin": foreign},
-    ):
-        assert answer(channel, **headers)[0] == 403
-    assert answer(channel)[0] not in (200, 403)  # there is no such kernel
-    assert kernels(served) == 0
-
-
-def test_a_few_kernels_serve_many_requests_and_the_page_says_so(served: str) -> None:
-    with ThreadPoolExecutor(8) as many:
-        found = list(many.map(lambda _: answer(served), range(8)))
-    assert sorted(status for status, _ in found) == [200] * MOST_KERNELS + [503] * (8 - MOST_KERNELS)
-    assert all(f"{MOST_KERNELS} pages of the explorer are open. Close one" in text for s, text in found if s == 503)
-    assert kernels(served) == MOST_KERNELS
 
 
 @pytest.mark.parametrize(
@@ -525,14 +605,6 @@ def test_only_a_kernel_that_nobody_uses_gives_way(
         assert ended == []
 
 
-def test_a_port_that_is_taken_is_told_before_any_address(served: str) -> None:
-    port = str(urllib.parse.urlparse(served).port)
-    result = CliRunner().invoke(cli, ["explore", "--port", port, "--no-browser"])
-    assert result.exit_code == 2
-    assert f"Port {port} can't be used (Address already in use). Choose another" in result.output
-    assert "http" not in result.output
-
-
 @pytest.mark.parametrize(
     "name", ["imagefolder:{}", "imagefolder:", "rgb:imagefolder:{}", "IMAGEFOLDER:{}", "imagefolder:{}/"]
 )
@@ -541,12 +613,21 @@ def test_only_named_folders_are_shown(tmp_path: Path, name: str) -> None:
     (tmp_path / "secret" / "a.png").write_bytes(picture())
     app = Explorer(State(images="patches", n=2, models=(MODEL,)), folders=[str(tmp_path / "offered")])
     app.control["images"].value = name.format(tmp_path / "secret")
-    assert "is not offered here" in app.shown["upload"].value
+    assert "is not offered here" in app.shown["images"].value
     assert app.state.images == "patches"
     app = Explorer(State(images="patches", n=2, models=(MODEL,)), folders=[str(tmp_path / "secret")])
     assert f"imagefolder:{tmp_path}/secret" in app.control["images"].options
     app.control["images"].value = f"imagefolder:{tmp_path}/secret"
     assert app.state.images == f"imagefolder:{tmp_path}/secret"
+
+
+def test_the_page_begins_with_the_models_that_are_named(tmp_path: Path) -> None:
+    path = serve.notebook(tmp_path, models=[MODEL, "zoo/vit-xs"])
+    found: dict = {}
+    exec(nbformat.read(path, 4).cells[0].source.replace("\nExplorer(", "\nmade = Explorer("), found)
+    assert found["made"].state == State(models=(MODEL, "zoo/vit-xs"))
+    with pytest.raises(InputError, match="one or two models, not 3"):
+        serve.notebook(tmp_path, models=["a", "b", "c"])
 
 
 # Without a kernel
