@@ -165,7 +165,7 @@ def test_vendored_scripts_come_from_installed_packages(tmp_path: Path) -> None:
 
 def test_no_browser_code_of_others_is_committed(tracked: list[Path]) -> None:
     scripts = [p.relative_to(ROOT).as_posix() for p in tracked if p.suffix in (".js", ".mjs", ".woff", ".woff2")]
-    assert scripts == ["lee/book/site/static/lee.js"]
+    assert scripts == ["lee/book/site/static/lee.js", "lee/book/site/static/search.js"]
 
 
 def test_the_status_of_a_notebook_is_read_from_it() -> None:

@@ -113,10 +113,47 @@ def test_next_and_previous_lead_through_the_book(site: Path) -> None:
     assert sorted(seen) == [path for path in pages(site) if path.startswith("book/")]
 
 
-def test_the_search_finds_chapters(browser: Browser, address: str) -> None:
-    with visit(browser, address, "search.html?q=aliasing") as seen:
-        seen.page.wait_for_selector("#search-results li a[href*='03_aliasing']", timeout=PATIENCE)
+FIRST = {
+    "measure my own model": "book/13_your_model",
+    "how do I measure my own model": "book/13_your_model",
+    "rotation": "book/09_rotated_mnist",
+    "aliasing": "book/03_aliasing",
+    "standard error": "book/glossary#standard-error",
+    "how do I install": "book/index",
+    "vision transformer": "book/06_architectures_after_training",
+    "lee report": "book/index",
+    "lie derivative definition": "book/01_symmetry_and_the_lie_derivative",
+    "zhang 2019": "book/bibliography#zhang-2019",
+    "lie_derivative": "book/api/measure#lee.measure.lie_derivative",
+    "how do I": None,
+    "my": None,
+}
+"""Queries, and where the first result leads; None where nothing is asked for."""
+FOUND = (
+    "query => Search._performSearch(...Search._parseQuery(query)).reverse().map(([page, , anchor]) => page + anchor)"
+)
+RESULTS = """() => {
+    const items = [...document.querySelectorAll('#search-results li')];
+    if (!document.querySelector('.search-summary')?.innerText || !items.every(li => li.children.length > 1)) return null;
+    return items.map(li => ({
+        to: li.querySelector('a').getAttribute('href'), excerpt: li.querySelector('.context')?.textContent ?? '',
+        marked: [...li.querySelectorAll('.highlighted')].map(word => word.textContent.toLowerCase())})); }"""
+
+
+def test_the_search_finds_what_is_meant(browser: Browser, address: str) -> None:
+    with visit(browser, address, "search.html?q=how do I measure my own model") as seen:
+        shown = seen.page.wait_for_function(RESULTS, timeout=PATIENCE).json_value()
+        found = {asked: seen.page.evaluate(FOUND, asked) for asked in FIRST}
         assert seen.console == seen.failed == seen.foreign == []
+    for asked, results in found.items():
+        assert next(iter(results), None) == FIRST[asked], asked
+        late = [bool(re.search(r"/api|/status", page)) for page in results[1:]]
+        assert late == sorted(late), f"the reference stands before a chapter: {asked}"
+    assert shown[0]["to"] == "book/13_your_model.html"
+    words = {word for one in shown for word in one["marked"]}
+    assert {"measure", "own", "model"} <= words
+    assert all(re.match("measur|own$|model", word) for word in words)
+    assert not any(re.search(r"\.ipynb|\.pdf|notebook\.prose|import ", one["excerpt"]) for one in shown)
 
 
 def ink(page: Page) -> str:

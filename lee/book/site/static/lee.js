@@ -189,9 +189,52 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
-// Sphinx's search looks up the place of a result as a CSS selector, in which the dots of a module's name would be classes.
-document.addEventListener("DOMContentLoaded", () => {
-  if (typeof Search === "undefined") return;
-  const text = Search.htmlToText;
-  Search.htmlToText = (html, anchor) => text(html, anchor && anchor.replace(/\./g, "\\."));
-});
+// "On this page" marks the section that is read, up to the end of the page. The theme marks a heading when it enters the upper
+// third of the window, which the last ones never do; without the name by which it looks for the list, it leaves it to us.
+(() => {
+  const nav = document.getElementById("pst-page-toc-nav");
+  if (!nav) return;
+  nav.id = "";
+  const HELD = 1000, UPPER = 0.3; // milliseconds for which a section that was asked for stays marked; part of the window
+  const links = [...nav.querySelectorAll("a[href^='#']")], entries = [...nav.querySelectorAll(".toc-entry")];
+  const places = links.map((link) => document.getElementById(decodeURIComponent(link.hash.slice(1))));
+  const headings = places.map((place) => place?.querySelector(":is(h1, h2, h3, h4, h5, h6)") ?? place);
+  let current = null, until = 0;
+
+  function show(link) {
+    if (link === current) return;
+    for (const one of links) {
+      one.classList.toggle("active", one === link);
+      if (one === link) one.setAttribute("aria-current", "true");
+      else one.removeAttribute("aria-current");
+    }
+    for (const entry of entries) entry.classList.toggle("active", entry.contains(link));
+    current = link;
+    const box = nav.closest(".bd-sidebar-secondary");
+    if (!link || !box || box.scrollHeight <= box.clientHeight) return;
+    const [inner, outer] = [link.getBoundingClientRect(), box.getBoundingClientRect()];
+    box.scrollTop += Math.max(0, inner.bottom - outer.bottom + 40) + Math.min(0, inner.top - outer.top - 40);
+  }
+
+  function follow() {
+    if (performance.now() < until) return;
+    const { clientHeight, scrollHeight, scrollTop } = document.documentElement;
+    // The line where reading happens goes down with what is left of the page.
+    const line = Math.max(UPPER * clientHeight, clientHeight - (scrollHeight - clientHeight - scrollTop));
+    const above = headings.map((heading) => heading?.checkVisibility() && heading.getBoundingClientRect().top <= line);
+    show(links[above.lastIndexOf(true)] ?? null);
+  }
+
+  function ask() {
+    const link = links.find(({ hash }) => hash && hash === window.location.hash);
+    if (!link) return;
+    until = performance.now() + HELD;
+    show(link);
+  }
+
+  for (const event of ["scroll", "resize", "load"]) window.addEventListener(event, follow, { passive: true });
+  document.addEventListener("toggle", follow, true);
+  window.addEventListener("hashchange", ask);
+  nav.addEventListener("click", () => setTimeout(ask));
+  ask();
+})();
