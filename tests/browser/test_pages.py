@@ -33,10 +33,18 @@ CHARTS = """() => [...document.querySelectorAll('.lee-chart')].map(c => ({
 CUT_WORDS = """() => [...document.querySelectorAll('.lee-chart svg')].flatMap(svg => {
     const room = svg.getBoundingClientRect();
     const out = box => box.width > 0 && (box.left < room.left - 1 || box.right > room.right + 1);
-    const words = [...svg.querySelectorAll('.role-axis text, .role-legend text')];
+    const words = [...svg.querySelectorAll('.role-axis text, .role-legend text, .role-mark text')];
     return words.filter(word => out(word.getBoundingClientRect())).map(word => word.textContent); })"""
 UNSET_MATH = """() => [...document.querySelectorAll('.math')].filter(m => !m.querySelector('mjx-container'))
     .map(m => m.textContent)"""
+
+MARKED_AT_THE_END = """async () => {
+    const links = [...document.querySelectorAll('nav.page-toc a')];
+    window.scrollTo({ top: document.documentElement.scrollHeight, behavior: 'instant' });
+    await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+    const marked = links.filter(link => link.classList.contains('active'));
+    const right = links.length === 0 || marked.length === 1 && marked[0] === links.at(-1);
+    return right ? [] : [marked.map(link => link.textContent).join(' and ')]; }"""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -50,7 +58,7 @@ def complaints(page: Page) -> list[str]:
     told = [f"a figure has no caption: {html}" for html in page.evaluate(FIGURES_WITHOUT_WORDS)]
     told += [f"an image has no alternative text or no pixels: {html}" for html in page.evaluate(IMAGES_WITHOUT_WORDS)]
     told += [f"a formula is not typeset: {text}" for text in page.evaluate(UNSET_MATH)]
-    told += [f"words of an axis or a legend are cut: {words}" for words in page.evaluate(CUT_WORDS)]
+    told += [f"words of a chart are cut: {words}" for words in page.evaluate(CUT_WORDS)]
     for number, chart in enumerate(page.evaluate(CHARTS), start=1):
         if chart["state"] != "drawn" or chart["marks"] == 0:
             told.append(f"chart {number} is not drawn")
@@ -58,6 +66,7 @@ def complaints(page: Page) -> list[str]:
             told.append(f"chart {number} has no alternative text")
         if chart["width"] > chart["room"] + 1:
             told.append(f"chart {number} is {chart['width']} pixels wide in a room of {chart['room']}")
+    told += [f"at the end {text} is marked as the section on this page" for text in page.evaluate(MARKED_AT_THE_END)]
     if (excess := page.evaluate(TOO_WIDE)) > 0:
         told.append(f"the page is {excess} pixels wider than the window")
     return told
@@ -195,14 +204,39 @@ def test_sliders_move_charts_by_keyboard(browser: Browser, site: Path, address: 
     assert moved > 0, "no chart of the book has a slider"
 
 
-def test_charts_are_on_paper(browser: Browser, address: str) -> None:
-    with visit(browser, address, "book/index.html", dark=True) as seen:
+ON_PAPER = """() => ({
+    folded: document.querySelectorAll('.bd-article details:not([open])').length,
+    buttons: [...document.querySelectorAll('.bd-article :is(details.hide > summary, .vega-bindings, .copybtn), .bd-sidebar')]
+        .filter(part => part.checkVisibility()).length,
+    boxes: [...document.querySelectorAll('.bd-article details')]
+        .filter(one => one.checkVisibility() && !one.innerText.trim()).length,
+    charts: [...document.querySelectorAll('.lee-chart')]
+        .map(chart => [chart.querySelector('svg')?.getBoundingClientRect().width, chart.clientWidth]),
+    wide: [...document.querySelectorAll('.bd-article :is(table, figure, pre)')]
+        .filter(one => one.checkVisibility() && one.scrollWidth > one.clientWidth + 1).length})"""
+
+
+def test_a_page_is_whole_on_paper(browser: Browser, address: str) -> None:
+    a4 = (718, 1000)  # pixels between the margins
+    with visit(browser, address, "book/04_layer_by_layer.html", size=a4, dark=True) as seen:
         assert sum(map(int, re.findall(r"\d+", ink(seen.page))[:3])) > 400
+        folded = seen.page.evaluate(ON_PAPER)["folded"]
         seen.page.emulate_media(media="print")
         seen.page.wait_for_function("() => document.documentElement.dataset.theme === 'light'")
-        assert seen.page.locator(".lee-chart svg").first.is_visible()
+        # Charts that were folded are drawn as wide as the others.
+        seen.page.wait_for_function(
+            "() => [...document.querySelectorAll('.lee-chart svg')].every(c => c.clientWidth > 400)"
+        )
+        paper = seen.page.evaluate(ON_PAPER)
         # Chromium prints no backgrounds by default, so words must be dark.
         assert sum(map(int, re.findall(r"\d+", ink(seen.page))[:3])) < 300
+        assert folded > 20
+        assert (paper["folded"], paper["buttons"], paper["boxes"], paper["wide"]) == (0, 0, 0, 0)
+        assert all(width <= room + 1 for width, room in paper["charts"])
+        seen.page.emulate_media(media="screen")
+        seen.page.wait_for_function("() => document.documentElement.dataset.theme !== 'light'")
+        assert seen.page.evaluate(ON_PAPER)["folded"] == folded
+        assert seen.console == []
 
 
 def test_a_visit_notices_what_is_wrong(browser: Browser, tmp_path: Path) -> None:

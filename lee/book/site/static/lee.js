@@ -57,6 +57,13 @@
     for (const panel of spec.concat) if (panel.width > room - AXIS) panel.width = room - AXIS;
   }
 
+  // The labels of a logarithmic axis of about a decade, 0.8 and 1.0: Vega alone would write 0.8 and 1.
+  function evenDecimals(channel) {
+    const [low, high] = [0, 1].map((end) => `domain('${channel}')[${end}]`);
+    const decimals = `max(0, ceil(-log(${low}) / LN10 - 0.05), ceil(-log((${high} - ${low}) / 5) / LN10 - 0.3))`;
+    return `datum.label && ${high} < 12 * ${low} ? format(datum.value, '.' + ${decimals} + 'f') : datum.label`;
+  }
+
   // Words that don't fit are cut: a title that is longer than its axis is broken into lines. Returns the columns of a legend.
   function fit(spec, room) {
     const pen = document.createElement("canvas").getContext("2d");
@@ -64,9 +71,20 @@
       pen.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
       return pen.measureText(words).width;
     };
-    const encodings = [];
+    const broken = (words, size, width) => {
+      const lines = [""];
+      for (const word of words.split(" ")) {
+        const line = `${lines.at(-1)} ${word}`.trim();
+        if (measure(line, size) <= width) lines[lines.length - 1] = line;
+        else lines.push(word);
+      }
+      return lines;
+    };
+    const encodings = [], notes = [];
     const collect = (part) => {
       if (part.encoding) encodings.push(part.encoding);
+      const written = part.mark?.type === "text" && part.encoding.x?.value !== undefined && part.encoding.text?.field;
+      if (written && spec.datasets?.[part.data?.name]) notes.push(part);
       for (const inner of part.layer ?? []) collect(inner);
     };
     collect(spec);
@@ -74,14 +92,17 @@
     const rows = longest(encodings.map(({ y }) => (Array.isArray(y?.sort) ? y.sort : [])), 12);
     const axis = room - Math.max(AXIS, 20 + Math.min(160, rows));
     for (const { x } of encodings) {
-      if (typeof x?.title !== "string" || measure(x.title, 13) <= axis) continue;
-      const lines = [""];
-      for (const word of x.title.split(" ")) {
-        const line = `${lines.at(-1)} ${word}`.trim();
-        if (measure(line, 13) <= axis) lines[lines.length - 1] = line;
-        else lines.push(word);
+      if (typeof x?.title === "string" && measure(x.title, 13) > axis) x.title = broken(x.title, 13, axis);
+    }
+    for (const { data, encoding, mark } of notes) { // words that stand at a fixed place of the chart
+      mark.lineBreak = "\n";
+      const field = encoding.text.field;
+      for (const row of spec.datasets[data.name]) row[field] = broken(row[field], mark.fontSize, axis - encoding.x.value).join("\n");
+    }
+    for (const channel of ["x", "y"]) {
+      for (const { [channel]: one } of encodings) {
+        if (one?.scale?.type === "log" && one.axis && !one.axis.labelExpr) one.axis.labelExpr = evenDecimals(channel);
       }
-      x.title = lines;
     }
     const named = ["color", "shape", "strokeDash"];
     const entries = longest(encodings.flatMap((e) => named.map((c) => (e[c]?.legend === null ? [] : (e[c]?.scale?.domain ?? [])))), 12);
@@ -157,12 +178,16 @@
     for (const host of hosts) await draw(host).catch((error) => fail(host, error));
   }
 
-  // Paper is white: a page in dark mode is printed as in light mode, code and all.
+  // Paper is white: a page in dark mode is printed as in light mode, code and all. And nobody can unfold on it.
   const root = document.documentElement;
-  let before = null;
+  let before = null, folded = [];
   window.matchMedia("print").addEventListener("change", (paper) => {
-    if (paper.matches) before = root.dataset.theme;
+    if (paper.matches) {
+      before = root.dataset.theme;
+      folded = [...document.querySelectorAll(".bd-article details:not([open])")];
+    }
     root.dataset.theme = paper.matches ? "light" : before;
+    for (const one of folded) one.open = paper.matches;
   });
 
   // Vega measures its room when the window's size changes; but a room changes with side bars and <details>, too.
