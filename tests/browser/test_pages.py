@@ -7,12 +7,13 @@ from posixpath import dirname, join, normpath
 
 import pytest
 from browser.visits import DESKTOP, PATIENCE, PHONE, TOO_WIDE, barriers, opened, pages, reader, visit
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "_build" / "screenshots"
+CHAPTER = "book/03_aliasing.html"
 LOOKS = {"light": (DESKTOP, False), "dark": (DESKTOP, True), "phone": (PHONE, False)}
 # What axe-core is asked in each look: everything once, and what else a look decides. (Colours are theirs alone.)
 RULES: dict[str, tuple[str, ...] | None] = {
@@ -163,6 +164,27 @@ def test_the_search_finds_what_is_meant(browser: Browser, address: str) -> None:
     assert {"measure", "own", "model"} <= words
     assert all(re.match("measur|own$|model", word) for word in words)
     assert not any(re.search(r"\.ipynb|\.pdf|notebook\.prose|import ", one["excerpt"]) for one in shown)
+
+
+def test_definitions_show_by_keyboard_and_by_finger(browser: Browser, address: str) -> None:
+    size = {"width": PHONE[0], "height": PHONE[1]}
+    with browser.new_context(viewport=size, has_touch=True) as context, opened(context, address, CHAPTER) as seen:
+        page = seen.page
+        told = page.get_by_role("tooltip")
+        page.locator(".bd-article a[href*='bibliography.html#']").first.focus()
+        expect(told).to_contain_text("Aharon Azulay")
+        box = told.bounding_box()
+        assert box
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= PHONE[0]
+        page.keyboard.press("Tab")
+        expect(told.filter(has_text="Aharon Azulay")).to_have_count(0)
+        term = page.locator(".bd-article a[href*='glossary.html#aliasing']").first
+        term.tap()
+        expect(told.filter(has_text="sampled too coarsely")).to_be_visible()
+        assert CHAPTER in page.url
+        term.tap()
+        page.wait_for_url("**/glossary.html#aliasing", timeout=PATIENCE)
+        assert seen.console == []
 
 
 def ink(page: Page) -> str:

@@ -263,3 +263,17 @@ document.addEventListener("DOMContentLoaded", () => {
   nav.addEventListener("click", () => setTimeout(ask));
   ask();
 })();
+
+// Definitions and references over links (`lee.book.site.hover`): for a pointer, for the keyboard, and for a finger, whose first
+// tap shows and whose second one follows the link.
+window.addEventListener("load", () => {
+  for (const link of document.querySelectorAll(".bd-article a.reference.internal[title]")) {
+    if (!/(glossary|bibliography)\.html#/.test(link.href)) continue;
+    const shown = new window.bootstrap.Tooltip(link, { customClass: "lee-definition", delay: { show: 150, hide: 50 } });
+    link.addEventListener("click", (event) => {
+      if (event.pointerType !== "touch" || link.hasAttribute("aria-describedby")) return;
+      event.preventDefault();
+      shown.show();
+    });
+  }
+});
