@@ -37,6 +37,8 @@ def keep_requests_at_home(app: "Sphinx", config: "Config") -> None:
     config.mathjax3_config = {"options": {"enableMenu": False}}
     config.nb_ipywidgets_js = {}
     config.html_context.setdefault("default_mode", "auto")
+    if not config.html_theme_options.get("repository_url"):
+        config.html_theme_options.pop("launch_buttons", None)  # the theme would fail without an address
     _silence_thebe(app)
 
 
