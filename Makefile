@@ -54,6 +54,7 @@ explore: $(READY) ## Serve the explorer, live, on this machine only (EXPLORE_POR
 	@$(BIN)/lee explore --port $(EXPLORE_PORT) --no-browser
 
 refresh: $(READY) ## Re-execute the committed notebooks in place, normalised to stable bytes
+	@$(PY) -m lee.book.install
 	@$(BIN)/lee book --refresh
 
 test: $(READY) ## Run every check, in order, and sum up (each one is a target of its own, below)

@@ -23,7 +23,7 @@ METADATA: dict[str, Any] = {
 }
 KEPT_IN_CELLS = ("tags", "mystnb", "slideshow")
 # What the site folds or leaves out is folded in JupyterLab and VS Code as well.
-FOLDED = {"hide-input", "remove-input"}
+FOLDED = {"hide-input", "remove-input", "remove-cell"}
 
 
 def refresh(

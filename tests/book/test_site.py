@@ -121,9 +121,9 @@ def test_launch_buttons_are_there_once_they_are_configured(sample: Path, tmp_pat
     assert not re.search(r"mybinder|colab\.research", (sample / "book" / f"{CHAPTER}.html").read_text())
     root = write_sample_book(tmp_path, run=True)
     config = root / "_config.yml"
-    comment = re.search(r"(?m)^# repository:.*\n# launch_buttons:\n#   .*\n", config.read_text())
-    assert comment
-    config.write_text(config.read_text().replace(comment[0], re.sub(r"(?m)^# ", "", comment[0])))
+    off = 'repository: {url: ""'
+    assert off in config.read_text()
+    config.write_text(config.read_text().replace(off, 'repository: {url: "https://github.com/OWNER/REPOSITORY"'))
     book.prepare(root, root / "_build" / "book-src")
     text = (book.render(root).parent / "book" / f"{CHAPTER}.html").read_text()
     assert f"https://mybinder.org/v2/gh/OWNER/REPOSITORY/main?urlpath=lab/tree/book/{CHAPTER}.ipynb" in text
@@ -165,7 +165,7 @@ def test_vendored_scripts_come_from_installed_packages(tmp_path: Path) -> None:
 
 def test_no_browser_code_of_others_is_committed(tracked: list[Path]) -> None:
     scripts = [p.relative_to(ROOT).as_posix() for p in tracked if p.suffix in (".js", ".mjs", ".woff", ".woff2")]
-    assert scripts == ["lee/book/site/static/lee.js"]
+    assert scripts == ["lee/book/site/static/lee.js", "lee/book/site/static/search.js"]
 
 
 def test_the_status_of_a_notebook_is_read_from_it() -> None:

@@ -7,12 +7,13 @@ from posixpath import dirname, join, normpath
 
 import pytest
 from browser.visits import DESKTOP, PATIENCE, PHONE, TOO_WIDE, barriers, opened, pages, reader, visit
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "_build" / "screenshots"
+CHAPTER = "book/03_aliasing.html"
 LOOKS = {"light": (DESKTOP, False), "dark": (DESKTOP, True), "phone": (PHONE, False)}
 # What axe-core is asked in each look: everything once, and what else a look decides. (Colours are theirs alone.)
 RULES: dict[str, tuple[str, ...] | None] = {
@@ -33,10 +34,18 @@ CHARTS = """() => [...document.querySelectorAll('.lee-chart')].map(c => ({
 CUT_WORDS = """() => [...document.querySelectorAll('.lee-chart svg')].flatMap(svg => {
     const room = svg.getBoundingClientRect();
     const out = box => box.width > 0 && (box.left < room.left - 1 || box.right > room.right + 1);
-    const words = [...svg.querySelectorAll('.role-axis text, .role-legend text')];
+    const words = [...svg.querySelectorAll('.role-axis text, .role-legend text, .role-mark text')];
     return words.filter(word => out(word.getBoundingClientRect())).map(word => word.textContent); })"""
 UNSET_MATH = """() => [...document.querySelectorAll('.math')].filter(m => !m.querySelector('mjx-container'))
     .map(m => m.textContent)"""
+
+MARKED_AT_THE_END = """async () => {
+    const links = [...document.querySelectorAll('nav.page-toc a')];
+    window.scrollTo({ top: document.documentElement.scrollHeight, behavior: 'instant' });
+    await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+    const marked = links.filter(link => link.classList.contains('active'));
+    const right = links.length === 0 || marked.length === 1 && marked[0] === links.at(-1);
+    return right ? [] : [marked.map(link => link.textContent).join(' and ')]; }"""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -50,7 +59,7 @@ def complaints(page: Page) -> list[str]:
     told = [f"a figure has no caption: {html}" for html in page.evaluate(FIGURES_WITHOUT_WORDS)]
     told += [f"an image has no alternative text or no pixels: {html}" for html in page.evaluate(IMAGES_WITHOUT_WORDS)]
     told += [f"a formula is not typeset: {text}" for text in page.evaluate(UNSET_MATH)]
-    told += [f"words of an axis or a legend are cut: {words}" for words in page.evaluate(CUT_WORDS)]
+    told += [f"words of a chart are cut: {words}" for words in page.evaluate(CUT_WORDS)]
     for number, chart in enumerate(page.evaluate(CHARTS), start=1):
         if chart["state"] != "drawn" or chart["marks"] == 0:
             told.append(f"chart {number} is not drawn")
@@ -58,6 +67,7 @@ def complaints(page: Page) -> list[str]:
             told.append(f"chart {number} has no alternative text")
         if chart["width"] > chart["room"] + 1:
             told.append(f"chart {number} is {chart['width']} pixels wide in a room of {chart['room']}")
+    told += [f"at the end {text} is marked as the section on this page" for text in page.evaluate(MARKED_AT_THE_END)]
     if (excess := page.evaluate(TOO_WIDE)) > 0:
         told.append(f"the page is {excess} pixels wider than the window")
     return told
@@ -113,10 +123,68 @@ def test_next_and_previous_lead_through_the_book(site: Path) -> None:
     assert sorted(seen) == [path for path in pages(site) if path.startswith("book/")]
 
 
-def test_the_search_finds_chapters(browser: Browser, address: str) -> None:
-    with visit(browser, address, "search.html?q=aliasing") as seen:
-        seen.page.wait_for_selector("#search-results li a[href*='03_aliasing']", timeout=PATIENCE)
+FIRST = {
+    "measure my own model": "book/13_your_model",
+    "how do I measure my own model": "book/13_your_model",
+    "rotation": "book/09_rotated_mnist",
+    "aliasing": "book/03_aliasing",
+    "standard error": "book/glossary#standard-error",
+    "how do I install": "book/index",
+    "vision transformer": "book/06_architectures_after_training",
+    "lee report": "book/index",
+    "lie derivative definition": "book/01_symmetry_and_the_lie_derivative",
+    "zhang 2019": "book/bibliography#zhang-2019",
+    "lie_derivative": "book/api/measure#lee.measure.lie_derivative",
+    "how do I": None,
+    "my": None,
+}
+"""Queries, and where the first result leads; None where nothing is asked for."""
+FOUND = (
+    "query => Search._performSearch(...Search._parseQuery(query)).reverse().map(([page, , anchor]) => page + anchor)"
+)
+RESULTS = """() => {
+    const items = [...document.querySelectorAll('#search-results li')];
+    if (!document.querySelector('.search-summary')?.innerText || !items.every(li => li.children.length > 1)) return null;
+    return items.map(li => ({
+        to: li.querySelector('a').getAttribute('href'), excerpt: li.querySelector('.context')?.textContent ?? '',
+        marked: [...li.querySelectorAll('.highlighted')].map(word => word.textContent.toLowerCase())})); }"""
+
+
+def test_the_search_finds_what_is_meant(browser: Browser, address: str) -> None:
+    with visit(browser, address, "search.html?q=how do I measure my own model") as seen:
+        shown = seen.page.wait_for_function(RESULTS, timeout=PATIENCE).json_value()
+        found = {asked: seen.page.evaluate(FOUND, asked) for asked in FIRST}
         assert seen.console == seen.failed == seen.foreign == []
+    for asked, results in found.items():
+        assert next(iter(results), None) == FIRST[asked], asked
+        late = [bool(re.search(r"/api|/status", page)) for page in results[1:]]
+        assert late == sorted(late), f"the reference stands before a chapter: {asked}"
+    assert shown[0]["to"] == "book/13_your_model.html"
+    words = {word for one in shown for word in one["marked"]}
+    assert {"measure", "own", "model"} <= words
+    assert all(re.match("measur|own$|model", word) for word in words)
+    assert not any(re.search(r"\.ipynb|\.pdf|notebook\.prose|import ", one["excerpt"]) for one in shown)
+
+
+def test_definitions_show_by_keyboard_and_by_finger(browser: Browser, address: str) -> None:
+    size = {"width": PHONE[0], "height": PHONE[1]}
+    with browser.new_context(viewport=size, has_touch=True) as context, opened(context, address, CHAPTER) as seen:
+        page = seen.page
+        told = page.get_by_role("tooltip")
+        page.locator(".bd-article a[href*='bibliography.html#']").first.focus()
+        expect(told).to_contain_text("Aharon Azulay")
+        box = told.bounding_box()
+        assert box
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= PHONE[0]
+        page.keyboard.press("Tab")
+        expect(told.filter(has_text="Aharon Azulay")).to_have_count(0)
+        term = page.locator(".bd-article a[href*='glossary.html#aliasing']").first
+        term.tap()
+        expect(told.filter(has_text="sampled too coarsely")).to_be_visible()
+        assert CHAPTER in page.url
+        term.tap()
+        page.wait_for_url("**/glossary.html#aliasing", timeout=PATIENCE)
+        assert seen.console == []
 
 
 def ink(page: Page) -> str:
@@ -158,14 +226,39 @@ def test_sliders_move_charts_by_keyboard(browser: Browser, site: Path, address: 
     assert moved > 0, "no chart of the book has a slider"
 
 
-def test_charts_are_on_paper(browser: Browser, address: str) -> None:
-    with visit(browser, address, "book/index.html", dark=True) as seen:
+ON_PAPER = """() => ({
+    folded: document.querySelectorAll('.bd-article details:not([open])').length,
+    buttons: [...document.querySelectorAll('.bd-article :is(details.hide > summary, .vega-bindings, .copybtn), .bd-sidebar')]
+        .filter(part => part.checkVisibility()).length,
+    boxes: [...document.querySelectorAll('.bd-article details')]
+        .filter(one => one.checkVisibility() && !one.innerText.trim()).length,
+    charts: [...document.querySelectorAll('.lee-chart')]
+        .map(chart => [chart.querySelector('svg')?.getBoundingClientRect().width, chart.clientWidth]),
+    wide: [...document.querySelectorAll('.bd-article :is(table, figure, pre)')]
+        .filter(one => one.checkVisibility() && one.scrollWidth > one.clientWidth + 1).length})"""
+
+
+def test_a_page_is_whole_on_paper(browser: Browser, address: str) -> None:
+    a4 = (718, 1000)  # pixels between the margins
+    with visit(browser, address, "book/04_layer_by_layer.html", size=a4, dark=True) as seen:
         assert sum(map(int, re.findall(r"\d+", ink(seen.page))[:3])) > 400
+        folded = seen.page.evaluate(ON_PAPER)["folded"]
         seen.page.emulate_media(media="print")
         seen.page.wait_for_function("() => document.documentElement.dataset.theme === 'light'")
-        assert seen.page.locator(".lee-chart svg").first.is_visible()
+        # Charts that were folded are drawn as wide as the others.
+        seen.page.wait_for_function(
+            "() => [...document.querySelectorAll('.lee-chart svg')].every(c => c.clientWidth > 400)"
+        )
+        paper = seen.page.evaluate(ON_PAPER)
         # Chromium prints no backgrounds by default, so words must be dark.
         assert sum(map(int, re.findall(r"\d+", ink(seen.page))[:3])) < 300
+        assert folded > 20
+        assert (paper["folded"], paper["buttons"], paper["boxes"], paper["wide"]) == (0, 0, 0, 0)
+        assert all(width <= room + 1 for width, room in paper["charts"])
+        seen.page.emulate_media(media="screen")
+        seen.page.wait_for_function("() => document.documentElement.dataset.theme !== 'light'")
+        assert seen.page.evaluate(ON_PAPER)["folded"] == folded
+        assert seen.console == []
 
 
 def test_a_visit_notices_what_is_wrong(browser: Browser, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Name it as `lee.book.site` among the `extra_extensions` of `_config.yml`. It copies MathJax and Vega out of
 installed Python packages while building (`lee.book.site.vendor`), draws the outputs of :mod:`lee.charts` as
-numbered figures (`lee.book.site.figures`), and shows definitions over links to the glossary (`lee.book.site.hover`).
+numbered figures (`lee.book.site.figures`), shows definitions over links to the glossary (`lee.book.site.hover`), and ranks
+what Sphinx's search finds (`lee.book.site.search`).
 It adds the directives `lee-api` (`lee.book.site.api`), `lee-status` (`lee.book.site.status`), `lee-scoreboard`
 (`lee.book.site.scoreboard`) and `lee-chapters`, with the reading time under each title (`lee.book.site.reading`).
 """
@@ -16,6 +17,7 @@ from lee.book.site.api import ApiDirective
 from lee.book.site.hover import tell_definitions
 from lee.book.site.reading import ChaptersDirective, make_live, tell_reading_time
 from lee.book.site.scoreboard import ScoreboardDirective
+from lee.book.site.search import rank_pages
 from lee.book.site.status import StatusDirective
 from lee.book.site.vendor import vendor_scripts
 
@@ -35,6 +37,8 @@ def keep_requests_at_home(app: "Sphinx", config: "Config") -> None:
     config.mathjax3_config = {"options": {"enableMenu": False}}
     config.nb_ipywidgets_js = {}
     config.html_context.setdefault("default_mode", "auto")
+    if not config.html_theme_options.get("repository_url"):
+        config.html_theme_options.pop("launch_buttons", None)  # the theme would fail without an address
     _silence_thebe(app)
 
 
@@ -76,6 +80,7 @@ def resolve_alias(app: "Sphinx", env: Any, node: Any, contnode: Any) -> Any:
 def setup(app: "Sphinx") -> dict[str, Any]:
     """Register the extension with Sphinx."""
     app.connect("config-inited", keep_requests_at_home, priority=900)
+    app.connect("config-inited", rank_pages)
     app.connect("builder-inited", add_static_files)
     app.connect("source-read", make_live)
     app.connect("doctree-read", tell_reading_time)

@@ -1,4 +1,4 @@
-"""Definitions and references that show when a pointer rests on a link to the glossary or the bibliography."""
+"""Definitions and references over links to the glossary or the bibliography; `static/lee.js` shows them."""
 
 from typing import TYPE_CHECKING
 from urllib.parse import unquote

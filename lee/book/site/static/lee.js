@@ -57,6 +57,13 @@
     for (const panel of spec.concat) if (panel.width > room - AXIS) panel.width = room - AXIS;
   }
 
+  // The labels of a logarithmic axis of about a decade, 0.8 and 1.0: Vega alone would write 0.8 and 1.
+  function evenDecimals(channel) {
+    const [low, high] = [0, 1].map((end) => `domain('${channel}')[${end}]`);
+    const decimals = `max(0, ceil(-log(${low}) / LN10 - 0.05), ceil(-log((${high} - ${low}) / 5) / LN10 - 0.3))`;
+    return `datum.label && ${high} < 12 * ${low} ? format(datum.value, '.' + ${decimals} + 'f') : datum.label`;
+  }
+
   // Words that don't fit are cut: a title that is longer than its axis is broken into lines. Returns the columns of a legend.
   function fit(spec, room) {
     const pen = document.createElement("canvas").getContext("2d");
@@ -64,9 +71,20 @@
       pen.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
       return pen.measureText(words).width;
     };
-    const encodings = [];
+    const broken = (words, size, width) => {
+      const lines = [""];
+      for (const word of words.split(" ")) {
+        const line = `${lines.at(-1)} ${word}`.trim();
+        if (measure(line, size) <= width) lines[lines.length - 1] = line;
+        else lines.push(word);
+      }
+      return lines;
+    };
+    const encodings = [], notes = [];
     const collect = (part) => {
       if (part.encoding) encodings.push(part.encoding);
+      const written = part.mark?.type === "text" && part.encoding.x?.value !== undefined && part.encoding.text?.field;
+      if (written && spec.datasets?.[part.data?.name]) notes.push(part);
       for (const inner of part.layer ?? []) collect(inner);
     };
     collect(spec);
@@ -74,14 +92,17 @@
     const rows = longest(encodings.map(({ y }) => (Array.isArray(y?.sort) ? y.sort : [])), 12);
     const axis = room - Math.max(AXIS, 20 + Math.min(160, rows));
     for (const { x } of encodings) {
-      if (typeof x?.title !== "string" || measure(x.title, 13) <= axis) continue;
-      const lines = [""];
-      for (const word of x.title.split(" ")) {
-        const line = `${lines.at(-1)} ${word}`.trim();
-        if (measure(line, 13) <= axis) lines[lines.length - 1] = line;
-        else lines.push(word);
+      if (typeof x?.title === "string" && measure(x.title, 13) > axis) x.title = broken(x.title, 13, axis);
+    }
+    for (const { data, encoding, mark } of notes) { // words that stand at a fixed place of the chart
+      mark.lineBreak = "\n";
+      const field = encoding.text.field;
+      for (const row of spec.datasets[data.name]) row[field] = broken(row[field], mark.fontSize, axis - encoding.x.value).join("\n");
+    }
+    for (const channel of ["x", "y"]) {
+      for (const { [channel]: one } of encodings) {
+        if (one?.scale?.type === "log" && one.axis && !one.axis.labelExpr) one.axis.labelExpr = evenDecimals(channel);
       }
-      x.title = lines;
     }
     const named = ["color", "shape", "strokeDash"];
     const entries = longest(encodings.flatMap((e) => named.map((c) => (e[c]?.legend === null ? [] : (e[c]?.scale?.domain ?? [])))), 12);
@@ -157,12 +178,16 @@
     for (const host of hosts) await draw(host).catch((error) => fail(host, error));
   }
 
-  // Paper is white: a page in dark mode is printed as in light mode, code and all.
+  // Paper is white: a page in dark mode is printed as in light mode, code and all. And nobody can unfold on it.
   const root = document.documentElement;
-  let before = null;
+  let before = null, folded = [];
   window.matchMedia("print").addEventListener("change", (paper) => {
-    if (paper.matches) before = root.dataset.theme;
+    if (paper.matches) {
+      before = root.dataset.theme;
+      folded = [...document.querySelectorAll(".bd-article details:not([open])")];
+    }
     root.dataset.theme = paper.matches ? "light" : before;
+    for (const one of folded) one.open = paper.matches;
   });
 
   // Vega measures its room when the window's size changes; but a room changes with side bars and <details>, too.
@@ -189,9 +214,66 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
-// Sphinx's search looks up the place of a result as a CSS selector, in which the dots of a module's name would be classes.
-document.addEventListener("DOMContentLoaded", () => {
-  if (typeof Search === "undefined") return;
-  const text = Search.htmlToText;
-  Search.htmlToText = (html, anchor) => text(html, anchor && anchor.replace(/\./g, "\\."));
+// "On this page" marks the section that is read, up to the end of the page. The theme marks a heading when it enters the upper
+// third of the window, which the last ones never do; without the name by which it looks for the list, it leaves it to us.
+(() => {
+  const nav = document.getElementById("pst-page-toc-nav");
+  if (!nav) return;
+  nav.id = "";
+  const HELD = 1000, UPPER = 0.3; // milliseconds for which a section that was asked for stays marked; part of the window
+  const links = [...nav.querySelectorAll("a[href^='#']")], entries = [...nav.querySelectorAll(".toc-entry")];
+  const places = links.map((link) => document.getElementById(decodeURIComponent(link.hash.slice(1))));
+  const headings = places.map((place) => place?.querySelector(":is(h1, h2, h3, h4, h5, h6)") ?? place);
+  let current = null, until = 0;
+
+  function show(link) {
+    if (link === current) return;
+    for (const one of links) {
+      one.classList.toggle("active", one === link);
+      if (one === link) one.setAttribute("aria-current", "true");
+      else one.removeAttribute("aria-current");
+    }
+    for (const entry of entries) entry.classList.toggle("active", entry.contains(link));
+    current = link;
+    const box = nav.closest(".bd-sidebar-secondary");
+    if (!link || !box || box.scrollHeight <= box.clientHeight) return;
+    const [inner, outer] = [link.getBoundingClientRect(), box.getBoundingClientRect()];
+    box.scrollTop += Math.max(0, inner.bottom - outer.bottom + 40) + Math.min(0, inner.top - outer.top - 40);
+  }
+
+  function follow() {
+    if (performance.now() < until) return;
+    const { clientHeight, scrollHeight, scrollTop } = document.documentElement;
+    // The line where reading happens goes down with what is left of the page.
+    const line = Math.max(UPPER * clientHeight, clientHeight - (scrollHeight - clientHeight - scrollTop));
+    const above = headings.map((heading) => heading?.checkVisibility() && heading.getBoundingClientRect().top <= line);
+    show(links[above.lastIndexOf(true)] ?? null);
+  }
+
+  function ask() {
+    const link = links.find(({ hash }) => hash && hash === window.location.hash);
+    if (!link) return;
+    until = performance.now() + HELD;
+    show(link);
+  }
+
+  for (const event of ["scroll", "resize", "load"]) window.addEventListener(event, follow, { passive: true });
+  document.addEventListener("toggle", follow, true);
+  window.addEventListener("hashchange", ask);
+  nav.addEventListener("click", () => setTimeout(ask));
+  ask();
+})();
+
+// Definitions and references over links (`lee.book.site.hover`): for a pointer, for the keyboard, and for a finger, whose first
+// tap shows and whose second one follows the link.
+window.addEventListener("load", () => {
+  for (const link of document.querySelectorAll(".bd-article a.reference.internal[title]")) {
+    if (!/(glossary|bibliography)\.html#/.test(link.href)) continue;
+    const shown = new window.bootstrap.Tooltip(link, { customClass: "lee-definition", delay: { show: 150, hide: 50 } });
+    link.addEventListener("click", (event) => {
+      if (event.pointerType !== "touch" || link.hasAttribute("aria-describedby")) return;
+      event.preventDefault();
+      shown.show();
+    });
+  }
 });

@@ -1,0 +1,86 @@
+"""The first code cell of every chapter: where a notebook is opened without `lee`, as in Colab, it installs `lee`.
+
+`python -m lee.book.install` writes it into the committed notebooks, with the repository that `_config.yml` names; nothing is
+executed. In the site the cell is left out.
+"""
+
+from pathlib import Path
+
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
+
+from lee.book.layout import chapters, find_root, read
+from lee.book.normalise import normalise
+from lee.configuration import read_yaml
+from lee.paths import atomic_path
+
+ID = "install-lee"
+SOURCE = """\
+# Where `lee` is not installed, as in Colab, this fetches it together with its tables and networks. Elsewhere it does nothing.
+from importlib.util import find_spec
+
+if find_spec("lee") is None:
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    repository = "{repository}"
+    if not repository:
+        raise ModuleNotFoundError(
+            "`lee` is not installed, and this copy of the book does not name a repository to fetch it from. "
+            "Run `pip install -e '.[book]'` in a clone of the repository, and open the notebook of that clone."
+        )
+    if not Path("lee-book").is_dir():
+        subprocess.run(["git", "clone", "--quiet", "--depth", "1", repository, "lee-book"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-e", "lee-book[book]"], check=True)
+    sys.path.insert(0, str(Path("lee-book").resolve()))"""
+
+
+def repository(root: Path) -> str:
+    """The address of the book's repository as `_config.yml` has it, or an empty text.
+
+    Args:
+        root: The folder with `_config.yml`.
+    """
+    config = read_yaml(root / "_config.yml", "configuration") or {}
+    return str((config.get("repository") or {}).get("url") or "")
+
+
+def with_install(notebook: NotebookNode, address: str) -> NotebookNode:
+    """The notebook with the cell, in place of an earlier one, behind the title; it counts as executed, since it prints nothing.
+
+    Args:
+        notebook: A notebook of format 4; it is changed.
+        address: Of the repository, or an empty text.
+    """
+    cell = new_code_cell(
+        SOURCE.format(repository=address), id=ID, execution_count=1, metadata={"tags": ["remove-cell"]}
+    )
+    cells = [other for other in notebook.cells if other.get("id") != ID]
+    place = 1 if cells and cells[0].cell_type == "markdown" else 0
+    notebook.cells = [*cells[:place], cell, *cells[place:]]
+    return notebook
+
+
+def write(root: Path | None = None) -> list[Path]:
+    """Write the cell into all committed notebooks.
+
+    Args:
+        root: The repository; found from the current directory by default.
+
+    Returns:
+        The notebooks whose bytes have changed.
+    """
+    root = find_root() if root is None else root
+    address, changed = repository(root), []
+    for path in chapters(root):
+        text = normalise(with_install(read(path), address))
+        if path.read_text(encoding="utf-8") != text:
+            with atomic_path(path) as part:
+                part.write_text(text, encoding="utf-8")
+            changed.append(path)
+    return changed
+
+
+if __name__ == "__main__":
+    write()
