@@ -57,17 +57,32 @@ class EncoderDecoder(nn.Module):
 
 
 def noisy(images: Tensor, noise: float, seed: int) -> Tensor:
-    """Images with Gaussian noise of a standard deviation; nothing is clipped."""
+    """Images with Gaussian noise; nothing is clipped.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        noise: Its standard deviation.
+        seed: Which noise.
+    """
     return images + noise * torch.randn(images.shape, generator=torch.Generator().manual_seed(seed))
 
 
 def decibels(found: Tensor, images: Tensor) -> float:
-    """Peak signal-to-noise ratio, 10 log10 of one over the mean squared difference."""
+    """Peak signal-to-noise ratio, 10 log10 of one over the mean squared difference.
+
+    Args:
+        found: Images (N, C, H, W) with noise, or what a network has made of them.
+        images: What they should be, (N, C, H, W).
+    """
     return float(-10 * (found - images).square().mean().log10())
 
 
 def patches(recipe: dict[str, Any] = RECIPE) -> tuple[Tensor, Tensor]:
-    """Training patches, and those of the photographs that are held out."""
+    """Training patches, and those of the photographs that are held out, (N, 3, side, side) each.
+
+    Args:
+        recipe: As :data:`RECIPE`.
+    """
     every = datasets.load("patches", n=recipe["patches"], size=recipe["side"], seed=recipe["seed"])
     assert every.labels is not None
     kept = torch.isin(every.labels, torch.tensor([every.class_names.index(name) for name in HELD_OUT]))
