@@ -50,8 +50,8 @@ class SaliencyTransformer(nn.Module):
         Args:
             x: Images (N, 3, 224, 224) in [0, 1].
         """
-        tokens = self.backbone.forward_features(x)[:, 1:]
-        side = SIDE // PATCH
+        backbone: Any = self.backbone  # timm's own method
+        tokens, side = backbone.forward_features(x)[:, 1:], SIDE // PATCH
         scores = self.decoder(tokens.mT.unflatten(2, (side, side)))
         return nn.functional.interpolate(scores, (SIDE, SIDE), mode="bilinear").sigmoid()
 
