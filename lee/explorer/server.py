@@ -80,6 +80,7 @@ class Page(Own, TornadoVoilaHandler):  # type: ignore[misc]
             HTTPError: 403.
         """
         await super().prepare(_redirect_to_login=False)
+        _ = self.xsrf_token  # asked for, it becomes the cookie with which a page that is left may end its kernel
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer with the sentence of an error as plain text."""

@@ -27,9 +27,9 @@ from lee.geometry.generators import SCALE
 
 MODEL = "zoo/resnet-xs"
 FOLD = (1280, 800)
-# Parts that reach beyond the window's right edge, but for what scrolls inside its own box.
+# Parts that reach beyond the window's right edge, but for what scrolls inside its own box, and what is empty.
 CUT_OFF = """() => [...document.querySelectorAll('.lee-explorer *')].filter(
-    e => e.offsetParent && !e.closest('pre') && e.getBoundingClientRect().right > window.innerWidth + 1
+    e => e.offsetWidth && !e.closest('pre') && e.getBoundingClientRect().right > window.innerWidth + 1
 ).map(e => e.outerHTML.slice(0, 120))"""
 
 # One server for all of them, in whichever process they run.
