@@ -202,6 +202,24 @@ def test_what_can_not_be_loaded_on_this_machine_stays_in_the_table(here: Path, m
         out.write_bytes(content)
 
 
+def test_a_network_of_ours_stays_where_its_package_is_missing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = here / "t.parquet"
+    spec = spec_of(
+        models=["lee.training.denoising:EncoderDecoder"],
+        measurements={"main": {"generators": ["rotation"], "output": "logits"}},
+    )
+    assert run(spec, out).measured == 1
+    content = out.read_bytes()
+
+    def load(name: str, **_: Any) -> lee.models.Normalized:
+        raise InputError("A package is missing.")
+
+    monkeypatch.setattr(lee.models, "load", load)
+    tasks.forget()
+    assert run(spec, out).unloaded == ("lee.training.denoising:EncoderDecoder, trained",)
+    assert out.read_bytes() == content
+
+
 def test_warnings_are_kept_with_the_task(here: Path) -> None:
     (here / "flat.py").write_text(
         "import torch\nfrom torch import nn\n"
