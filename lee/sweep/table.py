@@ -282,9 +282,9 @@ def _joined(parts: Sequence[Part]) -> pa.Table:
 
 def _further(described: Mapping[str, Any]) -> list[str]:
     """The columns of a task beside :data:`NUMBERS`."""
-    k = len(described["basis"])  # 0 of a task that failed
-    found = [f"absolute_{i}" for i in range(k) if "absolute" in described["measures"]]
-    found += ["deviation"] if k and "deviation" in described["measures"] else []
+    k, measures = len(described["basis"]), described.get("measures", ())  # no basis if the task failed
+    found = [f"absolute_{i}" for i in range(k) if "absolute" in measures]
+    found += ["deviation"] if k and "deviation" in measures else []
     return found + [f"gram_{i}" for i in range(width(k))]
 
 

@@ -2,7 +2,7 @@ r"""A small network with an image as output: it takes noise off photographs.
 
 An encoder halves the resolution twice, a decoder brings it back; what comes out is taken off the input. It learns from patches of
 embedded photographs, two of which are kept for tests. `lee.models.load("lee.training.denoising:EncoderDecoder", weights=FILE)`
-loads what :func:`train` has written.
+loads what :func:`train` has written, such as the committed :func:`weights`.
 """
 
 import time
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lee import datasets, provenance
 from lee.models import load_weights
 from lee.models.cards import write_card
-from lee.paths import atomic_path, file_sha256
+from lee.paths import atomic_path, file_sha256, package_data
 from lee.process import alone
 from lee.training.optimisation import learning_rate
 
@@ -26,6 +26,11 @@ HELD_OUT = ("astronaut", "chelsea")
 RECIPE: dict[str, Any] = {
     "noise": 0.1, "side": 48, "patches": 4096, "steps": 5000, "batch_size": 16, "lr": 2e-3, "warmup": 100, "seed": 0,
 }  # fmt: skip
+
+
+def weights() -> Path:
+    """The file of trained weights that comes with this package; the card beside it has their recipe and digest."""
+    return package_data() / "denoiser" / "encoder-decoder.safetensors"
 
 
 class EncoderDecoder(nn.Module):

@@ -7,10 +7,10 @@ import torch
 
 from lee import models
 from lee.models.reading import read_state
-from lee.paths import file_sha256, package_data
+from lee.paths import file_sha256
 from lee.training import denoising
 
-WEIGHTS = package_data() / "denoiser" / "encoder-decoder.safetensors"
+WEIGHTS = denoising.weights()
 TINY = {**denoising.RECIPE, "side": 16, "patches": 28, "steps": 3, "batch_size": 4, "warmup": 1}
 
 
