@@ -130,7 +130,7 @@ FIRST = {
     "aliasing": "book/03_aliasing",
     "standard error": "book/glossary#standard-error",
     "how do I install": "book/index",
-    "vision transformer": "book/06_architectures_after_training",
+    "where in the picture": "book/15_where_in_the_picture",
     "lee report": "book/index",
     "lie derivative definition": "book/01_symmetry_and_the_lie_derivative",
     "zhang 2019": "book/bibliography#zhang-2019",
