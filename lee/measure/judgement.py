@@ -22,13 +22,12 @@ def steady(reference: Reference) -> Verification | None:
     scale = float(slope.norm())
     precision = str(reference.dtype).removeprefix("torch.")
     small = 1e-8 * reference.response + 10 * reference.rounding(step)
-    noisy = noise / scale if scale > 0 else 0.0
-    if noise <= small:
-        return Verification("differences", 0.0, min(noisy, 1.0) if scale > small else 0.0, precision, True)
+    if max(noise, scale) <= small:
+        return Verification("differences", 0.0, 0.0, precision, True)
+    noisy = noise / scale if scale > 0 else math.inf
     if noisy > 1:
         return None
-    note = f"their own noise is {noisy:.0%}" if noisy > ROUGH else ""
-    return Verification("differences", noisy, noisy, precision, noisy <= ROUGH, note)
+    return Verification("differences", noisy, noisy, precision, noisy <= ROUGH)
 
 
 def at_once(reference: Reference, p: Tensor, mode: str) -> Verification | None:

@@ -31,8 +31,9 @@ class Verification:
 
     def __str__(self) -> str:
         way = NAMES.get(self.mode, self.mode)
-        if self.verified and self.mode == "differences":
-            text = f"verified: {way} of the function in {self.precision}, steady to {self.noise:.1g}"
+        if self.mode == "differences":
+            said = "verified" if self.verified else "not verified"
+            text = f"{said}: {way} of the function in {self.precision}, steady to {self.noise:.1g}"
         elif self.verified:
             text = f"verified: {way} and differences of the function in {self.precision} agree to {self.deviation:.1g}"
         else:

@@ -7,6 +7,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 import lee
 from lee.geometry.sampling import Sampler
+from lee.measure.judgement import steady
 
 Model = Callable[[Tensor], Tensor]
 
@@ -449,3 +451,15 @@ def test_a_backward_pass_that_is_half_the_derivative_is_not_verified() -> None:
 
     with pytest.raises(lee.VerificationError):
         lee.lie_derivative(lambda z: Half.apply(z).mean((2, 3)), images(), "scale", output="logits", mode="reverse")  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(("noise", "verified"), [(0.3, False), (0.05, True)])
+def test_differences_that_rounding_explains_in_part_are_not_called_verified(noise: float, verified: bool) -> None:
+    """As of a model that computes in single precision inside: what rounding may do is a third of the whole slope."""
+    reference = SimpleNamespace(
+        best=(torch.ones(1), noise, 1e-7), response=0.0, rounding=lambda step: 0.05, dtype=torch.float64
+    )
+    found = steady(reference)  # type: ignore[arg-type]
+    assert found is not None
+    assert found.verified is verified
+    assert str(found).startswith("verified" if verified else "not verified")
