@@ -21,7 +21,10 @@ _USUAL = {_TRIM: 64 * 2**20, _MMAP: 32 * 2**20}  # where glibc's own adaptation 
 
 # What allocators say that raise a plain `RuntimeError`: torch's on a CPU, CUDA's libraries, oneDNN.
 _SAID = (
-    "allocate memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "could not allocate memory",
+    "failed to allocate memory",
     "out of memory",
     "not enough memory",
     "bad_alloc",

@@ -165,7 +165,9 @@ class Function:
         Raises:
             InputError: If it isn't.
         """
-        value = self.value(x)
+        return self._sound(self.value(x), x)
+
+    def _sound(self, value: Tensor, x: Tensor) -> Tensor:
         check_shape(value, len(x))
         self.refuse(~torch.isfinite(value), "output", x)
         return value
@@ -187,16 +189,20 @@ class Function:
             "number."
         )
 
-    def check_activations(self, x: Tensor) -> None:
-        """Refuse a model that has NaN or infinity inside on images (n, ...), whatever it makes of them afterwards.
+    def watched(self, x: Tensor) -> Tensor:
+        """:meth:`checked`, with NaN or infinity inside refused as well, whatever the model makes of them afterwards.
+
+        The value may differ by rounding from that of an unwatched pass: torch's own encoder layers take other kernels.
 
         Raises:
             InputError: With the first module.
         """
-        if name := first_module_that_fails(self.roots, lambda: self.value(x)):
+        values: list[Tensor] = []
+        if name := first_module_that_fails(self.roots, lambda: values.append(self.value(x))):
             raise InputError(
                 f"The model holds NaN or infinity on its way, first in the module {name}: there is no number."
             )
+        return self._sound(values[-1], x)
 
     @property
     def convertible(self) -> bool:
@@ -243,4 +249,4 @@ def first_module_that_fails(roots: Sequence[nn.Module], run: Callable[[], Any]) 
 def _floats(values: Any) -> list[Tensor]:
     listed = values if isinstance(values, tuple | list) else [values]
     plain = [v for v in listed if isinstance(v, Tensor) and not torch._C._functorch.is_functorch_wrapped_tensor(v)]
-    return [v for v in plain if v.is_floating_point() and v.layout == torch.strided]
+    return [v for v in plain if v.is_floating_point() and v.layout == torch.strided and not v.is_nested]

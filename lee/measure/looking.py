@@ -16,9 +16,10 @@ from lee.memory import is_shortage
 
 
 def look(function: Function, x: Tensor) -> Tensor:
-    """Find out, on one or two images (n, ...), what makes this more than one function, and warn.
+    """Find out, on one to three images (n, ...), what makes this more than one function, and warn.
 
-    Two images in one pass must give the first what it gives alone: then nothing is random, and they don't interact.
+    The first must be given the same alone and in one pass with another before it and one behind it: then nothing is random, and
+    images don't interact.
 
     Returns:
         The value for the first image.
@@ -26,33 +27,39 @@ def look(function: Function, x: Tensor) -> Tensor:
     Raises:
         InputError: If something in it is not finite, or two calls differ for a reason that can't be held still.
     """
-    function.check_activations(x[:1])
-    function.state.restore(hooks=False)  # that pass, or one before, may have changed it
+    function.state.restore(hooks=False)  # a pass before may have changed it
     function.results = []
-    first = function.checked(x[:1])
+    first = function.watched(x[:1])
     if function.output == "probabilities":
         warn_of_probabilities(function.results[-1])
     function.results = None
     function.changes = function.state.changed()
     if len(x) > 1 and not function.changes:
-        both = _together(function, x)
-        if both is not None and not _differ(both[:1], first, _eps(first) ** 0.75):
+        among = _together(function, x)
+        if among is not None and not _differ(among, first, _eps(first) ** 0.75):
             return first
+    first = function.checked(x[:1])
     if _differ(first, function.value(x[:1])):
         _hold_still(function, x[:1])
         first = function.value(x[:1])
     elif function.changes and _remembers(function, x):
         _warn_of_state()
-    _look_at_batch(function, x)
+    if not function.random:  # then each image is measured alone
+        _look_at_batch(function, x)
     return first
 
 
+def _among_others(x: Tensor) -> Tensor:
+    """The first of two or three images (n, ...) as the second: an image may depend on those before it, or behind it."""
+    return torch.cat([x[1:2], x[:1], x[2:3]])
+
+
 def _together(function: Function, x: Tensor) -> Tensor | None:
-    """The values for two images in one pass; None where there is one image, or memory for one alone."""
+    """The value for the first image in one pass with others; None where there is one image, or memory for one alone."""
     if len(x) < 2:
         return None
     try:
-        return function.checked(x[:2])
+        return function.checked(_among_others(x))[1:2]
     except Exception as error:
         if not is_shortage(error):
             raise
@@ -98,19 +105,20 @@ def _warn_of_state() -> None:
 
 
 def _look_at_batch(function: Function, x: Tensor) -> None:
-    both, one = _together(function, x), function.value(x[:1])
-    if both is None:
+    among, one = _together(function, x), function.value(x[:1])
+    if among is None:
         return
-    eps = _eps(both)
-    if not _differ(both[:1], one, eps**0.75):
+    eps = _eps(among)
+    if not _differ(among, one, eps**0.75):
         return
     if function.convertible and eps > 1e-12:
         try:  # kernels round differently for other sizes of a batch
-            function.interacts = _differ(function.in_double(x[:2])[:1], function.in_double(x[:1]), 1e-9)
+            precise = function.in_double(_among_others(x))[1:2]
+            function.interacts = _differ(precise, function.in_double(x[:1]), 1e-9)
         except Exception:  # then the function has no double precision
-            function.interacts = _differ(both[:1], one, eps**0.5)
+            function.interacts = _differ(among, one, eps**0.5)
     else:
-        function.interacts = _differ(both[:1], one, eps**0.5)
+        function.interacts = _differ(among, one, eps**0.5)
     if function.interacts:
         _warn_of_batch()
 

@@ -1,5 +1,6 @@
 """Tangents pushed through a function, chunk after chunk, in the way that was verified on the first images."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from torch import Tensor
 from lee.autodiff import by_differences, by_dual_numbers, record_fallbacks
 from lee.autodiff.alternatives import pushed as by_mode
 from lee.autodiff.tensor import note_fallback
-from lee.errors import InputError, LeeError, check_flag, reason
+from lee.errors import InputError, LeeError, VerificationWarning, check_flag, reason
 from lee.measure.checks import check_shape
 from lee.measure.function import Function
 from lee.measure.judgement import NOTHING, at_once
@@ -97,13 +98,13 @@ class Pushing:
         if not self.verify:
             self.way = Way(self.mode)
             return
-        points = generic(x[:2])
+        points = generic(x[:3])
         try:
             value = look(self.function, points)
         except Exception as error:
             if not isinstance(error, LeeError) and not is_shortage(error) and self._runs_on(x):
                 raise InputError(
-                    f"The model runs on {len(x)} images together, but not on one or two of them ({reason(error)}). They are "
+                    f"The model runs on {len(x)} images together, but not on one to three of them ({reason(error)}). They are "
                     "measured a few at a time: pass a function that takes any number."
                 ) from error
             raise
@@ -119,7 +120,7 @@ class Pushing:
     def _choose_at(self, points: Tensor, value: Tensor, x: Tensor, tangents: Tangents) -> None:
         """Choose a way that agrees with the function's values at a generic point near one of the first images `x`."""
         if self.function.interacts:
-            self._verify(points, self.function.value(points), tangents(points), self.mode)
+            self._verify(points[:2], self.function.value(points[:2]), tangents(points[:2]), self.mode)
             return
         for i in range(len(x)):  # where nothing changes there is nothing to compare
             point = points[:1] if i == 0 else generic(x[i : i + 1])
@@ -152,10 +153,19 @@ class Pushing:
         check_shape(value, len(x))
         self.function.refuse(~torch.isfinite(value), "output", x)
         own = self.lowering is None or not self.lowering.stands
-        if self.verify and own and not self._looked and len(x) > 2:  # some images interact only where there are many
+        if self.verify and own and not self._looked and len(x) > 1:  # some images interact only where there are many
             look_at_chunk(self.function, x, value)
             self._looked = True
+            if self.function.interacts and self.way is not None and self.way.mode == "reverse":  # wrong for such images
+                self._verify_at(x, tangents, 0)
+                return self(x, tangents)
         self.function.refuse(~torch.isfinite(lanes).all(0), "derivative", x)
+        if self.verification is not None and self.verification.note == NOTHING and bool(lanes.any()):
+            self._verify_at(x, tangents, int(lanes.abs().reshape(len(lanes), len(x), -1).amax((0, 2)).argmax()))
+            if self.verification.note == NOTHING:
+                self.verification = replace(self.verification, verified=False, note=f"{NOTHING}, but at others")
+                warnings.warn(f"The number is {self.verification}.", VerificationWarning, stacklevel=7)
+            return self(x, tangents)
         return value, lanes
 
     def _pushed(self, x: Tensor, tangents: Tensor) -> "_Pushed":
@@ -222,6 +232,12 @@ class Pushing:
         """These images take another way than the first ones did: it has not been checked."""
         point, mode = generic(x[:1]), "unstacked" if self.mode == "auto" else "dual"
         self._verify(point, self.function.value(point), tangents[:, :1], mode)
+
+    def _verify_at(self, x: Tensor, tangents: Tensor, i: int) -> None:
+        """Check anew near image `i` of a chunk, and another one if they interact."""
+        chosen = [i, i - 1] if self.function.interacts and len(x) > 1 else [i]
+        point = generic(x[chosen])
+        self._verify(point, self.function.checked(point), tangents[:, chosen], self.mode)
 
     def _verify(self, point: Tensor, value: Tensor, along: Tensor, mode: str) -> None:
         self.way, self.verification = verified(

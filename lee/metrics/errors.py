@@ -164,7 +164,7 @@ def differences(
     image = Image()
     squares, counts = torch.zeros(len(steps), len(images), dtype=torch.float64), torch.zeros(len(steps)).double()
     with one_function(model, output) as function, memory.kept(), torch.no_grad():
-        look(function, images[:2])
+        look(function, images[:3])
         for index in torch.arange(len(images)).split(1 if function.random else chunk):
             x = images[index]
             value = function.checked(x)

@@ -132,7 +132,7 @@ def agreement(
     with one_function(model, output) as function, torch.no_grad():
         look(
             function,
-            shifted(images[:2], torch.zeros(len(images[:2]), 2, dtype=torch.long), boundary=boundary, size=size),
+            shifted(images[:3], torch.zeros(len(images[:3]), 2, dtype=torch.long), boundary=boundary, size=size),
         )
         at_once = 1 if function.random else chunk
 

@@ -90,6 +90,18 @@ def test_images_that_interact_are_named() -> None:
         lee.metrics.eq_t(model, images(), output="logits", draws=2)
 
 
+@pytest.mark.parametrize("model", [
+    lambda z: z.tanh().mean((2, 3)) + z.square().mean((2, 3)).cumsum(0),
+    lambda z: z.tanh().mean((2, 3)) + z.square().mean((2, 3)).flip(0).cumsum(0).flip(0),
+    lambda z: z.tanh().mean((2, 3)) * torch.arange(1, len(z) + 1).to(z)[:, None],
+], ids=["those before", "those behind", "its place"])  # fmt: skip
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_an_image_may_depend_on_others_on_one_side_alone(model: Callable[[Tensor], Tensor], n: int) -> None:
+    """As in networks for films, where the batch is time."""
+    with pytest.warns(lee.BatchInteractionWarning, match="chunk"):
+        lee_of(model, images(n))
+
+
 def test_kernels_that_round_differently_are_no_interaction() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -424,3 +436,42 @@ def test_an_action_must_be_one() -> None:
         lee_of(lambda z: z.mean((2, 3)), x, lee.Action(lambda z, t: z + 1 + t))
     with pytest.raises(lee.InputError, match="use t as a tensor"):
         lee_of(lambda z: z.mean((2, 3)), x, lee.Action(lambda z, t: z * (1 + t.detach())))
+
+
+def test_backward_passes_are_given_up_where_images_turn_out_to_interact_in_large_batches() -> None:
+    class Double(torch.autograd.Function):  # without a rule for forward mode
+        @staticmethod
+        def forward(ctx: Any, z: Tensor) -> Tensor:
+            return torch.from_numpy(2 * z.detach().numpy())
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+            return 2 * grad
+
+    def model(z: Tensor) -> Tensor:
+        value = Double.apply(z).square().mean((2, 3))
+        return value - value.mean(0) if len(z) > 3 else value
+
+    x = images(5)
+    with quietly():
+        found = lee.equivariance_gram(model, x, generators=["brightness"], output="logits", progress=False)
+    assert found.lee("brightness").value == pytest.approx(error(truth(model, x, "brightness")), rel=1e-4)
+    assert found.verification is not None
+    assert found.verification.mode == "differences"
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_padding_masks_make_nested_tensors_inside() -> None:
+    """Torch's encoder drops masked tokens in eval mode; its modules hand on nested tensors."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, activation="gelu")
+    patches, encoder = nn.Conv2d(3, 8, 4, 4).double().eval(), nn.TransformerEncoder(layer, 2).double().eval()
+
+    def model(z: Tensor) -> Tensor:
+        tokens = patches(z).flatten(2).mT
+        mask = torch.zeros(tokens.shape[:2], dtype=torch.bool)
+        mask[:, -3:] = True
+        return encoder(tokens, src_key_padding_mask=mask)[:, :13].mean(1)  # type: ignore[no-any-return]
+
+    x = images()
+    assert lee_of(model, x) == pytest.approx(error(truth(model, x, "rotation")), rel=1e-4)

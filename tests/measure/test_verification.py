@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import lee
 from lee.geometry.sampling import Sampler
-from lee.measure.judgement import steady
+from lee.measure.judgement import NOTHING, steady
 
 Model = Callable[[Tensor], Tensor]
 
@@ -463,3 +463,34 @@ def test_differences_that_rounding_explains_in_part_are_not_called_verified(nois
     assert found is not None
     assert found.verified is verified
     assert str(found).startswith("verified" if verified else "not verified")
+
+
+def test_a_check_where_nothing_changes_does_not_speak_for_images_where_something_does() -> None:
+    """The first images are dark, and an activation is dead there."""
+
+    def model(z: Tensor) -> Tensor:
+        return ((z.mean((1, 2, 3), keepdim=True) - 0.5).relu() * CONV(z).tanh()).mean((2, 3))
+
+    x = images(12)
+    x[:6], x[6:] = x[:6] * 0.2, x[6:] * 0.2 + 0.8
+    agrees(model, x, "brightness")
+    found = lee.equivariance_gram(model, x, output="logits", progress=False).verification
+    assert found is not None
+    assert found.verified
+    assert found.deviation > 0  # something was compared
+    assert found.note != NOTHING
+
+
+def test_a_check_says_so_where_it_finds_no_image_that_changes() -> None:
+    """What is remembered from the last image of one pass is constant in the next, but not among many images."""
+    seen: dict[int, Tensor] = {}
+
+    def model(z: Tensor) -> Tensor:
+        value = CONV(z).tanh().mean((2, 3))
+        return value if len(z) > 3 else seen.setdefault(len(z), value.detach().clone()) + 0 * value
+
+    with pytest.warns(lee.LeeWarning) as said:
+        found = lee.equivariance_gram(model, images(6), output="logits", progress=False, generators=["brightness"])
+    assert any(isinstance(w.message, lee.VerificationWarning) and "but at others" in str(w.message) for w in said)
+    assert found.verification is not None
+    assert not found.verification.verified

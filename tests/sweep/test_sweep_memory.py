@@ -122,6 +122,7 @@ def test_what_never_fits_is_a_row_with_its_error(hungry: Path, monkeypatch: pyte
         (MemoryError(), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
         (OSError(12, "Cannot allocate memory"), True),
+        (RuntimeError("its data is not allocated yet: call mutable_data() to actually allocate memory"), False),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("out of memory"), False),
     ],
