@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from lee.errors import LeeError, reason
 from lee.process import alone, put_back
 
 _TRIM, _MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
@@ -83,3 +84,23 @@ def is_shortage(error: BaseException | None) -> bool:
         return error is not None
     told = isinstance(error, RuntimeError | OSError) and any(said in str(error).lower() for said in _SAID)
     return told or is_shortage(error.__cause__)
+
+
+@contextmanager
+def retold(kind: type[Exception], told: str) -> Iterator[None]:
+    """Raise what a user's model may raise inside as `kind(told)`, with the reason in the place of `{}`.
+
+    Errors of our own, and those of short memory, which less at a time may help against, stay what they are.
+
+    >>> with retold(ValueError, "It can't be done ({})."):
+    ...     raise RuntimeError("no such kernel.")
+    Traceback (most recent call last):
+        ...
+    ValueError: It can't be done (RuntimeError: no such kernel).
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, LeeError) or is_shortage(error):
+            raise
+        raise kind(told.format(reason(error))) from error

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from lee.autodiff.messages import ForwardModeError, LeavesTorchError, note_fallback
 from lee.autodiff.pushforward import pushforward
-from lee.errors import InputError, check_known, reason
-from lee.memory import is_shortage
+from lee.errors import InputError, check_known
+from lee.memory import retold
 
 MODES = ("auto", "forward", "reverse", "differences")
 Pushed = tuple[Any, Tensor | None]
@@ -103,7 +103,8 @@ def pullback(function: Callable[[Tensor], Any], x: Tensor, cotangents: Tensor) -
     """
     with torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
-        value = function(leaf.clone())
+        with retold(InputError, "The model fails where gradients are switched on ({}). They are needed here."):
+            value = function(leaf.clone())
         if not isinstance(value, Tensor) or not value.requires_grad:
             raise InputError("The model's output depends on its input in no way that a backward pass can follow.")
         sums = [(value * w.conj()).real.sum() if value.is_complex() else (value * w).sum() for w in cotangents]
@@ -111,12 +112,8 @@ def pullback(function: Callable[[Tensor], Any], x: Tensor, cotangents: Tensor) -
 
 
 def _gradient(entry: Tensor, leaf: Tensor, advice: str) -> Tensor:
-    try:
+    with retold(InputError, "The model has no backward pass ({}). " + advice):
         (gradient,) = torch.autograd.grad(entry, leaf, retain_graph=True, allow_unused=True)
-    except Exception as error:
-        if is_shortage(error):
-            raise
-        raise InputError(f"The model has no backward pass ({reason(error)}). {advice}") from error
     return torch.zeros_like(leaf) if gradient is None else gradient
 
 

@@ -14,7 +14,7 @@ from lee.layers.local import ROUNDING, action, check_fold
 from lee.layers.nested import tensors, with_tensors
 from lee.layers.places import Reading
 from lee.layers.trace import Traced, check_calls, hooks_of
-from lee.memory import is_shortage
+from lee.memory import retold
 
 
 class BackwardError(Exception):
@@ -90,8 +90,8 @@ class Bumps:
         self.products = _Products(self.n, len(self.calls) + 1, x)
         self.start = x.new_zeros(()).requires_grad_()  # a backward pass to it goes through all that is noted
         watch = Watch(model, self._before, self._after, hooks_of(found))
-        with torch.enable_grad(), watch:
-            tangent = Image().infinitesimal([generator], x, sampler)
+        tangent = Image().infinitesimal([generator], x, sampler)
+        with torch.enable_grad(), watch, retold(BackwardError, "it fails where gradients are switched on ({})."):
             self.y = run(self._moved(x, tangent, 0, len(self.calls)))
         check_calls(watch.calls, found)
 
@@ -144,14 +144,10 @@ class Bumps:
         self.products.values = torch.zeros_like(self.products.values)
         if not self.y.requires_grad:
             return self.products.values
-        try:
+        with retold(BackwardError, "its backward pass fails ({})."):
             torch.autograd.grad(
                 self.y, self.start, cotangent.expand(self.y.shape), retain_graph=True, allow_unused=True
             )
-        except Exception as error:
-            if is_shortage(error):
-                raise
-            raise BackwardError(f"its backward pass fails ({type(error).__name__}: {error}).") from error
         return self.products.values
 
     def every_output(self) -> Iterator[Tensor]:
