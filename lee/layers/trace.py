@@ -17,7 +17,6 @@ from lee.layers.hooks import Hooks, own_hooks
 from lee.layers.nested import Lent, changed, tensors
 from lee.layers.places import Reading, follow, follow_nothing, given_of, guesses_of, label, placed_image, places_of
 from lee.layers.readings import Overrides, Readings
-from lee.memory import retold
 
 
 @dataclass
@@ -95,25 +94,16 @@ def _acts_on_channels(module: nn.Module, traced: Traced) -> bool:
     return linear and (isinstance(before, Tokens) or (isinstance(before, Map) and before.channels_last))
 
 
-UNFOLLOWED = (
-    "The model runs, but its tensors can't be followed from call to call ({}), so the layers can't be told apart. Measure the "
-    "whole model with lee.local_equivariance_error."
-)
-
-
 def trace(model: nn.Module, x: Tensor, overrides: Overrides, *, centred: bool = False) -> list[Traced]:
     """Run one image (1, C, H, W) through the model and read how every module's inputs and outputs transform.
 
     The model must be in eval mode, and gradients off. Hooks of its own cost another pass. If `centred`, every grid is taken to
     cover the image evenly, wherever its samples lie.
-
-    Raises:
-        InputError: If the model fails where its tensors are followed.
     """
     hooks = own_hooks(model, lambda: model(x.clone()))
     tracer = _Tracer(model, Readings(placed_image(x), centred=centred), overrides, hooks)
     try:
-        with retold(InputError, UNFOLLOWED), tracer.watch, sdpa_kernel(SDPBackend.MATH), follow(tracer.note):
+        with tracer.watch, sdpa_kernel(SDPBackend.MATH), follow(tracer.note):
             model(tracer.readings.image)
     finally:
         clear(chain(model.parameters(), model.buffers()))

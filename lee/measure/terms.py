@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from lee.autodiff.functorch import load_formulas
-from lee.errors import ConstantOutputWarning, InputError, LeeError
+from lee.errors import ConstantOutputWarning, InputError, LeeError, reason
 from lee.geometry.generators import Action, Generator
 from lee.geometry.outputs import Representations, of_output
 from lee.geometry.representations import Image, Trivial
 from lee.geometry.sampling import Sampler
 from lee.measure.pushing import Pushing
+from lee.memory import is_shortage
 
 #: Amounts at which an action that changes in steps will have changed; no multiples of each other, so that periods don't hide it.
 _FAR = (0.37, -0.61, 1.0, 2.3, 7.9)
@@ -109,19 +110,24 @@ class Terms:
         self.pushing.start(x, self.tangents)
 
     def explain(self, error: Exception, x: Tensor) -> None:
-        """Say in a sentence why something fails with these images, if that is to be seen from the function as a whole.
+        """Say in a sentence why the calls of these images can't be followed, unless it is the model's own complaint.
 
         Raises:
-            LeeError: If it is.
+            LeeError: If it is to be seen from the function as a whole, or that runs.
         """
-        if isinstance(error, LeeError):
+        if isinstance(error, LeeError) or is_shortage(error):
             return
         try:
             self.start(x)
+            self.pushing.function.value(x[:1])
         except LeeError:
             raise
         except Exception:  # the model's own complaint, which is known already
             return
+        raise InputError(
+            f"The model runs, but its tensors can't be followed from call to call ({reason(error)}), so the layers can't be told "
+            "apart. Measure the whole model with lee.local_equivariance_error."
+        ) from error
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """The output (N, ...) of one chunk, `J_f(x)·(X_k·x)` and `X_k·f(x)`, (K, N, ...) each; the last is None if zero."""

@@ -285,7 +285,7 @@ def test_a_model_of_one_batch_size_is_told_so() -> None:
             raise ValueError("a batch of 4")
         return x.mean((2, 3)).tanh()
 
-    with pytest.raises(lee.InputError, match=r"runs on 4 images together, but not on one or two.*a batch of 4"):
+    with pytest.raises(lee.InputError, match=r"runs on 4 images together, but not on one to three.*a batch of 4"):
         of(four, output="logits")
     with pytest.raises(ValueError, match="a batch of 4"):  # its own complaint, where the number is not the reason
         of(four, X[:3], output="logits")
