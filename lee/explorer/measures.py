@@ -258,9 +258,11 @@ class Measures:
         """Outputs and derivatives along the path: :func:`lee.orbit` of the chosen image, as far as the state's reach."""
         image = self.image(state, which)
         stops = tuple(stop * state.reach / REACH for stop in self.stops(image.shape[-1]))
-        path = motion.action(state.generator, state.kernel, state.boundary)
+        how: dict[str, Any] = {"kernel": state.kernel, "boundary": state.boundary}
+        generator = state.generator
+        path = generator if len(motion.parts(generator)) == 1 else motion.action(generator, **how)
         key = (*self._moved(state, which), state.reach)
-        return self._orbits.get(key, lambda: orbit(self.model(state, which), image, path, stops))
+        return self._orbits.get(key, lambda: orbit(self.model(state, which), image, path, stops, **how))
 
     def layers(self, state: State, which: int = 0) -> pd.DataFrame:
         """The exact contribution of every layer to the Lie derivative at the original image: `frame` of :func:`lee.layerwise`."""
