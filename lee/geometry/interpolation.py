@@ -12,13 +12,14 @@ samples wide, :math:`\hat\varphi` its Fourier transform, and :math:`g` the fine 
 .. math:: z(p) = \sum_q \varphi(q - p)\, g(q)
 
 up to :math:`\hat\varphi` at the frequencies that the fine grid takes for :math:`\omega`. They lie at three times the largest one or
-beyond, where the transform of a Kaiser-Bessel window is some :math:`e^{-2.2 w}` of what it is at :math:`\omega`: below rounding, by
-:data:`WIDTHS`. Source: Fessler & Sutton, IEEE Trans. Signal Processing 51 (2003), on fast transforms at points that lie anywhere.
+beyond, where the transform of this window, the exponential of a semicircle, is some :math:`e^{-2.2 w}` of what it is at
+:math:`\omega`: below rounding, by :data:`WIDTHS`. Source: Barnett, Magland & af Klinteberg, SIAM J. Sci. Comput. 41 (2019), on
+Fourier transforms at points that lie anywhere.
 """
 
-import math
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,6 +40,8 @@ WARP_KERNELS = ("fourier", "central", "bilinear")
 BOUNDARIES = ("reflect", "circular")
 #: Samples of the fine grid that a point takes along each axis, by the precision of the result.
 WIDTHS = {torch.float32: 10, torch.float64: 16}
+#: Of the window, by its width: what makes its transform smallest where the fine grid confuses frequencies.
+STEEPNESS = 2.3
 
 
 def _reflect(index: Tensor, size: int, boundary: str, align_corners: bool) -> Tensor:
@@ -84,24 +87,18 @@ def _fourier(
     return wave @ (analysis / norm / _passed(frequency / 2, width)[:, None])
 
 
-def _steepness(width: int) -> float:
-    """Of the window whose transform is small from 3/2 π on, beyond which the fine grid confuses frequencies below π/2."""
-    return 0.75 * math.pi * width
+def _window(distance: Tensor, width: int) -> Tensor:
+    """The window at distances of at most half its width, in fine samples."""
+    inside = (1 - (2 / width * distance).square()).clamp_min(1e-30)  # at 0 the root has no derivative
+    return (STEEPNESS * width * (inside.sqrt() - 1)).exp()
 
 
 def _passed(frequency: Tensor, width: int) -> Tensor:
-    """The transform of the window at frequencies up to π/2 per fine sample; one without a window."""
+    """The transform of the window at frequencies per fine sample; one without a window."""
     if not width:
         return torch.ones_like(frequency)
-    steep = _steepness(width)
-    root = (steep**2 - (width / 2 * frequency).square()).sqrt()
-    return width * math.exp(-steep) * root.sinh() / root
-
-
-def _window(distance: Tensor, width: int) -> Tensor:
-    """The Kaiser-Bessel window at distances of at most half its width, in fine samples."""
-    inside, steep = (1 - (2 / width * distance).square()).clamp_min(1e-30), _steepness(width)
-    return math.exp(-steep) * torch.special.i0(steep * inside.sqrt())  # which at 0 would have no derivative
+    nodes, weights = (torch.from_numpy(v) * width / 2 for v in np.polynomial.legendre.leggauss(128))
+    return torch.cos(frequency[:, None] * nodes) @ (weights * _window(nodes, width))
 
 
 def _weights(points: Tensor, kernel: str, width: int) -> tuple[int, Tensor]:

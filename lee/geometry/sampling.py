@@ -205,7 +205,7 @@ class Sampler:
                 for p, n in zip(here, reversed(z.shape[-2:]), strict=True)
             )
             index = j[:, :, None] * fine.shape[-1] + i[:, None, :]
-            weight = (y[:, :, None] * x[:, None, :]).flatten(1).to(work).to(z.device)
+            weight = (y.to(work)[:, :, None] * x.to(work)[:, None, :]).flatten(1).to(z.device)
             near = samples.index_select(0, index.flatten().to(z.device)).unflatten(0, weight.shape)
             parts.append((weight[:, None] @ near)[:, 0])
         return torch.cat(parts).T.reshape(z.shape).to(z.dtype)
