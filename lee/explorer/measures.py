@@ -19,6 +19,7 @@ from lee.errors import InputError
 from lee.explorer import motion, pictures
 from lee.explorer.networks import class_names, token_side
 from lee.explorer.state import REACH, SLIDERS, State
+from lee.geometry.generators import AnyGenerator
 from lee.geometry.sampling import Sampler
 from lee.layers import layerwise
 from lee.measure.derivative import equivariance_gram
@@ -260,7 +261,7 @@ class Measures:
         stops = tuple(stop * state.reach / REACH for stop in self.stops(image.shape[-1]))
         how: dict[str, Any] = {"kernel": state.kernel, "boundary": state.boundary}
         generator = state.generator
-        path = generator if len(motion.parts(generator)) == 1 else motion.action(generator, **how)
+        path: AnyGenerator = generator if len(motion.parts(generator)) == 1 else motion.action(generator, **how)
         key = (*self._moved(state, which), state.reach)
         return self._orbits.get(key, lambda: orbit(self.model(state, which), image, path, stops, **how))
 

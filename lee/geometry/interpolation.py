@@ -38,7 +38,7 @@ KERNELS = ("fourier", "central", "authors")
 WARP_KERNELS = ("fourier", "central", "bilinear")
 #: What lies beyond the border: `reflect` (an even extension), or `circular` (the image is one period).
 BOUNDARIES = ("reflect", "circular")
-#: Samples of the fine grid that a point takes along each axis, by the precision of the result.
+#: Samples of the fine grid that a point takes along each axis with the kernel `fourier`, by the precision of the result.
 WIDTHS = {torch.float32: 10, torch.float64: 16}
 #: Of the window, by its width: what makes its transform smallest where the fine grid confuses frequencies.
 STEEPNESS = 2.3
@@ -99,6 +99,16 @@ def _passed(frequency: Tensor, width: int) -> Tensor:
         return torch.ones_like(frequency)
     nodes, weights = (torch.from_numpy(v) * width / 2 for v in np.polynomial.legendre.leggauss(128))
     return torch.cos(frequency[:, None] * nodes) @ (weights * _window(nodes, width))
+
+
+def width_of(kernel: str, dtype: torch.dtype) -> int:
+    """How many samples a point takes along each axis.
+
+    Args:
+        kernel: One of :data:`WARP_KERNELS`.
+        dtype: Of the result, real or complex, in single precision or double.
+    """
+    return {"bilinear": 2, "central": 4}.get(kernel) or WIDTHS[dtype.to_real()]
 
 
 def _weights(points: Tensor, kernel: str, width: int) -> tuple[int, Tensor]:

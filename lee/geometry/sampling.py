@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,11 +13,11 @@ from lee.geometry.interpolation import (
     BOUNDARIES,
     KERNELS,
     WARP_KERNELS,
-    WIDTHS,
     derivative_matrix,
     interpolation_matrix,
     refined,
     taps,
+    width_of,
 )
 
 LARGEST = 2_000_000
@@ -190,19 +191,18 @@ class Sampler:
     def _gathered(self, z: Tensor, across: Tensor, down: Tensor) -> Tensor:
         """`z` (..., H, W) at H·W points of any columns and rows: a few samples for each, however large the image is."""
         work = torch.promote_types(z.dtype, torch.float32)
-        width = WIDTHS[work.to_real()]
-        how = {"boundary": self.boundary, "align_corners": self.align_corners, "width": width}
+        width = width_of(self.kernel, work)
+        how: dict[str, Any] = {"boundary": self.boundary, "align_corners": self.align_corners, "width": width}
         fine = z.to(work)
         if self.kernel == "fourier":
-            rows, columns = (refined(n, **how).to(work).to(z.device) for n in z.shape[-2:])  # type: ignore[arg-type]
+            rows, columns = (refined(n, **how).to(work).to(z.device) for n in z.shape[-2:])
             fine = rows @ fine @ columns.T
         samples = fine.flatten(-2).reshape(-1, fine.shape[-2] * fine.shape[-1]).T.contiguous()  # all maps' side by side
         parts = []
-        most = max(1, LARGEST // (samples.shape[1] * width**2))
+        most = max(1, LARGEST // max(1, samples.shape[1] * width**2))
         for here in zip(across.split(most), down.split(most), strict=True):
             (i, x), (j, y) = (
-                taps(p, n, kernel=self.kernel, **how)  # type: ignore[arg-type]
-                for p, n in zip(here, reversed(z.shape[-2:]), strict=True)
+                taps(p, n, kernel=self.kernel, **how) for p, n in zip(here, reversed(z.shape[-2:]), strict=True)
             )
             index = j[:, :, None] * fine.shape[-1] + i[:, None, :]
             weight = (y.to(work)[:, :, None] * x.to(work)[:, None, :]).flatten(1).to(z.device)
