@@ -89,7 +89,8 @@ def _fourier(
 
 def _window(distance: Tensor, width: int) -> Tensor:
     """The window at distances of at most half its width, in fine samples."""
-    inside = (1 - (2 / width * distance).square()).clamp_min(1e-30)  # at 0 the root has no derivative
+    # The root has no derivative at its end; where it is cut off, the window is its smallest value to rounding.
+    inside = (1 - (2 / width * distance).square()).clamp_min(1e-4)
     return (STEEPNESS * width * (inside.sqrt() - 1)).exp()
 
 
