@@ -22,10 +22,12 @@ from common import machine, write
 
 from lee.explorer import State
 from lee.explorer.app import Explorer
+from lee.explorer.tabs import TABS
 
 PAIRS = [("zoo/resnet-s",), ("zoo/vit-s",), ("zoo/mixer-s",), ("zoo/resnet-s", "zoo/vit-s")]
 GOAL = 0.3  # seconds
 STEPS = ("amount t", "mixture", "image")
+TABS_TOO = ("Along the orbit", "Layers")  # measured with two models; the curves' tab is open at the start
 
 
 def steps(app: Explorer) -> dict[str, Callable[[], None]]:
@@ -55,17 +57,19 @@ def timed(run: Callable[[], object], rounds: int) -> tuple[float, float]:
     return statistics.median(clock), statistics.median(processor)
 
 
-def measured(models: tuple[str, ...], rounds: int) -> dict[str, object]:
-    """The row of one or two models."""
+def measured(models: tuple[str, ...], tab: str, rounds: int) -> dict[str, object]:
+    """The row of one or two models in one tab."""
     app = Explorer(State(models=models))
+    app.tabs.selected_index = tuple(TABS).index(tab)
     networks = [(app.measures.model(app.state, k), app.measures.image(app.state, k)) for k in range(len(models))]
     with torch.no_grad():
         forward = timed(lambda: [network(image) for network, image in networks], 4 * rounds)[1]
-    row: dict[str, object] = {"models": " and ".join(models), "forward": forward}
+    row: dict[str, object] = {"models": " and ".join(models), "tab": tab, "forward": forward}
     for name, step in steps(app).items():
         clock, processor = timed(step, rounds)
-        if "alert" in app.shown["status"].value:
-            raise SystemExit(app.shown["status"].value)
+        for part in ("status", tab):
+            if "alert" in app.shown[part].value:
+                raise SystemExit(app.shown[part].value)
         row[name] = {"clock": clock, "processor": processor, "forwards": processor / forward}
     return row
 
@@ -73,15 +77,16 @@ def measured(models: tuple[str, ...], rounds: int) -> dict[str, object]:
 def table(rows: list[dict[str, object]], facts: dict[str, object], rounds: int) -> str:
     """The result as Markdown."""
     titles = " | ".join(f"{name}: s, of the processor, forward passes" for name in STEPS)
-    lines = [f"| models | {titles} |", "|---" * (len(STEPS) + 1) + "|"]
+    lines = [f"| models | tab | {titles} |", "|---" * (len(STEPS) + 2) + "|"]
     for row in rows:
         cells = (f"{c['clock']:.2f}, {c['processor']:.2f}, {c['forwards']:.0f}" for c in map(row.get, STEPS))
-        lines.append(f"| {row['models']} | {' | '.join(cells)} |")
+        lines.append(f"| {row['models']} | {row['tab']} | {' | '.join(cells)} |")
     about = (
-        f"Medians of {rounds} steps. A step of `t` moves one image and needs its derivative; one of the mixture the whole curve, "
-        f"and one to another image its Gram matrix too. The goal is {GOAL} s for a step of a slider on 2 cores that have nothing "
-        "else to do. The load says how many processes wanted a core during this run: far above the number of cores, the seconds "
-        "on the clock say more about the other processes than about the explorer."
+        f"Medians of {rounds} steps. A step of `t` moves one image and, in the tab of the curves, needs its derivative; one of the "
+        "mixture all that the open tab shows, and one to another image its Gram matrix too. The goal is "
+        f"{GOAL} s for a step of a slider on 2 cores that have nothing else to do. The load says how many processes wanted a core "
+        "during this run: far above the number of cores, the seconds on the clock say more about the other processes than about "
+        "the explorer."
     )
     told = ", ".join(f"{k} {v}" for k, v in facts.items())
     parts = [
@@ -104,7 +109,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     arguments = parser.parse_args()
-    rows = [measured(models, arguments.rounds) for models in PAIRS]
+    chosen = [(models, "Curves") for models in PAIRS] + [(PAIRS[-1], tab) for tab in TABS_TOO]
+    rows = [measured(models, tab, arguments.rounds) for models, tab in chosen]
     facts = machine() | {"load": f"{os.getloadavg()[1]:.1f}"}
     text = table(rows, facts, arguments.rounds)
     print(text)

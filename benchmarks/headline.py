@@ -88,7 +88,7 @@ def of_explorer(found: Mapping[str, Any]) -> Iterator[Line]:
     """Seconds until a step of a slider is shown."""
     for r in found["rows"]:
         for step in ("amount t", "mixture", "image"):
-            yield _line(f"{r['models']}: step of {step}, s", r[step]["clock"], "≤ 0.3")
+            yield _line(f"{r['models']}, {r['tab']}: step of {step}, s", r[step]["clock"], "≤ 0.3")
 
 
 def of_compile(found: Mapping[str, Any]) -> Iterator[Line]:

@@ -110,7 +110,8 @@ def errors(rows: Sequence[tuple[str, Estimate, Estimate | None]], *, name: str, 
     cells = []
     for model, here, every in rows:
         set_of = "…" if every is None else every.digits
-        cells.append(f'<tr><th scope="row">{escape(model)}</th><td>{here.value:.3g}</td><td>{set_of}</td></tr>')
+        name_of = escape(model).replace("/", "/<wbr>")
+        cells.append(f'<tr><th scope="row">{name_of}</th><td>{here.value:.3g}</td><td>{set_of}</td></tr>')
     n = next((str(every.n) for _, _, every in rows if every is not None), "…")
     unit = rows[0][1].unit
     titles = ("model", "this image", f"{n} images of {escape(images)}, ± s.e.")

@@ -19,6 +19,7 @@ from lee.errors import InputError
 from lee.explorer import motion, pictures
 from lee.explorer.networks import class_names, token_side
 from lee.explorer.state import REACH, SLIDERS, State
+from lee.geometry.generators import AnyGenerator
 from lee.geometry.sampling import Sampler
 from lee.layers import layerwise
 from lee.measure.derivative import equivariance_gram
@@ -258,9 +259,11 @@ class Measures:
         """Outputs and derivatives along the path: :func:`lee.orbit` of the chosen image, as far as the state's reach."""
         image = self.image(state, which)
         stops = tuple(stop * state.reach / REACH for stop in self.stops(image.shape[-1]))
-        path = motion.action(state.generator, state.kernel, state.boundary)
+        how: dict[str, Any] = {"kernel": state.kernel, "boundary": state.boundary}
+        generator = state.generator
+        path: AnyGenerator = generator if len(motion.parts(generator)) == 1 else motion.action(generator, **how)
         key = (*self._moved(state, which), state.reach)
-        return self._orbits.get(key, lambda: orbit(self.model(state, which), image, path, stops))
+        return self._orbits.get(key, lambda: orbit(self.model(state, which), image, path, stops, **how))
 
     def layers(self, state: State, which: int = 0) -> pd.DataFrame:
         """The exact contribution of every layer to the Lie derivative at the original image: `frame` of :func:`lee.layerwise`."""

@@ -15,6 +15,9 @@ from lee.geometry.generators import BASIS, PHOTOMETRIC_BASIS, SPATIAL_BASIS, Act
 from lee.geometry.representations import Image
 from lee.geometry.sampling import Sampler
 
+TOGETHER = 16
+"""Amounts that are warped at once, which bounds the memory."""
+
 
 def parts(generator: Generator) -> list[Generator]:
     """The spatial part of a generator and each of its photometric ones, without those that vanish.
@@ -56,7 +59,9 @@ def action(generator: Generator, kernel: str = "fourier", boundary: str = "refle
 
 def path(x: Tensor, generator: Generator, stops: Sequence[float], sampler: Sampler) -> Tensor:
     """One image `x` (1, C, H, W) at each of T values of `t`: shape (T, C, H, W)."""
-    return torch.cat([act(x, generator, t, sampler) for t in stops])
+    amounts = torch.tensor(stops, dtype=torch.float64)
+    moved: Tensor = torch.func.vmap(lambda t: act(x, generator, t, sampler)[0], chunk_size=TOGETHER)(amounts)
+    return moved
 
 
 def velocity(x: Tensor, generator: Generator, t: float, sampler: Sampler) -> tuple[Tensor, Tensor]:

@@ -175,5 +175,5 @@ def _gap(gap: float, step: float) -> str:
     closer = "" if gap < 0.05 else " These amounts are too far apart for this network; choose closer ones."
     return (
         "The integral of the Lie derivatives (circles) misses the change of the probabilities (lines) by at most "
-        f"{100 * gap:.2g} % of the largest change, with amounts {number(step)} apart.{closer}"
+        f"{100 * gap:{'.2g' if gap < 0.99 else '.0f'}} % of the largest change, with amounts {number(step)} apart.{closer}"
     )

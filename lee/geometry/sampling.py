@@ -2,13 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lee.errors import InputError, check_flag, check_known, nearest
 from lee.geometry.generators import Generator
-from lee.geometry.interpolation import BOUNDARIES, KERNELS, WARP_KERNELS, derivative_matrix, interpolation_matrix
+from lee.geometry.interpolation import (
+    BOUNDARIES,
+    KERNELS,
+    WARP_KERNELS,
+    derivative_matrix,
+    interpolation_matrix,
+    refined,
+    taps,
+    width_of,
+)
+
+LARGEST = 2_000_000
+"""Values that lie beside each other while points are interpolated, which bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -173,15 +186,29 @@ class Sampler:
         points = torch.stack([x.expand(height, width), y[:, None].expand(height, width)]).flatten(1)
         points = torch.cat([points, torch.ones(1, points.shape[1], dtype=torch.float64)])
         moved = generator.flow(t) @ points
-        options = {"kernel": self.kernel, "boundary": self.boundary, "align_corners": self.align_corners}
+        return self._gathered(z, moved[0] / dx + cx, moved[1] / dy + cy)
+
+    def _gathered(self, z: Tensor, across: Tensor, down: Tensor) -> Tensor:
+        """`z` (..., H, W) at H·W points of any columns and rows: a few samples for each, however large the image is."""
         work = torch.promote_types(z.dtype, torch.float32)
-        rows = []
-        for part in moved[:2].split(max(1, 4_000_000 // (height + width)), dim=1):  # bounds the weights' memory
-            across = interpolation_matrix(part[0] / dx + cx, width, **options)  # type: ignore[arg-type]
-            down = interpolation_matrix(part[1] / dy + cy, height, **options)  # type: ignore[arg-type]
-            columns = z.to(work) @ across.T.to(work).to(z.device)  # (..., H, p)
-            rows.append((columns * down.T.to(work).to(z.device)).sum(-2))
-        return torch.cat(rows, dim=-1).reshape(z.shape).to(z.dtype)
+        width = width_of(self.kernel, work)
+        how: dict[str, Any] = {"boundary": self.boundary, "align_corners": self.align_corners, "width": width}
+        fine = z.to(work)
+        if self.kernel == "fourier":
+            rows, columns = (refined(n, **how).to(work).to(z.device) for n in z.shape[-2:])
+            fine = rows @ fine @ columns.T
+        samples = fine.flatten(-2).reshape(-1, fine.shape[-2] * fine.shape[-1]).T.contiguous()  # all maps' side by side
+        parts = []
+        most = max(1, LARGEST // max(1, samples.shape[1] * width**2))
+        for here in zip(across.split(most), down.split(most), strict=True):
+            (i, x), (j, y) = (
+                taps(p, n, kernel=self.kernel, **how) for p, n in zip(here, reversed(z.shape[-2:]), strict=True)
+            )
+            index = j[:, :, None] * fine.shape[-1] + i[:, None, :]
+            weight = (y.to(work)[:, :, None] * x.to(work)[:, None, :]).flatten(1).to(z.device)
+            near = samples.index_select(0, index.flatten().to(z.device)).unflatten(0, weight.shape)
+            parts.append((weight[:, None] @ near)[:, 0])
+        return torch.cat(parts).T.reshape(z.shape).to(z.dtype)
 
     def _stretched(self, z: Tensor, flow: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """`z` pulled back along a flow that keeps rows rows and columns columns: one matrix product for each axis."""

@@ -169,23 +169,22 @@ def orbit(
     resolved = get(generator)
     sampler = sampler_of(x, kernel, boundary, align_corners)
 
-    def moving(amount: Tensor) -> tuple[Tensor, Tensor]:
-        one = torch.ones_like(amount)
-        point, velocity = torch.func.jvp(lambda s: _moved(resolved, x, s, sampler), (amount,), (one,))[:2]
+    def moving(some: Tensor) -> tuple[Tensor, Tensor]:  # each image depends on its own amount alone
+        point, velocity = torch.func.jvp(lambda s: _moved(resolved, x, s, sampler), (some,), (torch.ones_like(some),))[
+            :2
+        ]
         return point.detach(), velocity.detach()
 
     load_formulas()
     with one_function(model, output) as function, memory.kept(), torch.no_grad():
         pushing = Pushing(function, mode, verify)
-        points, velocities = (torch.cat(parts) for parts in zip(*map(moving, amounts), strict=True))
-        start = int(amounts.abs().argmin())
         # A second image shows whether images interact: those of an orbit must not, they are one image.
-        pushing.start(torch.cat([x, points[-1:]]), lambda z: infinitesimal_actions([resolved], z, sampler))
+        first = torch.cat([x, _moved(resolved, x, amounts[-1:], sampler)])
+        pushing.start(first, lambda z: infinitesimal_actions([resolved], z, sampler))
         size = 1 if function.interacts else pushing.chunk(chunk)
+        together = [len(part) for part in chunks(x.expand(len(amounts), *x.shape[1:]), 1, size)]
         with workspace(x):
-            parts = [
-                pushing(p, v[None]) for p, v in zip(chunks(points, 1, size), chunks(velocities, 1, size), strict=True)
-            ]
+            parts = [pushing(p, v[None]) for p, v in map(moving, amounts.split(together))]
         values, pushed = torch.cat([p[0] for p in parts]), torch.cat([p[1][0] for p in parts])
         found = [
             _back(resolved, z[None], v[None], amount, x, sampler, representations)
@@ -194,9 +193,12 @@ def orbit(
         outputs, derivatives = (torch.cat(parts) for parts in zip(*found, strict=True))
         flips = None
         if outputs.ndim == 2 and outputs.shape[1] > 1 and not outputs.is_complex():
-            flips = _flips(
-                lambda amount: int(function.value(moving(amount)[0]).argmax()), amounts, outputs.argmax(1), start
-            )
+
+            def classes(some: Tensor) -> Tensor:
+                points = _moved(resolved, x, some, sampler).split(size or len(some))
+                return torch.cat([function.value(p).argmax(1) for p in points]).cpu()
+
+            flips = _flips(classes, amounts, outputs.argmax(1).cpu(), int(amounts.abs().argmin()))
     return Orbit(amounts, outputs, derivatives, flips, resolved.name, resolved.unit, pushing.verification)
 
 
@@ -212,11 +214,12 @@ def _amounts(t: Tensor | Sequence[float]) -> Tensor:
     return amounts
 
 
-def _moved(generator: Generator | Action, x: Tensor, amount: Tensor, sampler: Sampler) -> Tensor:
-    """`ρ_in(g_t) x`."""
+def _moved(generator: Generator | Action, x: Tensor, amounts: Tensor, sampler: Sampler) -> Tensor:
+    """`ρ_in(g_t) x` of one image (1, C, H, W) for every `t` of (T,): (T, C, H, W)."""
     if isinstance(generator, Action):
-        return generator.function(x.clone(), amount.to(x))
-    return Image().finite(generator, amount, x, sampler)
+        return torch.cat([generator.function(x.clone(), amount.to(x)) for amount in amounts])
+    moved: Tensor = torch.func.vmap(lambda amount: Image().finite(generator, amount, x, sampler)[0])(amounts)
+    return moved
 
 
 def _back(
@@ -248,16 +251,19 @@ def _back(
     return value, velocity
 
 
-def _flips(class_at: Callable[[Tensor], int], amounts: Tensor, classes: Tensor, start: int) -> tuple[float, float]:
-    """The first amounts below and above 0 with another class than at 0, by bisection."""
-    first, found = int(classes[start]), [-math.inf, math.inf]
-    for side, order in enumerate((range(start - 1, -1, -1), range(start + 1, len(amounts)))):
-        beyond = next((i for i in order if int(classes[i]) != first), None)
-        if beyond is None:
-            continue
-        same, other = amounts[beyond + (1 if side == 0 else -1)], amounts[beyond]
+def _flips(classes_at: Callable[[Tensor], Tensor], amounts: Tensor, classes: Tensor, start: int) -> tuple[float, float]:
+    """The first amounts below and above 0 with another class than at 0, by bisection on both sides at once."""
+    changed, found = classes != classes[start], [-math.inf, math.inf]
+    before, after = (side.nonzero().flatten().tolist() for side in (changed[:start], changed[start:]))
+    ends = [(0, before[-1] + 1, before[-1])] if before else []
+    ends += [(1, start + after[0] - 1, start + after[0])] if after else []
+    if ends:
+        sides, inner, outer = zip(*ends, strict=True)
+        same, other = amounts[list(inner)], amounts[list(outer)]
         for _ in range(HALVINGS):
             middle = (same + other) / 2
-            same, other = (same, middle) if class_at(middle) != first else (middle, other)
-        found[side] = float(other)
+            beyond = classes_at(middle) != classes[start]
+            same, other = torch.where(beyond, same, middle), torch.where(beyond, middle, other)
+        for side, amount in zip(sides, other.tolist(), strict=True):
+            found[side] = amount
     return found[0], found[1]

@@ -536,7 +536,7 @@ def test_an_error_of_a_tab_is_told_there_and_of_its_model_alone(
     assert f"{MODEL}: No backward pass." in app.shown["Layers"].value
     assert "fine" in app.shown["Layers"].value
     assert "alert" not in app.shown["status"].value
-    assert "zoo/vit-xs" in app.shown["errors"].value
+    assert "zoo/<wbr>vit-xs" in app.shown["errors"].value
 
 
 def test_caches_stay_within_their_bounds(state: State) -> None:

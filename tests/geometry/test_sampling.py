@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import images
+from cases import images, relative
 from torch import Tensor
 
 import lee
@@ -88,6 +88,81 @@ def test_bilinear_warp_agrees_with_grid_sample(align: bool, size: tuple[int, int
     grid = F.affine_grid(theta[None].expand(2, -1, -1), [2, 3, *size], align_corners=align)
     expected = F.grid_sample(x, grid, padding_mode="reflection", align_corners=align)
     torch.testing.assert_close(sampler.warp(x, lee.ROTATION, 0.4), expected, rtol=1e-6, atol=1e-9)
+
+
+def by_definition(points: Tensor, size: int, kernel: str, boundary: str, align: bool) -> Tensor:
+    """Weights (p, size) of samples: a basis of waves through them, or a local kernel over the extended signal."""
+    period = size if boundary == "circular" else 2 * (size - 1) if align else 2 * size
+    if kernel == "fourier":
+        k, start = torch.arange(size).double(), 0.0 if align or boundary == "circular" else 0.5
+        angle = 2 * math.pi / period
+
+        def basis(p: Tensor) -> Tensor:
+            if boundary == "reflect":
+                return torch.cos(angle * k * (p[:, None] + start))
+            waves = [
+                torch.cos(angle * ((j + 1) // 2) * p) if j % 2 or j == 0 else torch.sin(angle * (j // 2) * p)
+                for j in range(size)
+            ]
+            return torch.stack(waves, 1)
+
+        return basis(points) @ torch.linalg.inv(basis(torch.arange(size).double()))
+    matrix = torch.zeros(len(points), size, dtype=torch.float64)
+    for e in range(int(points.min()) - 3, int(points.max()) + 4):
+        d, folded = (points - e).abs(), e % period
+        folded = folded if folded < size else (period if align else period - 1) - folded
+        cubic = torch.where(d < 1, 1.5 * d**3 - 2.5 * d**2 + 1, (-0.5 * d**3 + 2.5 * d**2 - 4 * d + 2) * (d < 2))
+        matrix[:, folded] += (1 - d).clamp_min(0) if kernel == "bilinear" else cubic
+    return matrix
+
+
+@pytest.mark.parametrize("kernel", ["fourier", "central", "bilinear"])
+@pytest.mark.parametrize(("boundary", "align"), CONVENTIONS)
+@pytest.mark.parametrize("size", [(9, 14), (8, 7), (20, 20)])
+def test_a_warp_is_the_interpolation_at_the_moved_points(
+    kernel: str, boundary: str, align: bool, size: tuple[int, int]
+) -> None:
+    """Every generator, value and velocity, against dense weights of all samples at all points."""
+    sampler, x = Sampler(kernel, boundary, align).for_image(*size), images(2, *size)
+    (u, v), t = sampler.coordinates(*size), torch.tensor(0.37, dtype=torch.float64)
+    du, dv = u[1] - u[0], v[1] - v[0]
+    here = torch.stack([u.expand(size), v[:, None].expand(size), torch.ones(size, dtype=torch.float64)]).flatten(1)
+
+    def expected(generator: lee.Generator, amount: Tensor) -> Tensor:
+        moved = generator.flow(amount) @ here
+        across = by_definition((moved[0] - u[0]) / du, size[1], kernel, boundary, align)
+        down = by_definition((moved[1] - v[0]) / dv, size[0], kernel, boundary, align)
+        return torch.einsum("...yx,py,px->...p", x, down, across).reshape(x.shape)
+
+    for generator in (*AFFINE, lee.ROTATION, lee.HYPERBOLIC, lee.SCALE - 0.4 * lee.ROTATION + 0.2 * lee.TRANSLATION_X):
+        value = sampler.warp(x, generator, t)
+        torch.testing.assert_close(value, expected(generator, t), rtol=0, atol=1e-12)
+        single = sampler.warp(x.float(), generator, t)
+        torch.testing.assert_close(single.double(), value, rtol=0, atol=3e-6)
+        velocity = torch.func.jvp(lambda s, g=generator: sampler.warp(x, g, s), (t,), (torch.ones_like(t),))[1]
+        ahead, behind = (expected(generator, t + s * 1e-5) for s in (1, -1))
+        assert relative(velocity, (ahead - behind) / 2e-5) < 1e-4
+
+
+def test_a_warp_in_parts_is_the_same_and_passes_gradients_and_many_amounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, t = images(2, 8, 8), torch.tensor([-0.2, 0.0, 0.3], dtype=torch.float64)
+    for kernel in ("fourier", "central"):
+
+        def turned(z: Tensor, s: Tensor, kernel: str = kernel) -> Tensor:
+            return lee.warp(z, lee.ROTATION, s, kernel=kernel)
+
+        whole = turned(x, t[2])
+        many = torch.func.vmap(turned, (None, 0))(x, t)
+        torch.testing.assert_close(many[2], whole, rtol=0, atol=1e-12)
+        z = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad((turned(z, t[2]) * x).sum(), z)  # linear: the transpose
+        torch.testing.assert_close((gradient * z).sum(), (whole * x).sum(), rtol=1e-10, atol=0)
+        with monkeypatch.context() as small:
+            small.setattr("lee.geometry.sampling.LARGEST", 5000)
+            torch.testing.assert_close(turned(x, t[2]), whole, rtol=0, atol=1e-12)
+    for kernel in ("fourier", "central"):  # one sample stands for a constant
+        alone = Sampler(kernel, align_corners=True, extent=(1.0, 1.0)).warp(x[:, :, :1, :1], lee.ROTATION, 0.3)
+        torch.testing.assert_close(alone, x[:, :, :1, :1])
 
 
 def test_warp_by_zero_and_by_whole_pixels() -> None:
