@@ -15,7 +15,7 @@ from lee.models.cards import check_weights, has_card, read_card
 from lee.models.pretrained import create as pretrained_model
 from lee.models.reading import read_state
 from lee.models.recipes import ZooSpec, has_recipe, has_weights, load_spec, load_specs
-from lee.process import alone, check_device
+from lee.process.alone import alone, check_device
 
 
 class Normalize(nn.Module):

@@ -45,11 +45,14 @@ def finished(folder: Path) -> dict[str, bytes]:
 
 
 def children(process: int) -> list[int]:
-    """The worker processes of a process."""
-    found = subprocess.run(
-        ["ps", "-ww", "-o", "pid=", "-o", "args=", "--ppid", str(process)], capture_output=True, text=True
-    ).stdout
-    return [int(line.split()[0]) for line in found.splitlines() if "spawn_main" in line]
+    """The worker processes of a process, which are copies of one that it has started."""
+
+    def started(by: int) -> list[int]:
+        command = ["ps", "-ww", "-o", "pid=", "-o", "args=", "--ppid", str(by)]
+        found = subprocess.run(command, capture_output=True, text=True).stdout
+        return [int(line.split()[0]) for line in found.splitlines() if "multiprocessing.forkserver" in line]
+
+    return [worker for server in started(process) for worker in started(server)]
 
 
 def gone(processes: list[int], seconds: float = 30) -> bool:

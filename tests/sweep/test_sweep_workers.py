@@ -29,7 +29,7 @@ class PipeConnection:
 
 
 def test_workers_answer_through_pipes_of_another_class(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = execution._context()
     pipe = context.Pipe
     made = []
 
