@@ -29,8 +29,7 @@ if TYPE_CHECKING:  # `__getattr__` imports them when they are first used: `lee -
     from lee.statistics import EquivarianceGram, Estimate
 
 __version__ = "0.1.0"
-__all__ = [
-    # measuring
+__all__ = [  # measuring
     "local_equivariance_error", "equivariance_gram", "lie_derivative", "layerwise", "explain_representations",
     "symmetry_spectrum", "error_map", "orbit", "LocalEquivarianceError", "Estimate", "EquivarianceGram", "Decomposition",
     "ErrorMap", "Orbit", "metrics",

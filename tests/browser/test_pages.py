@@ -79,7 +79,7 @@ def test_every_page_is_whole_and_quiet(browser: Browser, site: Path, address: st
                 told += barriers(seen.page)
             if size == DESKTOP and path not in alike:
                 seen.page.emulate_media(color_scheme="dark")
-                seen.page.wait_for_function(IN_THE_DARK)
+                seen.page.wait_for_function(IN_THE_DARK, timeout=PATIENCE)
                 photograph(seen.page, f"{path}-dark")
                 told += [f"in the dark, {barrier}" for barrier in barriers(seen.page, *COLOURS)]
             told += [f"console: {text}" for text in seen.console]
