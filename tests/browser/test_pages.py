@@ -68,6 +68,7 @@ def complaints(page: Page) -> list[str]:
     return told
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_every_page_is_whole_and_quiet(browser: Browser, site: Path, address: str, size: tuple[int, int]) -> None:
     """On a desktop axe-core looks at it too, in the light and in the dark: a phone shows the same colours and words."""
