@@ -102,6 +102,7 @@ def test_nbval_uses_the_comparison(tmp_path: Path) -> None:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     ran = subprocess.run([*command, str(sanitize), "."], cwd=tmp_path, capture_output=True, text=True, env=clean)
     found = {
-        verdict: re.findall(rf"^{verdict} (\w+)\.ipynb", ran.stdout, re.MULTILINE) for verdict in ("PASSED", "FAILED")
+        verdict: re.findall(rf"^{verdict} .*\b(\w+)\.ipynb", ran.stdout, re.MULTILINE)
+        for verdict in ("PASSED", "FAILED")
     }
     assert found == {"PASSED": ["same"], "FAILED": ["other"]}, ran.stdout
