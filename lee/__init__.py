@@ -6,33 +6,30 @@
 4
 """
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-# isort: off
-from lee.errors import (
-    BatchInteractionWarning, ConstantOutputWarning, ImageWarning, InputError, LeavesTorchWarning, LeeError, LeeWarning,
-    OutputWarning, RandomFunctionWarning, StateWarning, TrainingModeWarning, VerificationError, VerificationWarning,
-)  # fmt: skip
-from lee.geometry.generators import (
-    BRIGHTNESS, CONTRAST, HYPERBOLIC, ROTATION, SATURATION, SCALE, SHEAR_X, SHEAR_Y, SQUEEZE, STRETCH_X, STRETCH_Y,
-    TRANSLATION_X, TRANSLATION_Y, Action, Generator, bracket,
-)  # fmt: skip
-
-# isort: on
-from lee import metrics
-from lee.geometry.representations import Image, Map, Representation, Tokens, Trivial, VectorField
-from lee.geometry.sampling import Sampler, spatial_gradient, warp
-from lee.layers import Decomposition, explain_representations, layerwise
-from lee.measure.derivative import equivariance_gram, lie_derivative, local_equivariance_error
-from lee.measure.maps import error_map
-from lee.measure.orbits import Orbit, orbit
-from lee.measure.shares import ErrorMap
-from lee.measure.spectrum import symmetry_spectrum
-from lee.statistics import EquivarianceGram, Estimate
+if TYPE_CHECKING:  # `__getattr__` imports them when they are first used: `lee --help` needs no torch
+    # isort: off
+    from lee import metrics
+    from lee.errors import (
+        BatchInteractionWarning, ConstantOutputWarning, ImageWarning, InputError, LeavesTorchWarning, LeeError, LeeWarning,
+        OutputWarning, RandomFunctionWarning, StateWarning, TrainingModeWarning, VerificationError, VerificationWarning,
+    )  # fmt: skip
+    from lee.geometry import (
+        BRIGHTNESS, CONTRAST, HYPERBOLIC, ROTATION, SATURATION, SCALE, SHEAR_X, SHEAR_Y, SQUEEZE, STRETCH_X, STRETCH_Y,
+        TRANSLATION_X, TRANSLATION_Y, Action, Generator, Image, Map, Representation, Sampler, Tokens, Trivial, VectorField,
+        bracket, spatial_gradient, warp,
+    )  # fmt: skip
+    from lee.layers import Decomposition, explain_representations, layerwise
+    from lee.measure import (
+        ErrorMap, Orbit, equivariance_gram, error_map, lie_derivative, local_equivariance_error, orbit, symmetry_spectrum,
+    )  # fmt: skip
+    from lee.measure.streaming import LocalEquivarianceError
+    from lee.statistics import EquivarianceGram, Estimate
 
 __version__ = "0.1.0"
-__all__ = [
-    # measuring
+__all__ = [  # measuring
     "local_equivariance_error", "equivariance_gram", "lie_derivative", "layerwise", "explain_representations",
     "symmetry_spectrum", "error_map", "orbit", "LocalEquivarianceError", "Estimate", "EquivarianceGram", "Decomposition",
     "ErrorMap", "Orbit", "metrics",
@@ -47,10 +44,17 @@ __all__ = [
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    """`lee.LocalEquivarianceError` needs torchmetrics, so it is imported on first use."""
-    if name == "LocalEquivarianceError":
-        from lee.measure.streaming import LocalEquivarianceError
+_ROOMS = ("errors", "geometry", "autodiff", "statistics", "measure", "layers", "metrics")
 
-        return LocalEquivarianceError
+
+def __getattr__(name: str) -> Any:
+    """A room, or what one of them has to offer."""
+    if name in _ROOMS:
+        return import_module(f"lee.{name}")
+    if name in __all__:
+        return next(getattr(room, name) for room in map(__getattr__, _ROOMS) if name in room.__all__)
     raise AttributeError(f"module 'lee' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

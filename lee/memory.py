@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from lee.errors import LeeError, reason
-from lee.process import alone, put_back
+from lee.process.alone import alone, put_back
 
 _TRIM, _MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
 _KEEP = 2**31 - 1

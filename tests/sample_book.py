@@ -149,12 +149,11 @@ def run_here(notebook: nbformat.NotebookNode) -> None:
                 cell.outputs.append(new_output("execute_result", data, metadata=about, execution_count=count))
 
 
-def write_sample_book(root: Path, *, pages: bool = False, run: bool = False) -> Path:
+def write_sample_book(root: Path, *, run: bool = False) -> Path:
     """Make a book of two notebooks at `root`.
 
     Args:
         root: A folder that is empty or does not exist.
-        pages: Add the repository's own Markdown pages.
         run: Fill in the notebooks' outputs.
     """
     book = root / "book"
@@ -171,10 +170,7 @@ def write_sample_book(root: Path, *, pages: bool = False, run: bool = False) -> 
         nbformat.write(notebook, book / f"{name}.ipynb")
     shutil.copyfile(ROOT / "_config.yml", root / "_config.yml")
     shutil.copytree(ROOT / "book" / "_static", book / "_static")
-    api = [f"api/{page.stem}" for page in sorted((ROOT / "book" / "api").glob("*.md"))]
-    names = ["notation", "api", *api, "bibliography"] if pages else []
-    names += ["glossary", "scoreboard", "status"]
-    (book / "api").mkdir()
+    names = ("glossary", "scoreboard", "status")
     for name in names:
         shutil.copyfile(ROOT / "book" / f"{name}.md", book / f"{name}.md")
     entries = "".join(f"  - file: book/{name}\n" for name in [CHAPTER, *names])

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 
-from lee.process import Children, Stopped
+from lee.process.children import Children, Stopped
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
@@ -101,7 +101,7 @@ def test_a_command_takes_its_children_and_theirs_with_it(family: Family, number:
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         "pathlib.Path('there').touch()\ntime.sleep(600)\n"
     )
-    script = "import sys; from lee.process import Children\nwith Children().start([sys.executable, 'child.py']): pass"
+    script = "import sys; from lee.process.children import Children\nwith Children().start([sys.executable, 'child.py']): pass"
     family.start("-c", script)
     family.wait_for(started(family.folder, "there"))
     family.end(number)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import lee
 from lee import metrics
 from lee.autodiff import by_dual_numbers
-from lee.process import alone, put_back
+from lee.process.alone import alone, put_back
 
 ROOT = Path(__file__).resolve().parents[1]
 X = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -15,7 +15,7 @@ from lee.autodiff.functorch import answers, check_formula, load_formulas, writes
 from lee.autodiff.messages import ForwardModeError, LeavesTorchError, name_of, short
 from lee.autodiff.surroundings import eager
 from lee.autodiff.tensor import LEAVING, has_tangents, tensors_of
-from lee.process import alone
+from lee.process.alone import alone
 
 #: What torch reads as a number, even where a tensor is given.
 NUMBERS = frozenset({"alpha", "beta", "value", "fill_value"})

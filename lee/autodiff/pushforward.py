@@ -13,7 +13,7 @@ from lee.autodiff.tensor import Stacked
 from lee.autodiff.weights import workspace
 from lee.errors import LeeError
 from lee.memory import is_shortage
-from lee.process import alone
+from lee.process.alone import alone
 
 
 def pushforward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> tuple[Any, Tensor | None]:

@@ -20,7 +20,7 @@ from lee.book.layout import COPY, find_root, only_one, read, select
 from lee.book.layout import chapters as every_chapter
 from lee.book.profiles import load_profile, plan
 from lee.errors import InputError, LeeError
-from lee.process import Children, Stopped
+from lee.process.children import Children, Stopped
 
 KERNEL = "python3"  # whatever the notebook says: the kernel of this environment
 CELL_TIMEOUT = 1800  # seconds

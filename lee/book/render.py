@@ -9,7 +9,7 @@ from pathlib import Path
 from lee.book.check import check_executed
 from lee.book.layout import COPY, chapters, find_root, only_one
 from lee.errors import LeeError
-from lee.process import Children
+from lee.process.children import Children
 
 COMMAND = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
 

@@ -9,7 +9,6 @@ import typer
 from typer.core import TyperGroup
 
 import lee
-from lee import memory
 from lee.cli.book import book
 from lee.cli.data import data
 from lee.cli.explore import explore
@@ -63,6 +62,8 @@ def _said(error: BaseException) -> str:
     """An error in a sentence or two."""
     if isinstance(error, LeeError):
         return str(error)
+    from lee import memory
+
     if memory.is_shortage(error):
         return f"There is not enough memory ({reason(error)}). Use fewer or smaller images, or a smaller --chunk."
     if isinstance(error, OSError) and error.strerror:

@@ -68,7 +68,7 @@ def load_subject(
         InputError: One of them can't be had, or the model can't be run on the images.
     """
     from lee import datasets, models, provenance
-    from lee.process import check_device
+    from lee.process.alone import check_device
 
     check_device(device)
     datasets.check(images)  # before weights are downloaded, which takes long

@@ -30,7 +30,7 @@ def sweep(
     trained again, that model. Of several SPECS, one whose data isn't here is named and passed over; the exit code is 2 then.
     """
     from lee import sweep
-    from lee.process import check_device
+    from lee.process.alone import check_device
     from lee.sweep import results
 
     check_device(device)

@@ -38,7 +38,7 @@ def train(
     the weights do not depend on the number of cores.
     """
     from lee.errors import InputError
-    from lee.process import check_device
+    from lee.process.alone import check_device
 
     check_device(device)
     where: dict[str, Any] = {"recipes": recipes, "out": out, "budget": budget}

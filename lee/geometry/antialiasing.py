@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from lee.errors import InputError, check_known
 from lee.geometry.interpolation import BOUNDARIES, interpolation_matrix
-from lee.process import ordinary
+from lee.process.alone import ordinary
 
 
 def harmonics(signal: Tensor) -> Tensor:

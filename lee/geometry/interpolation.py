@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lee.errors import InputError, nearest
-from lee.process import ordinary
+from lee.process.alone import ordinary
 
 #: Kernels that have a derivative at the samples, by their names.
 #:

@@ -13,7 +13,7 @@ from lee.errors import InputError, TrainingModeWarning
 from lee.measure.checks import Output, check_shape, plain, select
 from lee.measure.reach import reached
 from lee.measure.state import ModuleState, RandomState, all_modules, convertible, in_double, start_evaluating
-from lee.process import alone, put_back
+from lee.process.alone import alone, put_back
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from torch import Tensor
 from lee.errors import InputError, LeeError, reason
 from lee.measure.function import Function
 from lee.memory import is_shortage
-from lee.process import computed_once
+from lee.process.alone import computed_once
 
 DITHER = 0.01  # how far the checked image is moved towards noise of the same range
 # Steps move an image by so much of its norm, the best first: small ones cross few kinks, large ones drown rounding.

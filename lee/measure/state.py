@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lee.process import put_back
+from lee.process.alone import put_back
 
 KEPT = 2**30  # bytes of parameters that are copied to be put back, or converted to double precision
 

@@ -29,7 +29,7 @@ from lee.measure.function import Function
 from lee.measure.judgement import DENSE, judged, steady
 from lee.measure.reference import Reference, combined, flat, weights_of
 from lee.memory import is_shortage
-from lee.process import computed_once
+from lee.process.alone import computed_once
 from lee.statistics.verification import NAMES, Verification
 
 

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 from lee.configuration import Strict, parse_yaml, validated
 from lee.errors import InputError, reason
 from lee.models import imagenet
-from lee.models.recipes import ZooSpec, load_specs
+from lee.models.recipes import ZooSpec, load_spec, load_specs
 from lee.paths import atomic_path, file_sha256
 
 _FENCE = "---\n"
@@ -31,6 +31,23 @@ class _Card(Strict):
     parameters: int = Field(ge=1)
     test_accuracy: float = Field(ge=0, le=1)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the trained networks that are here. timm's names are in `timm.list_models()`."""
+    return (*(name for name, spec in load_specs().items() if has_card(spec)), *imagenet.names())
+
+
+def card(name: str) -> dict[str, Any]:
+    """Return what a trained network's card says: family, parameters, accuracy, digest; of those trained here more.
+
+    Args:
+        name: of a trained network, such as `zoo/vit-s`.
+
+    Raises:
+        InputError: an unknown name, or no card yet.
+    """
+    return imagenet.card(name) if imagenet.is_packaged(name) else read_card(load_spec(name))
 
 
 def has_card(spec: ZooSpec) -> bool:

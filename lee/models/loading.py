@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from lee.errors import InputError, check_count, nearest, reason
 from lee.models import imagenet
-from lee.models.cards import check_weights, has_card, read_card
+from lee.models.cards import check_weights, names
 from lee.models.pretrained import create as pretrained_model
 from lee.models.reading import read_state
-from lee.models.recipes import ZooSpec, has_recipe, has_weights, load_spec, load_specs
-from lee.process import alone, check_device
+from lee.models.recipes import ZooSpec, has_recipe, has_weights, load_spec
+from lee.process.alone import alone, check_device
 
 
 class Normalize(nn.Module):
@@ -77,23 +77,6 @@ class Normalized(nn.Module):
             x: images (N, C, H, W).
         """
         return self.net(self.normalize(x))
-
-
-def names() -> tuple[str, ...]:
-    """Return the names of the trained networks that are here. timm's names are in `timm.list_models()`."""
-    return (*(name for name, spec in load_specs().items() if has_card(spec)), *imagenet.names())
-
-
-def card(name: str) -> dict[str, Any]:
-    """Return what a trained network's card says: family, parameters, accuracy, digest; of those trained here more.
-
-    Args:
-        name: of a trained network, such as `zoo/vit-s`.
-
-    Raises:
-        InputError: an unknown name, or no card yet.
-    """
-    return imagenet.card(name) if imagenet.is_packaged(name) else read_card(load_spec(name))
 
 
 def input_size(model: nn.Module) -> int | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lee.errors import InputError
-from lee.process import alone
+from lee.process.alone import alone
 
 #: torch's own switches, which overrule what the caller of `torch.load` asks for.
 _FORCED, _FORBIDDEN = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"

@@ -8,6 +8,7 @@ each result as it comes.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 
 from lee.errors import InputError
-from lee.process import alone
+from lee.process.alone import alone
 from lee.sweep.devices import spread
 from lee.sweep.measures import measure
 from lee.sweep.shortage import step
@@ -164,11 +165,12 @@ class _Worker:
             return task, None
 
     def _spawn(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = _context()
         if self.pipe is not None:
             self.pipe.close()
         self.pipe, its = context.Pipe()
-        self.process = context.Process(target=_serve, args=(its, self.device, self.threads), daemon=True)
+        arguments = (its, dict(os.environ), self.device, self.threads)
+        self.process = context.Process(target=_serve, args=arguments, daemon=True)
         self.process.start()
         its.close()
 
@@ -183,6 +185,15 @@ class _Worker:
         if self.process.is_alive():
             self.process.kill()
         self.process.join()
+
+
+def _context() -> Any:
+    """How workers are made: as copies of a process that has made the imports; elsewhere than on Linux it isn't safe to copy."""
+    if not sys.platform.startswith("linux"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *{"timm"} & sys.modules.keys()])  # the tasks' models are known by now
+    return context
 
 
 def _ready(crew: Sequence[_Worker]) -> list[_Worker]:
@@ -202,8 +213,10 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _serve(pipe: "Connection[Any, Any]", device: str, threads: int) -> None:
+def _serve(pipe: "Connection[Any, Any]", environment: dict[str, str], device: str, threads: int) -> None:
     """What a worker does: a task in, its file's content out, until the pipe is closed."""
+    os.environ.clear()  # it is what it was when the first worker started
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, OSError):

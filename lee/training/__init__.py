@@ -20,7 +20,7 @@ from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.models import Normalized, build
 from lee.models.recipes import Recipe, ZooSpec
-from lee.process import alone
+from lee.process.alone import alone
 from lee.training.augmentation import seeded
 from lee.training.batches import batches, fraction
 from lee.training.checkpoints import EpochRecord, read, save, snapshot

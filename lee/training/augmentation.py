@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lee.datasets.rotated import turn
-from lee.process import alone
+from lee.process.alone import alone
 
 
 def seeded(*parts: object) -> torch.Generator:

@@ -17,7 +17,7 @@ from lee import datasets, provenance
 from lee.models import load_weights
 from lee.models.cards import write_card
 from lee.paths import atomic_path, file_sha256, package_data
-from lee.process import alone
+from lee.process.alone import alone
 from lee.training.optimisation import learning_rate
 
 #: The photographs whose patches are kept for tests.

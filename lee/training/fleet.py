@@ -20,7 +20,7 @@ import torch
 from lee.errors import InputError, nearest
 from lee.models.cards import check_weights, read_card
 from lee.models.recipes import Recipe, ZooSpec, load_spec, load_specs
-from lee.process import Children, Stopped
+from lee.process.children import Children, Stopped
 from lee.training.zoo import destination
 
 

@@ -29,7 +29,7 @@ from lee.geometry.generators import Generator, get
 from lee.measure.function import untouched
 from lee.measure.spectrum import displacement_metric
 from lee.measure.terms import infinitesimal_actions, sampler_of
-from lee.process import alone
+from lee.process.alone import alone
 from lee.statistics import Estimate
 
 #: How the sum over generators is found: along one random direction per image, or one generator after the other.

@@ -10,6 +10,8 @@ import pytest
 from sample_book import CHAPTER, write_sample_book
 
 from lee import book
+from lee.book import claims
+from lee.book.notebook import RECORD
 from lee.book.site.reading import minutes, summary
 from lee.book.site.status import describe
 from lee.book.site.vendor import vendor_scripts
@@ -17,12 +19,24 @@ from lee.book.site.vendor import vendor_scripts
 pytestmark = pytest.mark.xdist_group("site")  # its fixtures are made once
 
 ROOT = Path(__file__).parents[2]
+DECIDED = {"claim": "n-or-root-n", "verdict": "contradicted", "effect": "0.13 [0.10, 0.16]", "n": 1500, "sentence": "…"}
+
+
+def judged(root: Path, *records: object) -> None:
+    """Leave records of verdicts in the sample chapter, as an executed cell does."""
+    path = root / "book" / f"{CHAPTER}.ipynb"
+    notebook = json.loads(path.read_text())
+    boxes = [o for c in notebook["cells"] for o in c.get("outputs", ()) if "lee-verdict" in str(o.get("data", ""))]
+    cell = next(c for c in notebook["cells"] if boxes[0] in c.get("outputs", ()))
+    cell["outputs"] += [{**boxes[0], "metadata": {"text/html": {RECORD: record}}} for record in records]
+    path.write_text(json.dumps(notebook))
 
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample book, rendered strictly together with the repository's own pages."""
-    root = write_sample_book(tmp_path_factory.mktemp("site"), pages=True, run=True)
+    """The sample book, rendered strictly."""
+    root = write_sample_book(tmp_path_factory.mktemp("site"), run=True)
+    judged(root, DECIDED)
     book.prepare(root, root / "_build" / "book-src")
     return book.render(root).parent
 
@@ -54,7 +68,7 @@ def pages(site: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_no_page_asks_another_host(sample: Path) -> None:
-    assert len(pages(sample)) > 8
+    assert len(pages(sample)) > 6
     for page in pages(sample):
         reader = Requests()
         reader.feed(page.read_text())
@@ -134,13 +148,26 @@ def test_launch_buttons_are_there_once_they_are_configured(sample: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_figure_without_words_stops_the_build(tmp_path: Path) -> None:
+def test_the_scoreboard_has_a_row_for_every_claim(sample: Path) -> None:
+    text = (sample / "book" / "scoreboard.html").read_text()
+    rows = [row for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL) if "<th" not in row]
+    assert len(rows) == len(claims.claims())
+    (row,) = [row for row in rows if "Not tested yet" not in row]
+    assert re.search(r"Fractional shifts.*Contradicted.*0\.13 \[0\.10, 0\.16\].*1,500", row, re.DOTALL)
+    assert f"1 contradicted, {len(rows) - 1} not tested yet" in text
+
+
+@pytest.mark.slow
+def test_a_figure_without_words_and_two_verdicts_on_one_claim_stop_the_build(tmp_path: Path) -> None:
     root = write_sample_book(tmp_path, run=True)
     path = root / "book" / "index.ipynb"
     path.write_text(path.read_text().replace('"caption":', '"no-caption":'))
+    judged(root, DECIDED, {**DECIDED, "verdict": "reproduced"})
     book.prepare(root, root / "_build" / "book-src")
-    with pytest.raises(book.RenderError, match="no caption or no alternative text"):
+    with pytest.raises(book.RenderError) as refused:
         book.render(root)
+    assert "no caption or no alternative text" in str(refused.value)
+    assert "A verdict on 'n-or-root-n'" in str(refused.value)
 
 
 def test_a_notebook_that_was_not_executed_stops_the_build(tmp_path: Path) -> None:

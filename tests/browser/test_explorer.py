@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from browser.visits import PATIENCE, PHONE, TOO_WIDE, Visit, barriers
+from browser.visits import COLOURS, PATIENCE, PHONE, TOO_WIDE, Visit, barriers
 from exploring import explored
 from PIL import Image
 from playwright.sync_api import Browser, FloatRect, Locator, Page, expect
@@ -306,7 +306,7 @@ def test_nothing_keeps_a_reader_out(seen: Visit, scheme: str) -> None:
     found = []
     for title in ("Curves", "Where in the picture", "Along the orbit", "Layers", "Code"):
         open_tab(page, title)
-        found += [f"{title}: {barrier}" for barrier in barriers(page)]
+        found += [f"{title}: {barrier}" for barrier in barriers(page, *(COLOURS if scheme == "dark" else ()))]
     assert found == []
     open_tab(page, "Curves")
 

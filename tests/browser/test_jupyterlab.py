@@ -19,7 +19,8 @@ from playwright.sync_api import Browser, Page
 from lee import book
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+# One server for all of them, in whichever process they run.
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600), pytest.mark.xdist_group("lab")]
 START, OPENING, RUNNING = 60, 60_000, 400_000  # seconds; milliseconds
 # Seconds that a page is watched, how many of them it may work at rest, and how often it is tried.
 WINDOW, BUSY, WINDOWS = 2.0, 0.5, 40

@@ -4,9 +4,10 @@ import os
 import re
 from pathlib import Path
 from posixpath import dirname, join, normpath
+from typing import Literal
 
 import pytest
-from browser.visits import DESKTOP, PATIENCE, PHONE, TOO_WIDE, barriers, opened, pages, reader, visit
+from browser.visits import COLOURS, DESKTOP, PATIENCE, PHONE, TOO_WIDE, barriers, opened, pages, reader, visit
 from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.browser
@@ -14,11 +15,11 @@ pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "_build" / "screenshots"
 CHAPTER = "book/03_aliasing.html"
-LOOKS = {"light": (DESKTOP, False), "dark": (DESKTOP, True), "phone": (PHONE, False)}
-# What axe-core is asked in each look: everything once, and what else a look decides. (Colours are theirs alone.)
-RULES: dict[str, tuple[str, ...] | None] = {
-    "light": (), "dark": ("color-contrast", "link-in-text-block"), "phone": None,
-}  # fmt: skip
+SLIDER = re.compile(r'"input":\s*"range"')
+# What axe-core is asked in the light and in the dark: everything once, and what else is the colours' alone.
+RULES: dict[Literal["light", "dark"], tuple[str, ...]] = {"light": (), "dark": COLOURS}
+SETTLED = """scheme => document.documentElement.dataset.theme === scheme
+    && !document.getAnimations().some(one => one instanceof CSSTransition)"""
 
 FIGURES_WITHOUT_WORDS = """() => [...document.querySelectorAll('.bd-article figure')]
     .filter(f => !f.querySelector('figcaption')?.textContent.replace(/Figure \\d+/, '').trim())
@@ -48,12 +49,6 @@ MARKED_AT_THE_END = """async () => {
     return right ? [] : [marked.map(link => link.textContent).join(' and ')]; }"""
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each look; the pages are known only once the site is built."""
-    if "look" in metafunc.fixturenames:
-        metafunc.parametrize("look", list(LOOKS))
-
-
 def complaints(page: Page) -> list[str]:
     """What is wrong with the content of an open page."""
     told = [f"a figure has no caption: {html}" for html in page.evaluate(FIGURES_WITHOUT_WORDS)]
@@ -73,28 +68,38 @@ def complaints(page: Page) -> list[str]:
     return told
 
 
-def test_every_page_is_whole_and_quiet(browser: Browser, site: Path, address: str, look: str) -> None:
-    size, dark = LOOKS[look]
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_every_page_is_whole_and_quiet(browser: Browser, site: Path, address: str, size: tuple[int, int]) -> None:
+    """On a desktop axe-core looks at it too, in the light and in the dark: a phone shows the same colours and words."""
     found: dict[str, list[str]] = {}
-    context = reader(browser, size=size, dark=dark)
     every = pages(site)
-    alike = [path for path in every if path.startswith("book/api/")][1:] if look != "light" else []
-    for path in (path for path in every if path not in alike):
+    alike = [path for path in every if path.startswith("book/api/")][1:]
+    context = reader(browser, size=size)
+    for path in every if size == DESKTOP else sorted({*every} - {*alike}):
         with opened(context, address, path) as seen:
             told = complaints(seen.page)
-            if (rules := RULES[look]) is not None:
-                told += barriers(seen.page, *rules)
+            photograph(seen.page, f"{path}-{size[0]}")
+            for scheme, rules in RULES.items() if size == DESKTOP else ():
+                if scheme == "light" or path not in alike:
+                    seen.page.emulate_media(color_scheme=scheme)
+                    seen.page.wait_for_function(SETTLED, arg=scheme, timeout=PATIENCE)
+                    photograph(seen.page, f"{path}-{scheme}")
+                    told += [f"{scheme}: {barrier}" for barrier in barriers(seen.page, *rules)]
             told += [f"console: {text}" for text in seen.console]
             told += [f"failed request: {url}" for url in seen.failed]
             told += [f"request to another host: {url}" for url in seen.foreign]
             assert seen.page.title()
-            if os.environ.get("LEE_SCREENSHOTS"):
-                name = SCREENSHOTS / f"{path.removesuffix('.html').replace('/', '-')}-{look}.png"
-                seen.page.screenshot(path=name, full_page=True)
         if told:
             found[path] = told
     context.close()
     assert not found
+
+
+def photograph(page: Page, name: str) -> None:
+    """Keep a picture of the page where LEE_SCREENSHOTS asks for it."""
+    if os.environ.get("LEE_SCREENSHOTS"):
+        page.screenshot(path=SCREENSHOTS / f"{name.replace('.html', '').replace('/', '-')}.png", full_page=True)
 
 
 def test_the_front_page_opens_from_the_root(browser: Browser, address: str) -> None:
@@ -213,7 +218,7 @@ def test_charts_follow_the_room_they_have(browser: Browser, address: str) -> Non
 
 def test_sliders_move_charts_by_keyboard(browser: Browser, site: Path, address: str) -> None:
     moved = 0
-    for path in pages(site):
+    for path in (path for path in pages(site) if SLIDER.search((site / path).read_text())):
         with visit(browser, address, path) as seen:
             charts = seen.page.locator(".lee-chart", has=seen.page.locator("input[type=range]"))
             for chart in charts.all():

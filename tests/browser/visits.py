@@ -24,6 +24,10 @@ READY = """() => {
 TOO_WIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 GRAVE = ("serious", "critical")
+COLOURS = (
+    "color-contrast",
+    "link-in-text-block",
+)  # the rules of axe-core that a dark page can break and a light one keep
 # What axe-core leaves out. Charts and formulas have words of their own: what they are drawn of is not looked at piece by
 # piece. Of what is made alike, the code of cells and the entries of the reference and of an index, the first in each row count.
 ALIKE = [".cell ~ .cell pre", "dl.py ~ dl.py", "dl.py dl.py", ".genindextable li ~ li"]

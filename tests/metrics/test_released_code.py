@@ -5,6 +5,7 @@ import copy
 import importlib.util
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -90,14 +91,18 @@ def test_charts_are_compared_by_their_numbers(comparison: ModuleType) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("committed", "passes"), [("0.12345", True), ("0.5", False)])
-def test_nbval_uses_the_comparison(tmp_path: Path, committed: str, passes: bool) -> None:
-    cell = new_code_cell("print('LEE is', 0.12340)", execution_count=1)
-    cell.outputs = [nbformat.v4.new_output("stream", text=f"LEE is {committed}\n")]
-    nbformat.write(new_notebook(cells=[cell], metadata=KERNEL), tmp_path / "one.ipynb")
+def test_nbval_uses_the_comparison(tmp_path: Path) -> None:
+    for name, committed in (("same", "0.12345"), ("other", "0.5")):
+        cell = new_code_cell("print('LEE is', 0.12340)", execution_count=1)
+        cell.outputs = [nbformat.v4.new_output("stream", text=f"LEE is {committed}\n")]
+        nbformat.write(new_notebook(cells=[cell], metadata=KERNEL), tmp_path / f"{name}.ipynb")
     shutil.copyfile(ROOT / "book" / "conftest.py", tmp_path / "conftest.py")
     sanitize = ROOT / "tests" / "nbval_sanitize.cfg"
-    command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "--nbval-sanitize-with"]
+    command = [sys.executable, "-m", "pytest", "-qrpf", "--nbval", "--nbval-current-env", "--nbval-sanitize-with"]
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     ran = subprocess.run([*command, str(sanitize), "."], cwd=tmp_path, capture_output=True, text=True, env=clean)
-    assert (ran.returncode == 0) is passes, ran.stdout
+    found = {
+        verdict: re.findall(rf"^{verdict} .*\b(\w+)\.ipynb", ran.stdout, re.MULTILINE)
+        for verdict in ("PASSED", "FAILED")
+    }
+    assert found == {"PASSED": ["same"], "FAILED": ["other"]}, ran.stdout

@@ -29,7 +29,7 @@ class PipeConnection:
 
 
 def test_workers_answer_through_pipes_of_another_class(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = execution._context()
     pipe = context.Pipe
     made = []
 
@@ -52,6 +52,16 @@ def test_workers_answer_through_pipes_of_another_class(here: Path, monkeypatch: 
     assert {task.key for task, _ in found} == {task.key for task in tasks}
     assert all(isinstance(content, bytes) for _, content in found)
     assert made
+
+
+def test_workers_have_the_environment_of_the_moment(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of the first one, whose process the later ones are copies of: the network has the weights of the plan."""
+    (here / "told.py").write_text("import os\nfrom mine import Net\ndef net(): return Net(int(os.environ['WIDTH']))")
+    spec = spec_of(models=["told:net"], measurements={"m": {"n": 1, "generators": ["rotation"]}})
+    for width in ("3", "5"):
+        monkeypatch.setenv("WIDTH", width)
+        report = sweep.run(spec, here / f"{width}.parquet", sweep.executor(1, threads=1), progress=False)
+        assert (report.measured, report.failures) == (1, ())
 
 
 def test_only_workers_with_an_answer_are_ready(here: Path) -> None:

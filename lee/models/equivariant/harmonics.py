@@ -21,7 +21,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from lee.process import ordinary
+from lee.process.alone import ordinary
 
 _TURN = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
 _FLIP = torch.tensor([[1.0, 0.0], [0.0, -1.0]], dtype=torch.float64)
