@@ -32,7 +32,7 @@ SCALE, COLOURS = 2, 64
 
 CAPTION = 104
 """Characters in a line of the caption below that picture."""
-TEX = {r"\pi": "π", "^2": "²", r"^\top": "′", r"\cdot": "·", r"\,": " "}
+TEX = {r"\pi": "π", r"\omega": "ω", r"\sin": "sin ", "^2": "²", r"^\top": "′", r"\cdot": "·", r"\,": " "}
 """What captions use of TeX; `tests/book/test_plain.py` finds what is missing here."""
 
 AnyChart = TypeVar("AnyChart", bound=alt.TopLevelMixin)
