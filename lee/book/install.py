@@ -15,25 +15,20 @@ from lee.configuration import read_yaml
 from lee.paths import atomic_path
 
 ID = "install-lee"
-SOURCE = """\
-# Where `lee` is not installed, as in Colab, this fetches it together with its tables and networks. Elsewhere it does nothing.
+TEST = """\
 from importlib.util import find_spec
 
-if find_spec("lee") is None:
-    import subprocess
-    import sys
-    from pathlib import Path
-
-    repository = "{repository}"
-    if not repository:
-        raise ModuleNotFoundError(
-            "`lee` is not installed, and this copy of the book does not name a repository to fetch it from. "
-            "Run `pip install -e '.[book]'` in a clone of the repository, and open the notebook of that clone."
-        )
-    if not Path("lee-book").is_dir():
-        subprocess.run(["git", "clone", "--quiet", "--depth", "1", repository, "lee-book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-e", "lee-book[book]"], check=True)
-    sys.path.insert(0, str(Path("lee-book").resolve()))"""
+if find_spec("lee") is None:"""
+INSTALL = f"""\
+import subprocess
+import sys
+{TEST}  # as in Colab: fetch `lee` with its tables and networks
+    subprocess.run(["git", "clone", "-q", "--depth", "1", "{{repository}}", "lee-book"])
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "lee-book[book]"], check=True)
+    sys.path.insert(0, "lee-book")"""
+REFUSE = f"""\
+{TEST}
+    raise ModuleNotFoundError("Run `pip install -e '.[book]'` in a clone of the book, and open its notebook.")"""
 
 
 def repository(root: Path) -> str:
@@ -46,6 +41,15 @@ def repository(root: Path) -> str:
     return str((config.get("repository") or {}).get("url") or "")
 
 
+def source(address: str) -> str:
+    """The text of the cell; where no repository is named, it says how to install `lee` by hand.
+
+    Args:
+        address: Of the repository, or an empty text.
+    """
+    return INSTALL.format(repository=address) if address else REFUSE
+
+
 def with_install(notebook: NotebookNode, address: str) -> NotebookNode:
     """The notebook with the cell, in place of an earlier one, behind the title; it counts as executed, since it prints nothing.
 
@@ -53,9 +57,7 @@ def with_install(notebook: NotebookNode, address: str) -> NotebookNode:
         notebook: A notebook of format 4; it is changed.
         address: Of the repository, or an empty text.
     """
-    cell = new_code_cell(
-        SOURCE.format(repository=address), id=ID, execution_count=1, metadata={"tags": ["remove-cell"]}
-    )
+    cell = new_code_cell(source(address), id=ID, execution_count=1, metadata={"tags": ["remove-cell"]})
     cells = [other for other in notebook.cells if other.get("id") != ID]
     place = 1 if cells and cells[0].cell_type == "markdown" else 0
     notebook.cells = [*cells[:place], cell, *cells[place:]]

@@ -172,7 +172,7 @@ def scale_bar(limit: float) -> str:
     """The colours of signed numbers with what they mean, as HTML."""
     colours = ",".join(DIVERGING)
     return (
-        f'<div class="lee-scale"><span>−{limit:.2g}</span>'
+        f'<div class="lee-scale"><span>blue −{limit:.2g}</span> '
         f'<span class="lee-scale-bar" style="background:linear-gradient(to right,{colours})"></span>'
-        f"<span>+{limit:.2g}</span></div>"
+        f" <span>vermilion +{limit:.2g}</span></div>"
     )

@@ -244,6 +244,7 @@ def bars(
     error: str | None = None,
     by: str | None = None,
     title: str | None = None,
+    height: int | None = None,
     **words: Unpack[Words],
 ) -> altair.LayerChart:
     """Horizontal bars from zero to `value`, one for each `label` (and `by`), in the frame's order.
@@ -255,6 +256,7 @@ def bars(
         error: Column of standard errors, drawn as a thin line on the bar's end.
         by: Column that tells several bars of one row apart.
         title: Title of the axis, with the unit; the column's name by default.
+        height: Height in pixels; by default it grows with the rows.
         **words: Caption, alternative text and name, as for :func:`finish`.
     """
     parts.check(frame, [value, error] if error else [value], [label, by])
@@ -270,4 +272,4 @@ def bars(
         low = altair.X(field=parts.LOW, type="quantitative", title=title or value)
         marks.append(base.mark_rule().encode(x=low, x2=altair.X2(field=parts.HIGH)))
     step = 30 if by is None else 10 + 20 * frame[by].nunique()
-    return parts.assemble(marks, height=step * frame[label].nunique(), words=words)
+    return parts.assemble(marks, height=height or step * frame[label].nunique(), words=words)

@@ -3,6 +3,8 @@
 import base64
 import io
 import math
+import re
+import textwrap
 from typing import Any, NotRequired, TypedDict, TypeVar
 
 import altair as alt
@@ -27,6 +29,11 @@ WIDTH = 600
 
 SCALE, COLOURS = 2, 64
 """Of the picture beside a chart: pixels per pixel of the chart, and how many colours are kept."""
+
+CAPTION = 104
+"""Characters in a line of the caption below that picture."""
+TEX = {r"\pi": "π", r"\omega": "ω", r"\sin": "sin ", "^2": "²", r"^\top": "′", r"\cdot": "·", r"\,": " "}
+"""What captions use of TeX; `tests/book/test_plain.py` finds what is missing here."""
 
 AnyChart = TypeVar("AnyChart", bound=alt.TopLevelMixin)
 
@@ -79,10 +86,44 @@ def render(spec: dict[str, Any], **metadata: Any) -> tuple[dict[str, Any], dict[
     if spec.get("width") == "container":
         spec = {**spec, "width": WIDTH, "usermeta": {**spec.get("usermeta", {}), "fluid": True}}
     alt = spec.get("description", "A chart without alternative text.")
-    picture = png(spec)
+    picture = png(_captioned(spec))
     width, height = (side // SCALE for side in Image.open(io.BytesIO(picture)).size)
     bundle = {VEGALITE: spec, "image/png": base64.b64encode(picture).decode(), "text/plain": alt}
     return bundle, {"image/png": {"alt": alt, "width": width, "height": height}}
+
+
+def _captioned(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec with its caption below: a picture, as GitHub shows it, has no other place for words."""
+    text = str(spec.get("usermeta", {}).get("caption", ""))
+    lines = textwrap.wrap(plain(text), CAPTION)
+    if "title" in spec or not lines:
+        return spec
+    look = {
+        "orient": "bottom",
+        "anchor": "start",
+        "fontWeight": "normal",
+        "fontSize": 13,
+        "offset": 14,
+        "color": "#444444",
+    }
+    return {**spec, "title": {"text": lines, **look, "frame": "bounds", "lineHeight": 18}}
+
+
+def plain(markdown: str) -> str:
+    """A caption without its marks: links, code and emphasis as words, the few commands of its formulas as characters.
+
+    Args:
+        markdown: One paragraph of Markdown with formulas between dollars.
+    """
+
+    def formula(found: re.Match[str]) -> str:
+        text = re.sub(r"\\sqrt\{(.*)\}", r"√(\1)", found[1])
+        for command, character in TEX.items():
+            text = text.replace(command, character)
+        return re.sub(r"[_{}]", "", text)
+
+    text = re.sub(r"\$([^$]+)\$", formula, markdown)
+    return re.sub(r"\*\*?([^*]+)\*\*?|`([^`]+)`|\[([^]]+)\]\([^)]*\)", lambda f: f[1] or f[2] or f[3], text)
 
 
 def png(spec: dict[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
 Networks that differ in the seed alone (`rotmnist/p4`, `rotmnist/p4-seed1`, ...) belong together.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from scipy.stats import t
 from torch import nn
 
 from lee import datasets
@@ -20,10 +23,12 @@ from lee.metrics.turntable import DEGREES, IMAGES, TURNED, figures
 from lee.models import Normalized
 from lee.models.cards import read_card
 from lee.models.recipes import Recipe, ZooSpec, load_specs, without_seed
+from lee.statistics import Estimate, Spread, seed_spread
 from lee.sweep.results import Results
 from lee.training import evaluate, train
 
 _TURNED = ("relative", "quarter", "angle", "accuracy", "probability", "change")
+_ENDS = ("low", "high")
 
 
 def _described(spec: ZooSpec, parameters: int) -> dict[str, Any]:
@@ -77,7 +82,7 @@ def measure(
         degrees: angles of the curves; the first is 0.
 
     Returns:
-        `error` in [0, 1]; `lee` (n,), of probabilities under rotation, per radian²; and what `figures` says.
+        `error` in [0, 1], of `tested` images; `lee` (n,), of probabilities under rotation, per radian²; and what `figures` says.
 
     Raises:
         InputError: no labels.
@@ -86,7 +91,8 @@ def measure(
     assert test_set.labels is not None  # evaluate refuses a set without
     gram = equivariance_gram(model, images, generators=[ROTATION], progress=False)
     lee = gram.lee_per_image(ROTATION).double().tolist()
-    return {"error": error, "lee": lee, **figures(model, images, test_set.labels, n_turned=n_turned, degrees=degrees)}
+    turned = figures(model, images, test_set.labels, n_turned=n_turned, degrees=degrees)
+    return {"error": error, "tested": len(test_set.images), "lee": lee, **turned}
 
 
 def measured(table: Results) -> pd.DataFrame:
@@ -104,34 +110,48 @@ def measured(table: Results) -> pd.DataFrame:
             continue
         card = read_card(spec)
         about = _described(replace(spec, recipe=Recipe(**card["recipe"])), card["parameters"])
-        numbers = {"error": errors[name], "lee": lee[name].to_numpy()}
+        numbers = {"error": errors[name], "tested": scores["images"][name], "lee": lee[name].to_numpy()}
         rows.append({**about, "minutes": card["minutes"], **numbers, **turns.loc[name, list(_TURNED)]})
     return pd.DataFrame(rows)
 
 
-def summary(frame: pd.DataFrame) -> pd.DataFrame:
+def summary(frame: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Join the seeds of each row, in the frame's order.
+
+    Intervals are on the logarithmic scale. They hold the (skewed) spread over images; where some networks were trained from
+    several seeds, also the spread between seeds, pooled over all rows.
 
     Args:
         frame: of :func:`live` or :func:`measured`.
+        level: coverage of the intervals.
 
     Returns:
-        `row`, `title`, `seeds`, `error` and `error_sd` (standard deviation over seeds; NaN for one), `lee` and `lee_se` (mean over
-        seeds and images; standard error over seeds, for one seed over images), `relative`, `quarter` (largest), `parameters`,
-        `minutes` and `epochs`.
+        `row`, `title`, `seeds`, `error` (mean over seeds), `lee` (mean over seeds and images), each with `_low` and `_high`
+        (NaN for an error of 0), `relative`, `quarter` (largest), `parameters`, `minutes` and `epochs`.
     """
+    lee = frame["lee"].map(np.mean)
+    spreads = [_between_seeds(values, frame["row"]) for values in (frame["error"], lee)]
     rows = []
     for row, group in frame.groupby("row", sort=False):
-        values = [float(np.mean(v)) for v in group["lee"]] if len(group) > 1 else np.asarray(group["lee"].iloc[0])
+        seeds, error = len(group), float(group["error"].mean())
+        found = Estimate.of(torch.tensor(np.mean(np.stack(group["lee"].map(np.asarray).tolist()), 0)))
+        halves = [_student(spread, seeds, level) for spread in spreads]
+        ends = {
+            "error": _interval(error, _of_share(error, group["tested"].iloc[0], level), halves[0]),
+            "lee": _interval(found.value, found.interval(level), halves[1]),
+        }
         rows.append(
             {
                 "row": row,
                 "title": group["title"].iloc[0],
-                "seeds": len(group),
-                "error": group["error"].mean(),
-                "error_sd": group["error"].std(),
-                "lee": float(np.mean(values)),
-                "lee_se": float(np.std(values, ddof=1) / len(values) ** 0.5),
+                "seeds": seeds,
+                "error": error,
+                "lee": found.value,
+                **{
+                    f"{name}_{end}": value
+                    for name, pair in ends.items()
+                    for end, value in zip(_ENDS, pair, strict=True)
+                },
                 "relative": group["relative"].mean(),
                 "quarter": group["quarter"].max(),
                 "parameters": int(group["parameters"].iloc[0]),
@@ -140,6 +160,34 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _between_seeds(values: pd.Series, rows: pd.Series) -> Spread | None:
+    """Spread of the logarithms between seeds of one row, if some row has several."""
+    told = 1 < rows.nunique() < len(rows) and bool((values > 0).all())
+    return seed_spread(np.log(values.to_numpy(dtype=float)), rows.tolist()) if told else None
+
+
+def _student(spread: Spread | None, seeds: int, level: float) -> float:
+    """Half width of the interval of a mean of logarithms over `seeds` trainings."""
+    return float(t.ppf((1 + level) / 2, spread.df)) * spread.within / seeds**0.5 if spread else 0.0
+
+
+def _of_share(share: float, n: float, level: float) -> tuple[float, float]:
+    """Interval of a share of `n` images, which is skewed where it is small."""
+    if not 0 < share < 1 or not n > 1:
+        return math.nan, math.nan
+    variance = share * (1 - share)
+    return Estimate(share, (variance / (n - 1)) ** 0.5, int(n), skew=(1 - 2 * share) / variance**0.5).interval(level)
+
+
+def _interval(value: float, over_images: tuple[float, float], over_seeds: float) -> tuple[float, float]:
+    """Both parts added in quadrature, on the logarithmic scale and on each side by itself."""
+    low, high = over_images
+    if not value > 0 or math.isnan(low):
+        return math.nan, math.nan
+    below = math.hypot(math.log(value / low) if low > 0 else math.inf, over_seeds)
+    return value * math.exp(-below), value * math.exp(math.hypot(math.log(high / value), over_seeds))
 
 
 def followed(frame: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pytest
 from nbconvert import HTMLExporter
 
 from lee import book
-from lee.charts.theme import VEGALITE
+from lee.charts.theme import VEGALITE, plain
 
 ROOT = Path(__file__).parents[2]
 LARGEST = 1_500_000  # bytes
@@ -70,6 +70,8 @@ def test_a_notebook_reads_the_same_without_the_site(path: Path) -> None:
     assert reader.pictures >= charts
     assert sum("image/png" in data for data in outputs) >= charts
     assert path.stat().st_size < LARGEST
+    captions = [plain(data[VEGALITE]["usermeta"]["caption"]) for data in outputs if VEGALITE in data]
+    assert not [caption for caption in captions if set(caption) & set("$\\{}*`")]
 
 
 @pytest.mark.parametrize("path", book.chapters(ROOT), ids=lambda path: path.stem)

@@ -282,3 +282,11 @@ def test_the_renderer_gives_spec_picture_and_words(frame: pd.DataFrame) -> None:
     assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
     assert bundle["text/plain"] == WORDS["alt"]
     assert bundle[charts.VEGALITE]["usermeta"] == {"caption": WORDS["caption"], "name": "fig-one", "fluid": True}
+    assert (
+        side["height"] >= Image.open(io.BytesIO(charts.theme.png(bundle[charts.VEGALITE]))).height // 2 + 18
+    )  # a line of caption
+
+
+def test_a_caption_below_a_picture_is_plain() -> None:
+    text = r"The error $c^\top G\,c$ of $\sqrt{x_1}$ is *small*: `lee`, [chapter](a.md), $4\pi^2$, 95 %."
+    assert charts.theme.plain(text) == "The error c′ G c of √(x1) is small: lee, chapter, 4π², 95 %."

@@ -1,15 +1,19 @@
 """The networks of rotated MNIST: measured here or by a sweep, and how seeds are joined."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from scipy import stats
 
 from lee import datasets, models, sweep
 from lee.errors import InputError
 from lee.models import recipes
 from lee.models.recipes import load_specs
+from lee.statistics import Estimate
 from lee.studies import rotmnist
 from lee.sweep import results
 from lee.training.zoo import train_zoo
@@ -60,7 +64,7 @@ def test_a_table_of_a_sweep_says_what_live_networks_say(file: Path, tmp_path: Pa
     assert found["minutes"][0] >= 0
     few = {"n": 8, "n_turned": 3, "degrees": (0, 90, 180)}
     expected = rotmnist.measure(models.load("rotmnist/small"), datasets.load("rotated-digits"), **few)
-    for column in ("error", "relative", "quarter", "angle", "accuracy", "probability", "change"):
+    for column in ("error", "tested", "relative", "quarter", "angle", "accuracy", "probability", "change"):
         assert found[column][0] == pytest.approx(expected[column], rel=1e-4), column
     assert found["lee"][0] == pytest.approx(expected["lee"], rel=1e-3)
 
@@ -73,7 +77,7 @@ def test_live_networks_are_trained_and_measured(file: Path) -> None:
 
 
 def test_seeds_are_joined() -> None:
-    same = {"title": "t", "relative": 1.0, "parameters": 5, "minutes": 2.0, "epochs": 3}
+    same = {"title": "t", "relative": 1.0, "parameters": 5, "minutes": 2.0, "epochs": 3, "tested": 10**12}
     rows = [
         {"row": "a", "error": 0.1, "lee": [1.0, 3.0], "quarter": 0.5, **same},
         {"row": "b", "error": 0.3, "lee": [1.0, 2.0, 3.0, 6.0], "quarter": 0.0, **same},
@@ -82,10 +86,35 @@ def test_seeds_are_joined() -> None:
     found = rotmnist.summary(pd.DataFrame(rows)).set_index("row")
     assert found.index.tolist() == ["a", "b"]
     assert found.loc["a", ["seeds", "error", "lee", "quarter"]].tolist() == [2, pytest.approx(0.15), 3.0, 0.5]
-    assert found.loc["a", "error_sd"] == pytest.approx(0.1 / 2**0.5)
-    assert found.loc["a", "lee_se"] == pytest.approx(1.0)  # seeds have means 2 and 4
-    assert np.isnan(found.loc["b", "error_sd"])
-    assert found.loc["b", "lee_se"] == pytest.approx(np.std([1, 2, 3, 6], ddof=1) / 2)
+    within = math.log(2) / 2**0.5  # of both measures: 0.1 and 0.2, 2 and 4
+    half = stats.t.ppf(0.975, 1) * within / np.array([2, 1]) ** 0.5
+    assert (found["error_high"] / found["error"]).to_numpy() == pytest.approx(np.exp(half))
+    assert (found["error"] / found["error_low"]).to_numpy() == pytest.approx(np.exp(half))
+    for mean, low, high, (image_low, image_high), over_seeds in zip(
+        found["lee"],
+        found["lee_low"],
+        found["lee_high"],
+        [_over_images([2.0, 4.0]), _over_images([1.0, 2.0, 3.0, 6.0])],
+        half,
+        strict=True,
+    ):
+        assert math.log(high / mean) == pytest.approx(math.hypot(math.log(image_high / mean), over_seeds))
+        assert low == pytest.approx(
+            mean * math.exp(-math.hypot(math.log(mean / image_low), over_seeds)) if image_low > 0 else 0
+        )
+
+
+def _over_images(numbers: list[float]) -> tuple[float, float]:
+    return Estimate.of(torch.tensor(numbers)).interval()
+
+
+def test_one_training_has_intervals_over_images() -> None:
+    same = {"title": "t", "relative": 1.0, "parameters": 5, "minutes": 2.0, "epochs": 3, "quarter": 0.5, "tested": 500}
+    lee = np.exp(np.random.default_rng(0).standard_normal(200))
+    found = rotmnist.summary(pd.DataFrame([{"row": "a", "error": 0.1, "lee": lee, **same}])).iloc[0]
+    assert [found["lee_low"], found["lee_high"]] == pytest.approx(_over_images(lee))
+    wilson = stats.binomtest(50, 500).proportion_ci(method="wilson")
+    assert [found["error_low"], found["error_high"]] == pytest.approx([wilson.low, wilson.high], rel=0.02)
 
 
 @pytest.mark.parametrize(("file", "dataset"), [("rotmnist.yaml", "rotmnist"), ("digits.yaml", "rotated-digits")])
