@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lee.errors import LeeError, reason
+from lee.errors import reason
 from lee.process.alone import alone, put_back
 
 _TRIM, _MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
@@ -101,6 +101,6 @@ def retold(kind: type[Exception], told: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, LeeError) or is_shortage(error):
+        if type(error).__module__.startswith("lee.") or is_shortage(error):
             raise
         raise kind(told.format(reason(error))) from error

@@ -208,7 +208,7 @@ class Sampler:
             weight = (y.to(work)[:, :, None] * x.to(work)[:, None, :]).flatten(1).to(z.device)
             near = samples.index_select(0, index.flatten().to(z.device)).unflatten(0, weight.shape)
             parts.append((weight[:, None] @ near)[:, 0])
-        return torch.cat(parts).T.reshape(z.shape).to(z.dtype)
+        return torch.cat(parts).T.contiguous().reshape(z.shape).to(z.dtype)
 
     def _stretched(self, z: Tensor, flow: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """`z` pulled back along a flow that keeps rows rows and columns columns: one matrix product for each axis."""

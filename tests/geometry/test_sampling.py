@@ -247,3 +247,9 @@ def test_half_precision_and_bad_options() -> None:
         Sampler(boundary="circlar")
     with pytest.raises(lee.InputError, match="Unknown kernel"):
         derivative_matrix(8, "bilinear")
+
+
+@pytest.mark.parametrize("generator", [lee.ROTATION, lee.SCALE])
+def test_a_warped_image_lies_in_memory_as_any_other(generator: lee.Generator) -> None:
+    """Models may take views of what they are given."""
+    assert lee.warp(torch.rand(2, 3, 8, 10), generator, torch.tensor(0.1)).is_contiguous()
