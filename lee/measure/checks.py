@@ -46,10 +46,15 @@ def check_input(model: Callable[..., Any], x: Any, *, image: bool) -> None:
         image: Whether a spatial or photometric generator will act on it.
 
     Raises:
-        InputError: For another type, rank or dtype, no samples, sides of one pixel, NaN or infinity, and a device or
-            dtype other than the model's.
+        InputError: For another type, rank or dtype, no samples, sides of one pixel, NaN or infinity, a device or dtype other
+            than the model's, and a default device of torch other than the CPU.
     """
     check_model(model)
+    if (default := torch.get_default_device()).type != "cpu":
+        raise InputError(
+            f"Torch's default device is {default}, where the tensors that a measurement makes for itself don't belong: measure "
+            'inside `with torch.device("cpu"):`. The model and the images may stay where they are.'
+        )
     if not isinstance(x, Tensor):
         raise InputError(f"Inputs must be a torch tensor, not {type(x).__name__}; use torch.as_tensor(...).")
     if x.is_meta or x.layout != torch.strided or x.is_nested:

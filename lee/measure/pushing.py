@@ -102,7 +102,8 @@ class Pushing:
         try:
             value = look(self.function, points)
         except Exception as error:
-            if not isinstance(error, LeeError) and not is_shortage(error) and self._runs_on(x):
+            ours = isinstance(error, LeeError | Warning)  # warnings may have been made errors
+            if not ours and not is_shortage(error) and self._runs_on(x):
                 raise InputError(
                     f"The model runs on {len(x)} images together, but not on one to three of them ({reason(error)}). They are "
                     "measured a few at a time: pass a function that takes any number."

@@ -1,5 +1,6 @@
 """What is no number, no model, no image or no action gets a sentence; and a failed call leaves nothing behind."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -307,3 +308,22 @@ def test_a_model_that_refuses_images_nearby_is_checked_with_the_steps_it_bears(m
     monkeypatch.setattr(Reference, "slope", refusing)
     with pytest.raises(lee.InputError, match=r"differ a little from the given ones .*outside the table.*verify=False"):
         of(bounded, output="logits", mode="differences")
+
+
+def test_another_default_device_is_refused_with_the_way_out() -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 3)).eval(), torch.rand(2, 3, 8, 8)
+    with torch.device("meta"):
+        for measure in (lee.local_equivariance_error, lee.lie_derivative, lee.layerwise, lee.error_map):
+            with pytest.raises(lee.InputError, match=r"default device is meta.*with torch.device\(\"cpu\"\)"):
+                measure(model, x, "rotation")
+        with torch.device("cpu"):
+            assert lee.local_equivariance_error(model, x, "rotation", progress=False).n == 2
+
+
+def test_warnings_that_are_errors_stay_what_they_are() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(lee.BatchInteractionWarning):
+            lee.lie_derivative(
+                lambda z: z.mean((2, 3)) - z.mean((0, 2, 3)), torch.rand(3, 3, 8, 8), "scale", output="logits"
+            )
