@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -144,7 +144,10 @@ def test_a_random_network_is_right_or_refused(steps: list[str], seed: int) -> No
     x = torch.rand(2, 3, SIDE, SIDE, dtype=torch.float64, generator=random)
     generator = lee.geometry.generators.get(["rotation", "scale", "brightness"][seed % 3])
     v = lee.Image().infinitesimal([generator], x, Sampler().for_image(SIDE, SIDE))[0]
-    known = slopes(network, x, v)
+    try:
+        known = slopes(network, x, v)
+    except RuntimeError:  # torch refuses the network itself: a turned view is added to its own memory
+        reject()
     noise = max(float((known[0] - k).norm()) for k in known[1:])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
