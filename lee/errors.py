@@ -79,7 +79,7 @@ def reason(error: BaseException) -> str:
     """
     if isinstance(error, SystemExit):
         return "it ended the program (sys.exit)"
-    said = " ".join(str(error).split())[:300].rstrip(".")
+    said = " ".join(str(error).split()).partition(" Traceback")[0][:300].rstrip(".")  # TorchScript's own, of many lines
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 

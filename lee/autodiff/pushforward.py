@@ -11,7 +11,7 @@ from lee.autodiff.messages import ForwardModeError, note_fallback
 from lee.autodiff.surroundings import random_state, stacked_pass
 from lee.autodiff.tensor import Stacked
 from lee.autodiff.weights import workspace
-from lee.errors import LeeError
+from lee.errors import LeeError, reason
 from lee.memory import is_shortage
 from lee.process.alone import alone
 
@@ -107,7 +107,7 @@ def _by_dual_leaves(
         restart()
         with torch.no_grad():
             function([p.clone() for p in primals])  # if this fails too, it is the function's own error
-        raise ForwardModeError(f"the function ({type(error).__name__}: {error})") from error
+        raise ForwardModeError(f"the function ({reason(error)})") from error
     values = lanes[0][0]
     moved = [[lane[1][i] for lane in lanes] for i in range(len(values))]
     return values, [

@@ -220,7 +220,7 @@ def get(generator: AnyGenerator) -> Generator | Action:
     if isinstance(generator, str):
         check_known("generator", generator, NAMED)
         return NAMED[generator]
-    if callable(generator):
+    if callable(generator) and not isinstance(generator, type):
         return Action(generator, getattr(generator, "__name__", "action"))
     raise InputError(
         f"A generator is a name, a lee.Generator such as 0.3 * lee.ROTATION, or an action (x, t) -> x; "

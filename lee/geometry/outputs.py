@@ -60,9 +60,12 @@ def of_output(z: Tensor, x: Tensor, given: Representations) -> Representation:
         return Image()
     if z.ndim == 4 and z.shape[2] * x.shape[3] == z.shape[3] * x.shape[2] and not _could_be_last(z, x):
         return Map()
+    ways = {3: "'trivial', or lee.Tokens(grid=(h, w))", 4: "'trivial', 'map', 'map_channels_last', or 'vector'"}
+    if z.ndim == 3 and z.shape[1] * x.shape[3] == z.shape[2] * x.shape[2]:
+        ways[3] += "; a map (N, h, w) without channels needs output=lambda o: o[:, None]"
     raise InputError(
         f"The output of shape {tuple(z.shape)} for an input of shape {tuple(x.shape)} can be read in several ways; say "
-        "how it transforms: representations='trivial', 'map', 'map_channels_last', 'vector', or lee.Tokens(grid=(h, w))."
+        f"how it transforms: representations={ways.get(z.ndim, 'lee.Trivial()')}."
     )
 
 

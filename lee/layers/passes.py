@@ -1,6 +1,7 @@
 """One pass of images: local derivatives, the total, and the terms pushed to the output."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -127,7 +128,7 @@ def verified_mode(setting: Setting, x: Tensor, lanes: int, first: str) -> tuple[
         try:
             gap = measure_pass(one, point, lanes).relative_gap
             if gap > 0.01 and x.dtype != torch.float64 and function.convertible:
-                with function.doubled():
+                with suppress(Exception), function.doubled():  # a model may insist on a precision of its own
                     gap = min(gap, measure_pass(one, point.double(), lanes).relative_gap)
         except InputError as error:
             reasons.append(error)

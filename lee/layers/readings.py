@@ -37,7 +37,11 @@ class Overrides:
     """
 
     def __init__(self, given: Representations) -> None:
-        patterns = given if isinstance(given, Mapping) else {}
+        patterns = given if isinstance(given, Mapping) else {} if given is None else {"output": resolve(given)}
+        if wrong := [k for k in patterns if not isinstance(k, str)]:
+            raise InputError(
+                f"The keys of `representations` are patterns of module paths, such as 'layer1.*', not {wrong[0]!r}."
+            )
         self.patterns = {k: None if v is None else resolve(v) for k, v in patterns.items() if k != "output"}
         self.used: set[str] = set()
 

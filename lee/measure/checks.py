@@ -133,6 +133,7 @@ def select(result: Any, output: Output) -> Tensor:
             f"output='probabilities' needs class scores (N, K) with K ≥ 2; the model returns {tuple(result.shape)}. "
             "Use output='logits' for the raw output, or a callable."
         )
+    check_shape(result, len(result))
     return result.softmax(-1)
 
 

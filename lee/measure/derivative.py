@@ -145,6 +145,8 @@ def default_generators(x: Tensor) -> tuple[Generator, ...]:
 
 def _told_apart(generators: Sequence[AnyGenerator]) -> tuple[Generator | Action, ...]:
     """The generators; of several with one name, as lambdas are, the second and later are counted."""
+    if isinstance(generators, str) or not isinstance(generators, Iterable):
+        raise InputError(f"`generators` must be a list of them, such as [{generators!r}], not one alone.")
     chosen = [get(g) for g in generators]
     names = [g.name for g in chosen]
     counts = [names[:i].count(name) + 1 for i, name in enumerate(names)]

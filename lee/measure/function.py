@@ -15,6 +15,8 @@ from lee.measure.reach import reached
 from lee.measure.state import ModuleState, RandomState, all_modules, convertible, in_double, start_evaluating
 from lee.process.alone import alone, put_back
 
+_SWITCHED = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
+
 
 @contextmanager
 def untouched(*callables: Any) -> Iterator[None]:
@@ -35,7 +37,7 @@ def _evaluating(roots: Sequence[nn.Module]) -> Iterator[ModuleState]:
     """What :func:`untouched` does for the outermost modules; yields their state as it was."""
     with alone():  # in a forked child only within it may sums use threads
         _check_weights(roots)
-        random_state, state = RandomState(), ModuleState(roots)
+        random_state, state = RandomState(roots), ModuleState(roots)
         with put_back(random_state.restore), put_back(state.restore):
             start_evaluating(roots)
             # Backward passes must be possible, and a compiler can't look into stacked tensors and dual numbers.
@@ -90,11 +92,16 @@ def one_function(model: Callable[..., Any], output: Output = "logits") -> "Itera
     """
     inner = plain(model)
     roots = reached(inner, output)
-    training = [m for root in roots if root is not inner for m in root.modules() if m.training]
+    # Dropout that is on in a model in eval mode is meant (Monte Carlo dropout, statistics of the batch), but not measured.
+    inside = _SWITCHED if not getattr(inner, "training", True) else ()
+    training = [
+        m for root in roots for m in root.modules()
+        if getattr(m, "training", False) and (root is not inner or isinstance(m, inside))
+    ]  # fmt: skip
     if training:
         warnings.warn(
-            f"A {type(training[0]).__name__} that is reached through the function is in training mode; it is measured in eval "
-            "mode, as a module is, and put back. Call .eval() on it to say that this is meant.",
+            f"A {type(training[0]).__name__} that the model reaches is in training mode; it is measured in eval mode, as a "
+            "module is, and put back. Call .eval() on it to say that this is meant.",
             TrainingModeWarning,
             stacklevel=4,
         )
@@ -126,7 +133,7 @@ class Function:
         self.random, self.interacts = False, False
         self.changes = self.needs_graph = False
         self.results: list[Any] | None = None
-        self.state, self._random_state = state, RandomState()
+        self.state, self._random_state = state, RandomState(roots)
 
     def __call__(self, z: Tensor) -> Tensor:
         """The selected output for `z` (N, ...), which may be written into: a plain tensor, a stack or dual numbers."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from lee.errors import BatchInteractionWarning, InputError, RandomFunctionWarning, StateWarning
 from lee.measure.function import Function
 from lee.measure.plausible import warn_of_probabilities
+from lee.measure.state import RandomState
 from lee.memory import is_shortage
 
 
@@ -28,18 +29,19 @@ def look(function: Function, x: Tensor) -> Tensor:
         InputError: If something in it is not finite, or two calls differ for a reason that can't be held still.
     """
     function.state.restore(hooks=False)  # a pass before may have changed it
-    function.results = []
+    function.results, before = [], RandomState(function.roots)
     first = function.watched(x[:1])
     if function.output == "probabilities":
         warn_of_probabilities(function.results[-1])
     function.results = None
     function.changes = function.state.changed()
-    if len(x) > 1 and not function.changes:
+    draws = not before.is_same(RandomState(function.roots)) and not _seeds_itself(function, x[:1])
+    if len(x) > 1 and not function.changes and not draws:
         among = _together(function, x)
         if among is not None and not _differ(among, first, _eps(first) ** 0.75):
             return first
     first = function.checked(x[:1])
-    if _differ(first, function.value(x[:1])):
+    if draws or _differ(first, function.value(x[:1])):  # what leaves out a branch at random often gives the same twice
         _hold_still(function, x[:1])
         first = function.value(x[:1])
     elif function.changes and _remembers(function, x):
@@ -47,6 +49,13 @@ def look(function: Function, x: Tensor) -> Tensor:
     if not function.random:  # then each image is measured alone
         _look_at_batch(function, x)
     return first
+
+
+def _seeds_itself(function: Function, x: Tensor) -> bool:
+    """Whether a call leaves the random numbers in the same state wherever they were, as one with a seed of its own does."""
+    after = RandomState(function.roots)
+    function.value(x)
+    return after.is_same(RandomState(function.roots))
 
 
 def _among_others(x: Tensor) -> Tensor:

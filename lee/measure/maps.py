@@ -12,6 +12,7 @@ moves, they sum to one. A negative share is that of a pixel whose motion cancels
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,31 +160,61 @@ def _mapped(terms: Terms, x: Tensor) -> _Part:
     residual = float(gap.max())
     if terms.pushing.verify and not residual <= (EXACT if x.dtype == torch.float64 else ROUGH):
         _verify_in_double(terms, x[int(gap.argmax())][None], residual)
-    own = torch.zeros_like(gram) if moved is None else -_paired(moved.flatten(2), found.flatten(2)).sum(-1) / dim
-    rounding = (100 * torch.finfo(value.dtype).eps) ** 2 * value.abs().double().square().mean().cpu()
-    nothing = bool((gram.diagonal(dim1=1, dim2=2) <= rounding).all())
-    return _Part(products / dim, own, gram, _over_output(terms, found, value, x), residual, nothing)
+    own = torch.zeros_like(gram) if moved is None else -_paired(moved, found) / dim
+    nothing = _is_rounding(terms.tangents(x), x) or _cancels(gram, products / dim, own, value)
+    return _Part(_narrowed(products / dim, x.dtype), own, gram, _over_output(terms, found, value, x), residual, nothing)
+
+
+def _narrowed(products: Tensor, dtype: torch.dtype) -> Tensor:
+    """Products (n, K, K, H, W) in the images' precision, unless squares of small derivatives are lost in it."""
+    limits, largest = torch.finfo(dtype), products.abs().amax((-2, -1))
+    lost = (largest > 0) & (largest < limits.tiny / limits.eps) | (largest > limits.max)
+    return products if bool(lost.any()) else products.to(dtype)
+
+
+def _is_rounding(tangents: Tensor, x: Tensor) -> bool:
+    """Whether tangents (K, n, C, H, W) are what rounding leaves of the slopes of constant images; they come in float32 or wider."""
+    eps = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
+    return float(tangents.norm()) <= 10 * eps * max(x.shape[-2:]) * float(x.norm()) * len(tangents) ** 0.5
+
+
+def _cancels(gram: Tensor, products: Tensor, own: Tensor, value: Tensor) -> bool:
+    """Whether the parts of every `‖L‖²` cancel down to rounding, as those of an exactly equivariant model do.
+
+    How large the output is says nothing: a constant that is added to it changes no derivative.
+    """
+    parts = (products.abs().sum((-2, -1)).cpu() + own.abs()).diagonal(dim1=1, dim2=2)
+    return bool((gram.diagonal(dim1=1, dim2=2) <= torch.finfo(value.dtype).eps ** 0.75 * parts).all())
 
 
 def _pixels(terms: Terms, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """The output, `J·(X_a·x)`, `X_a·f(x)`, and `(Jᵀ L_b)(p)·(X_a·x)(p)`, (n, K, K, H, W)."""
     value, lanes, moved = terms(x)
     found = (lanes if moved is None else lanes - moved).to(value.dtype)
-    pulled = pullback(terms.pushing.function, x, found)
+    sizes = _flat(found).abs().amax(-1)  # squares of small numbers are zero in single precision
+    sizes = torch.where(sizes > 0, sizes, 1)
+    pulled = pullback(terms.pushing.function, x, found / sizes.reshape(*sizes.shape, *[1] * (found.ndim - 2)))
     products = torch.einsum("anchw,bnchw->nabhw", terms.tangents(x), pulled)
+    wide = products.to("cpu" if products.device.type == "mps" else products.device).double()
+    products = wide * sizes.T.to(wide)[:, None, :, None, None]
     return value, lanes, moved, products
 
 
+def _flat(z: Tensor) -> Tensor:
+    """(K, n, ...) with one axis of entries, (K, n, d)."""
+    return z.reshape(*z.shape[:2], -1)
+
+
 def _paired(a: Tensor, b: Tensor) -> Tensor:
-    """Products of entries (K, n, d) of every pair, (n, K, K, d), float64; real parts of complex ones."""
+    """Inner products of (K, n, ...) over the entries, for every pair, (n, K, K), float64; real parts of complex ones."""
     wide = torch.complex128 if a.is_complex() else torch.float64
-    return torch.einsum("and,bnd->nabd", a.to("cpu", wide), b.to("cpu", wide).conj()).real
+    return torch.einsum("and,bnd->nab", _flat(a).to("cpu", wide), _flat(b).to("cpu", wide).conj()).real
 
 
 def _gap(products: Tensor, lanes: Tensor, found: Tensor) -> Tensor:
     """How far sums over pixels are from `⟨J·(X_a·x), L_b⟩` of each image, relative to the factors' norms, (n,)."""
-    known = _paired(lanes.flatten(2), found.flatten(2)).sum(-1)
-    sizes = [t.flatten(2).abs().double().norm(dim=-1).T.cpu() for t in (lanes, found)]
+    known = _paired(lanes, found)
+    sizes = [_flat(t).abs().double().norm(dim=-1).T.cpu() for t in (lanes, found)]
     scale = (sizes[0][:, :, None] * sizes[1][:, None, :]).amax((1, 2))
     gaps = (products.double().sum((-2, -1)).cpu() - known).abs().amax((1, 2))
     return torch.where(scale > 0, gaps / scale, gaps)
@@ -196,11 +227,10 @@ def _verify_in_double(terms: Terms, x: Tensor, residual: float) -> None:
         VerificationError: If an image's pixels don't sum to its derivative in double precision either.
     """
     if x.dtype != torch.float64 and terms.pushing.function.convertible:
-        with terms.pushing.function.doubled():
+        with suppress(Exception), terms.pushing.function.doubled():  # a model may insist on a precision of its own
             _, lanes, moved, products = _pixels(terms, x.double())
-        residual = float(_gap(products, lanes, lanes if moved is None else lanes - moved))
-        if residual <= EXACT:
-            return
+            if float(_gap(products, lanes, lanes if moved is None else lanes - moved)) <= EXACT:
+                return
     raise VerificationError(
         f"The pixels don't sum to the Lie derivative that was verified: relative to it they are off by {residual:.2g}. The model's "
         "backward pass is not the derivative of its values (a detach, no_grad or custom backward?), or single precision is too "

@@ -85,7 +85,7 @@ class Orbit:
         """Largest distance of :attr:`integrals` from :attr:`differences`, relative to the largest of those."""
         known = self.integrals
         gone = self.differences.to("cpu", known.dtype)
-        apart, size = ((d.flatten(1).norm(dim=1)).max() for d in (known - gone, gone))
+        apart, size = (d.reshape(len(d), -1).norm(dim=1).max() for d in (known - gone, gone))
         return float(apart / size) if size > 0 else float(apart)
 
     @property
@@ -203,7 +203,8 @@ def orbit(
 
 
 def _amounts(t: Tensor | Sequence[float]) -> Tensor:
-    amounts = torch.as_tensor(t).detach().double().cpu()
+    with memory.retold(InputError, "`t` must hold numbers ({})."):
+        amounts = torch.as_tensor(t).detach().double().cpu()
     if amounts.numel():  # what torch.linspace makes of 0 in single precision
         amounts = torch.where(amounts.abs() < 1e-6 * amounts.abs().max(), 0.0, amounts)
     if amounts.ndim != 1 or len(amounts) < 3 or not bool((amounts.diff() > 0).all()) or not bool((amounts == 0).any()):

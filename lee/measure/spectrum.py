@@ -7,6 +7,7 @@ unit of every direction moves the pixels equally far. The directions are then th
 :math:`G c = \lambda M c` with :math:`c^\top M c = 1`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lee.errors import InputError
+from lee.errors import InputError, check_count
 from lee.geometry.generators import (
     BASIS,
     HYPERBOLIC,
@@ -132,8 +133,8 @@ def displacement_metric(generators: Sequence[Generator | Action], *, aspect: flo
     >>> displacement_metric([TRANSLATION_X, ROTATION]).round(decimals=3).tolist()
     [[1.0, 0.0], [0.0, 0.667]]
     """
-    if aspect < 1:
-        raise InputError(f"aspect = {aspect}: give the longer side over the shorter one, 1 or more.")
+    if not isinstance(aspect, int | float) or not 1 <= aspect < math.inf:
+        raise InputError(f"aspect = {aspect!r}: give the longer side over the shorter one, 1 or more.")
     if not generators:
         raise InputError("There is no spatial generator to give a size to.")
     rows = []
@@ -220,10 +221,16 @@ def symmetry_spectrum(
         InputError: an action whose displacement is not known, generators that depend on each other, no spatial one, a
             single image, or a level outside (0, 1).
     """
+    if not isinstance(gram, EquivarianceGram):
+        raise InputError(
+            f"A spectrum is that of a Gram matrix, as lee.equivariance_gram gives it, not of {type(gram).__name__}."
+        )
+    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
+        raise InputError(f"level = {level!r} must lie in (0, 1).")
+    check_count("resamples", resamples)
+    check_count("seed", seed, 0)
     if gram.n < 2:
         raise InputError("A spectrum with intervals needs a Gram matrix of two or more images.")
-    if not 0 < level < 1 or resamples < 1:
-        raise InputError(f"level = {level} must lie in (0, 1), and resamples = {resamples} must be 1 or more.")
     kept = [k for k, g in enumerate(gram.generators) if isinstance(g, Action) or not g.is_photometric]
     generators, names = [gram.generators[k] for k in kept], tuple(gram.basis[k] for k in kept)
     metric = displacement_metric(generators, aspect=aspect)

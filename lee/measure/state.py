@@ -2,8 +2,9 @@
 
 import random
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,20 +22,50 @@ def all_modules(roots: Sequence[nn.Module]) -> list[nn.Module]:
 
 
 class RandomState:
-    """The state of all random numbers that a model may draw: torch's on every device, NumPy's and Python's."""
+    """The state of all random numbers that a model may draw: torch's on every device, NumPy's, Python's, and its own.
 
-    def __init__(self) -> None:
-        self._torch = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-        self._numpy, self._python = np.random.get_state(), random.getstate()  # noqa: NPY002
+    Args:
+        roots: The outermost modules; generators of random numbers that are attributes of theirs are the model's own.
+    """
+
+    def __init__(self, roots: Sequence[nn.Module] = ()) -> None:
+        self._kept: list[tuple[Callable[[Any], Any], Any]] = [
+            (torch.set_rng_state, torch.get_rng_state()),
+            (np.random.set_state, np.random.get_state()),  # noqa: NPY002
+            (random.setstate, random.getstate()),
+        ]
+        if torch.cuda.is_initialized():
+            self._kept.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
+        for value in (v for m in all_modules(roots) if not _is_scripted(m) for v in m.__dict__.values()):
+            if isinstance(value, torch.Generator | np.random.RandomState):
+                self._kept.append((value.set_state, value.get_state()))
+            elif isinstance(value, np.random.Generator):
+                bits = value.bit_generator
+                self._kept.append((partial(setattr, bits, "state"), bits.state))
+            elif isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
+                self._kept.append((value.setstate, value.getstate()))
 
     def restore(self) -> None:
         """Put it back."""
-        torch.set_rng_state(self._torch)
-        if self._cuda is not None:
-            torch.cuda.set_rng_state_all(self._cuda)
-        np.random.set_state(self._numpy)  # noqa: NPY002
-        random.setstate(self._python)
+        for put, state in self._kept:
+            put(state)
+
+    def is_same(self, other: "RandomState") -> bool:
+        """Whether nothing was drawn between the two."""
+        return _alike([state for _, state in self._kept], [state for _, state in other._kept])
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two states of random numbers, made of tensors, arrays and containers, are equal."""
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    if isinstance(a, dict):
+        return _alike(list(a.items()), list(b.items()))
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    return bool(a == b)
 
 
 class ModuleState:

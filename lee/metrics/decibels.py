@@ -30,6 +30,10 @@ def psnr(mse: Estimate, dynamic_range: float) -> Estimate:
         >>> psnr(Estimate(0.01, 0.001, 9), 1.0).value
         20.0
     """
+    if not isinstance(mse, Estimate):
+        raise InputError(f"`mse` must be an estimate, as lee.metrics.eq_t gives it, not {mse!r}.")
+    if isinstance(dynamic_range, bool) or not isinstance(dynamic_range, int | float):
+        raise InputError(f"`dynamic_range` must be a positive number, not {dynamic_range!r}.")
     if not (math.isfinite(dynamic_range) and dynamic_range > 0):
         raise InputError(f"`dynamic_range` must be positive, not {dynamic_range!r}; see lee.metrics.output_range.")
     if mse.value < 0:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from lee import memory
-from lee.errors import InputError, check_count
+from lee.errors import InputError, check_count, check_flag
 from lee.geometry.generators import AnyGenerator, Generator
 from lee.geometry.outputs import Representations, of_output
 from lee.geometry.representations import Image, Representation, Trivial
@@ -157,6 +157,7 @@ def differences(
     check_output_name(output)
     check_count("margin", margin, 0)
     check_count("chunk", chunk)
+    check_flag("band_limit", band_limit)
     steps = as_motions(motions)
     check_input(model, images, image=any(isinstance(m.generator, Generator) for m in steps))
     sampler = Sampler(kernel, boundary)

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lee.errors import InputError, check_count
+from lee.errors import InputError, check_count, check_flag
 from lee.geometry.generators import ROTATION, TRANSLATION_X, TRANSLATION_Y, Action, AnyGenerator, Generator, get
 from lee.geometry.representations import Map, Representation, Scattered, Tokens, VectorField
 from lee.geometry.sampling import Sampler
+from lee.memory import retold
 
 
 class Motion(NamedTuple):
@@ -25,7 +26,14 @@ class Motion(NamedTuple):
     t: float
 
 
-def _seeded(random: torch.Generator | None) -> torch.Generator:
+def seeded(random: torch.Generator | None) -> torch.Generator:
+    """The given source of random numbers, or one of seed 0.
+
+    Raises:
+        InputError: For what is none.
+    """
+    if random is not None and not isinstance(random, torch.Generator):
+        raise InputError(f"`random` must be a torch.Generator, as torch.Generator().manual_seed(0) is, not {random!r}.")
     return torch.Generator().manual_seed(0) if random is None else random
 
 
@@ -38,6 +46,8 @@ def shift(dx: float, dy: float, height: int, width: int) -> Motion:
         height: Rows of the image.
         width: Columns of the image.
     """
+    check_count("height", height)
+    check_count("width", width)
     half = min(height, width) / 2
     field = (dx / half) * TRANSLATION_X + (dy / half) * TRANSLATION_Y
     return Motion(field.renamed(f"shift ({dx:.4g}, {dy:.4g})", "shift"), 1.0)
@@ -64,13 +74,14 @@ def translations(
     if not isinstance(max_shift, int | float) or not 0 < max_shift < 1:
         raise InputError(f"`max_shift` is a fraction of the side, between 0 and 1, not {max_shift!r}.")
     check_count("step", step)
+    check_flag("integer", integer)
     height, width = x.shape[-2:]
     if integer and max_shift * min(height, width) < step / 2:
         raise InputError(
             f"Shifts up to {max_shift:g} of {min(height, width)} pixels all round to zero multiples of {step}; "
             "raise `max_shift`."
         )
-    offsets = (2 * torch.rand(draws, 2, dtype=torch.float64, generator=_seeded(random)) - 1) * max_shift
+    offsets = (2 * torch.rand(draws, 2, dtype=torch.float64, generator=seeded(random)) - 1) * max_shift
     offsets *= torch.tensor([width, height])
     if integer:
         offsets = (offsets / step).round() * step
@@ -98,7 +109,7 @@ def amounts(
     if not isinstance(radius, int | float) or not (math.isfinite(radius) and radius > 0):
         raise InputError(f"`radius` must be a positive amount of the generator's parameter, not {radius!r}.")
     chosen = get(generator)
-    parts = torch.arange(draws) + torch.rand(draws, dtype=torch.float64, generator=_seeded(random))
+    parts = torch.arange(draws) + torch.rand(draws, dtype=torch.float64, generator=seeded(random))
     t = (2 * parts / draws - 1) * radius
     return [Motion(chosen, value) for value in t.tolist()]
 
@@ -215,10 +226,11 @@ def as_motions(motions: Sequence[Motion | tuple[AnyGenerator, float]]) -> list[M
     """A list of motions, checked.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is none, or it holds something else.
     """
-    if not motions:
+    if isinstance(motions, list | tuple) and not motions:
         raise InputError(
             "There is no motion to measure; draw some with lee.metrics.translations, rotations or amounts."
         )
-    return [Motion(get(generator), float(t)) for generator, t in motions]
+    with retold(InputError, "`motions` must be a list of pairs (generator, t), such as [('rotation', 0.1)] ({})."):
+        return [Motion(get(generator), float(t)) for generator, t in motions]

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from lee.errors import InputError, check_count, check_known
-from lee.measure.checks import Output, check_input
+from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.function import Function, one_function
 from lee.measure.looking import look
+from lee.metrics.motion import seeded
 from lee.statistics import Estimate
 
 BOUNDARIES = ("circular", "reflect", "crop")
@@ -47,8 +48,13 @@ def shifted(x: Tensor, shifts: Tensor, *, boundary: str = "circular", size: int 
     check_known("boundary", boundary, BOUNDARIES)
     if (size is None) == (boundary == "crop"):
         raise InputError("`size`, the side of the window in pixels, goes with boundary='crop' and with no other.")
-    if shifts.shape != (len(x), 2) or shifts.is_floating_point():
-        raise InputError(f"`shifts` must hold {len(x)} × 2 whole numbers; got {tuple(shifts.shape)} of {shifts.dtype}.")
+    if not isinstance(x, Tensor) or x.ndim != 4:
+        raise InputError(
+            f"Images must be a tensor (N, C, H, W); got {tuple(getattr(x, 'shape', ())) or type(x).__name__}."
+        )
+    if not isinstance(shifts, Tensor) or shifts.shape != (len(x), 2) or shifts.is_floating_point():
+        got = f"{tuple(shifts.shape)} of {shifts.dtype}" if isinstance(shifts, Tensor) else type(shifts).__name__
+        raise InputError(f"`shifts` must be a tensor of {len(x)} × 2 whole numbers; got {got}.")
     index = []
     for axis, length in enumerate(x.shape[-2:]):
         taken = torch.arange(size or length)[None, :] + shifts[:, axis, None].cpu()
@@ -124,10 +130,11 @@ def agreement(
     Raises:
         InputError: For input that can't be measured; the message says why.
     """
+    check_output_name(output)
     check_input(model, images, image=True)
     _check(images, shifts, max_shift, boundary, size, reference)
     check_count("chunk", chunk)
-    random = torch.Generator().manual_seed(0) if random is None else random
+    random = seeded(random)
     agreed = torch.zeros(len(images), dtype=torch.float64)
     with one_function(model, output) as function, torch.no_grad():
         look(
