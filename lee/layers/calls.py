@@ -182,7 +182,8 @@ def check_modules(model: Any) -> None:
         raise InputError("The model is scripted, so its layers can't be told apart; pass the original module.")
     for path, module in model.named_modules():
         home = type(module).__module__
-        if ".quantized" in home:
+        floating = isinstance(module, torch.ao.nn.quantized.FloatFunctional | torch.ao.nn.quantized.FXFloatFunctional)
+        if ".quantized" in home and not floating:  # those two prepare a model of floats for it
             raise InputError(
                 f"The module {path!r} ({type(module).__name__}) is quantised and has no derivative; pass the float model."
             )

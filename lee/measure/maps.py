@@ -156,35 +156,37 @@ def _mapped(terms: Terms, x: Tensor) -> _Part:
     value, lanes, moved, products = _pixels(terms, x)
     found = lanes if moved is None else lanes - moved
     gram, dim = gram_of(found), value[0].numel()
-    gap = _gap(products, lanes, found)
+    own = torch.zeros_like(gram) if moved is None else -_paired(moved, found) / dim
+    zero = _is_zero(terms.tangents(x), x) | _cancels(gram, products / dim, own, value)
+    gap = torch.where(zero, 0, _gap(products, lanes, found))  # rounding has no sum
     residual = float(gap.max())
     if terms.pushing.verify and not residual <= (EXACT if x.dtype == torch.float64 else ROUGH):
         _verify_in_double(terms, x[int(gap.argmax())][None], residual)
-    own = torch.zeros_like(gram) if moved is None else -_paired(moved, found) / dim
-    nothing = _is_rounding(terms.tangents(x), x) or _cancels(gram, products / dim, own, value)
-    return _Part(_narrowed(products / dim, x.dtype), own, gram, _over_output(terms, found, value, x), residual, nothing)
+    outputs = _over_output(terms, found, value, x)
+    return _Part(_narrowed(products / dim, x.dtype), own, gram, outputs, residual, bool(zero.all()))
 
 
 def _narrowed(products: Tensor, dtype: torch.dtype) -> Tensor:
-    """Products (n, K, K, H, W) in the images' precision, unless squares of small derivatives are lost in it."""
-    limits, largest = torch.finfo(dtype), products.abs().amax((-2, -1))
-    lost = (largest > 0) & (largest < limits.tiny / limits.eps) | (largest > limits.max)
+    """Products (n, K, K, H, W) in the images' precision, unless squares of small or large derivatives are lost in it."""
+    limits, sizes = torch.finfo(dtype), products.abs().sum((-2, -1))
+    lost = (sizes > 0) & (sizes < limits.tiny / limits.eps) | (sizes > limits.max)
     return products if bool(lost.any()) else products.to(dtype)
 
 
-def _is_rounding(tangents: Tensor, x: Tensor) -> bool:
-    """Whether tangents (K, n, C, H, W) are what rounding leaves of the slopes of constant images; they come in float32 or wider."""
+def _is_zero(tangents: Tensor, x: Tensor) -> Tensor:
+    """Which images' tangents (K, n, C, H, W) are what rounding leaves of constant images, (n,); they come in float32 or wider."""
     eps = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
-    return float(tangents.norm()) <= 10 * eps * max(x.shape[-2:]) * float(x.norm()) * len(tangents) ** 0.5
+    size, whole = tangents.abs().flatten(2).amax((0, 2)), x.abs().flatten(1).amax(1)
+    return (size <= 10 * eps * max(x.shape[-2:]) * whole).cpu()
 
 
-def _cancels(gram: Tensor, products: Tensor, own: Tensor, value: Tensor) -> bool:
-    """Whether the parts of every `‖L‖²` cancel down to rounding, as those of an exactly equivariant model do.
+def _cancels(gram: Tensor, products: Tensor, own: Tensor, value: Tensor) -> Tensor:
+    """For which images the parts of every `‖L‖²` cancel down to rounding, as those of an exactly equivariant model do, (n,).
 
     How large the output is says nothing: a constant that is added to it changes no derivative.
     """
     parts = (products.abs().sum((-2, -1)).cpu() + own.abs()).diagonal(dim1=1, dim2=2)
-    return bool((gram.diagonal(dim1=1, dim2=2) <= torch.finfo(value.dtype).eps ** 0.75 * parts).all())
+    return (gram.diagonal(dim1=1, dim2=2) <= torch.finfo(value.dtype).eps ** 0.75 * parts).all(1)
 
 
 def _pixels(terms: Terms, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:

@@ -14,6 +14,7 @@ invariance is among the measures that Gruver et al. compare with LEE (their Fig.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from lee import memory
-from lee.errors import InputError, check_count, check_flag
+from lee.errors import InputError, VerificationWarning, check_count, check_flag
 from lee.geometry.generators import AnyGenerator, Generator
 from lee.geometry.outputs import Representations, of_output
 from lee.geometry.representations import Image, Representation, Trivial
@@ -34,6 +35,7 @@ from lee.metrics.motion import Motion, amounts, apart, as_motions, disc, in_view
 from lee.statistics import Estimate
 
 Model = Callable[[Tensor], Any]
+ROUNDED = 3  # times its rounding, by which an output must differ for that to be known to some per cent
 
 
 @dataclass(frozen=True)
@@ -164,11 +166,13 @@ def differences(
     sampler = sampler.for_image(*images.shape[-2:]) if images.ndim == 4 else sampler
     image = Image()
     squares, counts = torch.zeros(len(steps), len(images), dtype=torch.float64), torch.zeros(len(steps)).double()
+    rounding = 0.0
     with one_function(model, output) as function, memory.kept(), torch.no_grad():
         look(function, images[:3])
         for index in torch.arange(len(images)).split(1 if function.random else chunk):
             x = images[index]
             value = function.checked(x)
+            rounding = max(rounding, torch.finfo(value.dtype).eps ** 2 * float(_square(value).mean()))
             known = any(isinstance(m.generator, Generator) for m in steps)
             representation = of_output(value, x, representations) if known else Trivial()
             for k, motion in enumerate(steps):
@@ -177,6 +181,12 @@ def differences(
                 squares[k, index], counts[k] = compare(
                     len(x), actual, wanted, representation, motion, sampler, margin, band_limit
                 )
+    if 0 < float(squares.sum()) < ROUNDED**2 * rounding * float(counts.sum()) * len(images):
+        warnings.warn(
+            f"The outputs differ by no more than rounding in {value.dtype} may make them; double precision shows more.",
+            VerificationWarning,
+            stacklevel=3,
+        )
     return Differences(squares, counts, tuple(steps), kernel)
 
 

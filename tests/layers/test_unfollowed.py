@@ -62,3 +62,19 @@ def test_what_cannot_be_followed_is_refused(
     found = lee.local_equivariance_error(model, x, "rotation", output="logits", progress=False)
     assert found.verification is not None
     assert found.verification.verified
+
+
+def test_what_prepares_a_model_for_quantisation_computes_with_floats() -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.sum = nn.Conv2d(3, 3, 3, padding=1), torch.ao.nn.quantized.FloatFunctional()
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.sum.add(z, self.conv(z).tanh()).mean((2, 3))
+
+    model, x = Residual().double(), torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    found = lee.layerwise(model, x, "rotation", output="logits")
+    known = lee.local_equivariance_error(model, x, "rotation", output="logits", progress=False)
+    assert found.total.value == pytest.approx(known.value)

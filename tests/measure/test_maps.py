@@ -213,3 +213,61 @@ def test_what_can_not_be_mapped_is_refused_in_a_sentence() -> None:
     with pytest.raises(lee.InputError, match="Patches of 5 × 5"):
         lee.error_map(net(), x, "scale").patches(5)
     assert math.isfinite(lee.error_map(net(), x, "scale").total.value)
+
+
+def test_one_number_per_image_has_a_map() -> None:
+    model, x = net(), images(N, SIDE, SIDE)
+    single = lee.error_map(lambda z: model(z)[:, 0], x, GENERATOR, output="logits")
+    column = lee.error_map(lambda z: model(z)[:, :1], x, GENERATOR, output="logits")
+    assert relative(single.share, column.share) < 1e-12
+    assert (single.share.sum((1, 2)) - 1).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_neither_a_constant_nor_coarse_numbers_make_an_error_zero(dtype: torch.dtype) -> None:
+    model, x = net(), images(N, SIDE, SIDE)
+    known = lee.error_map(model, x, GENERATOR, output="logits").total.value
+    coarse, offset = net().to(dtype), 1e4 if dtype == torch.float32 else 0.0
+    found = lee.error_map(coarse, x.to(dtype), GENERATOR, output=lambda o: o + offset, verify=False)
+    assert found.total.value == pytest.approx(known, rel=0.1)
+    assert bool(((found.share.double().sum((1, 2)) - 1).abs() < 0.1).all())
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e20])
+def test_squares_beyond_single_precision_are_shared_out(scale: float) -> None:
+    model, x = net().float(), images(N, SIDE, SIDE).float()
+    plain, scaled = (lee.error_map(model, x, GENERATOR, output=lambda o, s=s: s * o) for s in (1.0, scale))  # type: ignore[misc]
+    assert plain.share.dtype == torch.float32
+    assert relative(scaled.share, plain.share.double()) < 1e-4
+
+
+def test_a_circular_network_that_only_rounding_moves_has_no_map() -> None:
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    ]
+    for dtype in (torch.float32, torch.float64):
+        model = nn.Sequential(*layers).to(dtype)
+        with pytest.raises(lee.InputError, match="zero for all images, up to rounding"):
+            lee.error_map(model, images(N, SIDE, SIDE).to(dtype), "translation_x", output="logits", boundary="circular")
+
+
+@pytest.mark.filterwarnings("ignore::lee.errors.LeeWarning")
+def test_a_model_with_a_precision_of_its_own_is_refused_in_a_sentence() -> None:
+    inner = net().float()
+
+    class Rounded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, z: Tensor) -> Tensor:
+            return inner((z * 255).round().to(torch.uint8).float() / 255)  # type: ignore[no-any-return]
+
+    x = images(N, SIDE, SIDE).float()
+    for measure, said in ((lee.error_map, "pixels don't sum"), (lee.layerwise, "parts of the model don't sum")):
+        with pytest.raises(lee.VerificationError, match=said):
+            measure(Rounded(), x, GENERATOR, output="logits")

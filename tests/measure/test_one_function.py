@@ -67,6 +67,60 @@ def test_a_random_function_is_held_still(model: Callable[[Tensor], Tensor]) -> N
     assert random.getstate() == states[2]
 
 
+class Branching(nn.Module):
+    """Leaves out a branch at random, so that two calls in a row often give the same."""
+
+    def __init__(self, source: Any, draw: Callable[[Any], float]) -> None:
+        super().__init__()
+        self.source, self.draw = source, draw
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z.tanh().mean((2, 3)) + (z.square().mean((2, 3)) if self.draw(self.source) < 0.97 else 0)
+
+
+SOURCES: dict[str, tuple[Callable[[], Any], Callable[[Any], float]]] = {
+    "torch": (lambda: None, lambda _: float(torch.rand(()))), "python": (lambda: None, lambda _: random.random()),
+    "own torch": (lambda: torch.Generator().manual_seed(0), lambda g: float(torch.rand((), generator=g))),
+    "own numpy": (lambda: np.random.default_rng(0), lambda g: float(g.random())),
+    "own python": (lambda: random.Random(0), lambda g: g.random()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_what_is_drawn_is_held_still_though_it_seldom_shows(name: str) -> None:
+    torch.manual_seed(0)
+    random.seed(0)
+    source, draw = SOURCES[name]
+    model, x = Branching(source(), draw).eval(), images(24)
+    expected = truth(lambda z: z.tanh().mean((2, 3)) + z.square().mean((2, 3)), x, "rotation")
+    first = [draw(model.source) for _ in range(3)]
+    model.source = source()
+    for measure in (lambda: lee_of(model, x), lambda: lee.metrics.eq_t(model, x, output="logits", draws=2)):
+        with pytest.warns(lee.RandomFunctionWarning, match="random in eval mode"):
+            measure()
+    with quietly():
+        assert lee_of(model, x) == pytest.approx(error(expected), rel=1e-6)
+    if model.source is not None:  # nothing was drawn of it
+        assert [draw(model.source) for _ in range(3)] == first
+
+
+def test_a_seed_inside_makes_a_model_one_function() -> None:
+    def model(z: Tensor) -> Tensor:
+        torch.manual_seed(7)
+        return (z + 0.1 * torch.randn(3, 16, 16, dtype=z.dtype)).tanh().mean((2, 3))
+
+    assert lee_of(model) == pytest.approx(error(truth(model, images(), "rotation")), rel=1e-6)
+
+
+def test_dropout_that_is_left_on_in_a_model_in_eval_mode_is_named() -> None:
+    model = nn.Sequential(NET.eval(), nn.Dropout(0.5)).eval()
+    expected = lee_of(model)
+    model[1].train()
+    with pytest.warns(lee.TrainingModeWarning, match="A Dropout that the model reaches is in training mode"):
+        assert lee_of(model) == expected
+    assert model[1].training
+
+
 def test_random_numbers_that_can_not_be_held_are_refused() -> None:
     source = random.SystemRandom()
     with pytest.raises(lee.InputError, match="another value at every call"):

@@ -134,3 +134,17 @@ def test_the_images_of_an_orbit_do_not_meet() -> None:
     alone = lee.orbit(lambda z: 2 * z.mean((2, 3)) ** 2, images(1, 12, 12)[0], "brightness", amounts, output="logits")
     torch.testing.assert_close(found.outputs, alone.outputs)
     torch.testing.assert_close(found.derivatives, alone.derivatives)
+
+
+def test_one_number_per_image_has_an_orbit() -> None:
+    model, image = net(), images(1, 12, 12)[0]
+    found = lee.orbit(lambda z: model(z)[:, 0], image, "rotation", T, output="logits")
+    assert found.outputs.shape == T.shape
+    assert found.flips is None
+    assert found.gap < 1e-4
+
+
+@pytest.mark.parametrize("t", [None, "abc", ["a", "b", "c"]])
+def test_amounts_are_numbers(t: object) -> None:
+    with pytest.raises(lee.InputError, match="`t` must hold numbers"):
+        lee.orbit(net(), images(1, 12, 12)[0], "rotation", t)  # type: ignore[arg-type]

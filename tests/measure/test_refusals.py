@@ -327,3 +327,55 @@ def test_warnings_that_are_errors_stay_what_they_are() -> None:
             lee.lie_derivative(
                 lambda z: z.mean((2, 3)) - z.mean((0, 2, 3)), torch.rand(3, 3, 8, 8), "scale", output="logits"
             )
+
+
+WRONG: dict[str, tuple[Callable[[], Any], str]] = {
+    "a generator alone": (lambda: lee.equivariance_gram(network(), X, generators=lee.ROTATION), "must be a list of them"),  # type: ignore[arg-type]
+    "a number of generators": (lambda: lee.equivariance_gram(network(), X, generators=3), "must be a list of them"),  # type: ignore[arg-type]
+    "a class": (lambda: of(network(), generator=lee.Generator), "A generator is a name"),
+    "whole scores": (lambda: of(lambda z: (9 * z.mean((2, 3))).long()), "holds torch.int64"),
+    "a map without channels": (
+        lambda: of(lambda z: z.mean(1), output="logits"), r"without channels needs output=lambda o: o\[:, None\]"),
+    "no motions": (lambda: metrics.differences(network(), X, 3), "must be a list of pairs"),  # type: ignore[arg-type]
+    "a motion alone": (lambda: metrics.differences(network(), X, ("rotation", 0.1)), "must be a list of pairs"),  # type: ignore[arg-type]
+    "a motion of layers": (lambda: metrics.layer_errors(network(), X, ["rotation"]), "must be a list of pairs"),  # type: ignore[list-item]
+    "a seed": (lambda: metrics.eq_t(network(), X, random=0), "`random` must be a torch.Generator"),  # type: ignore[arg-type]
+    "a seed of angles": (lambda: metrics.eq_r(network(), X, random=0), "`random` must be a torch.Generator"),  # type: ignore[arg-type]
+    "a seed of shifts": (lambda: metrics.consistency(network(), X, random=0), "`random` must be a torch.Generator"),
+    "an output": (lambda: metrics.consistency(network(), X, output="logit"), "Unknown output 'logit'"),
+    "a flag": (lambda: metrics.eq_r(network(), X, band_limit="no"), "`band_limit` must be True or False"),  # type: ignore[arg-type]
+    "lists of shifts": (lambda: metrics.shifted(X, [[1, 2]] * 4), "`shifts` must be a tensor"),  # type: ignore[arg-type]
+    "an image to shift": (lambda: metrics.shifted(X[0], torch.zeros(3, 2).long()), r"tensor \(N, C, H, W\)"),
+    "a number of decibels": (lambda: metrics.psnr(0.1, 1.0), "`mse` must be an estimate"),  # type: ignore[arg-type]
+    "a range": (lambda: metrics.psnr(lee.Estimate(0.1, 0.0, 2), None), "`dynamic_range` must be a positive number"),  # type: ignore[arg-type]
+    "a size of nothing": (lambda: metrics.shift(1.0, 1.0, 0, 16), "`height` must be a whole number"),
+    "a spectrum of a number": (lambda: lee.symmetry_spectrum(3), "a Gram matrix"),  # type: ignore[arg-type]
+    "a name": (lambda: lee.explain_representations(network(), X, "foo"), "Unknown representation 'foo'"),
+    "a pattern": (lambda: lee.explain_representations(network(), X, {3: "map"}), "patterns of module paths"),  # type: ignore[dict-item]
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments_are_refused_before_they_fail_inside(name: str) -> None:
+    call, said = WRONG[name]
+    with pytest.raises(lee.InputError, match=said):
+        call()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"aspect": float("nan")}, {"aspect": "2"}, {"level": "a"}, {"resamples": 1.5}, {"seed": -1}]
+)
+def test_a_spectrum_s_numbers_are_checked(wrong: dict[str, Any]) -> None:
+    gram = lee.equivariance_gram(network(), X, progress=False)
+    with pytest.raises(lee.InputError, match=next(iter(wrong))):
+        lee.symmetry_spectrum(gram, **wrong)
+
+
+def test_a_traced_model_is_refused_in_one_line() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(network(), X)
+    with pytest.raises(lee.InputError, match="no forward-mode derivative") as raised:
+        of(traced, mode="forward")
+    assert len(str(raised.value)) < 400
+    assert "\n" not in str(raised.value)

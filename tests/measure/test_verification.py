@@ -355,6 +355,26 @@ def unit(z: Tensor) -> Tensor:
     return v / v.norm(dim=1, keepdim=True).detach()
 
 
+def test_a_derivative_that_is_not_a_number_agrees_with_nothing() -> None:
+    """Rows that attend to nothing: their NaN is replaced in the value, but not in torch's forward derivative."""
+    mask = torch.ones(14, 14, dtype=torch.bool).tril(-1)
+
+    def model(z: Tensor) -> Tensor:
+        q, k, v = CONV(z)[:, :3].unsqueeze(2).unbind(1)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).nan_to_num().mean((2, 3))
+
+    agrees(model, images(), "rotation")
+
+
+@pytest.mark.parametrize("mode", ["auto", "differences"])
+def test_stairs_too_high_for_differences_are_refused_with_their_noise(mode: str) -> None:
+    def model(z: Tensor) -> Tensor:
+        return ((1e6 * z).round() * 12.9898).sin().mean((2, 3)) + 0 * z.mean((2, 3))
+
+    with pytest.raises(lee.VerificationError, match=r"motions (its norm is 0 by .*, but )?central differences .* ± "):
+        lee.lie_derivative(model, images(), "rotation", output="logits", mode=mode)
+
+
 def test_an_image_at_which_nothing_changes_is_no_proof() -> None:
     """The first image is saturated; the check goes on to one that is not."""
 

@@ -577,3 +577,10 @@ def test_in_view_counts_samples_by_hand() -> None:
     assert bool(metrics.in_view(right, 8, 8, Sampler(boundary="circular").for_image(8, 8)).all())
     quarter = metrics.in_view(metrics.Motion(lee.ROTATION, math.pi / 2), 4, 8, Sampler().for_image(4, 8))
     assert quarter.tolist() == [[False, False, True, True, True, True, False, False]] * 4
+
+
+def test_differences_that_are_rounding_are_said() -> None:
+    model, x = network().float(), images(2, 12, 12).float()
+    assert metrics.eq_t(model, x, draws=2, output="logits").value > 0
+    with pytest.warns(lee.VerificationWarning, match=r"rounding in torch\.float32"):
+        metrics.eq_t(model, x, draws=2, output=lambda o: o + 1e5)
