@@ -164,15 +164,15 @@ def differences(
     check_input(model, images, image=any(isinstance(m.generator, Generator) for m in steps))
     sampler = Sampler(kernel, boundary)
     sampler = sampler.for_image(*images.shape[-2:]) if images.ndim == 4 else sampler
-    image = Image()
+    image, rounding = Image(), 0.0
     squares, counts = torch.zeros(len(steps), len(images), dtype=torch.float64), torch.zeros(len(steps)).double()
-    rounding = 0.0
     with one_function(model, output) as function, memory.kept(), torch.no_grad():
         look(function, images[:3])
         for index in torch.arange(len(images)).split(1 if function.random else chunk):
             x = images[index]
             value = function.checked(x)
-            rounding = max(rounding, torch.finfo(value.dtype).eps ** 2 * float(_square(value).mean()))
+            if value.dtype not in (torch.float64, torch.complex128):  # there is no better advice for these
+                rounding = max(rounding, torch.finfo(value.dtype).eps ** 2 * float(_square(value).mean()))
             known = any(isinstance(m.generator, Generator) for m in steps)
             representation = of_output(value, x, representations) if known else Trivial()
             for k, motion in enumerate(steps):
