@@ -288,5 +288,17 @@ def test_the_renderer_gives_spec_picture_and_words(frame: pd.DataFrame) -> None:
 
 
 def test_a_caption_below_a_picture_is_plain() -> None:
-    text = r"The error $c^\top G\,c$ of $\sqrt{x_1}$ is *small*: `lee`, [chapter](a.md), $4\pi^2$, 95 %."
-    assert charts.theme.plain(text) == "The error c′ G c of √(x1) is small: lee, chapter, 4π², 95 %."
+    text = r"The error $c^\top G\,c$ of $\sqrt{x_1}$ is *small*: `lee`, [chapter](a.md), $4\pi^2$, $2\sin\omega$, 95 %."
+    assert charts.theme.plain(text) == "The error c′ G c of √(x1) is small: lee, chapter, 4π², 2 sin ω, 95 %."
+    words = {"caption": "What *lee* sees, <1>.", "alt": WORDS["alt"]}
+    assert "<figcaption>What lee sees, &lt;1&gt;.</figcaption>" in charts.pictures(torch.rand(1, 8, 8), **words).html
+
+
+def test_a_caption_below_a_picture_says_where_menus_and_sliders_stand(frame: pd.DataFrame) -> None:
+    bare = charts.lines(frame, "t", "value", **WORDS)
+    assert charts.theme.captioned(bare.to_dict())["title"]["text"] == [WORDS["caption"]]
+    menu = altair.param(name="menu", value="b", bind=altair.binding_select(options=["a", "b"], name="motion "))
+    slider = altair.param(name="slider", value=0.5, bind=altair.binding_range(min=0, max=1, name="amount "))
+    free = altair.param(name="free", value=3)
+    told = charts.theme.captioned(bare.add_params(menu, slider, free).to_dict())["title"]["text"]
+    assert told == [f"{WORDS['caption']} Shown here: motion = b, amount = 0.5."]
