@@ -86,26 +86,27 @@ def render(spec: dict[str, Any], **metadata: Any) -> tuple[dict[str, Any], dict[
     if spec.get("width") == "container":
         spec = {**spec, "width": WIDTH, "usermeta": {**spec.get("usermeta", {}), "fluid": True}}
     alt = spec.get("description", "A chart without alternative text.")
-    picture = png(captioned(spec))
+    picture = png(captioned(spec, still=True))
     width, height = (side // SCALE for side in Image.open(io.BytesIO(picture)).size)
-    bundle = {VEGALITE: spec, "image/png": base64.b64encode(picture).decode(), "text/plain": alt}
+    bundle = {VEGALITE: captioned(spec), "image/png": base64.b64encode(picture).decode(), "text/plain": alt}
     return bundle, {"image/png": {"alt": alt, "width": width, "height": height}}
 
 
-def captioned(spec: dict[str, Any]) -> dict[str, Any]:
-    """The spec with its caption below: a picture, as GitHub shows it, has no other place for words.
+def captioned(spec: dict[str, Any], *, still: bool = False) -> dict[str, Any]:
+    """The spec with its caption below, as its title: JupyterLab, and GitHub with its picture, have no other place for words.
 
-    It has no menus and sliders either, so the words say where they stand.
+    The site takes it away again (`lee.book.site.figures`), and sets the caption itself.
 
     Args:
         spec: A Vega-Lite spec with its caption in `usermeta`.
+        still: For a picture, which has no menus and sliders: say where they stand.
     """
     text = plain(str(spec.get("usermeta", {}).get("caption", "")))
     bound = [
         (p["bind"].get("name", p["name"]), p["value"]) for p in spec.get("params", []) if "input" in p.get("bind", ())
     ]
     chosen = [f"{name.strip()} = {value if isinstance(value, str) else format(value, 'g')}" for name, value in bound]
-    lines = textwrap.wrap(f"{text} Shown here: {', '.join(chosen)}." if chosen else text, CAPTION)
+    lines = textwrap.wrap(f"{text} Shown here: {', '.join(chosen)}." if still and chosen else text, CAPTION)
     if "title" in spec or not lines:
         return spec
     look = {
