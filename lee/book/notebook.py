@@ -176,7 +176,8 @@ def prose(text: str) -> None:
 def table(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> None:
     """Show a small table as Markdown, which reads the same on GitHub, in JupyterLab, on a phone and on the site.
 
-    Numbers are rounded, and stand to the right, as does text that begins with a number. An index is shown if it has a name.
+    Numbers are rounded, and stand to the right, as does text that begins with a number and goes on without words. An index is
+    shown if it has a name.
 
     Args:
         frame: Few rows and columns; columns are named in words with their units, such as `"error (per half side²)"`.
@@ -194,7 +195,9 @@ def table(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None =
     for column in formats:
         check_known("column of the table", column, [str(c) for c in shown.columns])
     columns = {_bar(str(name)): _cells(shown[name], formats.get(str(name))) for name in shown.columns}
-    right = {name: all(re.match(r"[-−–+]?\d|–$|$", cell) for cell in cells) for name, cells in columns.items()}
+    right = {
+        name: all(re.match(r"[-−–+]?\d(?!.*[a-z]{4})|–$|$", cell) for cell in cells) for name, cells in columns.items()
+    }
     lines = [
         list(columns),
         ["---:" if right[name] else ":---" for name in columns],

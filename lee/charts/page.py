@@ -10,7 +10,7 @@ import altair
 import pandas as pd
 
 from lee.charts.pictures import Picture
-from lee.charts.theme import enable, newest_vegalite
+from lee.charts.theme import enable, newest_vegalite, plain
 from lee.errors import check_installed
 
 # The page may run its own scripts and load nothing at all: the browser itself holds it to that.
@@ -123,5 +123,5 @@ def _shown(part: str | altair.TopLevelMixin | Picture) -> str:
     return f"""<figure>
 <div class="chart" role="img" aria-label="{escape(spec.get("description", ""))}"></div>
 <script type="application/json">{data}</script>
-<figcaption>{escape(spec.get("usermeta", {}).get("caption", ""))}</figcaption>
+<figcaption>{escape(plain(spec.get("usermeta", {}).get("caption", "")))}</figcaption>
 </figure>"""

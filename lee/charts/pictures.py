@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 from PIL import Image
 
-from lee.charts.theme import DIVERGING, Words, about
+from lee.charts.theme import DIVERGING, Words, about, plain
 from lee.errors import InputError
 
 PIXEL_ART = 64
@@ -74,7 +74,7 @@ def pictures(
     per_row = columns or min(len(tiles), 5)
     grid = f'<div class="lee-grid" style="{_layout(per_row, width)}">{"".join(tiles)}</div>'
     bar = scale_bar(limit) if signed and limit is not None else ""
-    caption_html = f"<figcaption>{escape(told['caption'])}</figcaption>"
+    caption_html = f"<figcaption>{escape(plain(told['caption']))}</figcaption>"
     return Picture(f'<figure class="lee-pictures">{grid}{bar}{caption_html}</figure>', told)
 
 

@@ -32,7 +32,7 @@ SCALE, COLOURS = 2, 64
 
 CAPTION = 104
 """Characters in a line of the caption below that picture."""
-TEX = {r"\pi": "π", r"\omega": "ω", r"\sin": "sin ", "^2": "²", r"^\top": "′", r"\cdot": "·", r"\,": " "}
+TEX = {r"\pi": "π", r"\omega": "ω", r"\sin": " sin ", "^2": "²", r"^\top": "′", r"\cdot": "·", r"\,": " "}
 """What captions use of TeX; `tests/book/test_plain.py` finds what is missing here."""
 
 AnyChart = TypeVar("AnyChart", bound=alt.TopLevelMixin)
@@ -86,16 +86,27 @@ def render(spec: dict[str, Any], **metadata: Any) -> tuple[dict[str, Any], dict[
     if spec.get("width") == "container":
         spec = {**spec, "width": WIDTH, "usermeta": {**spec.get("usermeta", {}), "fluid": True}}
     alt = spec.get("description", "A chart without alternative text.")
-    picture = png(_captioned(spec))
+    picture = png(captioned(spec, still=True))
     width, height = (side // SCALE for side in Image.open(io.BytesIO(picture)).size)
-    bundle = {VEGALITE: spec, "image/png": base64.b64encode(picture).decode(), "text/plain": alt}
+    bundle = {VEGALITE: captioned(spec), "image/png": base64.b64encode(picture).decode(), "text/plain": alt}
     return bundle, {"image/png": {"alt": alt, "width": width, "height": height}}
 
 
-def _captioned(spec: dict[str, Any]) -> dict[str, Any]:
-    """The spec with its caption below: a picture, as GitHub shows it, has no other place for words."""
-    text = str(spec.get("usermeta", {}).get("caption", ""))
-    lines = textwrap.wrap(plain(text), CAPTION)
+def captioned(spec: dict[str, Any], *, still: bool = False) -> dict[str, Any]:
+    """The spec with its caption below, as its title: JupyterLab, and GitHub with its picture, have no other place for words.
+
+    The site takes it away again (`lee.book.site.figures`), and sets the caption itself.
+
+    Args:
+        spec: A Vega-Lite spec with its caption in `usermeta`.
+        still: For a picture, which has no menus and sliders: say where they stand.
+    """
+    text = plain(str(spec.get("usermeta", {}).get("caption", "")))
+    bound = [
+        (p["bind"].get("name", p["name"]), p["value"]) for p in spec.get("params", []) if "input" in p.get("bind", ())
+    ]
+    chosen = [f"{name.strip()} = {value if isinstance(value, str) else format(value, 'g')}" for name, value in bound]
+    lines = textwrap.wrap(f"{text} Shown here: {', '.join(chosen)}." if still and chosen else text, CAPTION)
     if "title" in spec or not lines:
         return spec
     look = {
@@ -120,7 +131,7 @@ def plain(markdown: str) -> str:
         text = re.sub(r"\\sqrt\{(.*)\}", r"√(\1)", found[1])
         for command, character in TEX.items():
             text = text.replace(command, character)
-        return re.sub(r"[_{}]", "", text)
+        return " ".join(re.sub(r"[_{}]", "", text).split())
 
     text = re.sub(r"\$([^$]+)\$", formula, markdown)
     return re.sub(r"\*\*?([^*]+)\*\*?|`([^`]+)`|\[([^]]+)\]\([^)]*\)", lambda f: f[1] or f[2] or f[3], text)

@@ -235,7 +235,8 @@ class Explorer:
         if not any(self._coefficients()):
             return "motion"
         for slot, names in SLOTS.items():
-            if any((value := self.control[name].value.strip()) and value in message for name in names):
+            values = [self.control[name].value.strip().removeprefix(pictures.FOLDER) for name in names]
+            if not values[0] or any(value and value in message for value in values):
                 return slot
         return "status"
 

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from lee.charts import PALETTE, overlaid, tinted
+from lee.charts import overlaid, tinted
 from lee.charts.pictures import PIXEL_ART, data_uri, scale_bar
+from lee.charts.theme import DIVERGING
 from lee.datasets.image_files import ENDINGS
 from lee.explorer.pictures import MOST_BYTES, resized
 from lee.statistics import Estimate
@@ -165,7 +166,7 @@ def layers(frame: pd.DataFrame, *, model: str, name: str, most: int = 12) -> str
     body = []
     for label, share in rows:
         left, wide = (min(0.0, share) - low) / span * 100, abs(share) / span * 100
-        colour = PALETTE[0] if share >= 0 else PALETTE[1]
+        colour = DIVERGING[-1] if share >= 0 else DIVERGING[0]
         bar = f'<rect x="{left:.2f}" y="0" width="{wide:.2f}" height="14" fill="{colour}"/>'
         zero = f'<path d="M{-low / span * 100:.2f} 0V14" stroke="currentColor" stroke-width="0.5"/>'
         body.append(

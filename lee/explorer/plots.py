@@ -114,7 +114,7 @@ def _table(caption: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 
 def _title(name: str, unit: str) -> str:
-    return f"t, {name} in units of {unit}" if unit != "t" else f"t, {name}"
+    return f"t of {name} ({unit})" if unit != "t" else f"t of {name}"
 
 
 def curves(curve: Curve, touch: Touch, *, model: str, t: float, name: str, unit: str, height: int = TALL) -> str:

@@ -26,7 +26,7 @@ from lee.layers.places import (
 )
 
 CONSTANT = "does not depend on the image"
-_BACK = ", as it is later combined with that entry by entry"
+_BACK = ", because it is later combined entry by entry with a tensor laid out so"
 
 
 class Overrides:

@@ -145,17 +145,17 @@ def shown_table(*args: Any, **kwargs: Any) -> list[str]:
 def test_a_table_is_markdown_with_aligned_rounded_numbers() -> None:
     frame = pd.DataFrame(
         {"networks": [1200, 3], "error (px)": [12.345, 0.5], "share": [0.123, math.nan], "ratio": ["0.8 [0.6, 1]", "–"],
-         "tiny": [3.14e-9, 1e-12], "$|x|$": ["a", "b"]},
+         "tiny": [3.14e-9, 1e-12], "$|x|$": ["a", "b"], "training": ["4 epochs", "12 epochs, seed 0"]},
         index=pd.Index(["vit", "7b"], name="family"),
     )  # fmt: skip
     lines = shown_table(frame, "What it is.", {"share": ".0%"})
     assert lines == [
         "*What it is.*",
         "",
-        r"| family | networks | error (px) | share | ratio | tiny | $\|x\|$ |",
-        "| :--- | ---: | ---: | ---: | ---: | ---: | :--- |",
-        "| vit | 1,200 | 12.3 | 12% | 0.8 [0.6, 1] | 3.14×10⁻⁹ | a |",
-        "| 7b | 3 | 0.5 | – | – | 1.00×10⁻¹² | b |",
+        r"| family | networks | error (px) | share | ratio | tiny | $\|x\|$ | training |",
+        "| :--- | ---: | ---: | ---: | ---: | ---: | :--- | :--- |",
+        "| vit | 1,200 | 12.3 | 12% | 0.8 [0.6, 1] | 3.14×10⁻⁹ | a | 4 epochs |",
+        "| 7b | 3 | 0.5 | – | – | 1.00×10⁻¹² | b | 12 epochs, seed 0 |",
     ]
 
 

@@ -282,11 +282,25 @@ def test_the_renderer_gives_spec_picture_and_words(frame: pd.DataFrame) -> None:
     assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
     assert bundle["text/plain"] == WORDS["alt"]
     assert bundle[charts.VEGALITE]["usermeta"] == {"caption": WORDS["caption"], "name": "fig-one", "fluid": True}
-    assert (
-        side["height"] >= Image.open(io.BytesIO(charts.theme.png(bundle[charts.VEGALITE]))).height // 2 + 18
-    )  # a line of caption
+    bare = {key: value for key, value in bundle[charts.VEGALITE].items() if key != "title"}
+    assert bundle[charts.VEGALITE]["title"]["text"] == [WORDS["caption"]]
+    assert side["height"] >= Image.open(io.BytesIO(charts.theme.png(bare))).height // 2 + 18  # a line of caption
 
 
 def test_a_caption_below_a_picture_is_plain() -> None:
-    text = r"The error $c^\top G\,c$ of $\sqrt{x_1}$ is *small*: `lee`, [chapter](a.md), $4\pi^2$, 95 %."
-    assert charts.theme.plain(text) == "The error c′ G c of √(x1) is small: lee, chapter, 4π², 95 %."
+    text = r"The error $c^\top G\,c$ of $\sqrt{x_1}$ is *small*: `lee`, [chapter](a.md), $4\pi^2$, $2\sin\omega$, 95 %."
+    assert charts.theme.plain(text) == "The error c′ G c of √(x1) is small: lee, chapter, 4π², 2 sin ω, 95 %."
+    words = {"caption": "What *lee* sees, <1>.", "alt": WORDS["alt"]}
+    assert "<figcaption>What lee sees, &lt;1&gt;.</figcaption>" in charts.pictures(torch.rand(1, 8, 8), **words).html
+
+
+def test_a_caption_below_a_picture_says_where_menus_and_sliders_stand(frame: pd.DataFrame) -> None:
+    bare = charts.lines(frame, "t", "value", **WORDS)
+    assert charts.theme.captioned(bare.to_dict())["title"]["text"] == [WORDS["caption"]]
+    menu = altair.param(name="menu", value="b", bind=altair.binding_select(options=["a", "b"], name="motion "))
+    slider = altair.param(name="slider", value=0.5, bind=altair.binding_range(min=0, max=1, name="amount "))
+    free = altair.param(name="free", value=3)
+    moved = bare.add_params(menu, slider, free).to_dict()
+    assert charts.theme.captioned(moved)["title"]["text"] == [WORDS["caption"]]
+    told = charts.theme.captioned(moved, still=True)["title"]["text"]
+    assert told == [f"{WORDS['caption']} Shown here: motion = b, amount = 0.5."]

@@ -19,7 +19,7 @@ from torch import Tensor
 from tornado.web import HTTPError
 
 import lee
-from lee import datasets, models
+from lee import charts, datasets, models
 from lee.errors import InputError
 from lee.explorer import Measures, State, controls, drawing, motion, pictures, plots, serve, still, tabs
 from lee.explorer.app import Explorer
@@ -185,6 +185,10 @@ def test_layers_are_those_of_lee(measures: Measures, state: State) -> None:
     drawn = drawing.layers(frame, model=MODEL, name="rotation")
     shares = [int(p.replace("−", "-")) for p in re.findall(r"<td>(−?\d+) %</td>", drawn)]
     assert sum(shares) == pytest.approx(100, abs=len(shares))  # each is rounded
+    # Vermilion adds and blue cancels, as in the error map of the tab beside it.
+    colours = [charts.DIVERGING[-1] if share >= 0 else charts.DIVERGING[0] for share in shares]
+    assert re.findall(r'<rect [^>]*fill="(#\w+)"', drawn) == colours
+    assert len(set(colours)) == 2
 
 
 def test_what_is_known_is_not_computed_again(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,6 +347,9 @@ def test_an_upload_is_shown_and_a_broken_one_changes_nothing(app: Explorer) -> N
         ("model0", "zoo/resnet-zz", "models", "Did you mean"),
         ("images", "fotos", "images", "no data set"),
         ("model1", "a:b", "models", "lee models list"),
+        ("model0", " ", "models", "lee models list"),
+        ("images", "", "images", "no data set"),
+        ("images", "imagefolder:/no/such/folder", "images", "/no/such/folder"),
     ],
 )
 def test_wrong_names_are_told_beside_their_control_and_lose_nothing(

@@ -179,7 +179,7 @@ def test_hidden_units_that_are_as_many_as_the_tokens_are_no_grid() -> None:
     assert frame.inputs["blocks.0.mlp_tokens.act"] == "?"
     assert frame.outputs["blocks.0.mlp_tokens.fc1"] == "?"
     assert frame.measured["blocks.0.mlp_tokens"]
-    assert "later combined with that" in frame.why["blocks.0.mlp_tokens"]
+    assert "later combined entry by entry" in frame.why["blocks.0.mlp_tokens"]
 
 
 def test_an_override_changes_the_parts_but_not_the_sum() -> None:

@@ -323,10 +323,10 @@ def test_a_registration_is_read_off_in_every_layout() -> None:
 
 def test_a_registration_is_told_in_words() -> None:
     assert read(claimed(lambda z: z[..., ::2, ::2])).why == (
-        "channels first on a 12×18 grid, -0.25 rows and -0.25 columns off the image's centre"
+        "channels first on a grid of 12×18 places, -0.25 rows and -0.25 columns off the image's centre"
     )
     assert read(claimed(lambda z: z[..., 6:])).why.endswith(
-        "24×30 grid, +0 rows and +3 columns off the image's centre, over 1 × 0.833 of it"
+        "grid of 24×30 places, +0 rows and +3 columns off the image's centre, over 1 × 0.833 of it"
     )
 
 

@@ -31,6 +31,9 @@ class VegaLite:
             return None
         spec: Mapping[str, Any] = json.loads(data.content) if isinstance(data.content, str) else data.content
         about = {"alt": spec.get("description"), **spec.get("usermeta", {})}
+        # In a notebook the caption is the title below the chart; here it becomes the figure's own, numbered one.
+        if isinstance(title := spec.get("title"), Mapping) and title.get("orient") == "bottom":
+            spec = {key: value for key, value in spec.items() if key != "title"}
         # "</" would end the script element early, wherever in the data it stands.
         text = json.dumps(spec, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
         alt = escape(about["alt"] or "")

@@ -167,7 +167,7 @@ def _registered(places: Tensor) -> Reading:
     if found is not None and found[1] and found[0].upright:
         size, at = (places.shape[2], places.shape[3]), found[0].registration
         registration = registered(at.origin, at.spacing, size)
-        return Reading(Map(registration=registration), f"channels first on {_described(size, registration)}")
+        return Reading(Map(registration=registration), f"channels first on a grid of {_described(size, registration)}")
     slim = (
         places[..., :1] if places.ndim and places.stride(-1) == 0 else places
     )  # channels behind their places: one stands for all
@@ -191,7 +191,7 @@ def _registered(places: Tensor) -> Reading:
 
 def _described(size: tuple[int, int], registration: Registration | None) -> str:
     """A grid in words, with what sets it apart from one that covers the image evenly."""
-    words = f"a {size[0]}×{size[1]} grid"
+    words = f"{size[0]}×{size[1]} places"
     if registration is None:
         return words
     sides = list(zip(size, registration.origin, registration.spacing, strict=True))
@@ -217,17 +217,17 @@ def _arrangement(order: Tensor, size: tuple[int, int], registration: Registratio
     shape, (height, width), words = order.shape, size, _described(size, registration)
     line = torch.arange(height * width)
     if len(shape) == 4 and shape[:3] == (1, height, width) and _is(order[0].flatten(0, 1), line):
-        return Reading(Map(channels_last=True, registration=registration), f"channels last on {words}")
+        return Reading(Map(channels_last=True, registration=registration), f"channels last on a grid of {words}")
     prefix = shape[1] - height * width if len(shape) == 3 and shape[0] == 1 else -1
     if prefix >= 0 and _is(order[0, prefix:], line) and bool((order[0, :prefix] < 0).all()):
         tail = f" behind {prefix} without a place" if prefix else ""
-        words = words.removeprefix("a ").replace(" grid", " tokens", 1)
+        words = words.replace(" places", " tokens", 1)
         return Reading(Tokens(size, prefix, registration=registration), f"{words}{tail}")
     flat = order.flatten()
     placed = (flat >= 0).nonzero()[:, 0]
     index = placed[torch.argsort(flat[placed], stable=True)].reshape(height * width, -1)
     found = Scattered(size, index, flat.numel(), registration=registration)
-    return Reading(found, f"entries of {words} in another order")
+    return Reading(found, f"entries of a grid of {words} in another order")
 
 
 def _is(order: Tensor, line: Tensor) -> bool:
