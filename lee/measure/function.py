@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lee.autodiff.surroundings import eager
 from lee.errors import InputError, TrainingModeWarning
 from lee.measure.checks import Output, check_shape, plain, select
+from lee.measure.depthwise import FastDepthwise
 from lee.measure.reach import reached
 from lee.measure.state import ModuleState, RandomState, all_modules, convertible, in_double, start_evaluating
 from lee.process.alone import alone, put_back
@@ -99,7 +100,11 @@ def one_function(model: Callable[..., Any], output: Output = "logits") -> "Itera
             stacklevel=4,
         )
     with _evaluating(roots) as state:
-        yield Function(inner, output, roots, ModuleState(roots, state))
+        function = Function(inner, output, roots, ModuleState(roots, state))
+        try:
+            yield function
+        finally:
+            function.state = ModuleState([])  # its copies go at once, for `memory.kept` around this to give them back
 
 
 class Function:
@@ -222,7 +227,7 @@ class Function:
 
     def in_double(self, x: Tensor) -> Tensor:
         """`f(x)` with all modules converted to double precision for this call."""
-        with self.doubled():
+        with self.doubled(), FastDepthwise():
             return self.value(x.detach().double())
 
 
