@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from lee.autodiff.surroundings import eager
 from lee.errors import InputError, TrainingModeWarning
 from lee.measure.checks import Output, check_shape, plain, select
-from lee.measure.depthwise import FastDepthwise
 from lee.measure.reach import reached
 from lee.measure.state import ModuleState, RandomState, all_modules, convertible, in_double, start_evaluating
 from lee.process.alone import alone, put_back
@@ -227,7 +226,7 @@ class Function:
 
     def in_double(self, x: Tensor) -> Tensor:
         """`f(x)` with all modules converted to double precision for this call."""
-        with self.doubled(), FastDepthwise():
+        with self.doubled():
             return self.value(x.detach().double())
 
 
