@@ -9,7 +9,8 @@ For each model, at 224 pixels and batch 8, in one process and interleaved:
   process of its own, because of its memory);
 - (c) `torch.func.vmap(torch.func.jvp)` over the same six tangents.
 
-Peak memory is that of a fresh process per method, above the loaded model.
+Peak memory is that of a fresh process per method, above the loaded model. That of `lee` counts a copy of the parameters, by which
+they are put back bit by bit should the model change them.
 
     python benchmarks/derivative.py
 

@@ -1,9 +1,11 @@
 """Freed memory is kept inside, given back afterwards, and nothing else changes."""
 
+import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,3 +62,21 @@ def test_measurements_run_inside() -> None:
     lee.lie_derivative(model, torch.rand(1, 3, 8, 8), "scale")
     assert len(users) > 1
     assert set(users) == {1}
+
+
+def test_the_copies_of_parameters_are_gone_when_memory_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise as much memory as the parameters take would stay with the process."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 379)).eval()
+    inside: list[int] = []
+    returned: list[int] = []
+
+    def count(found: list[int]) -> None:
+        alive = [o for o in gc.get_objects() if type(o) is torch.Tensor and o.shape == (379, 192)]
+        found.append(len(alive))
+
+    model.register_forward_hook(lambda *_: count(inside))
+    library = SimpleNamespace(mallopt=lambda *_: None, malloc_trim=lambda _: count(returned))
+    monkeypatch.setattr(memory, "_glibc", lambda: library)
+    lee.equivariance_gram(model, torch.rand(2, 3, 8, 8), progress=False)
+    assert min(inside) >= 1
+    assert returned == [0]

@@ -129,7 +129,7 @@ def layerwise(
     if isinstance(representations, Mapping):
         given = {"output": representations["output"]} if "output" in representations else None
     with (
-        one_function(inner, output) as function, memory.kept(), torch.no_grad(), eager(),
+        memory.kept(), one_function(inner, output) as function, torch.no_grad(), eager(),
         tqdm(total=total, unit="image", disable=not progress, leave=False) as bar,
     ):  # fmt: skip
         pushing = Pushing(function, "auto", verify)

@@ -126,7 +126,7 @@ def lie_derivative(
     check_output_name(output)
     check_mode(mode)
     check_input(model, x, image=isinstance(resolved, Generator))
-    with one_function(model, output) as function, memory.kept(), torch.no_grad():
+    with memory.kept(), one_function(model, output) as function, torch.no_grad():
         pushing = Pushing(function, mode, verify, lowering(precision, x))
         terms = Terms(pushing, [resolved], sampler_of(x, kernel, boundary, align_corners), representations)
         terms.start(x)
@@ -216,8 +216,8 @@ def equivariance_gram(
     name = output if isinstance(output, str) else getattr(output, "__name__", "callable")
     total = count_of(images)
     with (
-        one_function(model, output) as function,
         memory.kept(),
+        one_function(model, output) as function,
         torch.no_grad(),
         tqdm(total=total, unit="image", disable=not progress, leave=False) as bar,
     ):

@@ -106,7 +106,11 @@ def one_function(model: Callable[..., Any], output: Output = "logits") -> "Itera
             stacklevel=4,
         )
     with _evaluating(roots) as state:
-        yield Function(inner, output, roots, ModuleState(roots, state))
+        function = Function(inner, output, roots, ModuleState(roots, state))
+        try:
+            yield function
+        finally:
+            function.state = ModuleState([])  # its copies go at once, for `memory.kept` around this to give them back
 
 
 class Function:

@@ -27,7 +27,9 @@ def steady(reference: Reference) -> Verification | None:
     noisy = noise / scale if scale > 0 else math.inf
     if noisy > 1:
         return None
-    return Verification("differences", noisy, noisy, precision, noisy <= ROUGH)
+    return Verification(
+        "differences", noisy, noisy, precision, noisy <= ROUGH, reference.narrowing if noisy > ROUGH else ""
+    )
 
 
 def at_once(reference: Reference, p: Tensor, mode: str) -> Verification | None:
@@ -76,21 +78,27 @@ def judged(reference: Reference, p: Tensor, mode: str, in_double: Callable[[], T
     if scale == 0:
         return Verification(mode, 0.0, 0.0, precision, True, NOTHING)
     deviation, noisy = gap / scale, noise / scale
-    noted = f"the differences' own noise is {noisy:.0%}"
     if gap <= min(tight * scale + 3 * noise, 0.3 * scale) and noise <= 0.3 * scale:
-        return Verification(mode, deviation, noisy, precision, deviation <= ROUGH, noted if noisy > ROUGH else "")
+        noted = _noise(reference, noisy) if noisy > ROUGH else ""
+        return Verification(mode, deviation, noisy, precision, deviation <= ROUGH, noted)
     # Zero up to rounding, that of the differences included.
     small = own**0.5 * reference.response + 10 * reference.rounding(reference.best[2])
     if gap <= small and noise <= max(small, 0.01 * reference.response):
         return Verification(mode, 0.0, 0.0, precision, True, "zero beside the response to other changes")
     if gap <= 3 * noise and bool(pushed.any()):  # an exact zero beside stairs is no number
-        return Verification(mode, deviation, noisy, precision, False, noted)
+        return Verification(mode, deviation, noisy, precision, False, _noise(reference, noisy))
     if precise and own > 1e-12 and _agrees_in_double(slope, 3 * noise + 1e-8 * reference.response, again):
         single = str(p.dtype).removeprefix("torch.")
         good = deviation <= ROUGH
         note = "" if good else f"{single} is too coarse for this model: measure in double precision"
         return Verification(mode, deviation, noisy, precision, good, note)
     return None
+
+
+def _noise(reference: Reference, noisy: float) -> str:
+    """How noisy differences are, relative to themselves, and why, where that is known."""
+    why = reference.narrowing
+    return f"the differences' own noise is {noisy:.0%}" + (f", as {why}" if why else "")
 
 
 def _precision(p: Tensor) -> tuple[float, float]:

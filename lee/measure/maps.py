@@ -96,7 +96,7 @@ def error_map(
     parts: list[_Part] = []
     total = len(images) if isinstance(images, Tensor) and images.ndim else None
     with (
-        one_function(model, output) as function, memory.kept(), torch.no_grad(),
+        memory.kept(), one_function(model, output) as function, torch.no_grad(),
         tqdm(total=total, unit="image", disable=not progress, leave=False) as bar,
     ):  # fmt: skip
         pushing = Pushing(function, mode, verify)

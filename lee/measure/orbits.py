@@ -176,7 +176,7 @@ def orbit(
         return point.detach(), velocity.detach()
 
     load_formulas()
-    with one_function(model, output) as function, memory.kept(), torch.no_grad():
+    with memory.kept(), one_function(model, output) as function, torch.no_grad():
         pushing = Pushing(function, mode, verify)
         # A second image shows whether images interact: those of an orbit must not, they are one image.
         first = torch.cat([x, _moved(resolved, x, amounts[-1:], sampler)])

@@ -1,10 +1,14 @@
 """Central differences of a plain function at one generic image: what a derivative is held against."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from lee.autodiff.tensor import has_tangents, tensors_of
 from lee.errors import InputError, LeeError, reason
 from lee.measure.function import Function
 from lee.memory import is_shortage
@@ -182,11 +186,44 @@ class Reference:
 
     @computed_once
     def response(self) -> float:
-        """Norm of the slope along a random tangent as long as `v`: the scale on which a slope counts as zero."""
+        """Norm of the slope along a random tangent as long as `v`: the scale on which a slope counts as zero.
+
+        The smaller of two, with the step of :meth:`best` and with the largest: small steps may give nothing but the rounding of a
+        function that computes in single precision inside, which is no scale.
+        """
         random = torch.Generator().manual_seed(2)
         direction = torch.randn(self.v.shape, generator=random, dtype=torch.float32).to(self.v)
         direction *= self.v.norm() / direction.norm().clamp(min=1e-30)
-        return float(self.slope(self.steps[0], direction).norm())
+        sizes = [float(self.slope(step, direction).norm()) for step in (self.best[2], max(self.steps))]
+        return min(filter(None, sizes), default=0.0)
+
+    @computed_once
+    def narrowing(self) -> str:
+        """A sentence for a function that rounds double precision away inside; empty for others."""
+        watching = _Narrowing()
+        try:
+            with watching:
+                self.slope(self.steps[0], -self.v)
+        except (
+            Exception
+        ) as error:  # a model may have modes or tensors of its own, which don't go together with this one
+            if is_shortage(error):
+                raise
+        return f"the model computes in {watching.found} inside, whatever it is given" if watching.found else ""
+
+
+class _Narrowing(TorchDispatchMode):
+    """Notes a lower precision that something in double precision is converted to."""
+
+    found = ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = {t.dtype for t in tensors_of(args)}
+        if given & {torch.float64, torch.complex128}:
+            lower = [t.dtype for t in tensors_of([out]) if has_tangents(t) and torch.finfo(t.dtype).eps > 1e-12]
+            self.found = self.found or "".join(str(dtype).removeprefix("torch.") for dtype in lower[:1])
+        return out
 
 
 def flat(value: Tensor) -> Tensor:

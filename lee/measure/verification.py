@@ -197,6 +197,8 @@ def _failure(
         if mode in ("forward", "reverse")
         else "Measure in double precision (.double())"
     )
+    if why := reference.narrowing:
+        advice = f"{why[0].upper()}{why[1:]}, so differences by small steps are noise: let it keep the precision of its input"
     return VerificationError(
         f"The derivative of this model could not be verified. Along a random combination of the motions {tried}central "
         f"differences of the function's own values give {float(slope.norm()):.3g} ± {noise:.2g}.{ruled} {advice}, or pass "

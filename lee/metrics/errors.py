@@ -166,7 +166,7 @@ def differences(
     sampler = sampler.for_image(*images.shape[-2:]) if images.ndim == 4 else sampler
     image, rounding = Image(), 0.0
     squares, counts = torch.zeros(len(steps), len(images), dtype=torch.float64), torch.zeros(len(steps)).double()
-    with one_function(model, output) as function, memory.kept(), torch.no_grad():
+    with memory.kept(), one_function(model, output) as function, torch.no_grad():
         look(function, images[:3])
         for index in torch.arange(len(images)).split(1 if function.random else chunk):
             x = images[index]

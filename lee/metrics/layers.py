@@ -230,7 +230,7 @@ def layer_errors(
     check_input(inner, images, image=True)
     assert isinstance(inner, nn.Module)
     sampler = Sampler(kernel, boundary).for_image(*images.shape[-2:])
-    with untouched(inner), memory.kept(), torch.no_grad(), eager(), sdpa_kernel(SDPBackend.MATH):
+    with memory.kept(), untouched(inner), torch.no_grad(), eager(), sdpa_kernel(SDPBackend.MATH):
         run = _Measurement(inner, images, steps, sampler, margin, band_limit, whole, representations)
         at_once = 1 if _folds(inner, images[:1]) else chunk
         for index in torch.arange(len(images)).split(at_once):

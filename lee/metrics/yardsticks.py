@@ -102,7 +102,7 @@ def yardsticks(
     check_mode(mode)
     check_input(model, images, image=True)
     k, sampler = len(chosen), sampler_of(images, kernel, boundary, False)
-    with one_function(model, _scores) as function, memory.kept(), torch.no_grad():
+    with memory.kept(), one_function(model, _scores) as function, torch.no_grad():
         pushing = Pushing(function, mode)
         pushing.start(images, lambda z: infinitesimal_actions(chosen, z, sampler))
         own = infinitesimal_actions(chosen, images, sampler)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from oracles import by_differences
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 
 import lee
 from lee.geometry.sampling import Sampler
+from lee.measure.function import one_function
 from lee.measure.judgement import NOTHING, steady
+from lee.measure.reference import Reference
 
 Model = Callable[[Tensor], Tensor]
 
@@ -233,9 +236,12 @@ def test_the_result_says_what_was_checked() -> None:
     assert lee.layerwise(net, x, "rotation").verification is not None
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_check_runs_six_images_through_the_model(dtype: torch.dtype) -> None:
-    """One for its activations, again alone and beside another, and two of a difference; what is checked was pushed anyway."""
+@pytest.mark.parametrize(("dtype", "count"), [(torch.float32, 5), (torch.float64, 6)])
+def test_the_check_runs_five_or_six_images_through_the_model(dtype: torch.dtype, count: int) -> None:
+    """One for its activations, again beside another, and two of a difference; what is checked was pushed anyway.
+
+    Between those two in double precision lies the value in single; without it the first image is also measured alone.
+    """
     net = nn.Sequential(copy.deepcopy(CONV), nn.SiLU(), nn.Flatten(), nn.Linear(6 * 14 * 14, 4)).to(dtype).eval()
     x, seen = images(2).to(dtype), list[int]()
     handle = net.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
@@ -245,7 +251,7 @@ def test_the_check_runs_six_images_through_the_model(dtype: torch.dtype) -> None
         lee.equivariance_gram(net, x, verify=verify, progress=False)
         ran.append(sum(seen))
     handle.remove()
-    assert ran[0] - ran[1] == 6
+    assert ran[0] - ran[1] == count
     assert ran[1] == len(x)
 
 
@@ -477,12 +483,57 @@ def test_a_backward_pass_that_is_half_the_derivative_is_not_verified() -> None:
 def test_differences_that_rounding_explains_in_part_are_not_called_verified(noise: float, verified: bool) -> None:
     """As of a model that computes in single precision inside: what rounding may do is a third of the whole slope."""
     reference = SimpleNamespace(
-        best=(torch.ones(1), noise, 1e-7), response=0.0, rounding=lambda step: 0.05, dtype=torch.float64
+        best=(torch.ones(1), noise, 1e-7),
+        response=0.0,
+        rounding=lambda step: 0.05,
+        dtype=torch.float64,
+        narrowing=NARROW,
     )
     found = steady(reference)  # type: ignore[arg-type]
     assert found is not None
     assert found.verified is verified
     assert str(found).startswith("verified" if verified else "not verified")
+    assert found.note == ("" if verified else NARROW)
+
+
+class Called(nn.Module):
+    """A function as a module, which can be converted."""
+
+    def __init__(self, function: Model) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.function(z)
+
+
+NARROW = "the model computes in float32 inside, whatever it is given"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("inside", "said"), [(Tensor.float, NARROW), (Tensor.double, ""), (torch.clone, "")])
+def test_a_conversion_to_single_precision_inside_is_found(
+    dtype: torch.dtype, inside: Callable[[Tensor], Tensor], said: str
+) -> None:
+    def model(z: Tensor) -> Tensor:
+        return inside(z.square()).mean((2, 3)).to(z.dtype)
+
+    x = images(1).to(dtype)
+    with one_function(nn.Sequential(Called(model)), "logits") as function:
+        assert Reference(function, x, torch.ones_like(x), function.value(x)).narrowing == said
+
+
+@pytest.mark.filterwarnings("ignore::lee.errors.ImageWarning")
+def test_noise_of_single_precision_inside_is_no_scale_for_a_zero() -> None:
+    """The response to a step that is too small is rounding, a thousand times the derivative, which is no zero beside it."""
+    torch.manual_seed(1)
+    model, x = timm.create_model("efficientvit_b0").eval(), torch.rand(4, 3, 32, 32)
+    with pytest.warns(lee.VerificationWarning, match=f"not verified.*own noise is .*, as {NARROW}"):
+        found = lee.equivariance_gram(
+            model, x, generators=["rotation", "translation_x"], output="logits", progress=False
+        )
+    assert found.verification is not None
+    assert not found.verification.verified
 
 
 def test_a_check_where_nothing_changes_does_not_speak_for_images_where_something_does() -> None:
