@@ -28,10 +28,12 @@ class Directions:
     Args:
         exact: Orthonormal directions of every image, (n, C, k), float64.
         probes: How many Gaussian probes of their complement there are; 0 only if that is empty.
+        variance: What they are foreseen to leave: variance over probes of the sum of the images' squared norms.
     """
 
     exact: Tensor
     probes: int
+    variance: float = 0.0
 
     @property
     def passes(self) -> int:
@@ -60,24 +62,27 @@ class Deflation:
         images: How many there will be; None if nobody knows, then every part meets the tolerance by itself.
         seen: How many have been measured.
         size: Sum of their `‖L‖²`.
+        spent: Sum of the variances that were foreseen for theirs.
     """
 
     tolerance: float
     images: int | None
     seen: int = 0
     size: float = 0.0
+    spent: float = 0.0
 
-    def after(self, derivative: Tensor) -> "Deflation":
-        """The same after some more images with derivatives (n, C)."""
+    def after(self, derivative: Tensor, taken: Directions | None = None) -> "Deflation":
+        """The same after some more images with derivatives (n, C), measured along directions, or exactly if there are none."""
         size = self.size + float(derivative.square().sum())
-        return replace(self, seen=self.seen + len(derivative), size=size)
+        spent = self.spent + (0.0 if taken is None else taken.variance)
+        return replace(self, seen=self.seen + len(derivative), size=size, spent=spent)
 
     def directions(self, p: Tensor, derivative: Tensor) -> Directions:
         r"""The cheapest directions for some more images.
 
         A term without a preferred direction in the scores has the share :math:`\rho = 1 - \sum_k \|S e_k\|^2 / \|S\|_F^2` of its
         squared norm outside, of which `P` probes are wrong by :math:`\rho \sqrt{2 / P}`. The larger an image's error, the more that
-        counts.
+        counts. What images before these have left of their part of the variance that is allowed is theirs.
 
         Args:
             p: Probabilities, (n, C), float64.
@@ -86,8 +91,8 @@ class Deflation:
         n, classes = p.shape
         vectors, left = _deflated(p)
         sizes, after = derivative.square().sum(1), self.after(derivative)
-        everything = max(self.images or 0, after.seen)
-        allowed = self.tolerance**2 * (after.size / after.seen) ** 2 * everything * n
+        each = self.tolerance**2 * (after.size / after.seen) ** 2 * max(self.images or 0, after.seen)
+        allowed = max(each * n, each * after.seen - self.spent if self.images else 0.0)
         spread = 2 * (sizes[:, None] * left).square().sum(0)
         probes = (spread / allowed).ceil().clamp(1, classes) if allowed > 0 else torch.ones(len(spread))
         r = int((probes + torch.arange(1, len(probes) + 1)).argmin()) + 1
@@ -95,7 +100,7 @@ class Deflation:
             return Directions(torch.eye(classes, dtype=torch.float64).expand(n, -1, -1), 0)
         along = derivative / derivative.norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
         basis = torch.linalg.qr(torch.cat([along[:, :, None], vectors[:, :, :r]], 2))[0]
-        return Directions(basis, int(probes[r - 1]))
+        return Directions(basis, int(probes[r - 1]), float(spread[r - 1] / probes[r - 1]))
 
 
 def _deflated(p: Tensor) -> tuple[Tensor, Tensor]:

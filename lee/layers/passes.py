@@ -90,11 +90,16 @@ def measure_pass(setting: Setting, x: Tensor, lanes: int) -> Pass:
     if value.is_complex():
         raise InputError("The output is complex; a decomposition needs a real one, such as output=torch.view_as_real.")
     total = _Total(value, _flat(moving[0]), _flat(torch.zeros_like(value) if moved is None else moved[0]))
-    terms = _terms(setting, x, total, primals, lanes)
+    directions = None
+    if setting.deflation is not None and setting.mode in ("auto", "deflated"):
+        directions = setting.deflation.directions(_flat(value), total.moving - total.moved)
+    terms = _terms(setting, x, total, primals, lanes, directions)
     whole = terms.whole[0] if terms.variance is None else (total.moving - total.moved) / total.moving.shape[1] ** 0.5
     moments = Moments.of(terms.whole, terms.own, whole.square().sum(-1), len(setting.found), terms.variance)
     rounding = torch.finfo(x.dtype).eps ** 1.5 * float(value.double().square().mean())
-    deflation = None if setting.deflation is None else setting.deflation.after(total.moving - total.moved)
+    deflation, taken = setting.deflation, directions if terms.mode == "deflated" else None
+    if deflation is not None:
+        deflation = deflation.after(total.moving - total.moved, taken)
     return Pass(moments, terms.finished, terms.gap.square().sum(-1), terms.mode, rounding, deflation)
 
 
@@ -174,11 +179,11 @@ class _Terms:
     variance: Callable[[Tensor], Tensor] | None = None
 
 
-def _terms(setting: Setting, x: Tensor, total: _Total, primals: Primals, lanes: int) -> _Terms:
+def _terms(
+    setting: Setting, x: Tensor, total: _Total, primals: Primals, lanes: int, directions: Directions | None
+) -> _Terms:
     """In the mode that was asked for; in `"auto"`, in an exact one where the cheapest one fails."""
-    reasons, directions = [], None
-    if setting.deflation is not None and setting.mode in ("auto", "deflated"):
-        directions = setting.deflation.directions(_flat(total.value), total.moving - total.moved)
+    reasons = []
     for mode in _modes(setting, total.moving.shape[1], directions):
         try:
             if mode == "forward":

@@ -26,18 +26,28 @@ class _Products:
 
     # It knows nothing of the graph, which holds it: a cycle through autograd's nodes would never be freed.
     def __init__(self, n: int, places: int, like: Tensor) -> None:
-        self.values = like.new_zeros(n, 2, places)
+        self.n, self.places, self.like = n, places, like.new_zeros(())
+        self._noted: list[tuple[int, Tensor]] = []
         self._latest: tuple[Tensor, Tensor, Tensor] | None = None
 
     def add(self, side: int, place: int, gradient: Tensor, by: Tensor) -> None:
         """Note one. What leaves a call and enters another is met twice: the second time the product is known."""
         if self._latest is None or self._latest[0] is not gradient or self._latest[1] is not by:
-            images = (t.reshape(len(self.values), -1) for t in (gradient, by))  # a batch is folded image after image
+            images = (t.reshape(self.n, -1) for t in (gradient, by))  # a batch is folded image after image
             found = torch.stack(
                 [torch.dot(g, b) for g, b in zip(*images, strict=True)]
             )  # faster than a batched product
             self._latest = gradient, by, found
-        self.values[:, side, place] += self._latest[2]
+        self._noted.append((side * self.places + place, self._latest[2]))
+
+    def taken(self) -> Tensor:
+        """The sums of what was noted, (n, 2, places), which are forgotten: added up at once, as there are hundreds."""
+        values = self.like.new_zeros(self.n, 2 * self.places)
+        if self._noted:
+            at, found = zip(*self._noted, strict=True)
+            values.index_add_(1, torch.tensor(at, device=values.device), torch.stack(found, 1))
+        self._noted, self._latest = [], None
+        return values.reshape(self.n, 2, self.places)
 
 
 class _Noted(torch.autograd.Function):
@@ -141,14 +151,13 @@ class Bumps:
         return torch.where(rounding[:, None], 0, gap).transpose(0, 1)
 
     def _products(self, cotangent: Tensor) -> Tensor:
-        self.products.values = torch.zeros_like(self.products.values)
-        if not self.y.requires_grad:
-            return self.products.values
-        with retold(BackwardError, "its backward pass fails ({})."):
-            torch.autograd.grad(
-                self.y, self.start, cotangent.expand(self.y.shape), retain_graph=True, allow_unused=True
-            )
-        return self.products.values
+        self.products.taken()  # nothing of a pass that failed
+        if self.y.requires_grad:
+            with retold(BackwardError, "its backward pass fails ({})."):
+                torch.autograd.grad(
+                    self.y, self.start, cotangent.expand(self.y.shape), retain_graph=True, allow_unused=True
+                )
+        return self.products.taken()
 
     def every_output(self) -> Iterator[Tensor]:
         """A cotangent per output dimension."""

@@ -89,6 +89,11 @@ def test_many_images_need_fewer_directions_each_than_one() -> None:
     assert later == among  # nobody said how many there would be
     dominant = Deflation(0.01, 100, seen=99, size=99 * 2.0).directions(p, derivative).passes
     assert dominant > among
+    saved, used = (
+        Deflation(0.01, 100, seen=50, size=50 * 200.0, spent=spent).directions(p, derivative).passes
+        for spent in (0.0, 1e9)
+    )
+    assert saved < used == among  # what others left of the allowed variance is handed on
 
 
 def test_directions_are_orthonormal_and_probes_lie_in_their_complement() -> None:

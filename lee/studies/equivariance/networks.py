@@ -11,7 +11,7 @@ from lee.models.recipes import ZooSpec, load_specs, without_seed
 #: What the end of a row's name says of its network, in the order of tables.
 VARIANTS = {
     "": "as it is", "0.1": "penalty 0.1", "1": "penalty 1", "10": "penalty 10", "blur": "blurred strides",
-    "filtered": "filtered ReLUs",
+    "filtered": "filtered ReLUs", "blur-1": "blurred strides and penalty 1", "filtered-1": "filtered ReLUs and penalty 1",
 }  # fmt: skip
 
 
