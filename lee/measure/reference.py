@@ -200,13 +200,11 @@ class Reference:
     @computed_once
     def narrowing(self) -> str:
         """A sentence for a function that rounds double precision away inside; empty for others."""
-        watching = _Narrowing()
+        watching = _Narrowing()  # type: ignore[no-untyped-call]
         try:
             with watching:
                 self.slope(self.steps[0], -self.v)
-        except (
-            Exception
-        ) as error:  # a model may have modes or tensors of its own, which don't go together with this one
+        except Exception as error:  # a model's own modes or tensors may not go together with this one
             if is_shortage(error):
                 raise
         return f"the model computes in {watching.found} inside, whatever it is given" if watching.found else ""
