@@ -87,8 +87,8 @@ def _hold_still(function: Function, x: Tensor) -> None:
         )
     if function.random:
         warnings.warn(
-            "The model is random in eval mode (dropout with training=True, noise, …): all passes share one state of the "
-            "random numbers and go image by image, so the number belongs to that one draw.",
+            "The model is random in eval mode, as it draws random numbers (dropout with training=True, noise, …): all passes share "
+            "one state of them and go image by image, so the number belongs to that one draw.",
             RandomFunctionWarning,
             stacklevel=6,
         )
