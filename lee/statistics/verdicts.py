@@ -202,8 +202,9 @@ class Verdict:
         m = len(self.cases)
         if not m:
             return self.reason or "No case could be tested."
-        told = [f"{self.count('supports')} of {m} {'case supports' if m == 1 else 'cases support'} the claim"]
-        told += [f"{self.count('opposes')} oppose{'s' * (m == 1)} it", f"{self.count('undecided')} undecided"]
+        supports, opposes = self.count("supports"), self.count("opposes")
+        told = [f"{supports} of {m} case{'s' * (m != 1)} support{'s' * (supports == 1)} the claim"]
+        told += [f"{opposes} oppose{'s' * (opposes == 1)} it", f"{self.count('undecided')} undecided"]
         if self.kind == "existential":
             told.append("one is enough")
         if math.isfinite(self.detectable):

@@ -108,7 +108,7 @@ def test_what_decides_a_verdict_is_folded() -> None:
     cases = [Case(name=f"pair {i}", effect=e, stderr=0.1, predicted="above") for i, e in enumerate((0.5, -0.6))]
     box = notebook.verdict(**CLAIM, criterion="above 0 for all", verdict=judge(cases))
     shown, folded = box.html().split("<details>")
-    assert "1 of 2 cases support the claim, 1 oppose it" in shown
+    assert "1 of 2 cases supports the claim, 1 opposes it" in shown
     assert "pair 1" not in shown
     assert "above 0" not in shown
     assert re.search(r"above 0 for all.*pair 0 0\.50 .* supports; pair 1 -0\.60 .* opposes", folded)
