@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import timm
@@ -565,3 +566,24 @@ def test_a_check_says_so_where_it_finds_no_image_that_changes() -> None:
     assert any(isinstance(w.message, lee.VerificationWarning) and "but at others" in str(w.message) for w in said)
     assert found.verification is not None
     assert not found.verification.verified
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1}, {"padding": "same", "dilation": 2}])
+def test_convolutions_of_the_reference_are_torchs_in_value_and_layout(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    last = nn.Conv2d(4, 6, 3, groups=2, **options).eval()
+    seen: list[tuple[int, ...]] = []
+
+    def model(z: Tensor) -> Tensor:
+        images = F.interpolate(z, (12, 12))[:, [0, 1, 2, 0]].contiguous(memory_format=torch.channels_last)
+        out = last(images)
+        seen.append(out.stride())
+        return out.flatten(1)
+
+    x = torch.rand(2, 3, 12, 12, dtype=torch.float64)
+    with torch.no_grad(), one_function(model, "logits") as function:
+        found = function.in_double(x)
+        with function.doubled():
+            expected = function.value(x)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert seen[-1] == seen[-2]
