@@ -194,7 +194,12 @@ class Reference:
         random = torch.Generator().manual_seed(2)
         direction = torch.randn(self.v.shape, generator=random, dtype=torch.float32).to(self.v)
         direction *= self.v.norm() / direction.norm().clamp(min=1e-30)
-        sizes = [float(self.slope(step, direction).norm()) for step in (self.best[2], max(self.steps))]
+        sizes = [float(self.slope(self.best[2], direction).norm())]
+        try:
+            sizes.append(float(self.slope(max(self._table()[0]), direction).norm()))
+        except Exception as error:  # so far from the image a model may refuse what it is given
+            if is_shortage(error):
+                raise
         return min(filter(None, sizes), default=0.0)
 
     @computed_once
