@@ -233,7 +233,8 @@ def test_sliders_move_charts_by_keyboard(browser: Browser, site: Path, address: 
 
 ON_PAPER = """() => ({
     folded: document.querySelectorAll('.bd-article details:not([open])').length,
-    buttons: [...document.querySelectorAll('.bd-article :is(details.hide > summary, .vega-bindings, .copybtn), .bd-sidebar')]
+    buttons: [...document.querySelectorAll(
+        '.bd-article :is(details.hide > summary, .vega-bindings input, .lee-play, .copybtn), .bd-sidebar')]
         .filter(part => part.checkVisibility()).length,
     boxes: [...document.querySelectorAll('.bd-article details')]
         .filter(one => one.checkVisibility() && !one.innerText.trim()).length,
