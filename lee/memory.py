@@ -104,3 +104,13 @@ def retold(kind: type[Exception], told: str) -> Iterator[None]:
         if type(error).__module__.startswith("lee.") or is_shortage(error):
             raise
         raise kind(told.format(reason(error))) from error
+
+
+@contextmanager
+def unless_refused() -> Iterator[None]:
+    """Do without what fails inside, as where a model refuses another precision; a shortage of memory is raised all the same."""
+    try:
+        yield
+    except Exception as error:
+        if is_shortage(error):
+            raise

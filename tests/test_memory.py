@@ -80,3 +80,10 @@ def test_the_copies_of_parameters_are_gone_when_memory_is_returned(monkeypatch: 
     lee.equivariance_gram(model, torch.rand(2, 3, 8, 8), progress=False)
     assert min(inside) >= 1
     assert returned == [0]
+
+
+def test_a_shortage_is_no_refusal() -> None:
+    with memory.unless_refused():
+        raise TypeError("no double precision")
+    with pytest.raises(MemoryError), memory.unless_refused():
+        raise MemoryError

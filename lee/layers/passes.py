@@ -1,7 +1,6 @@
 """One pass of images: local derivatives, the total, and the terms pushed to the output."""
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +19,7 @@ from lee.layers.reverse import BackwardError, Bumps
 from lee.layers.trace import Traced
 from lee.measure.reference import generic
 from lee.measure.terms import Terms
+from lee.memory import unless_refused
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def verified_mode(setting: Setting, x: Tensor, lanes: int, first: str) -> tuple[
         try:
             gap = measure_pass(one, point, lanes).relative_gap
             if gap > 0.01 and x.dtype != torch.float64 and function.convertible:
-                with suppress(Exception), function.doubled():  # a model may insist on a precision of its own
+                with unless_refused(), function.doubled():  # a model may insist on a precision of its own
                     gap = min(gap, measure_pass(one, point.double(), lanes).relative_gap)
         except InputError as error:
             reasons.append(error)

@@ -12,7 +12,6 @@ moves, they sum to one. A negative share is that of a pixel whose motion cancels
 """
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -229,7 +228,7 @@ def _verify_in_double(terms: Terms, x: Tensor, residual: float) -> None:
         VerificationError: If an image's pixels don't sum to its derivative in double precision either.
     """
     if x.dtype != torch.float64 and terms.pushing.function.convertible:
-        with suppress(Exception), terms.pushing.function.doubled():  # a model may insist on a precision of its own
+        with memory.unless_refused(), terms.pushing.function.doubled():  # a model may insist on a precision of its own
             _, lanes, moved, products = _pixels(terms, x.double())
             if float(_gap(products, lanes, lanes if moved is None else lanes - moved)) <= EXACT:
                 return
