@@ -17,7 +17,7 @@ import torch
 
 from lee import charts
 from lee.book import claims, parameters
-from lee.charts.parts import RAISED
+from lee.charts.theme import typeset
 from lee.errors import InputError, check_known
 from lee.statistics import Verdict
 
@@ -163,14 +163,14 @@ def prose(text: str) -> None:
     """Show sentences with computed numbers as Markdown, so that they read the same wherever the notebook is opened.
 
     Its cell has the tag `remove-input`. An f-string fills in the numbers; braces of formulas are doubled there. What Python
-    writes as `3.1e-10` or `1.4e+02` is shown as 3.1×10⁻¹⁰ and 140.
+    writes as `3.1e-10`, `1.4e+02` or `-2` is shown as 3.1×10⁻¹⁰, 140 and −2.
 
     Args:
         text: Markdown with formulas and links, without headings.
     """
     from IPython.display import display
 
-    display({"text/markdown": with_powers(text.strip())}, raw=True)
+    display({"text/markdown": typeset(text.strip())}, raw=True)
 
 
 def table(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> None:
@@ -224,27 +224,6 @@ def _bar(text: str) -> str:
     return text.replace("|", r"\|")
 
 
-_POWER = re.compile(r"(`[^`]*`)|(?<![\w.])(\d(?:\.\d+)?)e([+-]\d+)(?!\w)")
-
-
-def with_powers(text: str) -> str:
-    """The numbers of a text with an exponent as people write them, 3.1×10⁻¹⁰ and 140; those between backquotes stay.
-
-    Args:
-        text: Any text.
-    """
-
-    def written(found: re.Match[str]) -> str:
-        if found[1]:
-            return found[1]
-        exponent = int(found[3])
-        if 0 <= exponent < 6:
-            return f"{float(found[0]):,.0f}"
-        return f"{found[2]}×10{str(exponent).translate(RAISED)}"
-
-    return _POWER.sub(written, text)
-
-
 def _rows(rows: list[tuple[str, str]]) -> str:
     """Titles and texts as HTML of a description list."""
     return "".join(f"<dt>{title}</dt><dd>{_prose(text)}</dd>" for title, text in rows)
@@ -252,6 +231,6 @@ def _rows(rows: list[tuple[str, str]]) -> str:
 
 def _prose(text: str) -> str:
     """HTML of a sentence; `$x$` becomes `\\(x\\)`, and what stands between backquotes becomes code."""
-    safe = escape(" ".join(with_powers(text).split()), quote=False)
+    safe = escape(" ".join(typeset(text).split()), quote=False)
     safe = re.sub(r"\$([^$]+)\$", r'<span class="math">\\(\1\\)</span>', safe)
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)

@@ -10,7 +10,7 @@ import altair
 import numpy as np
 import pandas as pd
 
-from lee.charts.theme import NEUTRAL, Words, finish, rounded
+from lee.charts.theme import NEUTRAL, RAISED, Words, finish, rounded
 from lee.errors import InputError, nearest
 
 LOW, HIGH = "_low", "_high"
@@ -18,7 +18,6 @@ LOG_AXES = ("", "x", "y", "xy")
 PHONE_TICKS = 6
 WORDS = (0.25, 0.06)  # width and height of the words beside a point on a phone, as shares of the axes
 TINY, HUGE = 1e-5, 1e6  # beyond them an axis tells powers of ten
-RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 DASHES = ([1, 0], [9, 5], [2, 4], [9, 4, 2, 4])
 
 

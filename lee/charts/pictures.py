@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 from PIL import Image
 
-from lee.charts.theme import DIVERGING, Words, about, plain
+from lee.charts.theme import DIVERGING, Words, about, plain, typeset
 from lee.errors import InputError
 
 PIXEL_ART = 64
@@ -43,13 +43,14 @@ def pictures(
     width: int = 150,
     **words: Unpack[Words],
 ) -> Picture:
-    """Show images side by side; fewer in a row on a narrow page.
+    """Show images side by side.
 
     Args:
         images: A tensor or array (N, C, H, W) or (C, H, W) with C = 1 or 3, or a sequence of (C, H, W) or of
             PIL images. Values in [0, 1]; what lies outside is clipped.
         titles: A few words under each picture.
-        columns: Pictures in a row on a wide page; all of them by default, at most five.
+        columns: Pictures in a row, also on a narrow page, so that columns keep their meaning; by default as many as fit, at most
+            five.
         signed: Draw numbers around zero, such as a tangent image `X·z`, from blue over white to vermilion.
             The channels are averaged.
         limit: For `signed`, the number drawn in the strongest colour; by default the largest absolute value.
@@ -71,8 +72,8 @@ def pictures(
         limit = float(max(np.abs(m).max() for m in means)) or 1.0 if limit is None else limit
         arrays = [diverging(m / limit) for m in means]
     tiles = [_tile(a, told["alt"], None if titles is None else titles[i], i) for i, a in enumerate(arrays)]
-    per_row = columns or min(len(tiles), 5)
-    grid = f'<div class="lee-grid" style="{_layout(per_row, width)}">{"".join(tiles)}</div>'
+    layout = _layout(columns or min(len(tiles), 5), width, fixed=columns is not None)
+    grid = f'<div class="lee-grid" style="{layout}">{"".join(tiles)}</div>'
     bar = scale_bar(limit) if signed and limit is not None else ""
     caption_html = f"<figcaption>{escape(plain(told['caption']))}</figcaption>"
     return Picture(f'<figure class="lee-pictures">{grid}{bar}{caption_html}</figure>', told)
@@ -154,17 +155,19 @@ def _tile(array: np.ndarray, alt: str, title: str | None, index: int) -> str:
     height, width = array.shape[:2]
     # The first picture carries the whole text, the others what tells them apart: it is read aloud once.
     words = alt if index == 0 else title or f"Picture {index + 1} of the same figure"
-    under = "" if title is None else f'<span class="lee-tile-title">{escape(title)}</span>'
+    under = "" if title is None else f'<span class="lee-tile-title">{escape(typeset(title))}</span>'
     style = "width:100%;height:auto" + (";image-rendering:pixelated" if max(height, width) <= PIXEL_ART else "")
     size = f'width="{width}" height="{height}" style="{style}"'
     return f'<div class="lee-tile"><img src="{_encode(array)}" alt="{escape(words)}" {size}>{under}</div>'
 
 
-def _layout(columns: int, width: int) -> str:
+def _layout(columns: int, width: int, *, fixed: bool) -> str:
+    """The style of a grid, at most so many pictures wide: fewer in a row on a narrow page, unless their number is fixed."""
     share = f"calc((100% - {columns - 1} * 0.75rem) / {columns})"
+    repeated = f"{columns},minmax(0,1fr)" if fixed else f"auto-fill,minmax(max(min({width}px,5.5rem),{share}),1fr)"
     return (
-        f"display:grid;gap:0.75rem;margin:0 auto;max-width:{columns * width + (columns - 1) * 12}px;"
-        f"grid-template-columns:repeat(auto-fill,minmax(max(min({width}px,5.5rem),{share}),1fr))"
+        f"display:grid;gap:min(0.75rem,2%);margin:0 auto;max-width:{columns * width + (columns - 1) * 12}px;"
+        f"grid-template-columns:repeat({repeated})"
     )
 
 

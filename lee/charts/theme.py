@@ -35,6 +35,8 @@ CAPTION = 104
 TEX = {r"\pi": "π", r"\omega": "ω", r"\sin": " sin ", "^2": "²", r"^\top": "′", r"\cdot": "·", r"\,": " "}
 """What captions use of TeX; `tests/book/test_plain.py` finds what is missing here."""
 
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 AnyChart = TypeVar("AnyChart", bound=alt.TopLevelMixin)
 
 
@@ -197,8 +199,39 @@ def about(*, caption: str, alt: str, name: str | None = None) -> dict[str, str]:
     for label, text in (("caption", caption), ("alternative text (alt)", alt)):
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"A figure needs a non-empty {label}; got {text!r}.")
-    words = {"caption": " ".join(caption.split()), "alt": " ".join(alt.split())}
+    words = {"caption": typeset(" ".join(caption.split())), "alt": " ".join(alt.split())}
     return words if name is None else {**words, "name": name}
+
+
+_NUMBER = re.compile(
+    r"(`[^`]*`|\$[^$]*\$|\]\([^)]*\)|</?[a-z][^>]*>)"  # code, formulas, addresses and tags stay
+    r"|(?<![\w.])(\d(?:\.\d+)?)e([+-]\d+)(?!\w)"
+    r"|(?<![\w.)\]}-])-(?=\.?\d)"
+)
+
+
+def typeset(text: str) -> str:
+    """The numbers of a text as people write them, 3.1×10⁻¹⁰, 140 and −2 for `3.1e-10`, `1.4e+02` and `-2`.
+
+    Args:
+        text: Markdown or any text; what stands in code, formulas, addresses of links and tags stays as it is.
+
+    Examples:
+        >>> typeset("from -2 to 3.1e-10, in e-folds, `-2`")
+        'from −2 to 3.1×10⁻¹⁰, in e-folds, `-2`'
+    """
+
+    def written(found: re.Match[str]) -> str:
+        if found[1]:
+            return found[1]
+        if found[2] is None:
+            return "−"
+        exponent = int(found[3])
+        if 0 <= exponent < 6:
+            return f"{float(found[0]):,.0f}"
+        return f"{found[2]}×10{str(exponent).translate(RAISED)}"
+
+    return _NUMBER.sub(written, text)
 
 
 def rounded(frame: pd.DataFrame, digits: int = SIGNIFICANT_DIGITS) -> pd.DataFrame:

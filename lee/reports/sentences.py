@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from lee.charts.parts import RAISED
+from lee.charts.theme import RAISED
 
 #: What the amounts of a motion are in everyday units: factor and words.
 EVERYDAY = {

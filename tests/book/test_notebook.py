@@ -111,7 +111,7 @@ def test_what_decides_a_verdict_is_folded() -> None:
     assert "1 of 2 cases supports the claim, 1 opposes it" in shown
     assert "pair 1" not in shown
     assert "above 0" not in shown
-    assert re.search(r"above 0 for all.*pair 0 0\.50 .* supports; pair 1 -0\.60 .* opposes", folded)
+    assert re.search(r"above 0 for all.*pair 0 0\.50 .* supports; pair 1 −0\.60 .* opposes", folded)
     assert "<details>" not in notebook.verdict(**CLAIM, verdict="mixed").html()
 
 

@@ -116,6 +116,10 @@ def test_the_front_page_opens_from_a_file(browser: Browser, site: Path) -> None:
         assert seen.console == seen.failed == seen.foreign == []
 
 
+def test_without_the_address_of_a_repository_no_launch_buttons_are_there(site: Path) -> None:
+    assert not re.search(r"mybinder|colab\.research", (site / "book" / "03_aliasing.html").read_text())
+
+
 def test_next_and_previous_lead_through_the_book(site: Path) -> None:
     """Every page of the contents is reached from the front page, and each leads back to the one before."""
     path, seen = "book/index.html", ["book/index.html"]

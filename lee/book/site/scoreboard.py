@@ -13,8 +13,9 @@ from docutils.parsers.rst import directives
 from sphinx.util import logging
 
 from lee.book import claims
-from lee.book.notebook import RECORD, VERDICTS, with_powers
+from lee.book.notebook import RECORD, VERDICTS
 from lee.book.site.reading import NotebookDirective
+from lee.charts.theme import typeset
 
 HEADER = ("Claim", "Verdict", "Effect", "n", "Profile")
 UNTESTED = "Not tested yet"
@@ -97,7 +98,7 @@ def _cells(claim: claims.Claim, one: Found | None) -> tuple[str, ...]:
         return told, UNTESTED, "–", "–", "–"
     record = one.record
     n = f"{record['n']:,}" if record["n"] else "–"
-    return told, f"**{VERDICTS[record['verdict']]}**", with_powers(record["effect"]), n, one.profile
+    return told, f"**{VERDICTS[record['verdict']]}**", typeset(record["effect"]), n, one.profile
 
 
 def _row(cells: tuple[str, ...]) -> str:
