@@ -188,7 +188,7 @@ def as_markdown(rows: list[dict[str, Any]], about: dict[str, object]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--families", nargs="+", help="some of timm's model modules; all by default")
-    parser.add_argument("--limit", type=int, default=60, help="seconds of CPU time per model")
+    parser.add_argument("--limit", type=int, default=400, help="seconds of CPU time per model")
     parser.add_argument("--again", action="store_true", help="measure also what has passed")
     parser.add_argument("--select", action="store_true", help="search for the smallest variants anew")
     arguments = parser.parse_args()

@@ -21,7 +21,9 @@ def test_estimate_of_known_samples() -> None:
     assert estimate.value == 3.0
     assert estimate.stderr == pytest.approx(math.sqrt((4 + 1 + 0 + 9) / 3 / 4))
     assert estimate.n == 4
-    assert math.isnan(Estimate.of(torch.tensor([1.0])).stderr)
+    alone = Estimate.of(torch.tensor([1.0]))
+    assert math.isnan(alone.stderr)
+    assert str(alone) == "1 (n = 1)"
     with pytest.raises(lee.InputError, match="no images"):
         Estimate.of(torch.empty(0))
 
