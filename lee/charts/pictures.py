@@ -166,7 +166,7 @@ def _layout(columns: int, width: int, *, fixed: bool) -> str:
     share = f"calc((100% - {columns - 1} * 0.75rem) / {columns})"
     repeated = f"{columns},minmax(0,1fr)" if fixed else f"auto-fill,minmax(max(min({width}px,5.5rem),{share}),1fr)"
     return (
-        f"display:grid;gap:min(0.75rem,2%);margin:0 auto;max-width:{columns * width + (columns - 1) * 12}px;"
+        f"display:grid;gap:0.75rem min(0.75rem,2%);margin:0 auto;max-width:{columns * width + (columns - 1) * 12}px;"
         f"grid-template-columns:repeat({repeated})"
     )
 

@@ -142,7 +142,7 @@ class Judged:
         low: Lower end of its simultaneous interval.
         high: Upper end.
         stand: `"supports"`, `"opposes"` or `"undecided"`.
-        detectable: The nearest effect on the expected side that would have been seen with a probability of 80 %.
+        detectable: The nearest true value on the expected side that would have been recognised with a probability of 80 %.
     """
 
     case: Case
@@ -203,12 +203,12 @@ class Verdict:
         if not m:
             return self.reason or "No case could be tested."
         supports, opposes = self.count("supports"), self.count("opposes")
-        told = [f"{supports} of {m} case{'s' * (m != 1)} support{'s' * (supports == 1)} the claim"]
+        told = [f"{supports} of {m} case{'s' * (m != 1)} support{'s' * (supports == 1 or m == 1)} the claim"]
         told += [f"{opposes} oppose{'s' * (opposes == 1)} it", f"{self.count('undecided')} undecided"]
         if self.kind == "existential":
             told.append("one is enough")
         if math.isfinite(self.detectable):
-            told.append(f"an effect of {self.detectable:.2g} would have been seen with a probability of {POWER:.0%}")
+            told.append(f"a true value of {self.detectable:.2g} would have been recognised with a probability of {POWER:.0%}")
         return f"{', '.join(told)}."
 
     @property

@@ -116,7 +116,7 @@ def test_the_smallest_effect_that_would_have_been_seen() -> None:
     alone = judge(cases(0.1))
     needed = (norm.ppf(0.975) + norm.ppf(0.8)) * 0.2
     assert alone.detectable == pytest.approx(needed)
-    assert f"an effect of {needed:.2g} would have been seen" in alone.sentence
+    assert f"a true value of {needed:.2g} would have been recognised" in alone.sentence
     drawn = np.random.default_rng(0).normal(needed, 0.2, 4000)
     assert np.mean([judge(cases(e)).word == "reproduced" for e in drawn]) == pytest.approx(0.8, abs=0.02)
     uneven = cases(0.1) + cases(0.1, stderr=0.4)
