@@ -99,7 +99,7 @@ class Estimate(NamedTuple):
     @property
     def digits(self) -> str:
         """`value ± stderr` alone, with two significant digits of the error; of a single image, which has no error, the value."""
-        return _digits(self.value, self.stderr) if self.n > 1 else f"{self.value:.4g}"
+        return _digits(self.value, self.stderr) if self.n != 1 else f"{self.value:.4g}"
 
     def __str__(self) -> str:
         details = f"(n = {self.n}" + (f", kernel {self.kernel})" if self.kernel else ")")
