@@ -137,7 +137,7 @@ def test_without_an_effect_few_claims_are_decided(kind: str, count: int) -> None
 
 def test_words_and_numbers() -> None:
     verdict = judge(cases(PLUS, MINUS, NONE))
-    assert verdict.sentence.startswith("1 of 3 cases supports the claim, 1 opposes it, 1 undecided, an effect of ")
+    assert verdict.sentence.startswith("1 of 3 cases supports the claim, 1 opposes it, 1 undecided, a true value of ")
     one = judge(cases(PLUS), "existential").sentence
     assert one == "1 of 1 case supports the claim, 0 oppose it, 0 undecided, one is enough."
     assert verdict.number == "-1.00 [-1.48, -0.52] to 1.00 [0.52, 1.48]"
