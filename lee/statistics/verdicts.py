@@ -188,13 +188,13 @@ class Verdict:
 
     @property
     def detectable(self) -> float:
-        """The effect that an undecided claim would have needed: in its best case if it is existential, else in the worst.
+        """The true value that an undecided case needed: the easiest if the claim is existential, else the hardest's; or NaN."""
+        return math.nan if self._open is None else self._open.detectable
 
-        NaN if no case is undecided, or no error is known.
-        """
+    @property
+    def _open(self) -> Judged | None:
         open_ = [one for one in self.cases if one.stand == "undecided" and math.isfinite(one.detectable)]
-        choose = min if self.kind == "existential" else max
-        return choose(open_, key=_margin).detectable if open_ else math.nan
+        return (min if self.kind == "existential" else max)(open_, key=_margin, default=None)
 
     @property
     def sentence(self) -> str:
@@ -207,8 +207,10 @@ class Verdict:
         told += [f"{opposes} oppose{'s' * (opposes == 1)} it", f"{self.count('undecided')} undecided"]
         if self.kind == "existential":
             told.append("one is enough")
-        if math.isfinite(self.detectable):
-            told.append(f"a true value of {self.detectable:.2g} would have been recognised with a probability of {POWER:.0%}")
+        if self._open is not None:
+            alike = len({(one.case.scale, one.case.predicted, one.case.criterion) for one in self.cases}) == 1
+            value = f"a true value of {self.detectable:.2g}" + ("" if alike else f" for “{self._open.case.name}”")
+            told.append(f"{value} would have been recognised with a probability of {POWER:.0%}")
         return f"{', '.join(told)}."
 
     @property

@@ -123,6 +123,9 @@ def test_the_smallest_effect_that_would_have_been_seen() -> None:
     best, worst = judge(uneven, "existential").detectable, judge(uneven).detectable
     assert worst == pytest.approx(2 * best)
     assert math.isnan(judge(cases(PLUS)).detectable)
+    other = dataclasses.replace(uneven[1], name="the other", predicted="below")
+    assert " for “the other” would have been recognised" in judge([uneven[0], other]).sentence
+    assert "“" not in judge(uneven).sentence
 
 
 @pytest.mark.parametrize("kind", ["universal", "existential"])
