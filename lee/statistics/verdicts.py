@@ -188,7 +188,7 @@ class Verdict:
 
     @property
     def detectable(self) -> float:
-        """The true value that an undecided case needed: the easiest if the claim is existential, else the hardest's; or NaN."""
+        """The true value that an undecided case needed: the easiest if the claim is existential, else the hardest; or NaN."""
         return math.nan if self._open is None else self._open.detectable
 
     @property

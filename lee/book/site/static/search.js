@@ -5,7 +5,7 @@
   "use strict";
   const IN_PAGE_TITLE = 6, IN_SECTION_TITLE = 3, IN_TEXT = 1; // points of a word
   const MOST = 12, EXCERPT = 240, BEFORE = 90; // results; letters of an excerpt, and of it before the first word found
-  const REFERENCE = /^book\/(api|status)/;
+  const REFERENCE = /^book\/(api|status|bibliography$)/; // an entry of the bibliography is found by its title
   const NOT_PROSE = "script, style, noscript, .headerlink, .cell_input, .toc, nav, .lee-reading, .lee-chart, summary, .caption-number";
   const WORD = /([\p{Letter}\p{Number}_]+)/u;
 
@@ -67,7 +67,7 @@
     const parts = sections(wanted), within = new Set(parts.map(([docname]) => docname));
     const whole = pages(wanted, query).filter(([docname, title]) => !within.has(docname) || share(wanted, stems(title)) === 1);
     const found = [...whole, ...parts, ...objects(query.trim())];
-    for (const one of found) if (REFERENCE.test(one[0])) one[4] -= 100;
+    for (const one of found) if (REFERENCE.test(one[0] + one[2])) one[4] -= 100;
     const place = ([docname]) => docname.replace("index", "00"); // of equals, the one that is read first
     found.sort((a, b) => b[4] - a[4] || place(a).localeCompare(place(b)));
     return found.slice(0, MOST).reverse(); // Sphinx shows the last one first
