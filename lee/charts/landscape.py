@@ -9,7 +9,7 @@ import altair
 import pandas as pd
 
 from lee.charts import parts
-from lee.charts.theme import Words, finish, rounded
+from lee.charts.theme import Words, finish, rounded, typeset
 from lee.errors import InputError, nearest
 
 X_LOW, X_HIGH = "_x_low", "_x_high"
@@ -124,7 +124,8 @@ def _written(notes: pd.DataFrame, menus: Sequence[str]) -> altair.Chart:
     for column in (*menus, NOTE):
         if column not in notes.columns:
             raise InputError(f"The notes have no column {column!r}.{nearest(column, map(str, notes.columns))}")
-    text = _chosen(altair.Chart(rounded(notes[[*menus, NOTE]])), menus)
+    written = notes[[*menus, NOTE]].assign(**{NOTE: notes[NOTE].map(typeset)})
+    text = _chosen(altair.Chart(rounded(written)), menus)
     text = text.mark_text(align="left", baseline="top", fontSize=12)
     return text.encode(x=altair.value(6), y=altair.value(2), text=altair.Text(field=NOTE, type="nominal"))
 
