@@ -190,14 +190,19 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=HERE)
     given = parser.parse_args()
     found, failed = ({name: figures(name, given.read) for name in given.only}, []) if given.read else run(given.only)
-    lines = [line for name in found for line in lines_of(name, found[name])]
-    machines = {name: found[name]["machine"] for name in found}
+    path = given.out / "headline.json"  # what isn't measured now is kept
+    old = json.loads(path.read_text()) if path.is_file() and not given.read else {"machine": {}, "lines": []}
+    machines = {
+        n: found[n]["machine"] if n in found else old["machine"][n] for n in PARTS if n in {*found, *old["machine"]}
+    }
+    kept = {n: [line for line in old["lines"] if line["benchmark"] == n] for n in machines}
+    lines = [line for n in machines for line in (lines_of(n, found[n]) if n in found else kept[n])]
     made = "make bench" if not given.read else "python benchmarks/headline.py --read benchmarks"
     print(table(lines, machines, made))
     if failed:
         print(f"Failed: {', '.join(failed)}. Nothing was written.")
         return 1
-    write(given.out / "headline.json", json.dumps({"made": made, "machine": machines, "lines": lines}, indent=1) + "\n")
+    write(path, json.dumps({"made": made, "machine": machines, "lines": lines}, indent=1) + "\n")
     write(given.out / "headline.md", table(lines, machines, made))
     return 0
 
