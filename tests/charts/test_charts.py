@@ -17,6 +17,7 @@ from PIL import Image
 from lee import charts
 from lee.charts import parts
 from lee.charts.fields import grid_of_arrows
+from lee.charts.theme import typeset
 from lee.errors import InputError
 from lee.geometry.generators import BRIGHTNESS, ROTATION, SCALE, TRANSLATION_X
 
@@ -233,6 +234,19 @@ def test_every_picture_has_an_alternative_text() -> None:
 def test_bad_pictures_are_refused(images: torch.Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message):
         charts.pictures(images, **WORDS)
+
+
+def test_columns_that_are_asked_for_stay_on_narrow_pages() -> None:
+    images = torch.rand(6, 3, 8, 8)
+    fixed, free = (charts.pictures(images, columns=columns, **WORDS).html for columns in (3, None))
+    assert "grid-template-columns:repeat(3,minmax(0,1fr))" in fixed
+    assert "grid-template-columns:repeat(auto-fill," in free
+
+
+def test_numbers_are_typeset_but_not_in_code_formulas_addresses_and_tags() -> None:
+    kept = '`-1` $x^{-1}$ [a-1](b.html#-1) <a id="-1"> 3-5 e-fold 2020-11-30 | ---: |'
+    assert typeset(kept) == kept
+    assert typeset("[-1.5, -2e-7] by -.5 and (-3)") == "[−1.5, −2×10⁻⁷] by −.5 and (−3)"
 
 
 def test_as_many_titles_as_pictures() -> None:
