@@ -8,6 +8,7 @@ __all__ = [
     "LeeError", "InputError", "VerificationError",
     "LeeWarning", "VerificationWarning", "ImageWarning", "OutputWarning", "TrainingModeWarning", "StateWarning",
     "RandomFunctionWarning", "BatchInteractionWarning", "LeavesTorchWarning", "ConstantOutputWarning",
+    "DamageWarning",
 ]  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from lee.errors import InputError, check_known
+from lee.errors import InputError, check_count, check_known
 from lee.geometry.interpolation import BOUNDARIES, interpolation_matrix
 from lee.process.alone import ordinary
 
@@ -125,8 +125,9 @@ def refine(x: Tensor, factor: int) -> Tensor:
         x: Samples (..., n) of one period.
         factor: Points per sample.
     """
+    check_count("factor", factor)
     n = x.shape[-1]
-    points = torch.arange(_positive(factor) * n, dtype=torch.float64) / factor
+    points = torch.arange(factor * n, dtype=torch.float64) / factor
     return x @ interpolation_matrix(points, n, boundary="circular").T.to(x)
 
 
@@ -223,7 +224,8 @@ class FilteredActivation(nn.Module):
     def __init__(self, activation: Callable[[Tensor], Tensor], factor: int = 2, boundary: str = "reflect") -> None:
         super().__init__()
         check_known("boundary", boundary, BOUNDARIES)
-        self.activation, self.factor, self.boundary = activation, _positive(factor), boundary
+        check_count("factor", factor)
+        self.activation, self.factor, self.boundary = activation, factor, boundary
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the filtered activation of maps (..., H, W), same shape.
@@ -238,9 +240,3 @@ class FilteredActivation(nn.Module):
     def extra_repr(self) -> str:
         """What `print` shows beside the activation."""
         return f"factor={self.factor}, boundary={self.boundary!r}"
-
-
-def _positive(factor: int) -> int:
-    if not isinstance(factor, int) or isinstance(factor, bool) or factor < 1:
-        raise InputError(f"`factor` must be a positive integer, not {factor!r}.")
-    return factor

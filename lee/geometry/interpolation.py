@@ -103,12 +103,7 @@ def _passed(frequency: Tensor, width: int) -> Tensor:
 
 
 def width_of(kernel: str, dtype: torch.dtype) -> int:
-    """How many samples a point takes along each axis.
-
-    Args:
-        kernel: One of :data:`WARP_KERNELS`.
-        dtype: Of the result, real or complex, in single precision or double.
-    """
+    """How many samples a point takes along each axis by one of :data:`WARP_KERNELS`, for a real or complex dtype of the result."""
     return {"bilinear": 2, "central": 4}.get(kernel) or WIDTHS[dtype.to_real()]
 
 
@@ -167,11 +162,7 @@ def _finer(points: Tensor, size: int, boundary: str, align_corners: bool) -> tup
 def refined(size: int, width: int, boundary: str, align_corners: bool) -> Tensor:
     """From `size` samples to those of a grid twice as fine from which :func:`taps` interpolates: a matrix (m, size), float64.
 
-    Args:
-        size: Number of samples.
-        width: How many fine samples a point takes.
-        boundary: One of :data:`BOUNDARIES`.
-        align_corners: As for :func:`taps`.
+    A point takes `width` fine samples; boundary and pixel convention are as for :func:`taps`.
     """
     start, fine = _finer(torch.zeros(1, dtype=torch.float64), size, boundary, align_corners)
     nodes = (torch.arange(fine) - start) / 2
@@ -184,12 +175,7 @@ def _matrix(index: Tensor, weight: Tensor, size: int) -> Tensor:
 
 
 def interpolation_matrix(
-    points: Tensor,
-    size: int,
-    *,
-    kernel: str = "fourier",
-    boundary: str = "reflect",
-    align_corners: bool = False,
+    points: Tensor, size: int, *, kernel: str = "fourier", boundary: str = "reflect", align_corners: bool = False
 ) -> Tensor:
     """Weights of `size` samples at coordinates between them: shape (p, size), float64.
 

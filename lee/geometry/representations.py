@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lee.errors import InputError
 from lee.geometry.generators import Generator
-from lee.geometry.sampling import Registration, Sampler
+from lee.geometry.sampling import Registration, Sampler, transport
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision's rgb_to_grayscale
 
@@ -79,7 +79,7 @@ class Map(Representation):
 
     def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
         """`ξ·∇z`, shape (K, N, ...)."""
-        out = _transport(generators, self.maps(z), sampler.on(self.registration))
+        out = transport(generators, self.maps(z), sampler.on(self.registration))
         return out.movedim(2, -1) if self.channels_last else out
 
     def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
@@ -113,11 +113,11 @@ class Image(Map):
     def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
         """`ξ·∇z` plus the photometric part, shape (K, N, C, H, W)."""
         out = super().infinitesimal(generators, z, sampler)
-        centres = [_centre(name, z) for name in range(3)] if any(not g.is_spatial for g in generators) else []
+        centres = {i: _centre(i, z) for i in range(3) if any(g.photometric[i] for g in generators)}
         for k, generator in enumerate(generators):
-            for coefficient, centre in zip(generator.photometric, centres, strict=False):
-                if coefficient:
-                    out[k] += coefficient * (z - _checked(centre, z))
+            for i, centre in centres.items():
+                if generator.photometric[i]:
+                    out[k] += generator.photometric[i] * (z - centre)
         return out
 
     def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
@@ -135,28 +135,22 @@ class Image(Map):
                 f"The finite action of the mixture {generator.name!r} has no closed form; apply its spatial and "
                 "photometric parts one after the other."
             )
-        centre = _checked(_centre(active[0], z), z)
+        centre = _centre(active[0], z)
         gain = torch.exp(torch.as_tensor(t, dtype=z.dtype, device=z.device) * generator.photometric[active[0]])
         return centre + gain * (z - centre)
 
 
-def _centre(kind: int, z: Tensor) -> Tensor | None:
-    """The value that brightness (0), contrast (1) or saturation (2) leaves fixed; None where that is undefined."""
+def _centre(kind: int, z: Tensor) -> Tensor:
+    """The value that brightness (0), contrast (1) or saturation (2), which only RGB images have, leaves fixed."""
     if kind == 0:
         return torch.zeros_like(z[:, :1])
     if z.shape[1] == 3:
         luma = (z * z.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+    elif kind == 2:
+        raise InputError(f"Saturation needs RGB images (N, 3, H, W); got {z.shape[1]} channels.")
     else:
         luma = z.mean(1, keepdim=True)
-    if kind == 1:
-        return luma.mean((-2, -1), keepdim=True)
-    return luma if z.shape[1] == 3 else None
-
-
-def _checked(centre: Tensor | None, z: Tensor) -> Tensor:
-    if centre is None:
-        raise InputError(f"Saturation needs RGB images (N, 3, H, W); got {z.shape[1]} channels.")
-    return centre
+    return luma.mean((-2, -1), keepdim=True) if kind == 1 else luma
 
 
 @dataclass(frozen=True)
@@ -171,7 +165,7 @@ class VectorField(Representation):
 
     def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
         """`ξ·∇v - A v`, or `ξ·∇w + Aᵀ w`, shape (K, N, 2M, H, W)."""
-        moved = _transport(generators, self.maps(z), sampler)
+        moved = transport(generators, self.maps(z), sampler)
         matrix = torch.tensor([g.matrix for g in generators], dtype=z.dtype, device=z.device)
         turn = matrix.mT if self.covariant else -matrix
         pairs = z.unflatten(1, (-1, 2))
@@ -215,7 +209,7 @@ class Tokens(Representation):
     def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
         """`ξ·∇z` on the grid, zero on the prefix, shape (K, N, L, C)."""
         out = z.new_zeros(len(generators), *z.shape)
-        moved = _transport(generators, self.maps(z), sampler.on(self.registration))
+        moved = transport(generators, self.maps(z), sampler.on(self.registration))
         out[:, :, self.prefix :] = moved.flatten(-2).mT
         return out
 
@@ -260,7 +254,7 @@ class Scattered(Representation):
 
     def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
         """`ξ·∇z` at every entry that has a place, zero elsewhere, shape `(K, *z.shape)`."""
-        moved = _transport(generators, self.maps(z), sampler.on(self.registration)).flatten(-2).mT  # (K, N, h·w, C)
+        moved = transport(generators, self.maps(z), sampler.on(self.registration)).flatten(-2).mT  # (K, N, h·w, C)
         out = z.new_zeros(len(generators), *self._samples(z).shape)
         out[:, :, self.index.to(z.device)] = moved
         return out.reshape(len(generators), *z.shape)
@@ -286,15 +280,3 @@ class Scattered(Representation):
 
     def __str__(self) -> str:
         return f"Scattered(grid={self.grid}, channels={self.index.shape[1]})"
-
-
-def _transport(generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
-    """`ξ_k·∇z` of scalars (N, C, H, W): shape (K, N, C, H, W), one derivative along each axis that a generator moves."""
-    fields = sampler.fields(generators, *z.shape[-2:])
-    axes = [axis for axis in (0, 1) if bool(fields[:, axis].any())]
-    if not axes:
-        return z.new_zeros(len(generators), *z.shape)
-    fields = fields.to(z.dtype).to(z.device)[:, :, None, None]
-    along = sampler.derivative(z, axes[0])
-    out = fields[:, axes[0]] * along if len(generators) > 1 else along[None].mul_(fields[:, axes[0]])
-    return out if len(axes) == 1 else torch.addcmul(out, fields[:, 1], sampler.derivative(z, 1))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from lee.geometry.interpolation import (
     taps,
     width_of,
 )
+from lee.process.alone import ordinary
 
 LARGEST = 2_000_000
 """Values that lie beside each other while points are interpolated, which bounds the memory."""
@@ -80,7 +82,7 @@ class Sampler:
             width: Columns of the image.
         """
         edge = 1 if self.align_corners else 0
-        shorter = min(height, width) - edge
+        shorter = max(min(height, width) - edge, 1)  # one sample has no neighbour
         extent = ((width - edge) / shorter, (height - edge) / shorter)
         return Sampler(self.kernel, self.boundary, self.align_corners, extent)
 
@@ -103,9 +105,7 @@ class Sampler:
             down, across = self.registration.spacing
             return 2 * extent[0] * across, 2 * extent[1] * down
         edge = 1 if self.align_corners else 0
-        return 2 * extent[0] / max(width - edge, 1), 2 * extent[1] / max(
-            height - edge, 1
-        )  # one sample has no neighbour
+        return 2 * extent[0] / max(width - edge, 1), 2 * extent[1] / max(height - edge, 1)
 
     def _middle(self, height: int, width: int) -> tuple[float, float]:
         """The image's centre, in samples from the first one, along x and y."""
@@ -145,9 +145,8 @@ class Sampler:
         if n == 1:
             return torch.zeros_like(z)  # one sample stands for a constant
         work = torch.promote_types(z.dtype, torch.float32)  # half precision would lose the differences
-        along = (
-            (derivative_matrix(n, self.kernel, self.boundary, self.align_corners, z.dtype) / d).to(work).to(z.device)
-        )
+        matrix = derivative_matrix(n, self.kernel, self.boundary, self.align_corners, z.dtype)
+        along = (matrix / d).to(work).to(z.device)
         wide = z.to(work).contiguous()  # products of many small strided matrices would copy each of them
         return (along @ wide if axis else wide @ along.T).to(z.dtype)
 
@@ -221,6 +220,34 @@ class Sampler:
             for k, (p, d, c, n) in enumerate(((x, dx, cx, width), (y, dy, cy, height)))
         )
         return (down @ (z.to(work) @ across.T)).to(z.dtype)
+
+
+def transport(generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
+    """`ξ_k·∇z` of scalars (N, C, H, W): shape (K, N, C, H, W), one derivative along each axis that a generator moves."""
+    fields = _fields(tuple(generators), sampler, *z.shape[-2:], z.dtype, z.device)
+    if not fields:
+        return z.new_zeros(len(generators), *z.shape)
+    (first, field), *others = fields.items()
+    along = sampler.derivative(z, first)
+    out = field * along if len(generators) > 1 else along[None].mul_(field)
+    for axis, field in others:
+        out.addcmul_(field, sampler.derivative(z, axis))
+    return out
+
+
+@lru_cache(maxsize=16)  # a network has few shapes, and each of them once per call and pass
+@ordinary
+def _fields(
+    generators: tuple[Generator, ...],
+    sampler: Sampler,
+    height: int,
+    width: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> dict[int, Tensor]:
+    """The axes that some generator moves, each with the speeds along it, (K, 1, 1, H, W)."""
+    fields = sampler.fields(generators, height, width).to(dtype).to(device)[:, :, None, None]
+    return {axis: fields[:, axis] for axis in (0, 1) if bool(fields[:, axis].any())}
 
 
 def spatial_gradient(

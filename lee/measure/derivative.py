@@ -20,8 +20,8 @@ from tqdm.auto import tqdm
 
 from lee import memory
 from lee.autodiff import workspace
-from lee.autodiff.alternatives import check_mode
-from lee.errors import InputError, check_count
+from lee.autodiff.alternatives import MODES
+from lee.errors import InputError, check_count, check_known
 from lee.geometry.generators import AFFINE, PHOTOMETRIC, Action, AnyGenerator, Generator, get
 from lee.geometry.outputs import Representations
 from lee.measure.checks import Output, batches_of, check_input, check_model, check_output_name, count_of
@@ -124,7 +124,7 @@ def lie_derivative(
     """
     resolved = get(generator)
     check_output_name(output)
-    check_mode(mode)
+    check_known("mode", mode, MODES)
     check_input(model, x, image=isinstance(resolved, Generator))
     with memory.kept(), one_function(model, output) as function, torch.no_grad():
         pushing = Pushing(function, mode, verify, lowering(precision, x))
@@ -143,7 +143,7 @@ def default_generators(x: Tensor) -> tuple[Generator, ...]:
     return AFFINE + (PHOTOMETRIC if x.shape[1] == 3 else PHOTOMETRIC[:2])
 
 
-def _told_apart(generators: Sequence[AnyGenerator]) -> tuple[Generator | Action, ...]:
+def told_apart(generators: Sequence[AnyGenerator]) -> tuple[Generator | Action, ...]:
     """The generators; of several with one name, as lambdas are, the second and later are counted."""
     if isinstance(generators, str) or not isinstance(generators, Iterable):
         raise InputError(f"`generators` must be a list of them, such as [{generators!r}], not one alone.")
@@ -208,8 +208,8 @@ def equivariance_gram(
     """
     check_model(model)
     check_output_name(output)
-    check_mode(mode)
-    chosen = _told_apart(generators) if generators is not None else None
+    check_known("mode", mode, MODES)
+    chosen = told_apart(generators) if generators is not None else None
     if chosen is not None and not chosen:
         raise InputError("`generators` is empty; name at least one, or pass None for the default ones.")
     grams: list[EquivarianceGram] = []
@@ -232,15 +232,11 @@ def equivariance_gram(
             with workspace(batch):
                 for part in chunks(batch, len(used), pushing.chunk(chunk)):
                     gram = gram_of(_derivatives(terms, part))
-                    grams.append(
-                        EquivarianceGram(
-                            gram, used, kernel, boundary, align_corners, name, verification=pushing.verification
-                        )
-                    )
+                    grams.append(EquivarianceGram(gram, used, kernel, boundary, align_corners, name))
                     bar.update(len(part))
     if not grams:
         raise InputError("There are no images: the iterable gave no batch.")
-    return concatenate(grams)
+    return replace(concatenate(grams), verification=pushing.verification)  # as later images may have changed it
 
 
 def local_equivariance_error(

@@ -248,7 +248,8 @@ class _ChannelsFirst(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         """The result of what is called."""
         kwargs = kwargs or {}
-        if func is torch.conv2d and args and _is_last(args[0]) and _groups(*args[1:], **kwargs) > 1:
+        groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
+        if func is torch.conv2d and args and _is_last(args[0]) and groups > 1:
             return func(args[0].contiguous(), *args[1:], **kwargs).contiguous(memory_format=torch.channels_last)
         return func(*args, **kwargs)
 
@@ -260,12 +261,6 @@ def _is_last(image: Any) -> bool:
         and not torch._C._functorch.is_functorch_wrapped_tensor(image)  # by vmap or others inside a model
         and not image.is_contiguous() and image.is_contiguous(memory_format=torch.channels_last)
     )  # fmt: skip
-
-
-def _groups(
-    weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
-) -> int:
-    return groups
 
 
 def first_module_that_fails(roots: Sequence[nn.Module], run: Callable[[], Any]) -> str | None:

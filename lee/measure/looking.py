@@ -133,13 +133,7 @@ def _look_at_batch(function: Function, x: Tensor) -> None:
 
 
 def look_at_chunk(function: Function, x: Tensor, value: Tensor) -> None:
-    """Find out whether the first of many images (n, ...) has another value among them than alone, and warn.
-
-    Args:
-        function: That :func:`look` has seen.
-        x: A chunk.
-        value: Its values, as they were pushed.
-    """
+    """Find out whether the first image of a chunk `x` (n, ...) has another value alone than among them, `value`, and warn."""
     if function.interacts or function.random or function.changes:
         return
     if _differ(value[:1], function.value(x[:1]), 10 * _eps(value) ** 0.5):

@@ -21,12 +21,12 @@ from tqdm.auto import tqdm
 
 from lee import memory
 from lee.autodiff import pullback, workspace
-from lee.autodiff.alternatives import check_mode
-from lee.errors import InputError, VerificationError
+from lee.autodiff.alternatives import MODES
+from lee.errors import InputError, VerificationError, check_known
 from lee.geometry.generators import Action, AnyGenerator, get
 from lee.geometry.outputs import Representations, of_output
 from lee.measure.checks import Output, batches_of, check_input, check_output_name
-from lee.measure.derivative import Model, chunks, gram_of
+from lee.measure.derivative import Model, chunks, gram_of, told_apart
 from lee.measure.function import one_function
 from lee.measure.pushing import Pushing
 from lee.measure.shares import ErrorMap
@@ -86,11 +86,11 @@ def error_map(
         >>> found.patches(4).shape
         torch.Size([2, 2, 2])
     """
-    chosen = tuple(map(get, generator)) if isinstance(generator, list | tuple) else (get(generator),)  # type: ignore[arg-type]
+    chosen = told_apart(generator) if isinstance(generator, list | tuple) else (get(generator),)  # type: ignore[arg-type]
     if not chosen:
         raise InputError("`generator` is empty; name at least one.")
     check_output_name(output)
-    check_mode(mode)
+    check_known("mode", mode, MODES)
     name = output if isinstance(output, str) else getattr(output, "__name__", "callable")
     parts: list[_Part] = []
     total = len(images) if isinstance(images, Tensor) and images.ndim else None

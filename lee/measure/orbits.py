@@ -16,9 +16,9 @@ from torch import Tensor
 
 from lee import memory
 from lee.autodiff import workspace
-from lee.autodiff.alternatives import check_mode
+from lee.autodiff.alternatives import MODES
 from lee.autodiff.functorch import load_formulas
-from lee.errors import InputError
+from lee.errors import InputError, check_known
 from lee.geometry.generators import Action, AnyGenerator, Generator, get
 from lee.geometry.outputs import Representations, of_output
 from lee.geometry.representations import Image, Trivial
@@ -33,7 +33,7 @@ from lee.statistics import Verification
 HALVINGS = 12  # of the interval in which the class flips
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Orbit:
     """A model's output along the orbit of one image.
 
@@ -161,7 +161,7 @@ def orbit(
     """
     amounts = _amounts(t)
     check_output_name(output)
-    check_mode(mode)
+    check_known("mode", mode, MODES)
     x = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image
     check_input(model, x, image=True)
     if len(x) != 1:
@@ -170,10 +170,8 @@ def orbit(
     sampler = sampler_of(x, kernel, boundary, align_corners)
 
     def moving(some: Tensor) -> tuple[Tensor, Tensor]:  # each image depends on its own amount alone
-        point, velocity = torch.func.jvp(lambda s: _moved(resolved, x, s, sampler), (some,), (torch.ones_like(some),))[
-            :2
-        ]
-        return point.detach(), velocity.detach()
+        found = torch.func.jvp(lambda s: _moved(resolved, x, s, sampler), (some,), (torch.ones_like(some),))
+        return found[0].detach(), found[1].detach()
 
     load_formulas()
     with memory.kept(), one_function(model, output) as function, torch.no_grad():

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from lee.autodiff import by_differences, by_dual_numbers, record_fallbacks
-from lee.autodiff.alternatives import pushed as by_mode
+from lee.autodiff import record_fallbacks
 from lee.autodiff.tensor import note_fallback
 from lee.errors import InputError, LeeError, VerificationWarning, check_flag, reason
 from lee.measure.checks import check_shape
@@ -18,37 +17,12 @@ from lee.measure.judgement import NOTHING, at_once
 from lee.measure.looking import look, look_at_chunk
 from lee.measure.precision import COMPARED, Lowering
 from lee.measure.reference import Reference, combined, generic, weights_of
-from lee.measure.verification import Way, fell_back, verified
-from lee.memory import is_shortage
+from lee.measure.verification import Way, fell_back, push, verified
+from lee.memory import is_shortage, unless_refused
 from lee.statistics import Verification
 
 Tangents = Callable[[Tensor], Tensor]
 TRIED = 4  # images, until one changes
-
-
-def push(function: Function, x: Tensor, tangents: Tensor, way: Way) -> tuple[Tensor, Tensor | None]:
-    """`f(x)` and the tangents `J_f(x)·v_k` (K, N, ...), in one way of differentiating.
-
-    Args:
-        function: The function.
-        x: Images, (N, ...).
-        tangents: (K, N, ...).
-        way: How.
-
-    Raises:
-        InputError: If the function can't be differentiated in this way.
-    """
-    if way.mode == "differences":
-        if way.double:
-            lanes = by_differences(
-                function.in_double, x.double(), tangents.double(), way.step, jointly=function.interacts
-            )[1]
-            return function.value(x), lanes
-        return by_differences(function.value, x, tangents, way.step, jointly=function.interacts)
-    if way.double:
-        with function.doubled():
-            return push(function, x.double(), tangents.double(), Way(way.mode))
-    return by_dual_numbers(function, x, tangents) if way.mode == "dual" else by_mode(function, x, tangents, way.mode)
 
 
 @dataclass
@@ -177,11 +151,8 @@ class Pushing:
             return _push(self.function, x, tangents, way, low)
         tried = None
         if self.mode != "differences":  # their step is chosen at a generic point
-            try:
+            with unless_refused():  # another way may do
                 tried = _push(self.function, x, tangents, Way("forward" if self.mode == "auto" else self.mode))
-            except Exception as error:  # another way may do
-                if is_shortage(error):
-                    raise
         if tried is None or not self._agrees(x, tangents, tried):
             self._choose()
         self._choose, way = None, self.way or Way(self.mode)
@@ -190,22 +161,15 @@ class Pushing:
     def decide(self, x: Tensor, tangents: Tangents, derivatives: Tensor, moved: Tensor | None) -> None:
         """Decide by the first images whether a lower precision may be used; nothing the second time, or if none is asked for.
 
-        Args:
-            x: Images, (N, ...).
-            tangents: From images to their tangents.
-            derivatives: Their Lie derivatives in the own precision, (K, N, ...).
-            moved: What moves of the output, (K, N, ...), or None.
+        Given are images (N, ...), their Lie derivatives in the own precision, and what moves of the output (K, N, ...).
         """
         low = self.lowering
         if low is None or low.stands is not None:
             return
         n, found = min(COMPARED, len(x)), None
         if self.way is not None and low.suits("forward" if self.way.mode == "auto" else self.way.mode):
-            try:
+            with unless_refused():  # an operator may have no such precision
                 found = _push(self.function, x[:n], tangents(x[:n]), self.way, low)[0][1]
-            except Exception as error:  # an operator may have no such precision
-                if is_shortage(error):
-                    raise
         if found is not None and moved is not None:
             found = found - moved[:, :n]
         low.judge(derivatives[:, :n], found)
@@ -243,9 +207,10 @@ class Pushing:
         self._verify(point, self.function.checked(point), tangents[:, chosen], self.mode)
 
     def _verify(self, point: Tensor, value: Tensor, along: Tensor, mode: str) -> None:
-        self.way, self.verification = verified(
-            self.function, point, value, along, lambda z, v, way: push(self.function, z, v, way)[1], mode
-        )
+        before = self.verification
+        self.way, self.verification = verified(self.function, point, value, along, mode)
+        if before is not None and not before.verified:  # a doubt about earlier images stays one
+            self.verification = before
 
 
 _Pushed = tuple[tuple[Tensor, Tensor | None], list[str], Way]

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lee.autodiff.tensor import has_tangents, tensors_of
 from lee.errors import InputError, LeeError, reason
 from lee.measure.function import Function
-from lee.memory import is_shortage
+from lee.memory import is_shortage, unless_refused
 from lee.process.alone import computed_once
 
 DITHER = 0.01  # how far the checked image is moved towards noise of the same range
@@ -195,23 +195,16 @@ class Reference:
         direction = torch.randn(self.v.shape, generator=random, dtype=torch.float32).to(self.v)
         direction *= self.v.norm() / direction.norm().clamp(min=1e-30)
         sizes = [float(self.slope(self.best[2], direction).norm())]
-        try:
+        with unless_refused():  # so far from the image a model may refuse what it is given
             sizes.append(float(self.slope(max(self._table()[0]), direction).norm()))
-        except Exception as error:  # so far from the image a model may refuse what it is given
-            if is_shortage(error):
-                raise
         return min(filter(None, sizes), default=0.0)
 
     @computed_once
     def narrowing(self) -> str:
         """A sentence for a function that rounds double precision away inside; empty for others."""
         watching = _Narrowing()  # type: ignore[no-untyped-call]
-        try:
-            with watching:
-                self.slope(self.steps[0], -self.v)
-        except Exception as error:  # a model's own modes or tensors may not go together with this one
-            if is_shortage(error):
-                raise
+        with unless_refused(), watching:  # a model's own modes or tensors may not go together with this one
+            self.slope(self.steps[0], -self.v)
         return f"the model computes in {watching.found} inside, whatever it is given" if watching.found else ""
 
 

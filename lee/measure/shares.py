@@ -11,7 +11,7 @@ from lee.geometry.generators import AnyGenerator
 from lee.statistics import EquivarianceGram, Estimate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ErrorMap:
     r"""Which pixels of n images (and which places of a dense output) hold the error along one or several generators.
 

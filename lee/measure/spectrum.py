@@ -17,26 +17,15 @@ import torch
 from torch import Tensor
 
 from lee.errors import InputError, check_count
-from lee.geometry.generators import (
-    BASIS,
-    HYPERBOLIC,
-    ROTATION,
-    SCALE,
-    SQUEEZE,
-    TRANSLATION_X,
-    TRANSLATION_Y,
-    Action,
-    Generator,
-    coordinates,
-)
+from lee.geometry.generators import NAMED, Action, Generator, coordinates
 from lee.statistics import EquivarianceGram
 
 #: A basis of the affine algebra whose members are orthogonal in the metric of a square image.
-ORTHOGONAL = (TRANSLATION_X, TRANSLATION_Y, ROTATION, SCALE, SQUEEZE, HYPERBOLIC)
+ORTHOGONAL = tuple(NAMED[n] for n in ("translation_x", "translation_y", "rotation", "scale", "squeeze", "hyperbolic"))
 UNIT = "rms half side"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SymmetrySpectrum:
     """Eigenvalues and directions of a Gram matrix, smallest (most respected) first.
 
@@ -73,16 +62,9 @@ class SymmetrySpectrum:
 
     def frame(self) -> pd.DataFrame:
         """Return a tidy table: a row per direction with its interval, alignment and coefficients."""
-        table = pd.DataFrame(
-            {
-                "direction": range(1, len(self.eigenvalues) + 1),
-                "eigenvalue": self.eigenvalues.numpy(),
-                "low": self.low.numpy(),
-                "high": self.high.numpy(),
-                "alignment": self.alignment.numpy(),
-                "spread": self.spread.numpy(),
-            }
-        )
+        numbers = torch.stack([self.eigenvalues, self.low, self.high, self.alignment, self.spread], 1).numpy()
+        table = pd.DataFrame(numbers, columns=["eigenvalue", "low", "high", "alignment", "spread"])
+        table.insert(0, "direction", range(1, len(table) + 1))
         return pd.concat([table, pd.DataFrame(self.directions.numpy(), columns=list(self.basis))], axis=1)
 
     def shares(self, generators: Sequence[Generator] = ORTHOGONAL) -> Tensor:
@@ -148,9 +130,7 @@ def displacement_metric(generators: Sequence[Generator | Action], *, aspect: flo
     fields = torch.tensor(rows, dtype=torch.float64)
     # ξ_x = b_x + x·xx + y·yx and ξ_y = b_y + x·xy + y·yy; over the image 1, x and y are orthogonal.
     x, y = aspect**2 / 3, 1 / 3
-    weights = torch.tensor(
-        [1.0, 1.0, x, y, x, y], dtype=torch.float64
-    )  # the order of lee.geometry.generators.SPATIAL_BASIS
+    weights = torch.tensor([1.0, 1.0, x, y, x, y], dtype=torch.float64)  # in the order of SPATIAL_BASIS
     return fields @ (weights[:, None] * fields.T)
 
 
@@ -194,12 +174,7 @@ def at_equal_size(
 
 
 def symmetry_spectrum(
-    gram: EquivarianceGram,
-    *,
-    aspect: float = 1.0,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    gram: EquivarianceGram, *, aspect: float = 1.0, resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> SymmetrySpectrum:
     r"""Find the directions of the affine algebra that a model respects most and least.
 
@@ -275,5 +250,4 @@ def _as_generators(directions: Tensor, basis: Sequence[Generator | Action]) -> t
     """Directions over a basis as generators over the nine basis fields."""
     fields = torch.tensor([g.coefficients for g in basis if isinstance(g, Generator)], dtype=torch.float64)
     rows = (directions @ fields).tolist()
-    assert all(len(row) == len(BASIS) for row in rows)
     return tuple(Generator(f"direction {k}", tuple(row), UNIT) for k, row in enumerate(rows, 1))

@@ -162,20 +162,20 @@ def start_evaluating(roots: Sequence[nn.Module]) -> None:
     Such a method may prepare what eval mode needs (escnn's convolutions expand their filters in it).
     """
     for root in roots:
-        if any(_switches(m) for m in root.modules()):
+        own = (nn.Module.train, nn.Module.eval)
+        if any((type(m).train, type(m).eval) != own for m in root.modules()):
             root.eval()
         for module in root.modules():
             module.training = False
 
 
-def _switches(module: nn.Module) -> bool:
-    return type(module).train is not nn.Module.train or type(module).eval is not nn.Module.eval
-
-
 @contextmanager
 def in_double(roots: Sequence[nn.Module]) -> Iterator[None]:
     """Modules whose floating-point tensors, attributes included, are double-precision copies; put back afterwards."""
-    state, copies = _Registers(roots), {}
+    modules = [m for m in all_modules(roots) if not _is_scripted(m)]
+    dictionaries: list[dict[str, Any]] = [d for m in modules for d in (m.__dict__, m._parameters, m._buffers)]
+    kept = [dict(d) for d in dictionaries]
+    copies: dict[int, tuple[Any, Any]] = {}
 
     def wide(value: Any) -> Any:
         if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
@@ -186,26 +186,17 @@ def in_double(roots: Sequence[nn.Module]) -> Iterator[None]:
             copies[id(value)] = value, nn.Parameter(double, False) if isinstance(value, nn.Parameter) else double
         return copies[id(value)][1]
 
-    with put_back(state.restore):
-        for dictionary in state.dictionaries:
+    def restore() -> None:
+        for dictionary, before in zip(dictionaries, kept, strict=True):
+            dictionary.clear()
+            dictionary.update(before)
+
+    with put_back(restore):
+        for dictionary in dictionaries:
             for name, value in dictionary.items():
                 weights = value if isinstance(value, list) and all(isinstance(v, Tensor) for v in value) else []
                 dictionary[name] = [wide(v) for v in weights] if weights else wide(value)
         yield
-
-
-class _Registers:
-    """The dictionaries of modules that hold tensors."""
-
-    def __init__(self, roots: Sequence[nn.Module]) -> None:
-        modules = [m for m in all_modules(roots) if not _is_scripted(m)]
-        self.dictionaries: list[dict[str, Any]] = [d for m in modules for d in (m.__dict__, m._parameters, m._buffers)]
-        self._before = [dict(d) for d in self.dictionaries]
-
-    def restore(self) -> None:
-        for dictionary, before in zip(self.dictionaries, self._before, strict=True):
-            dictionary.clear()
-            dictionary.update(before)
 
 
 def convertible(roots: Sequence[nn.Module]) -> bool:

@@ -16,13 +16,14 @@ what was pushed for it anyway has been checked, and none of this is needed (:mod
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from lee.autodiff import LeavesTorchError, record_fallbacks
+from lee.autodiff import LeavesTorchError, by_differences, by_dual_numbers, record_fallbacks
+from lee.autodiff.alternatives import pushed as by_mode
 from lee.autodiff.tensor import note_fallback
 from lee.errors import InputError, LeavesTorchWarning, LeeError, VerificationError, VerificationWarning, reason
 from lee.measure.function import Function
@@ -40,7 +41,7 @@ class Way:
     Args:
         mode: `"auto"`, `"forward"`, `"dual"` (forward with torch's dual numbers alone), `"reverse"` or `"differences"`.
         step: For differences: how far an image is moved, relative to its norm; None for the dtype's own.
-        double: For differences: whether the modules are converted to double precision meanwhile.
+        double: Whether the modules are converted to double precision meanwhile.
     """
 
     mode: str
@@ -48,19 +49,35 @@ class Way:
     double: bool = False
 
 
-Push = Callable[[Tensor, Tensor, Way], Tensor | None]
+def push(function: Function, x: Tensor, tangents: Tensor, way: Way) -> tuple[Tensor, Tensor | None]:
+    """`f(x)` and the tangents `J_f(x)·v_k` (K, N, ...) of images (N, ...), None where the output does not depend on them.
+
+    Raises:
+        InputError: If the function can't be differentiated in this way.
+    """
+    if way.mode == "differences":
+        if way.double:
+            lanes = by_differences(
+                function.in_double, x.double(), tangents.double(), way.step, jointly=function.interacts
+            )[1]
+            return function.value(x), lanes
+        return by_differences(function.value, x, tangents, way.step, jointly=function.interacts)
+    if way.double:
+        with function.doubled():
+            return push(function, x.double(), tangents.double(), Way(way.mode))
+    return by_dual_numbers(function, x, tangents) if way.mode == "dual" else by_mode(function, x, tangents, way.mode)
 
 
 class _Trial:
     """Ways of differentiating tried at one generic point, along one combination of the tangents."""
 
-    def __init__(self, function: Function, point: Tensor, value: Tensor, along: Tensor, push: Push) -> None:
-        self.function, self.point, self.value, self.along, self._push = function, point, value, along, push
+    def __init__(self, function: Function, point: Tensor, value: Tensor, along: Tensor) -> None:
+        self.function, self.point, self.value, self.along = function, point, value, along
         self._weights: Tensor | None = None
 
     def pushed(self, way: Way) -> Tensor:
         """The combination of what is pushed along each tangent; zero for an output that does not depend on the image."""
-        lanes = self._push(self.point, self.along, way)
+        lanes = push(self.function, self.point, self.along, way)[1]
         if lanes is None:
             return torch.zeros_like(self.value)
         if self._weights is None:  # the first lanes that there are
@@ -75,25 +92,21 @@ class _Trial:
         return Reference(self.function, self.point, combined(self.along, self._weights)[0], self.value)
 
 
-def verified(
-    function: Function, point: Tensor, value: Tensor, along: Tensor, push: Push, mode: str
-) -> tuple[Way, Verification]:
+def verified(function: Function, point: Tensor, value: Tensor, along: Tensor, mode: str) -> tuple[Way, Verification]:
     """The first way of differentiating in a mode that agrees with the function's values, and how well.
 
     Args:
-        function: The function; see :func:`lee.measure.look`.
-        point: One image at a generic point, (1, ...), see :func:`lee.measure.generic`, or two that interact.
+        function: The function; see :func:`lee.measure.looking.look`.
+        point: One image at a generic point, (1, ...), see :func:`lee.measure.reference.generic`, or two that interact.
         value: The function's value there.
         along: K tangents there, (K, 1, ...).
-        push: From an image, tangents and a way to the pushed tangents, in any dtype; None for an output that does not depend
-            on the image.
         mode: `"auto"`, `"unstacked"` (all but a stacked pass), or one of the modes of :class:`Way`.
 
     Raises:
         VerificationError: If no way agrees.
         InputError: If no way can be taken at all.
     """
-    trial = _Trial(function, point, value, along, push)
+    trial = _Trial(function, point, value, along)
     failures: list[tuple[str, float]] = []
     errors: list[Exception] = []
     left: LeavesTorchError | None = None
@@ -159,9 +172,7 @@ def _tell(names: Sequence[str], errors: Sequence[Exception], way: Way) -> None:
     for name in names:
         note_fallback(name)
     if errors and way.mode in ("reverse", "differences"):
-        note_fallback(
-            f"whole function by {'backward passes' if way.mode == 'reverse' else NAMES[way.mode]} ({errors[0]})"
-        )
+        note_fallback(f"whole function by {NAMES[way.mode]} ({errors[0]})")
 
 
 def _ways(mode: str, trial: _Trial) -> Iterator[Way]:
@@ -192,11 +203,8 @@ def _failure(
     tried = f"its norm is {', '.join(f'{size:.3g} by {name}' for name, size in failures)}, but " if failures else ""
     unruled = list(dict.fromkeys(names))
     ruled = f" Functions that were run without a rule: {'; '.join(unruled[:5])}." if unruled else ""
-    advice = (
-        "Use mode='auto' or mode='differences'"
-        if mode in ("forward", "reverse")
-        else "Measure in double precision (.double())"
-    )
+    insisted = mode in ("forward", "reverse")
+    advice = "Use mode='auto' or mode='differences'" if insisted else "Measure in double precision (.double())"
     if why := reference.narrowing:
         advice = f"{why[0].upper()}{why[1:]}, so differences by small steps are noise: let it keep the precision of its input"
     return VerificationError(

@@ -13,7 +13,6 @@ from functools import wraps
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -109,18 +108,23 @@ def _reset() -> None:
         torch.compiler.set_stance("default")
 
 
-def ordinary(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Let a function make a usual tensor on the CPU, whatever is in force: it is kept for others to use.
+def ordinary(make: Callable[P, T]) -> Callable[P, T]:
+    """Let a function make usual tensors on the CPU, whatever is in force: they are kept for others to use.
 
-    What inference mode, a default device or a fake mode would make of it is of no use outside of them.
+    What inference mode, a default device or a fake mode would make of them is of no use outside of it.
     """
 
     @wraps(make)
-    def made(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def made(*args: P.args, **kwargs: P.kwargs) -> T:
         with torch.inference_mode(False), _disable_current_modes(), torch.device("cpu"):
             return make(*args, **kwargs)
 
     return made
+
+
+def processors() -> int:
+    """How many processors this process may use, which in a container may be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class computed_once(Generic[T]):

@@ -2,21 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from torch import Tensor
 
 from lee.errors import InputError
-from lee.statistics.pairs import check_settings
+from lee.statistics.pairs import Array, Numbers, check_settings, p_value, quantile
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Array = npt.NDArray[np.float64]
-Numbers = Tensor | Sequence[float] | npt.NDArray[Any]
 
 _BATCH = 4_000_000  # entries of the comparisons of all pairs that are held at a time
 
@@ -229,17 +223,14 @@ def _by_formula(value: float, n: int, k: int, level: float) -> tuple[float, floa
         return math.nan, math.nan
     if abs(value) > 1 - 1e-12:
         return value, value
-    reach = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(1.06 / (n - 3 - k))
+    reach = quantile(level, math.inf) * math.sqrt(1.06 / (n - 3 - k))
     return math.tanh(math.atanh(value) - reach), math.tanh(math.atanh(value) + reach)
 
 
 def _p(value: float, count: int, k: int) -> float:
     """Two-sided p-value of no association; NaN where none is known."""
-    from scipy.stats import t
-
     df = count - 2 - k
     if df < 1:
         return math.nan
-    scale = math.sqrt(max(0.0, 1 - value**2))
     least = 2 / math.factorial(min(count, 20))  # two of all orders agree perfectly
-    return max(least, float(2 * t.sf(abs(value) * math.sqrt(df) / scale, df)) if scale else 0.0)
+    return max(least, p_value(value, math.sqrt(max(0.0, 1 - value**2) / df), df))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from lee.errors import InputError
-from lee.statistics.pairs import check_settings
+from lee.statistics.pairs import check_settings, quantile
 from lee.statistics.verification import Verification
 
 
@@ -85,12 +85,10 @@ class Estimate(NamedTuple):
         Raises:
             InputError: If the level is not between 0 and 1.
         """
-        from scipy.stats import t
-
         check_settings(level)
         if self.n < 2:
             return math.nan, math.nan
-        q, a = float(t.ppf((1 + level) / 2, self.n - 1)), self.skew / math.sqrt(self.n)
+        q, a = quantile(level, self.n - 1), self.skew / math.sqrt(self.n)
         if not abs(a) > 1e-6:  # none, or unknown
             return self.value - q * self.stderr, self.value + q * self.stderr
         ends = [3 / a * (math.cbrt(1 + a * (y - a / 6)) - 1) for y in (q, -q)]

@@ -21,7 +21,7 @@ def unit_of(generator: Generator | Action) -> str:
     return f"per {generator.unit}²"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EquivarianceGram:
     r"""Inner products of the Lie derivatives of a model along several generators, image by image.
 
@@ -157,15 +157,7 @@ def concatenate(grams: Sequence[EquivarianceGram]) -> EquivarianceGram:
     """
     if not grams:
         raise InputError("There are no Gram matrices to join.")
-    first = grams[0]
-    for other in grams[1:]:
-        if (other.generators, other.kernel, other.boundary, other.align_corners, other.output) != (
-            first.generators, first.kernel, first.boundary, first.align_corners, first.output,
-        ):  # fmt: skip
-            raise InputError(
-                "Gram matrices can be joined only if generators, kernel, boundary and output are the same."
-            )
-    joined = torch.cat([g.per_image for g in grams])
-    return EquivarianceGram(
-        joined, first.generators, first.kernel, first.boundary, first.align_corners, first.output, first.verification
-    )
+    first, same = grams[0], ("generators", "kernel", "boundary", "align_corners", "output")
+    if any(getattr(g, what) != getattr(first, what) for g in grams[1:] for what in same):
+        raise InputError("Gram matrices can be joined only if generators, kernel, boundary and output are the same.")
+    return replace(first, per_image=torch.cat([g.per_image for g in grams]))

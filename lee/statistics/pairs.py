@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from functools import partial
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from lee.errors import InputError, check_known
+from lee.errors import InputError, check_count, check_known
 
 Array = npt.NDArray[np.float64]
 Numbers = Tensor | Sequence[Any] | npt.NDArray[Any]
@@ -88,9 +89,9 @@ def paired_difference(
         raise InputError("A paired difference needs one number for each image; several trainings have ratios only.")
     gap = _same_images(a, b)[0][0] - b[0]
     n, constant = len(gap), np.ptp(gap) <= _ROUNDING * np.abs(gap).max()
-    low, high = _bootstrap(_mean, [gap], constant, level, method, resamples, seed)
+    low, high = _bootstrap(np.mean, [gap], constant, level, method, resamples, seed)
     stderr = 0.0 if constant else float(gap.std(ddof=1) / math.sqrt(n))
-    return Comparison(float(gap.mean()), low, high, n, _p(float(gap.mean()), stderr, n), stderr=stderr)
+    return Comparison(float(gap.mean()), low, high, n, p_value(float(gap.mean()), stderr, n - 1), stderr=stderr)
 
 
 def paired_ratio(
@@ -132,11 +133,7 @@ def paired_ratio(
     low, high = _bootstrap(whole, [*a, *b], constant, level, method, resamples, seed)
     stderr = 0.0 if constant else float(linear.std(ddof=1) / math.sqrt(n))
     value = float(whole(*a, *b))
-    return Comparison(value, low, high, n, _p(math.log(value), stderr, n), "ratio", stderr)
-
-
-def _mean(gap: Any, axis: int = -1) -> Any:
-    return np.mean(gap, axis=axis)
+    return Comparison(value, low, high, n, p_value(math.log(value), stderr, n - 1), "ratio", stderr)
 
 
 def _ratio(*rows: Any, m: int, axis: int = -1) -> Any:
@@ -174,19 +171,32 @@ def check_settings(level: float, resamples: int = 100) -> None:
     Raises:
         InputError: If the level is not between 0 and 1, or there are fewer than 100 resamples.
     """
-    if not 0 < level < 1:
-        raise InputError(f"`level` must be between 0 and 1, not {level!r}.")
-    if resamples < 100:
-        raise InputError(f"`resamples` must be 100 or more, not {resamples!r}.")
+    if not isinstance(level, int | float) or not 0 < level < 1:
+        raise InputError(f"`level` must be a number between 0 and 1, not {level!r}.")
+    check_count("resamples", resamples, 100)
 
 
-def _p(value: float, stderr: float, n: int) -> float:
-    """Two-sided p-value of a mean of zero; equal numbers leave no doubt."""
+def p_value(value: float, stderr: float, df: float) -> float:
+    """Two-sided p-value of no effect, by Student's t; equal numbers leave no doubt."""
     from scipy.stats import t
 
     if stderr == 0:
         return 0.0 if abs(value) > _ROUNDING else 1.0
-    return float(2 * t.sf(abs(value) / stderr, n - 1))
+    return float(2 * t.sf(abs(value) / stderr, df))
+
+
+def quantile(level: float, df: float) -> float:
+    """Half the length of an interval in standard errors: by Student's t, by the normal distribution for infinite `df`."""
+    if math.isinf(df):
+        return NormalDist().inv_cdf((1 + level) / 2)
+    from scipy.stats import t
+
+    return float(t.ppf((1 + level) / 2, df))
+
+
+def exp(power: float) -> float:
+    """The exponential, infinite where a float can't hold it: the end of an interval that knows nothing."""
+    return math.exp(power) if power < 709 else math.inf
 
 
 def _bootstrap(

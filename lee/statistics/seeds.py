@@ -6,13 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from torch import Tensor
 
 from lee.errors import InputError
-from lee.statistics.pairs import check_settings
-
-Numbers = Tensor | Sequence[float] | npt.NDArray[Any]
+from lee.statistics.pairs import Numbers, check_settings, p_value, quantile
 
 
 @dataclass(frozen=True)
@@ -50,8 +46,8 @@ class Spread:
     n: int
     level: float = 0.95
 
-    def stderr(self, trainings: tuple[int, int] = (1, 1), over_images: float = 0.0) -> float:
-        r"""Standard error of the difference of two recipes of which :math:`m_1` and :math:`m_2` trainings are known.
+    def stderr(self, trainings: tuple[int, ...] = (1, 1), over_images: float = 0.0) -> float:
+        r"""Standard error of the difference of two recipes with :math:`m_1` and :math:`m_2` known trainings, or of one recipe.
 
         :math:`\sqrt{\sigma_e^2 (1 / m_1 + 1 / m_2) + s^2}`, with the standard error `s` over images.
 
@@ -61,7 +57,7 @@ class Spread:
         """
         return math.hypot(self.within * math.sqrt(sum(1 / m for m in trainings)), over_images)
 
-    def reach(self, level: float = 0.95, trainings: tuple[int, int] = (1, 1), over_images: float = 0.0) -> float:
+    def reach(self, level: float = 0.95, trainings: tuple[int, ...] = (1, 1), over_images: float = 0.0) -> float:
         """Half width of the interval for that difference, with the quantile of Student's t for `df`; see :meth:`stderr`.
 
         Args:
@@ -69,11 +65,9 @@ class Spread:
             trainings: How many trainings of each of the two recipes are known.
             over_images: Standard error of the difference over images, in the unit of the numbers.
         """
-        from scipy.stats import t
+        return quantile(level, self.df) * self.stderr(trainings, over_images)
 
-        return float(t.ppf((1 + level) / 2, self.df)) * self.stderr(trainings, over_images)
-
-    def p(self, difference: float, trainings: tuple[int, int] = (1, 1), over_images: float = 0.0) -> float:
+    def p(self, difference: float, trainings: tuple[int, ...] = (1, 1), over_images: float = 0.0) -> float:
         """Two-sided p-value of no difference between two recipes; see :meth:`reach`.
 
         Args:
@@ -81,12 +75,7 @@ class Spread:
             trainings: How many trainings of each of the two recipes are known.
             over_images: Standard error of the difference over images, in the unit of the numbers.
         """
-        from scipy.stats import t
-
-        scale = self.stderr(trainings, over_images)
-        if scale == 0:
-            return 1.0 if difference == 0 else 0.0
-        return float(2 * t.sf(abs(difference) / scale, self.df))
+        return p_value(difference, self.stderr(trainings, over_images), self.df)
 
     def __str__(self) -> str:
         return (

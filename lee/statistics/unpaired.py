@@ -1,19 +1,14 @@
 """The same models on two sets of images: the ratio of their means, with an interval over images and models."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from lee.errors import InputError
 from lee.statistics.estimates import Estimate
-from lee.statistics.pairs import check_settings
-
-Numbers = Tensor | Sequence[float] | Sequence[Sequence[float]] | npt.NDArray[Any]
+from lee.statistics.pairs import Array, Numbers, check_settings, exp, quantile
 
 
 class SetRatio(NamedTuple):
@@ -105,33 +100,27 @@ def set_ratio(
     if models > 1:
         of_models = float(r.std(ddof=1) / math.sqrt(models))
         variance += of_models**2
-        sides.append((_student(level, models - 1) * of_models,) * 2)
+        sides.append((quantile(level, models - 1) * of_models,) * 2)
     below, above = (math.hypot(*ends) for ends in zip(*sides, strict=True))
     middle = float(r.mean())
-    ends = math.exp(middle - below), math.exp(middle + above)
-    return SetRatio(math.exp(middle), *ends, models, n, math.sqrt(variance))
+    ends = exp(middle - below), exp(middle + above)
+    return SetRatio(exp(middle), *ends, models, n, math.sqrt(variance))
 
 
-def _reach(part: npt.NDArray[np.float64], sign: int, level: float) -> tuple[float, float]:
+def _reach(part: Array, sign: int, level: float) -> tuple[float, float]:
     """How far the ends of the interval lie below and above the logarithm of a mean, or of its inverse, both ≥ 0."""
     low, high = Estimate.of(torch.from_numpy(1 + part - part.mean())).interval(level)
     below, above = -math.log(low) if low > 0 else math.inf, math.log(high)
     return (below, above) if sign > 0 else (above, below)
 
 
-def _paired_reach(part: npt.NDArray[np.float64], level: float) -> tuple[float, float]:
+def _paired_reach(part: Array, level: float) -> tuple[float, float]:
     """The same for the logarithm of a ratio over the same images, to first order, as either mean may have the long tail."""
     low, high = Estimate.of(torch.from_numpy(part - part.mean())).interval(level)
     return -low, high
 
 
-def _student(level: float, df: int) -> float:
-    from scipy.stats import t
-
-    return float(t.ppf((1 + level) / 2, df))
-
-
-def _log_mean(numbers: Numbers, scale: Numbers | None) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _log_mean(numbers: Numbers, scale: Numbers | None) -> tuple[Array, Array]:
     """Logarithm of each model's mean (or of its ratio to the scale's), and each image's influence on their average."""
     values = _table(numbers)
     means = values.mean(1, keepdims=True)
@@ -143,7 +132,7 @@ def _log_mean(numbers: Numbers, scale: Numbers | None) -> tuple[npt.NDArray[np.f
     return logs, influence.mean(0)
 
 
-def _table(numbers: Numbers) -> npt.NDArray[np.float64]:
+def _table(numbers: Numbers) -> Array:
     table = np.atleast_2d(np.asarray(numbers, dtype=float))
     if table.ndim != 2 or table.shape[1] < 2 or not np.isfinite(table).all() or (table < 0).any():
         raise InputError(

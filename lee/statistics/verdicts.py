@@ -34,7 +34,7 @@ from typing import Literal
 
 from lee.errors import InputError, check_known
 from lee.statistics.multiple import simultaneous
-from lee.statistics.pairs import check_settings
+from lee.statistics.pairs import check_settings, exp, quantile
 
 Word = Literal["reproduced", "mixed", "contradicted", "underpowered", "not testable here"]
 Stand = Literal["supports", "opposes", "undecided"]
@@ -54,7 +54,7 @@ Map = Callable[[float], float]
 #: How intervals are widened: for differences, for ratios by their logarithm, for correlations by Fisher's z.
 SCALES: dict[str, tuple[Map, Map]] = {
     "difference": (float, float),
-    "ratio": (_log, math.exp),
+    "ratio": (_log, exp),
     "correlation": (_fisher, math.tanh),
 }
 
@@ -117,20 +117,12 @@ class Case:
             level: of the interval, in (0, 1).
         """
         if self.stderr is not None:
-            return (_quantile(level, self.df) * self.stderr,) * 2
+            return (quantile(level, self.df) * self.stderr,) * 2
         assert self.low is not None
         assert self.high is not None
         to = SCALES[self.scale][0]
-        factor = _quantile(level, self.df) / _quantile(self.level, self.df)
+        factor = quantile(level, self.df) / quantile(self.level, self.df)
         return factor * (to(self.effect) - to(self.low)), factor * (to(self.high) - to(self.effect))
-
-
-def _quantile(level: float, df: float) -> float:
-    if math.isinf(df):
-        return NormalDist().inv_cdf((1 + level) / 2)
-    from scipy.stats import t
-
-    return float(t.ppf((1 + level) / 2, df))
 
 
 @dataclass(frozen=True)
@@ -278,7 +270,7 @@ def _judged(case: Case, level: float) -> Judged:
         stand = "supports" if over == (case.predicted == "above") else "opposes"
     # An estimate clears the threshold with this probability if the effect lies this much beyond the reach of its interval.
     half = (below + above) / 2
-    far = half * (1 + NormalDist().inv_cdf(POWER) / _quantile(level, case.df))
+    far = half * (1 + NormalDist().inv_cdf(POWER) / quantile(level, case.df))
     return Judged(case, back(low), back(high), stand, back(line + far if case.predicted == "above" else line - far))
 
 

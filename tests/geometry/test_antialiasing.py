@@ -253,8 +253,8 @@ def test_bad_arguments_are_refused() -> None:
     for call, message in (
         (lambda: antialiasing.aliased_derivative(x, 3), "`size` must divide 8"),
         (lambda: antialiasing.aliased_error(x, 0), "`size` must divide 8"),
-        (lambda: antialiasing.refine(x, 0), "`factor` must be a positive integer"),
-        (lambda: antialiasing.FilteredActivation(nn.ReLU(), 1.5), "`factor` must be a positive integer"),  # type: ignore[arg-type]
+        (lambda: antialiasing.refine(x, 0), "`factor` must be a whole number from 1"),
+        (lambda: antialiasing.FilteredActivation(nn.ReLU(), 1.5), "`factor` must be a whole number from 1"),  # type: ignore[arg-type]
         (lambda: antialiasing.FilteredActivation(nn.ReLU(), boundary="cirular"), "Did you mean 'circular'"),
         (lambda: antialiasing.low_pass(x, 0), "`cutoff` must be a positive number"),
         (lambda: antialiasing.low_pass(x, 2, boundary="zeros"), "Unknown boundary 'zeros'"),

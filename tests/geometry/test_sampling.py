@@ -253,3 +253,11 @@ def test_half_precision_and_bad_options() -> None:
 def test_a_warped_image_lies_in_memory_as_any_other(generator: lee.Generator) -> None:
     """Models may take views of what they are given."""
     assert lee.warp(torch.rand(2, 3, 8, 10), generator, torch.tensor(0.1)).is_contiguous()
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_a_picture_one_pixel_high_varies_along_its_length_alone(align_corners: bool) -> None:
+    x = torch.arange(8.0).expand(1, 1, 1, 8)
+    across, down = lee.spatial_gradient(x, kernel="central", align_corners=align_corners)
+    assert bool((across[..., 1:-1] > 0).all())
+    assert not down.any()

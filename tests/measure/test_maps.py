@@ -271,3 +271,13 @@ def test_a_model_with_a_precision_of_its_own_is_refused_in_a_sentence() -> None:
     for measure, said in ((lee.error_map, "pixels don't sum"), (lee.layerwise, "parts of the model don't sum")):
         with pytest.raises(lee.VerificationError, match=said):
             measure(Rounded(), x, GENERATOR, output="logits")
+
+
+def test_two_functions_of_one_name_are_told_apart() -> None:
+    found = lee.error_map(build("cnn"), images(2), [lambda x, t: x + t * x, lambda x, t: x - t * x * x])
+    assert found.total.n == 2
+    first, second = (found.along(name).share for name in found.gram.basis)
+    assert not torch.allclose(first, second)
+    assert found != lee.error_map(
+        build("cnn"), images(2), "rotation"
+    )  # results are compared as objects, without an error

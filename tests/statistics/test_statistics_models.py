@@ -140,7 +140,7 @@ def test_families_that_differ_are_held_fixed(rng: RNG) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"clusters": "aabb"}, "give `resamples`"),
-     ({"errors": ([0.1] * 4, [0.1] * 4)}, "give `resamples`"), ({"resamples": 7}, "100 or more"),
+     ({"errors": ([0.1] * 4, [0.1] * 4)}, "give `resamples`"), ({"resamples": 7}, "whole number from 100"),
      ({"given": {"family": list("aab")}}, "'family' needs 4 entries"), ({"clusters": "aab", "resamples": 100}, "needs 4"),
      ({"given": {"x": [1.0, math.nan, 2.0, 3.0]}}, "not finite"), ({"given": {"x": list("abcd")}}, "nothing of the one"),
      ({"errors": ([0.1] * 3, [0.1] * 4), "resamples": 100}, "standard errors"),
