@@ -8,20 +8,11 @@ from torch import Tensor
 
 from lee.autodiff.messages import ForwardModeError, LeavesTorchError, note_fallback
 from lee.autodiff.pushforward import pushforward
-from lee.errors import InputError, check_known
+from lee.errors import InputError
 from lee.memory import retold
 
 MODES = ("auto", "forward", "reverse", "differences")
 Pushed = tuple[Any, Tensor | None]
-
-
-def check_mode(mode: str) -> None:
-    """Refuse an unknown way of differentiating.
-
-    Raises:
-        InputError: With the nearest one.
-    """
-    check_known("mode", mode, MODES)
 
 
 def pushed(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor, mode: str = "auto") -> Pushed:
@@ -55,13 +46,7 @@ def pushed(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor, mode:
 def by_backward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) -> Pushed:
     """`f(x)` and `J_f(x)·v_k` by one backward pass per entry of an image's output: exact, and the same for any number of tangents.
 
-    Args:
-        function: Any torch function of one tensor, whose output for an image depends on that image alone.
-        x: Primal, (N, ...).
-        tangents: Tangents, (K, N, ...).
-
-    Returns:
-        As :func:`lee.autodiff.pushforward`.
+    As :func:`lee.autodiff.pushforward`, but the output for an image must depend on that image alone.
 
     Raises:
         InputError: If the function has no backward pass either.

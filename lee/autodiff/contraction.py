@@ -25,7 +25,6 @@ def _linear(func: Any, x: Any, weight: Any, bias: Any = None) -> Any:
 
 
 FUNCTION_RULES[F.linear] = _linear
-rule("linear")(_linear)
 
 
 @rule("mm", "bmm")

@@ -7,6 +7,7 @@ graph has to be known for this and the model is never touched; folded weights li
 """
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,19 +19,6 @@ from lee.autodiff.registry import lift, rule
 from lee.autodiff.rounding import product
 from lee.autodiff.tensor import FUNCTION_RULES, Stacked
 from lee.autodiff.weights import Workspace, current_workspace
-
-
-@dataclass(frozen=True)
-class _Like:
-    """Shape and strides of an output that doesn't exist yet."""
-
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
-
-    def stride(self) -> tuple[int, ...]:
-        return self.strides
 
 
 @dataclass(frozen=True)
@@ -60,15 +48,15 @@ class Convolution:
         return [p for p in parts if p is not None]
 
     @property
-    def like(self) -> _Like:
-        """The output's description, (N, C', H', W')."""
+    def like(self) -> SimpleNamespace:
+        """Shape, strides, dtype and device of an output that doesn't exist yet, (N, C', H', W')."""
         n, sizes = self.x.shape[1], []
         for axis in (0, 1):
             reach = self.dilation[axis] * (self.weight.shape[2 + axis] - 1) + 1
             sizes.append((self.x.shape[3 + axis] + 2 * self.padding[axis] - reach) // self.stride[axis] + 1)
         c, (h, w) = self.weight.shape[0], sizes
         strides = (c * h * w, 1, w * c, c) if self.space.channels_last else (c * h * w, h * w, w, 1)
-        return _Like((n, c, h, w), strides, self.x.dtype, self.x.device)
+        return SimpleNamespace(shape=(n, c, h, w), stride=lambda: strides, dtype=self.x.dtype, device=self.x.device)
 
     def run(self) -> Tensor:
         """The output's stack; the bias belongs to the primal alone."""

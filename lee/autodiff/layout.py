@@ -17,14 +17,14 @@ def _axes(dims: Sequence[int] | int | None, of: int) -> list[int]:
     return [axis(d, of) for d in ([dims] if isinstance(dims, int) else dims)]
 
 
-@rule("view", "_unsafe_view", "reshape", "_reshape_alias", linear=True)
+@rule("view", "_unsafe_view", "_reshape_alias", linear=True)
 def _view(op: Any, x: Stacked, size: Sequence[int], *_: Any) -> Stacked:
     buffer = x.buffer
     view = torch.ops.aten.view.default if "alias" in str(op) else op
     return Stacked(view(buffer, [len(buffer), *size]))
 
 
-@rule("alias", "detach", "clone", "_to_copy", "contiguous", "lift_fresh", "positive", "neg", "detach_copy", linear=True)
+@rule("alias", "detach", "clone", "_to_copy", "lift_fresh", "neg", "detach_copy", linear=True)
 def _copy(op: Any, x: Stacked, *, dtype: torch.dtype | None = None, memory_format: Any = None, **kwargs: Any) -> Any:
     if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
         return op(primal(x), dtype=dtype, **kwargs)
@@ -70,27 +70,13 @@ def _squeeze(op: Any, x: Stacked, dim: Sequence[int] | int | None = None) -> Sta
     return Stacked(torch.squeeze(x.buffer, tuple(_axes(dim, x.ndim))))
 
 
-@rule("expand", linear=True)
-def _expand(op: Any, x: Stacked, size: Sequence[int], *, implicit: bool = False) -> Stacked:
-    return Stacked(op(lift(x.buffer, len(size)), [-1, *size]))
+@rule("expand", "repeat", linear=True)
+def _expand(op: Any, x: Stacked, size: Sequence[int], **implicit: bool) -> Stacked:
+    stack = 1 if "repeat" in str(op) else -1  # the stack's own axis stays as it is
+    return Stacked(op(lift(x.buffer, len(size)), [stack, *size]))
 
 
-@rule("repeat", linear=True)
-def _repeat(op: Any, x: Stacked, repeats: Sequence[int]) -> Stacked:
-    return Stacked(op(lift(x.buffer, len(repeats)), [1, *repeats]))
-
-
-@rule("slice.Tensor", linear=True)
-def _slice(op: Any, x: Stacked, dim: int = 0, *args: Any) -> Stacked:
-    return Stacked(op(x.buffer, axis(dim, x.ndim), *args))
-
-
-@rule("select.int", linear=True)
-def _select(op: Any, x: Stacked, dim: int, index: int) -> Stacked:
-    return Stacked(op(x.buffer, axis(dim, x.ndim), index))
-
-
-@rule("split.Tensor", "split_with_sizes", "chunk", linear=True)
+@rule("split.Tensor", "split_with_sizes", linear=True)
 def _split(op: Any, x: Stacked, size: Any, dim: int = 0) -> list[Stacked]:
     return [Stacked(part) for part in op(x.buffer, size, axis(dim, x.ndim))]
 
@@ -100,10 +86,8 @@ def _unbind(op: Any, x: Stacked, dim: int = 0) -> list[Stacked]:
     return [Stacked(part) for part in op(x.buffer, axis(dim, x.ndim))]
 
 
-@rule("unfold", "cumsum", "index_select", "diff", linear=True)
-def _along(op: Any, x: Stacked, dim: int, *args: Any, **kwargs: Any) -> Any:
-    if any(isinstance(a, Stacked) for a in args):
-        return NotImplemented
+@rule("slice.Tensor", "select.int", "unfold", "cumsum", "index_select", linear=True)
+def _along(op: Any, x: Stacked, dim: int = 0, *args: Any, **kwargs: Any) -> Stacked:
     return Stacked(op(x.buffer, axis(dim, x.ndim), *args, **kwargs))
 
 
@@ -123,9 +107,7 @@ def _triangle(op: Any, x: Stacked, diagonal: int = 0) -> Stacked:
 
 
 @rule("gather", linear=True)
-def _gather(op: Any, x: Any, dim: int, index: Any, **kwargs: Any) -> Any:
-    if not isinstance(x, Stacked):
-        return op(x, dim, primal(index))
+def _gather(op: Any, x: Stacked, dim: int, index: Tensor, **kwargs: Any) -> Stacked:
     return Stacked(op(x.buffer, axis(dim, x.ndim), index.expand(len(x.buffer), *index.shape)))
 
 
@@ -162,9 +144,8 @@ def _pad(op: Any, x: Stacked, pad: Sequence[int], value: float = 0) -> Stacked:
 
 @rule(
     "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "upsample_nearest2d",
-    "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "upsample_nearest2d.vec",
-    "upsample_bilinear2d.vec", "upsample_bicubic2d.vec", "_adaptive_avg_pool2d", "avg_pool2d", "avg_pool1d", "avg_pool3d",
-    "pixel_shuffle", "pixel_unshuffle", "im2col", "channel_shuffle",
+    "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa",
+    "_adaptive_avg_pool2d", "avg_pool2d", "avg_pool3d", "pixel_shuffle", "pixel_unshuffle", "im2col", "channel_shuffle",
 )  # fmt: skip
 def _per_image(op: Any, x: Stacked, *args: Any, **kwargs: Any) -> Any:
     """Linear operators on a batch of images: the stack is a larger batch."""
@@ -173,15 +154,11 @@ def _per_image(op: Any, x: Stacked, *args: Any, **kwargs: Any) -> Any:
     return Stacked(op(x.buffer.flatten(0, 1), *args, **kwargs).unflatten(0, x.buffer.shape[:2]))
 
 
-@rule("sum", "mean", linear=True)
-def _total(op: Any, x: Stacked, *, dtype: torch.dtype | None = None) -> Stacked:
-    reduce = getattr(torch.ops.aten, op.overloadpacket.__name__)
-    return Stacked(reduce(x.buffer, _axes(None, x.ndim), False, dtype=dtype))
-
-
-@rule("sum.dim_IntList", "mean.dim", linear=True)
-def _reduce(op: Any, x: Stacked, dim: Any, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Stacked:
-    return Stacked(op(x.buffer, _axes(dim, x.ndim), keepdim, dtype=dtype))
+@rule("sum", "mean", "sum.dim_IntList", "mean.dim", linear=True)
+def _reduce(
+    op: Any, x: Stacked, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Stacked:
+    return Stacked(op.overloadpacket(x.buffer, _axes(dim, x.ndim), keepdim, dtype=dtype))
 
 
 @rule(
@@ -223,7 +200,7 @@ def _index_fill(op: Any, x: Any, dim: int, index: Tensor, value: Any) -> Stacked
 
 @rule(
     "gt.Tensor", "gt.Scalar", "ge.Tensor", "ge.Scalar", "lt.Tensor", "lt.Scalar", "le.Tensor", "le.Scalar", "eq.Tensor",
-    "eq.Scalar", "ne.Tensor", "ne.Scalar", "isnan", "isinf", "isfinite", "argmax", "argmin", "argsort", "any", "all", "equal",
+    "eq.Scalar", "ne.Tensor", "ne.Scalar", "isnan", "isinf", "argmax", "argmin", "any", "all", "equal",
     "any.dim", "all.dim", "sign", "floor", "ceil", "round", "trunc", "floor_divide",
     "floor_divide.Scalar", "logical_not", "logical_and", "logical_or", "logical_xor", "is_same_size",
 )  # fmt: skip

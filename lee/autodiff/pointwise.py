@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lee.autodiff.registry import lift, ndim, rule, scaled, with_primal
+from lee.autodiff.registry import lift, ndim, rule, with_primal
 from lee.autodiff.tensor import Stacked, primal
 
 aten = torch.ops.aten
@@ -36,7 +36,6 @@ _SLOPES: dict[str, Callable[..., Tensor]] = {
     "hardswish": lambda x, y: aten.hardswish_backward(torch.ones_like(x), x),
     "hardsigmoid": lambda x, y: aten.hardsigmoid_backward(torch.ones_like(x), x),
     "hardtanh": lambda x, y, low=-1.0, high=1.0: ((x > low) & (x < high)).to(x.dtype),
-    "relu6": lambda x, y: ((x > 0) & (x < 6)).to(x.dtype),
     "leaky_relu": lambda x, y, slope=0.01: aten.leaky_relu_backward(torch.ones_like(x), x, slope, False),
     "elu": lambda x, y, a=1.0, s=1.0, i=1.0: aten.elu_backward(torch.ones_like(x), a, s, i, False, x),
     "softplus": lambda x, y, beta=1.0, limit=20.0: aten.softplus_backward(torch.ones_like(x), x, beta, limit),
@@ -65,7 +64,10 @@ def _pointwise(slope: Callable[..., Tensor]) -> Callable[..., Any]:
             return NotImplemented
         buffer = x.buffer
         value = op(buffer[0], *args, **kwargs)
-        return scaled(buffer, value, slope(buffer[0], value, *args, **kwargs))
+        out = torch.empty_like(buffer)
+        out[0] = value
+        torch.mul(buffer[1:], slope(buffer[0], value, *args, **kwargs), out=out[1:])
+        return Stacked(out)
 
     return apply
 

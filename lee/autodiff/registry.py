@@ -85,14 +85,6 @@ def ndim(*values: Any) -> int:
     return max(v.ndim if isinstance(v, Tensor) else 0 for v in values)
 
 
-def scaled(buffer: Tensor, value: Tensor, slope: Tensor) -> Stacked:
-    """The stack of a pointwise function: `value` as primal, the tangents of `buffer` times `slope`."""
-    out = torch.empty_like(buffer)
-    out[0] = value
-    torch.mul(buffer[1:], slope, out=out[1:])
-    return Stacked(out)
-
-
 def with_primal(out: Tensor, value: Any) -> Stacked:
     """`out` with its slice 0 replaced by `value`."""
     out[0] = value

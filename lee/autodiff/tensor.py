@@ -139,10 +139,8 @@ def _apply(func: Any, args: Any, kwargs: Any) -> Any:
     if kwargs.get("out") is not None:
         return into(func, args, kwargs)
     if rule is not None and _fits(func, tensors, args):
-        with (
-            torch._C._DisableTorchDispatch(),
-            torch._C._ExcludeDispatchKeyGuard(_VIEWS),
-        ):  # what it does concerns nobody
+        # What it does concerns nobody.
+        with torch._C._DisableTorchDispatch(), torch._C._ExcludeDispatchKeyGuard(_VIEWS):
             result = rule(func, *args, **kwargs)
         if result is not NotImplemented:
             return result

@@ -34,7 +34,7 @@ Sources: Gruver et al., ICLR 2023 (aliasing, and the layerwise decomposition); K
 counterpart).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,24 +43,25 @@ import torch
 from torch import Tensor, nn
 
 from lee.autodiff.pushforward import push_leaves
-from lee.errors import InputError
+from lee.errors import InputError, check_count
 from lee.geometry.generators import AnyGenerator, Generator, get
+from lee.geometry.representations import Trivial
 from lee.geometry.sampling import Sampler
-from lee.layers.between import Layer, left_out, readable
+from lee.layers.between import Layer, is_inside, readable
 from lee.layers.calls import Call, Watch, check_modules
 from lee.layers.families import FAMILIES
 from lee.layers.forward import Run, push_together
-from lee.layers.local import Local, action
+from lee.layers.local import action
 from lee.layers.readings import Overrides
-from lee.layers.trace import Traced, check_call, eager, hooks_of, trace
-from lee.measure.checks import Output, check_input, plain
+from lee.layers.trace import Traced, check_call, hooks_of, trace
+from lee.measure.checks import Output, check_input
 from lee.measure.function import one_function
 from lee.measure.pushing import Pushing
 from lee.measure.terms import Terms, sampler_of
 from lee.statistics import Estimate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AliasedPart:
     """The part `v` of a network's Lie derivative `L` that is aliasing.
 
@@ -131,21 +132,20 @@ def aliased_part(
     affine = [get(g) for g in generators]
     if not affine or not all(isinstance(g, Generator) and g.is_spatial for g in affine):
         raise InputError("Only affine motions of the image fold waves; give a list of affine generators.")
-    if not isinstance(chunk, int) or chunk < 1:
-        raise InputError(f"`chunk` must be a positive whole number, not {chunk!r}.")
-    inner = plain(model)
-    check_modules(inner)
-    assert isinstance(inner, nn.Module)
+    check_count("factor", factor)
+    check_count("chunk", chunk)
+    inner = check_modules(model)
     check_input(inner, images, image=True)
     rows = []
-    with one_function(inner, output) as function, torch.no_grad(), eager():
+    with one_function(inner, output) as function, torch.no_grad():
         terms = Terms(
             Pushing(function, "auto", True), affine, sampler_of(images, kernel, boundary, align_corners=False), None
         )
         terms.start(images)
         found = trace(inner, images[:1], Overrides(None))
-        layers = readable(inner, _inputs(inner, function, images[:1], found), found, factor, boundary)
-        missed = left_out(inner, _inputs(inner, function, images[:1], found), found, layers)
+        inputs = _inputs(inner, function, images[:1], found)
+        layers, missed = readable(inner, inputs, found, factor, boundary)
+        missed += _not_followed(inputs, layers, found)
         families = [f for f in FAMILIES if f in {name for name, _ in layers.values()}]
         for x in images.split(chunk):
             whole = terms.derivatives(x).flatten(2).double().cpu()
@@ -156,7 +156,7 @@ def aliased_part(
                 v = whole.new_zeros(len(families), *derivative.shape)
                 if layers:
                     folded = {
-                        i: (families.index(name), _folded(i, layer, inputs[i], found[i], generator, terms.sampler))
+                        i: (families.index(name), _folded(layer, inputs[i], found[i], generator, terms.sampler))
                         for i, (name, layer) in layers.items()
                     }
                     v = push_together(inner, function, x, folded, found).flatten(2).double().cpu()
@@ -183,11 +183,20 @@ def _inputs(model: nn.Module, run: Run, x: Tensor, found: list[Traced]) -> dict[
     return kept
 
 
-def _folded(index: int, layer: Layer, h: Tensor, traced: Traced, generator: Generator, sampler: Sampler) -> Local:
+def _not_followed(inputs: Mapping[int, Tensor], layers: Collection[int], found: list[Traced]) -> tuple[str, ...]:
+    """Names of layers with more than one tensor, or with one of unknown places, which are not tried at all."""
+    return tuple(
+        f"{t.call.name} ({t.call.type})" for t in found
+        if t.leaf and not t.vanishes and t.call.index not in inputs and not is_inside(t.call.index, layers, found)
+        and any(not isinstance(r.representation, Trivial) for r in (*t.inputs, *t.outputs))
+    )  # fmt: skip
+
+
+def _folded(layer: Layer, h: Tensor, traced: Traced, generator: Generator, sampler: Sampler) -> list[Tensor]:
     r""":math:`\Lambda_{a_m} = J_{a_m}(X \cdot h) - X \cdot a_m(h)`."""
     moving = action(traced.inputs[0].representation, h, generator, sampler)
     assert moving is not None
     (value,), (lane,) = push_leaves(lambda values: [layer(values[0])], [h], [moving])
     moved = action(traced.outputs[0].representation, value, generator, sampler)
     assert moved is not None
-    return Local(index, index, [-moved[0] if lane is None else lane[0] - moved[0]])
+    return [-moved[0] if lane is None else lane[0] - moved[0]]

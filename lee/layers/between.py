@@ -5,7 +5,7 @@ stride can be run with stride 1. See :mod:`lee.layers.aliasing`.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,19 @@ Layer = Callable[[Tensor], Tensor]
 
 def readable(
     model: nn.Module, inputs: dict[int, Tensor], found: list[Traced], factor: int, boundary: str
-) -> dict[int, tuple[str, Layer]]:
-    """Family and folded part `a_m` of every call that can be read between its samples, calls around before those in them."""
+) -> tuple[dict[int, tuple[str, Layer]], tuple[str, ...]]:
+    """What can be read between its samples of the calls between places, calls around before those in them.
+
+    Returns:
+        Family and folded part `a_m` of every call that can; and names of layers that can't and might fold waves, as they are
+        not affine or lower the resolution.
+    """
     layers: dict[int, tuple[str, Layer]] = {}
+    missed = []
     for i, h in inputs.items():
         traced, module = found[i], model.get_submodule(found[i].call.path)
         name = family(traced.call.type, leaf=traced.leaf)
-        if traced.vanishes or not (traced.leaf or name == "attention") or _is_inside(i, layers, found):
+        if traced.vanishes or not (traced.leaf or name == "attention") or is_inside(i, layers, found):
             continue
         given, made = traced.inputs[0].representation, traced.outputs[0].representation
         if not isinstance(given, Map | Tokens) or not isinstance(made, Map | Tokens):
@@ -38,7 +44,9 @@ def readable(
             layers[i] = ("strided convolution" if name == "convolution" else name), strided
         elif _exchanges(layer, given, h):
             layers[i] = name, _between(layer, given, made, factor, boundary)
-    return layers
+        elif traced.leaf:
+            missed.append(f"{traced.call.name} ({traced.call.type})")
+    return layers, tuple(missed)
 
 
 def _apart(function: Layer) -> Layer:
@@ -137,23 +145,6 @@ def _low_pass(n: int, cutoff: float, boundary: str) -> Tensor:
     return low_pass(torch.eye(n, dtype=torch.float64).view(n, 1, 1, n), cutoff, boundary=boundary).view(n, n)
 
 
-def left_out(
-    model: nn.Module, inputs: dict[int, Tensor], found: list[Traced], layers: dict[int, tuple[str, Layer]]
-) -> tuple[str, ...]:
-    """Layers between places that might fold waves, as they are not affine or lower the resolution, and are not read."""
-    names = []
-    for i, h in inputs.items():
-        traced, module = found[i], model.get_submodule(found[i].call.path)
-        given, made = traced.inputs[0].representation, traced.outputs[0].representation
-        if not traced.leaf or traced.vanishes or i in layers or _is_inside(i, layers, found):
-            continue
-        if not isinstance(given, Map | Tokens) or not isinstance(made, Map | Tokens):
-            continue
-        if not _is_affine(_apart(module.forward), given, made, h):
-            names.append(f"{traced.call.name} ({traced.call.type})")
-    return tuple(names)
-
-
 def _is_affine(layer: Layer, given: Representation, made: Representation, h: Tensor) -> bool:
     """Whether a layer is affine and keeps the number of places."""
     a, b = h[:1], h[:1].flip(-1, -2)
@@ -161,7 +152,7 @@ def _is_affine(layer: Layer, given: Representation, made: Representation, h: Ten
     return _alike(middle, (y + layer(b)) / 2, y) and _maps(made, y).shape[-2:] == _maps(given, a).shape[-2:]
 
 
-def _is_inside(index: int, layers: dict[int, tuple[str, Layer]], found: list[Traced]) -> bool:
+def is_inside(index: int, layers: Collection[int], found: list[Traced]) -> bool:
     """Whether a call around this one is read as a whole."""
     around = found[index].call.parent
     while around >= 0 and around not in layers:

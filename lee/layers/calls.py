@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from lee.errors import InputError
 from lee.layers.hooks import Hooks, called_again, put_among
-from lee.measure.checks import check_model
+from lee.measure.checks import check_model, plain
 
 
 @dataclass(frozen=True)
@@ -46,22 +47,6 @@ Before = Callable[[Call, nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 After = Callable[[Call, nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
 
 
-class _Replay:
-    """Counts the calls of a part of a pass that is run again."""
-
-    def __init__(self, first: int, enter: Callable[[int, Any], None], change: Callable[[int, Any], Any]) -> None:
-        self._next, self._enter, self._change = first, enter, change
-        self._open: list[int] = []
-
-    def start(self, given: Any) -> None:
-        self._enter(self._next, given)
-        self._open.append(self._next)
-        self._next += 1
-
-    def end(self, output: Any) -> Any:
-        return self._change(self._open.pop(), output)
-
-
 class Watch:
     """Report the module calls of the passes run inside this context, in this thread only.
 
@@ -90,14 +75,14 @@ class Watch:
         self._seen: Counter[str] = Counter()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._thread = threading.get_ident()
-        self._replayed: _Replay | None = None
+        self._replayed: tuple[Callable[[Any], None], Callable[[Any], Any]] | None = None
 
     def __enter__(self) -> Self:
         for path, module in self._modules.items():
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # its calls can't be seen: part of the call around it
             first = module.register_forward_pre_hook(self._starts(path), with_kwargs=True)
-            last = module.register_forward_hook(self._ends, with_kwargs=True)
+            last = module.register_forward_hook(self._ends(path), with_kwargs=True)
             self._handles += [first, last]
             self._last[path] = last.id
             put_among(module, last.id, self._hooks.get(path, Hooks()))
@@ -133,8 +118,13 @@ class Watch:
             enter: Called with an index and the arguments.
             change: Called with an index and an output; what it returns replaces the output, None leaves it.
         """
-        path = self.calls[first].path
-        self._replayed = _Replay(first, enter, change)
+        path, numbers, opened = self.calls[first].path, count(first), list[int]()
+
+        def start(given: Any) -> None:
+            opened.append(next(numbers))
+            enter(opened[-1], given)
+
+        self._replayed = start, lambda output: change(opened.pop(), output)
         try:
             with called_again(self._modules[path], self._last[path], self._hooks.get(path, Hooks())):
                 yield
@@ -146,7 +136,7 @@ class Watch:
             if threading.get_ident() != self._thread:
                 return None
             if self._replayed is not None:
-                self._replayed.start((args, kwargs))
+                self._replayed[0]((args, kwargs))
                 return None
             parent = self._stack[-1].index if self._stack else -1
             call = Call(len(self.calls), path, type(module).__name__, self._seen[path], len(self._stack), parent)
@@ -157,24 +147,33 @@ class Watch:
 
         return hook
 
-    def _ends(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        if threading.get_ident() != self._thread:
-            return None
-        if self._replayed is not None:
-            return self._replayed.end(output)
-        call = self._stack[-1]
-        result = None if self._after is None else self._after(call, module, args, kwargs, output)
-        self._stack.pop()
-        return result
+    def _ends(self, path: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            if threading.get_ident() != self._thread:
+                return None
+            if self._replayed is not None:
+                return self._replayed[1](output)
+            call = self._stack[-1]
+            if call.path != path:
+                raise InputError(
+                    f"The module {call.name!r} raised an exception that {path or 'the model'!r} caught, so calls can't be told "
+                    "apart. Let the model do without."
+                )
+            result = None if self._after is None else self._after(call, module, args, kwargs, output)
+            self._stack.pop()
+            return result
+
+        return hook
 
 
-def check_modules(model: Any) -> None:
-    """Refuse models whose inner calls can't be seen or differentiated.
+def check_modules(model: Any) -> nn.Module:
+    """The module inside a wrapper; refuses models whose inner calls can't be seen or differentiated.
 
     Raises:
         InputError: For something that is no module, a scripted one, a replicating `DataParallel` and quantised modules,
             with the module's path.
     """
+    model = plain(model)
     check_model(model)
     if not isinstance(model, nn.Module):
         raise InputError(f"A decomposition needs a torch.nn.Module, not {type(model).__name__}.")
@@ -191,3 +190,4 @@ def check_modules(model: Any) -> None:
             raise InputError(
                 f"The module {path!r} is a DataParallel over several devices; put its .module in its place."
             )
+    return model

@@ -20,8 +20,8 @@ from lee.layers.deflation import Deflation
 from lee.layers.local import FoldError
 from lee.layers.passes import Pass, Setting, is_sum, measure_pass, verified_mode
 from lee.layers.readings import Overrides
-from lee.layers.trace import Traced, eager, trace
-from lee.measure.checks import Output, batches_of, check_input, check_output_name, count_of, plain
+from lee.layers.trace import Traced, trace
+from lee.measure.checks import Output, batches_of, check_input, check_output_name, count_of
 from lee.measure.derivative import automatic_chunk
 from lee.measure.function import one_function
 from lee.measure.pushing import Pushing
@@ -115,9 +115,7 @@ def layerwise(
     """
     resolved = _checked(generator, output, mode, tolerance, probes, seed, chunk)
     check_known("grids", grids, GRIDS)
-    inner = plain(model)
-    check_modules(inner)
-    assert isinstance(inner, nn.Module)
+    inner = check_modules(model)
     overrides = Overrides(representations)
     random = torch.Generator().manual_seed(seed)
     traces: dict[tuple[int, ...], list[Traced]] = {}
@@ -129,7 +127,7 @@ def layerwise(
     if isinstance(representations, Mapping):
         given = {"output": representations["output"]} if "output" in representations else None
     with (
-        memory.kept(), one_function(inner, output) as function, torch.no_grad(), eager(),
+        memory.kept(), one_function(inner, output) as function, torch.no_grad(),
         tqdm(total=total, unit="image", disable=not progress, leave=False) as bar,
     ):  # fmt: skip
         pushing = Pushing(function, "auto", verify)
@@ -272,7 +270,7 @@ def _summed(
     moments = Moments.joined([m.moments for m in measured])
     unit, name = unit_of(generator), generator.name
     total = Estimate.of(moments.total, unit=unit, kernel=kernel, name=name)._replace(verification=verification)
-    frame = table(found, measured[0].finished, moments, parents)
+    frame = table(found, moments, parents)
     # Relative to the largest term where the total is smaller: terms that cancel leave their rounding behind.
     size = max(float(moments.total.mean()), float(moments.norm2.mean(0).max())) or 1.0
     # The median image: in single precision rounding puts an entry of a few images on the other side of a kink.

@@ -9,11 +9,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lee.layers.families import completion
 from lee.layers.trace import Traced
 from lee.statistics import Estimate, Verification
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Decomposition:
     r"""The Lie derivative of a model as the sum of what each of its module calls contributes.
 
@@ -160,9 +161,8 @@ def summed_up(own: dict[int, Tensor], parents: list[int]) -> dict[int, Tensor]:
 def mean_and_error(samples: Tensor) -> tuple[Tensor, Tensor]:
     """Mean over images (n, M) and its standard error, (M,); NaN for one image."""
     n = len(samples)
-    return samples.mean(0), samples.std(0, correction=1) / math.sqrt(n) if n > 1 else torch.full_like(
-        samples[0], math.nan
-    )
+    error = samples.std(0, correction=1) / math.sqrt(n) if n > 1 else torch.full_like(samples[0], math.nan)
+    return samples.mean(0), error
 
 
 def ratio_and_error(samples: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,7 +172,7 @@ def ratio_and_error(samples: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
     return ratio, mean_and_error((samples - ratio * total[:, None]) / mean)[1]
 
 
-def table(found: list[Traced], finished: list[int], moments: Moments, parents: list[int]) -> pd.DataFrame:
+def table(found: list[Traced], moments: Moments, parents: list[int]) -> pd.DataFrame:
     """The tidy frame of a decomposition."""
     columns: dict[str, Any] = {
         "path": [t.call.path for t in found],
@@ -194,10 +194,8 @@ def table(found: list[Traced], finished: list[int], moments: Moments, parents: l
         columns["probe_se"] = (moments.noise.mean(0) / len(moments.noise)).sqrt().tolist()
     running = torch.zeros(len(found), dtype=torch.float64)
     merged = torch.tensor([p == -2 for p in parents])
-    order = torch.tensor(finished)
-    running[order] = torch.where(merged, torch.zeros_like(moments.self_norm2[0]), moments.self_norm2.mean(0))[
-        order
-    ].cumsum(0)
+    order = torch.tensor(completion(columns["parent"]))
+    running[order] = moments.self_norm2.mean(0).where(~merged, 0)[order].cumsum(0)
     columns["cumulative"] = running.tolist()
     frame = pd.DataFrame(columns)
     frame.loc[frame.kind == "merged", [c for c in frame.columns[6:] if c != "cumulative"]] = math.nan

@@ -10,12 +10,12 @@ from lee.geometry.outputs import Representations
 from lee.layers.calls import check_modules
 from lee.layers.places import Reading
 from lee.layers.readings import Overrides
-from lee.layers.trace import eager, trace
-from lee.measure.checks import check_input, plain
+from lee.layers.trace import trace
+from lee.measure.checks import check_input
 from lee.measure.function import untouched
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """What was inferred about the tensors of every module call.
 
@@ -52,11 +52,11 @@ def explain_representations(model: nn.Module, x: Tensor, representations: Repres
     Raises:
         InputError: As :func:`lee.layerwise`.
     """
-    inner = plain(model)
-    check_modules(inner)
+    inner = check_modules(model)
     check_input(inner, x, image=True)
-    with untouched(inner), torch.no_grad(), eager():
-        found = trace(inner, x[:1], Overrides(representations))  # type: ignore[arg-type]
+    with untouched(inner), torch.no_grad():
+        found = trace(inner, x[:1], overrides := Overrides(representations))
+    overrides.check_used([t.call.path for t in found])
     rows = [
         {
             "path": t.call.path, "call": t.call.call, "type": t.call.type, "depth": t.call.depth,

@@ -15,7 +15,7 @@ from lee.autodiff.messages import NoRuleError
 from lee.autodiff.surroundings import stacked_pass
 from lee.layers.calls import Call, Watch
 from lee.layers.lanes import added, widened
-from lee.layers.local import ForwardError, Local
+from lee.layers.local import ForwardError
 from lee.layers.nested import changed
 from lee.layers.primals import Primals
 from lee.layers.trace import Traced, hooks_of
@@ -25,25 +25,16 @@ Run = Callable[[Tensor], Tensor]
 
 
 def push(
-    model: nn.Module, run: Run, x: Tensor, own: Sequence[Local], found: Sequence[Traced], primals: Primals, lanes: int
-) -> Tensor:
+    model: nn.Module, run: Run, x: Tensor, own: Mapping[int, list[Tensor]], found: Sequence[Traced],
+    primals: Primals, lanes: int,
+) -> Tensor:  # fmt: skip
     """Terms of images `x` pushed to the output by stacked forward mode, `lanes` at a time: shape `(M, *output)`.
 
-    Args:
-        model: In eval mode.
-        run: From images to the selected output.
-        x: Images, (n, C, H, W).
-        own: The local terms, in the order in which their calls end.
-        found: All calls.
-        primals: The values of one pass of these images, which all passes take.
-        lanes: How many terms at a time.
-
-    Raises:
-        ForwardError: If a stacked pass fails.
+    `own` has the local terms in the order in which their calls end; all else is as for :func:`push_together`.
     """
-    parts = []
-    for start in range(0, len(own), lanes):
-        group = {local.index: (lane, local) for lane, local in enumerate(own[start : start + lanes])}
+    parts, terms = [], list(own.items())
+    for start in range(0, len(terms), lanes):
+        group = {index: (lane, local) for lane, (index, local) in enumerate(terms[start : start + lanes])}
         parts.append(push_together(model, run, x, group, found, primals))
     return torch.cat(parts)
 
@@ -52,7 +43,7 @@ def push_together(
     model: nn.Module,
     run: Run,
     x: Tensor,
-    group: Mapping[int, tuple[int, Local]],
+    group: Mapping[int, tuple[int, list[Tensor]]],
     found: Sequence[Traced],
     primals: Primals | None = None,
 ) -> Tensor:
@@ -86,7 +77,7 @@ def push_together(
             return None
         lane, local = group[call.index]
         # The output of a call that calls nothing is in nobody else's hands.
-        return added(output, local.parts, lane, lanes, (args, kwargs) if found[call.index].leaf else None)
+        return added(output, local, lane, lanes, (args, kwargs) if found[call.index].leaf else None)
 
     while True:
         watch = Watch(model, before, after, hooks_of(found))

@@ -6,7 +6,6 @@ containers is zero. A term that is zero up to rounding is dropped: nothing of it
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,38 +30,6 @@ class ForwardError(Exception):
     """A stacked pass fails where a plain one does not."""
 
 
-@dataclass(frozen=True)
-class Local:
-    """The own local term of one call.
-
-    Args:
-        index: The call.
-        finished: Position in the order in which calls end.
-        parts: One tensor per floating-point output, of the output's shape.
-    """
-
-    index: int
-    finished: int
-    parts: list[Tensor]
-
-
-@dataclass(frozen=True)
-class Locals:
-    """What a pass gave.
-
-    Args:
-        own: The non-zero own terms, in the order in which their calls end.
-        finished: All calls in that order.
-        moving: `J·(X·x)` of the whole model, (n, ...).
-        explained: What the model's direct children explain of it, (n, ...).
-    """
-
-    own: list[Local]
-    finished: list[int]
-    moving: Tensor
-    explained: Tensor
-
-
 def around(call: int, parents: list[int], found: list[Traced]) -> int:
     """The nearest measured call around one that does something itself; -1 for the model."""
     above = parents[call]
@@ -83,21 +50,18 @@ class _Collector:
         self.found, self.generator, self.sampler, self.primals = found, generator, sampler, primals
         self.kept: dict[int, tuple[Any, list[Tensor]]] = {}
         self.whole: dict[int, list[Tensor]] = {}  # Λ, children included, until the call around has ended
-        self.own: list[Local] = []
-        self.finished: list[int] = []
+        self.own: dict[int, list[Tensor]] = {}  # λ, in the order in which calls end, where it is more than rounding
         self.watch = Watch(model, self._before, self._after, hooks_of(found))
 
     def _before(self, call: Call, module: nn.Module, args: Any, kwargs: Any) -> None:
         check_call(call, self.found)
         traced = self.found[call.index]
-        if (
-            call.index and traced.placed and not traced.vanishes and not traced.transparent
-        ):  # copied, tensors and lists, for a module may write into its input
+        if call.index and traced.placed and not traced.vanishes and not traced.transparent:
+            # Copied, tensors and lists, for a module may write into its input.
             kept = changed((args, kwargs), lambda v, _: v.clone())
             self.kept[call.index] = (kept, tensors(kept))
 
     def _after(self, call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        self.finished.append(call.index)
         if call.index not in self.kept:
             return
         traced, outputs = self.found[call.index], tensors(output)
@@ -171,14 +135,18 @@ class _Collector:
             self.whole[index] = whole
         own = [w - b for w, (_, _, b) in zip(whole, terms, strict=True)]
         if any(_is_more_than_rounding(o, t, v) for o, t, v in zip(own, terms, outputs, strict=True)):
-            self.own.append(Local(index, len(self.finished), own))
+            self.own[index] = own
 
 
 def locals_of(
     model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor, found: list[Traced], parents: list[int],
     generator: Generator, sampler: Sampler, primals: Primals,
-) -> Locals:  # fmt: skip
+) -> tuple[dict[int, list[Tensor]], Tensor]:  # fmt: skip
     """The own local terms of all calls in one pass of images `x` (n, C, H, W).
+
+    Returns:
+        The non-zero ones by call, in the order in which their calls end: one tensor per floating-point output, of its shape.
+        And what the model's direct children leave unexplained of `J·(X·x)` of the whole model, (n, ...).
 
     Raises:
         InputError: If the pass makes other calls than the traced ones, or folds the images in a way that can't be followed.
@@ -192,9 +160,7 @@ def locals_of(
         ((moving, explained),) = collector.run_again(0, lambda values: [run(values[0])], [x], [tangent])
     if moving is None:
         raise ForwardError("the output carries no tangent.")
-    return Locals(
-        collector.own, collector.finished, moving, torch.zeros_like(moving) if explained is None else explained
-    )
+    return collector.own, moving if explained is None else moving - explained
 
 
 def check_fold(traced: Traced, outputs: list[Tensor], n: int) -> None:

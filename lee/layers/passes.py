@@ -57,7 +57,6 @@ class Pass:
 
     Args:
         moments: Per-image sums.
-        finished: All calls in the order in which they end.
         gap: `‖e‖²/dim` of every image, (n,), or an estimate of it, `e` the difference of the sum of all terms from the total.
         mode: How the terms were pushed.
         rounding: What of `gap` is rounding.
@@ -65,7 +64,6 @@ class Pass:
     """
 
     moments: Moments
-    finished: list[int]
     gap: Tensor
     mode: str
     rounding: float
@@ -100,7 +98,7 @@ def measure_pass(setting: Setting, x: Tensor, lanes: int) -> Pass:
     deflation, taken = setting.deflation, directions if terms.mode == "deflated" else None
     if deflation is not None:
         deflation = deflation.after(total.moving - total.moved, taken)
-    return Pass(moments, terms.finished, terms.gap.square().sum(-1), terms.mode, rounding, deflation)
+    return Pass(moments, terms.gap.square().sum(-1), terms.mode, rounding, deflation)
 
 
 def is_sum(gap: float, dtype: torch.dtype) -> bool:
@@ -112,13 +110,7 @@ def verified_mode(setting: Setting, x: Tensor, lanes: int, first: str) -> tuple[
     """The first mode whose parts sum to the verified total at a generic image, and how far they are from it, relative to it.
 
     Parts that don't agree in the images' own precision are added up in double precision, which tells kinks that fall on the
-    other side of a rounding from a fault.
-
-    Args:
-        setting: What stays the same.
-        x: Images, (N, C, H, W).
-        lanes: Calls per stacked pass.
-        first: The mode that was taken for them.
+    other side of a rounding from a fault. `first` is the mode that was taken for the images; all else as for :func:`measure_pass`.
 
     Raises:
         VerificationError: If the parts sum to the total in no mode.
@@ -174,7 +166,6 @@ class _Terms:
     whole: dict[int, Tensor]
     own: dict[int, Tensor]
     gap: Tensor
-    finished: list[int]
     mode: str
     variance: Callable[[Tensor], Tensor] | None = None
 
@@ -218,15 +209,15 @@ def _forward(setting: Setting, x: Tensor, total: _Total, primals: Primals, lanes
         ForwardError: If a stacked pass fails.
     """
     found, parents, run = setting.found, setting.parents, setting.terms.pushing.function
-    local = locals_of(setting.model, run, x, found, parents, setting.generator, setting.sampler, primals)
-    own = {0: _flat(local.moving - local.explained) - total.moved}
-    if local.own:
-        values = push(setting.model, run, x, local.own, found, primals, lanes).reshape(len(local.own), len(x), -1)
-        own.update({part.index: v for part, v in zip(local.own, values.double().cpu(), strict=True)})
+    local, unexplained = locals_of(setting.model, run, x, found, parents, setting.generator, setting.sampler, primals)
+    own = {0: _flat(unexplained) - total.moved}
+    if local:
+        values = push(setting.model, run, x, local, found, primals, lanes).reshape(len(local), len(x), -1)
+        own.update(zip(local, values.double().cpu(), strict=True))
     own = {m: v * total.scale for m, v in own.items()}
     whole = summed_up(own, parents)
     gap = whole[0] - (total.moving - total.moved) * total.scale
-    return _Terms(whole, own, gap, local.finished, "forward")
+    return _Terms(whole, own, gap, "forward")
 
 
 def _reverse(setting: Setting, x: Tensor, total: _Total, mode: str, directions: Directions | None) -> _Terms:
@@ -268,7 +259,7 @@ def _reverse(setting: Setting, x: Tensor, total: _Total, mode: str, directions: 
             "its backward pass is not the derivative of its forward pass (a detach, no_grad or checkpoint inside?)."
         )
     whole = {0: values[-1] - moved, **dict(zip(graph.calls, values, strict=False))}
-    return _Terms(whole, taken_apart(whole, setting.parents), gap, graph.finished, mode, variance)
+    return _Terms(whole, taken_apart(whole, setting.parents), gap, mode, variance)
 
 
 def _gaussian(probes: int) -> Callable[[Tensor], Tensor]:

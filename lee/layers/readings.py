@@ -95,11 +95,8 @@ class Readings:
             return Reading(Trivial(), CONSTANT)
         key = (places.data_ptr(), places.shape, places.stride())
         if key not in self._read:
-            with follow_nothing():
-                self._read[key] = (
-                    places,
-                    read(places, centred=self.centred),
-                )  # kept, so that its address is not given away
+            with follow_nothing():  # the places are kept, so that their address is not given away
+                self._read[key] = places, read(places, centred=self.centred)
         reading, guesses = self._read[key][1], guesses_of(value)
         return replace(reading, why=f"{reading.why}{_BACK}", guesses=guesses) if guesses else reading
 

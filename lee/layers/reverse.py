@@ -34,9 +34,8 @@ class _Products:
         """Note one. What leaves a call and enters another is met twice: the second time the product is known."""
         if self._latest is None or self._latest[0] is not gradient or self._latest[1] is not by:
             images = (t.reshape(self.n, -1) for t in (gradient, by))  # a batch is folded image after image
-            found = torch.stack(
-                [torch.dot(g, b) for g, b in zip(*images, strict=True)]
-            )  # faster than a batched product
+            # Faster than a batched product.
+            found = torch.stack([torch.dot(g, b) for g, b in zip(*images, strict=True)])
             self._latest = gradient, by, found
         self._noted.append((side * self.places + place, self._latest[2]))
 
@@ -72,15 +71,7 @@ class Bumps:
     If the input is moved by `ε X·h` and the output by `ε' X·m(h)`, then by the chain rule
     :math:`v_m = \partial y/\partial\varepsilon - \partial y/\partial\varepsilon'`, for leaves and containers alike, without a local
     derivative. Along a cotangent of `y` both derivatives at 0 are inner products of the gradients that arrive there with `X·h` and
-    with `X·m(h)`. One more pair moves the image itself.
-
-    Args:
-        model: In eval mode.
-        run: From images to the selected output.
-        x: Images, (n, C, H, W).
-        found: The traced calls.
-        generator: The generator.
-        sampler: Kernel and boundary.
+    with `X·m(h)`. One more pair moves the image itself. The arguments are those of :class:`lee.layers.primals.Primals`.
     """
 
     def __init__(
@@ -95,7 +86,6 @@ class Bumps:
         self.n, self.found, self.generator, self.sampler = len(x), found, generator, sampler
         self.calls = [t.call.index for t in found if t.placed and not t.vanishes and t.call.index > 0]
         self.place = {index: m for m, index in enumerate(self.calls)}
-        self.finished: list[int] = []
         self._actions: dict[int, tuple[Tensor, int, Representation | None, Tensor]] = {}
         self.products = _Products(self.n, len(self.calls) + 1, x)
         self.start = x.new_zeros(()).requires_grad_()  # a backward pass to it goes through all that is noted
@@ -131,7 +121,6 @@ class Bumps:
         return None if m is None else self._all_moved((args, kwargs), self.found[call.index].inputs, 0, m)
 
     def _after(self, call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        self.finished.append(call.index)
         m = self.place.get(call.index)
         if m is None:
             return None

@@ -15,7 +15,7 @@ from lee.layers.calls import Call, Watch
 from lee.layers.flow import Flow, clear
 from lee.layers.hooks import Hooks, own_hooks
 from lee.layers.nested import Lent, changed, tensors
-from lee.layers.places import Reading, follow, follow_nothing, given_of, guesses_of, label, placed_image, places_of
+from lee.layers.places import Follow, Reading, follow_nothing, given_of, guesses_of, label, placed_image, places_of
 from lee.layers.readings import Overrides, Readings
 
 
@@ -103,7 +103,7 @@ def trace(model: nn.Module, x: Tensor, overrides: Overrides, *, centred: bool = 
     hooks = own_hooks(model, lambda: model(x.clone()))
     tracer = _Tracer(model, Readings(placed_image(x), centred=centred), overrides, hooks)
     try:
-        with tracer.watch, sdpa_kernel(SDPBackend.MATH), follow(tracer.note):
+        with tracer.watch, sdpa_kernel(SDPBackend.MATH), Follow(tracer.note):
             model(tracer.readings.image)
     finally:
         clear(chain(model.parameters(), model.buffers()))
@@ -182,11 +182,6 @@ class _Tracer:
 def hooks_of(found: Sequence[Traced]) -> dict[str, Hooks]:
     """What the modules' own hooks do, by path of the module."""
     return {traced.call.path: traced.hooks for traced in found}
-
-
-def eager() -> Any:
-    """Run what `torch.compile` wraps as plain Python, so that its modules are seen."""
-    return torch.compiler.set_stance("force_eager")
 
 
 CHANGED = (

@@ -132,3 +132,24 @@ def test_layers_that_are_not_understood_are_named() -> None:
 def test_bad_input_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         aliased_part(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Flatten()), torch.rand(1, 3, 8, 8), **options)
+
+
+class Attending(nn.Module):
+    """A layer with three inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.attend, self.head = (
+            nn.Conv2d(3, 8, 4, 4),
+            nn.MultiheadAttention(8, 2, batch_first=True),
+            nn.Linear(8, 2),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.embed(x).flatten(2).mT
+        return self.head(self.attend(tokens, tokens, tokens, need_weights=False)[0].mean(1))
+
+
+def test_layers_with_several_inputs_are_named() -> None:
+    found = aliased_part(Attending().double(), torch.rand(1, 3, 8, 8, dtype=torch.float64), output="logits")
+    assert any("attend" in name for name in found.left_out)

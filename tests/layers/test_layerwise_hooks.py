@@ -459,3 +459,33 @@ def test_buffers_that_a_model_writes_into_carry_nothing_over_to_the_next_trace()
     first, second = (lee.explain_representations(model, images().float()).frame for _ in range(2))
     pd.testing.assert_frame_equal(first, second)
     assert not [name for name in vars(model.kept) if name.startswith("_lee")]
+
+
+class Catching(nn.Module):
+    """Goes on without a layer that fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wrong, self.right, self.head = nn.Conv2d(5, 4, 3), nn.Conv2d(3, 4, 3), nn.Linear(144, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            h = self.wrong(x)
+        except RuntimeError:
+            h = self.right(x)
+        return self.head(h.tanh().flatten(1))
+
+
+def test_a_model_that_catches_what_a_layer_raises_is_refused() -> None:
+    with pytest.raises(lee.InputError, match="'wrong' raised an exception that 'the model' caught"):
+        lee.layerwise(Catching(), torch.rand(2, 3, 8, 8), "rotation")
+
+
+@pytest.mark.parametrize("measure", [
+    lambda net, x, wrong: lee.explain_representations(net, x, wrong),
+    lambda net, x, wrong: lee.metrics.layer_errors(net, x, [("rotation", 0.3)], representations=wrong),
+])  # fmt: skip
+def test_patterns_that_match_nothing_are_refused(measure: Callable[..., Any]) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    with pytest.raises(lee.InputError, match="matches no module call"):
+        measure(net, torch.rand(1, 3, 8, 8), {"tail.*": None})

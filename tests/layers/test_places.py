@@ -13,8 +13,8 @@ from lee.errors import InputError
 from lee.geometry.representations import Map, Representation, Scattered, Tokens, Trivial
 from lee.geometry.sampling import Sampler
 from lee.layers.places import (
+    Follow,
     Unknown,
-    follow,
     follow_nothing,
     given_of,
     grid,
@@ -59,7 +59,7 @@ MOVES: dict[str, tuple[Callable[[Tensor], Tensor], type[Representation]]] = {
 def followed(function: Callable[[Tensor], Tensor], channels: int = C) -> tuple[Tensor, Tensor]:
     """A random image and what `function` makes of it, with places."""
     x = torch.rand(1, channels, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), follow():
+    with torch.no_grad(), Follow():
         out = function(placed_image(x))
     return x, out
 
@@ -194,7 +194,7 @@ def test_an_average_along_rows_is_a_map_of_one_column() -> None:
 
 
 def test_operators_in_a_quiet_block_are_not_followed() -> None:
-    with follow():
+    with Follow():
         z = placed_image(torch.rand(1, 1, H, W))
         with follow_nothing():
             quiet = z + 1

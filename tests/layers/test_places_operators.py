@@ -12,7 +12,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
 
 import lee
-from lee.layers.places import Unknown, follow, grid, label, placed_image, places_of, tracker
+from lee.layers.places import Follow, Unknown, grid, label, placed_image, places_of, tracker
 from lee.layers.places.operators import ENTRYWISE, FACTORIES, MOVES, NORMALISING, rule_of, unknown
 from lee.layers.places.rules import constant, copied, gated, move, plain_name, pointwise, restrided
 
@@ -38,7 +38,7 @@ class Claims:
             used.append(func)
             return rule_of(func)
 
-        with monkeypatch.context() as patched, follow():
+        with monkeypatch.context() as patched, Follow():
             patched.setattr(tracker, "rule_of", noted)
             self.places = [places_of(v) for v in self._results(label(x.clone(), self.given))]
         self.operators = {plain_name(f) for f in used}
@@ -180,7 +180,7 @@ STATISTICS: dict[str, Function] = {
 @pytest.mark.parametrize("name", STATISTICS)
 def test_a_normalisation_keeps_places_and_commutes_with_every_permutation_of_them(name: str) -> None:
     function, x = STATISTICS[name], numbers(1, 4, 6, 5)
-    with torch.no_grad(), follow():
+    with torch.no_grad(), Follow():
         image = placed_image(x)
         found = places_of(function(image))
     assert isinstance(found, Tensor)
@@ -215,7 +215,7 @@ REACHES: dict[str, tuple[Function, float]] = {
 def test_what_covers_the_image_anew_sees_its_kernel_and_no_more(name: str) -> None:
     function, reach = REACHES[name]
     x = numbers(1, 4, 8, 8)
-    with torch.no_grad(), follow():
+    with torch.no_grad(), Follow():
         found = places_of(function(placed_image(x)))
     assert isinstance(found, Tensor)
     farthest, given, known = 0.0, grid(8, 8).expand(x.shape).flatten(), function(x)
@@ -255,13 +255,13 @@ def test_what_reads_other_places_in_an_order_is_unknown(function: Function) -> N
     with torch.library._scoped_library("lee_tests", "DEF") as library:
         library.define("reversed(Tensor x) -> Tensor")
         library.impl("reversed", lambda x: x.flip(2), "CompositeExplicitAutograd")
-        with torch.no_grad(), follow():
+        with torch.no_grad(), Follow():
             found = places_of(function(placed_image(numbers(1, 5, 4, 6))))
     assert isinstance(found, Unknown)
 
 
 def test_a_residual_branch_of_unknown_places_leaves_the_sum_where_the_stream_is() -> None:
-    with torch.no_grad(), follow():
+    with torch.no_grad(), Follow():
         image = placed_image(numbers(1, 5, 4, 6))
         found = places_of(image + image.cumsum(2))
     assert isinstance(found, Tensor)

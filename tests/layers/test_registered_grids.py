@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import lee
 from lee.geometry import Map, Registration, Scattered, Tokens
-from lee.layers.places import Unknown, follow, placed_image, places_of, read
+from lee.layers.places import Follow, Unknown, placed_image, places_of, read
 
 Function = Callable[[Tensor], Tensor]
 H, W = 24, 36  # sides with many divisors
@@ -36,7 +36,7 @@ def pushed(function: Function, height: int = H, width: int = W) -> Tensor:
 
 def claimed(function: Function, height: int = H, width: int = W) -> Tensor:
     """Where its samples lie, as it is followed."""
-    with torch.no_grad(), follow():
+    with torch.no_grad(), Follow():
         places = places_of(function(placed_image(coordinates(height, width)[0])))
     assert isinstance(places, Tensor), places
     return places
@@ -204,7 +204,7 @@ def blob(height: int = 72, width: int = 96) -> Tensor:
 def own_error(layer: Function, generator: str, *, grids: str = "registered") -> float:
     """`‖J (X·h) - X·m(h)‖` of a layer, relative to `‖X·m(h)‖`."""
     x = blob()
-    with torch.no_grad(), follow():
+    with torch.no_grad(), Follow():
         places = places_of(layer(placed_image(x)))
     assert isinstance(places, Tensor), places
     found = read(places, centred=grids == "centred").representation
@@ -340,7 +340,7 @@ def test_a_registration_is_told_in_words() -> None:
     ],
 )
 def test_what_lies_on_no_grid_is_unknown(function: Function) -> None:
-    with torch.no_grad(), follow():
+    with torch.no_grad(), Follow():
         assert isinstance(places_of(function(placed_image(coordinates()[0]))), Unknown)
 
 

@@ -10,7 +10,7 @@ combined, entry by entry or side by side as channels; the shift counts as an err
 
 from lee.layers.places.labels import MIXED, NONE, Given, Guess, Reading, Unknown, grid, of_representation, read
 from lee.layers.places.tracker import (
-    follow,
+    Follow,
     follow_nothing,
     forget,
     given_of,
@@ -21,6 +21,6 @@ from lee.layers.places.tracker import (
 )
 
 __all__ = [
-    "MIXED", "NONE", "Given", "Guess", "Reading", "Unknown", "follow", "follow_nothing", "forget", "given_of", "grid",
+    "MIXED", "NONE", "Given", "Guess", "Reading", "Unknown", "Follow", "follow_nothing", "forget", "given_of", "grid",
     "guesses_of", "label", "of_representation", "placed_image", "places_of", "read",
 ]  # fmt: skip

@@ -168,9 +168,8 @@ def _registered(places: Tensor) -> Reading:
         size, at = (places.shape[2], places.shape[3]), found[0].registration
         registration = registered(at.origin, at.spacing, size)
         return Reading(Map(registration=registration), f"channels first on a grid of {_described(size, registration)}")
-    slim = (
-        places[..., :1] if places.ndim and places.stride(-1) == 0 else places
-    )  # channels behind their places: one stands for all
+    # Of channels behind their places, one stands for all.
+    slim = places[..., :1] if places.ndim and places.stride(-1) == 0 else places
     good = finite(slim)
     if not bool(good.any()):
         return _placeless(places)

@@ -68,9 +68,8 @@ def of_registration(registration: Registration) -> Lattice:
 def registered(origin: tuple[float, float], spacing: tuple[float, float], size: tuple[int, int]) -> Registration | None:
     """The registration of a grid of `size`; None if it covers the image evenly."""
     even = all(abs(o * n - 0.5) < 1e-7 > abs(s * n - 1) for o, s, n in zip(origin, spacing, size, strict=True))
-    (top, left), (down, across) = (
-        (round(a, 13), round(b, 13)) for a, b in (origin, spacing)
-    )  # equal where they are meant so
+    # Rounded: equal where they are meant so.
+    (top, left), (down, across) = ((round(a, 13), round(b, 13)) for a, b in (origin, spacing))
     return None if even else Registration((top, left), (down, across))
 
 

@@ -99,9 +99,8 @@ def cover(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Pl
         return given
     at = indices(plain_name(func), named, source, out)
     if given.shape[2:] == out.shape[2:] and set(at) == {(1.0, 0.0)} and _channels_agree(given):
-        return given[:, :1].expand(
-            out.shape
-        )  # each window around its own place: in any arrangement, such as Swin's windows
+        # Each window around its own place: in any arrangement, such as Swin's windows.
+        return given[:, :1].expand(out.shape)
     found = fit(given) if out.ndim == 4 else None
     if found is not None:
         if out.shape[-2:].numel() == 1:

@@ -48,7 +48,7 @@ def placed_image(x: Tensor) -> Tensor:
 
 
 class Follow(TorchDispatchMode):
-    """While active, every ATen operator labels its outputs with places.
+    """While active, every ATen operator labels its outputs with places; see :func:`placed_image` and :func:`places_of`.
 
     Args:
         note: Called with the tensors that an operator reads and makes, if it reads any that depend on the image.
@@ -115,13 +115,8 @@ def _has_places(value: Tensor) -> bool:
 
 
 def follow_nothing() -> AbstractContextManager[Any]:
-    """A context inside :func:`follow` whose operators are not followed."""
+    """A context inside :class:`Follow` whose operators are not followed."""
     return _disable_current_modes()
-
-
-def follow(note: Note | None = None) -> Follow:
-    """A context in which places are followed; see :func:`placed_image` and :func:`places_of`."""
-    return Follow(note)
 
 
 def forget(value: Tensor) -> None:
