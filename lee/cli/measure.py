@@ -2,15 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from lee.cli import subject as given
 from lee.cli.output import FORMATS, check_destination, only, print_json, table, write
-
-if TYPE_CHECKING:
-    from lee.statistics import Estimate
 
 
 def measure(
@@ -46,12 +43,7 @@ def measure(
     from lee.measure.derivative import equivariance_gram
 
     names = [generators.get(name).name for name in generator or ()] or None
-    method: dict[str, Any] = {
-        "output": output,
-        "kernel": kernel,
-        "boundary": boundary,
-        "align_corners": align_corners,
-    }
+    method: dict[str, Any] = {"output": output, "kernel": kernel, "boundary": boundary, "align_corners": align_corners}
     running: dict[str, Any] = {"chunk": chunk, "precision": precision, "progress": not quiet and sys.stderr.isatty()}
     with given.warnings_in_a_sentence(), only(as_json):
         subject = given.load_subject(
@@ -67,11 +59,7 @@ def measure(
         print_json({**settings, "results": results, "verification": verification or None, **subject.origin})
     else:
         note = f"Lie derivative of the {output}, {kernel} kernel"
-        _print(subject.title, estimates, given.notes(note, gram))
+        lines = [(name, estimate.digits, estimate.unit) for name, estimate in estimates.items()]
+        table(subject.title, ("generator", ">LEE ± standard error", "unit"), lines, given.notes(note, gram))
     if out is not None:  # last, so that the numbers are there even if this fails
         write([{**settings, **row, **verification, **subject.origin} for row in results], out)
-
-
-def _print(title: str, estimates: "dict[str, Estimate]", note: str) -> None:
-    rows = [(name, estimate.digits, estimate.unit) for name, estimate in estimates.items()]
-    table(title, ("generator", ">LEE ± standard error", "unit"), rows, note)

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,7 +86,8 @@ def report(
         path.write_text(text, encoding="utf-8")
     for name in reports.PARTS:
         (folder / f"{name}.json").unlink(missing_ok=True)
-    folder.rmdir()
+    with suppress(OSError):  # a killed run may have left more
+        folder.rmdir()
     for sentence in reports.meaning(found):
         typer.echo(f"- {sentence}")
     typer.echo(

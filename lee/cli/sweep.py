@@ -30,10 +30,8 @@ def sweep(
     trained again, that model. Of several SPECS, one whose data isn't here is named and passed over; the exit code is 2 then.
     """
     from lee import sweep
-    from lee.process.alone import check_device
     from lee.sweep import results
 
-    check_device(device)
     paths = specs or [results.folder() / "zoo.yaml"]
     if out is not None and len(paths) > 1:
         raise InputError(f"--out {out} is one table, and there are {len(paths)} specifications. Give them one by one.")

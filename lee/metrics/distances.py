@@ -76,6 +76,36 @@ class Distance(NamedTuple):
         return f"{self.value:.4g}, extrapolated {self.limit:.4g} ± {self.stderr:.2g} (n = {self.n} each)"
 
 
+class Features(nn.Module):
+    """What a model's own classifier reads: its features, pooled over the image, (N, D).
+
+    Args:
+        model: A model of `lee.models.load` or one of timm, which has `forward_features` and `forward_head`.
+
+    Raises:
+        InputError: If it has no such methods.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        if not (hasattr(self._net, "forward_features") and hasattr(self._net, "forward_head")):
+            raise InputError(
+                f"{type(self._net).__name__} has no forward_features and forward_head, as timm's models have, to say where its "
+                "features end. Measure another output, or pass the features themselves to frechet_distance."
+            )
+
+    @property
+    def _net(self) -> Any:
+        return getattr(self.model, "net", self.model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of images (N, C, H, W)."""
+        prepared = getattr(self.model, "normalize", nn.Identity())(x)
+        pooled: Tensor = self._net.forward_head(self._net.forward_features(prepared), pre_logits=True)
+        return pooled
+
+
 def features(model: nn.Module, images: Tensor, *, batch: int = 64) -> Tensor:
     """Features before a network's last layer, (N, D), float64.
 
@@ -87,21 +117,11 @@ def features(model: nn.Module, images: Tensor, *, batch: int = 64) -> Tensor:
     Raises:
         InputError: If the model has no such methods, or the images can't be measured.
     """
-    inner = plain(model)
-    net: Any = getattr(inner, "net", inner)
-    if not (hasattr(net, "forward_features") and hasattr(net, "forward_head")):
-        raise InputError(
-            f"{type(net).__name__} has no forward_features and forward_head, as timm's models have. "
-            "Pass the features themselves to frechet_distance."
-        )
-    check_input(net, images, image=True)
+    subject = Features(plain(model))
+    check_input(subject, images, image=True)
     check_count("batch", batch)
-    prepare = getattr(inner, "normalize", nn.Identity())
-    with untouched(inner), torch.no_grad():
-        parts = [
-            net.forward_head(net.forward_features(prepare(x)), pre_logits=True).clone()
-            for x in images.clone().split(batch)
-        ]
+    with untouched(subject), torch.no_grad():
+        parts = [subject(x).clone() for x in images.clone().split(batch)]
     return torch.cat(parts).flatten(1).double().cpu()
 
 

@@ -38,7 +38,7 @@ Model = Callable[[Tensor], Any]
 ROUNDED = 3  # times its rounding, by which an output must differ for that to be known to some per cent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Differences:
     """Squared differences from equivariance, per motion and image.
 

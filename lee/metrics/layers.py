@@ -25,8 +25,8 @@ from lee.geometry.sampling import Sampler
 from lee.layers.calls import Call, Watch, check_modules
 from lee.layers.nested import changed, tensors
 from lee.layers.readings import Overrides
-from lee.layers.trace import Traced, eager, hooks_of, trace
-from lee.measure.checks import check_input, plain
+from lee.layers.trace import Traced, hooks_of, trace
+from lee.measure.checks import check_input
 from lee.measure.function import untouched
 from lee.metrics.errors import compare, moved
 from lee.metrics.motion import Motion, as_motions, grid_of, whole_samples
@@ -98,7 +98,8 @@ class _Measurement:
     ) -> None:  # fmt: skip
         self.model, self.motions, self.sampler = model, motions, sampler
         self.margin, self.band_limit, self.whole = margin, band_limit, whole
-        self.calls = trace(model, images[:1], Overrides(representations), centred=True)
+        self.calls = trace(model, images[:1], overrides := Overrides(representations), centred=True)
+        overrides.check_used([t.call.path for t in self.calls])
         self.tally = _Tally(len(motions), len(images))
 
     def _enter(
@@ -225,12 +226,10 @@ def layer_errors(
         raise InputError("`whole` goes with scope='module': one shift of the image can't be whole on every grid.")
     check_count("margin", margin, 0)
     check_count("chunk", chunk)
-    steps, inner = as_motions(motions), plain(model)
-    check_modules(inner)
+    steps, inner = as_motions(motions), check_modules(model)
     check_input(inner, images, image=True)
-    assert isinstance(inner, nn.Module)
     sampler = Sampler(kernel, boundary).for_image(*images.shape[-2:])
-    with memory.kept(), untouched(inner), torch.no_grad(), eager(), sdpa_kernel(SDPBackend.MATH):
+    with memory.kept(), untouched(inner), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         run = _Measurement(inner, images, steps, sampler, margin, band_limit, whole, representations)
         at_once = 1 if _folds(inner, images[:1]) else chunk
         for index in torch.arange(len(images)).split(at_once):

@@ -22,6 +22,7 @@ from lee.measure.function import one_function
 DEGREES = tuple(range(0, 181, 5))
 #: Test images behind LEE and behind the curves; the test error is that of all.
 IMAGES, TURNED = 1000, 200
+MOST = 500  # images per plain pass
 
 
 def turned(images: Tensor, degrees: Sequence[float]) -> Tensor:
@@ -41,7 +42,9 @@ def turned(images: Tensor, degrees: Sequence[float]) -> Tensor:
     return torch.stack(every)
 
 
-def curves(model: nn.Module, orbit: Tensor, labels: Tensor, degrees: Sequence[float]) -> pd.DataFrame:
+def curves(
+    model: nn.Module, orbit: Tensor, labels: Tensor, degrees: Sequence[float], *, chunk: int | None = None
+) -> pd.DataFrame:
     """Follow the probabilities of a network as images turn.
 
     Args:
@@ -49,6 +52,7 @@ def curves(model: nn.Module, orbit: Tensor, labels: Tensor, degrees: Sequence[fl
         orbit: of `turned` for the same angles, (A, N, C, H, W); the first angle is 0.
         labels: (N,).
         degrees: the angles.
+        chunk: images per pass, at most; None for as many as usual.
 
     Returns:
         A row per angle: `angle`, `accuracy`, `probability` (mean, of the true class) and `change` (`Δ` above).
@@ -59,7 +63,8 @@ def curves(model: nn.Module, orbit: Tensor, labels: Tensor, degrees: Sequence[fl
     if degrees[0] != 0:
         raise InputError(f"The first angle is what the others are compared with: 0, not {degrees[0]:g}.")
     with one_function(model) as function:
-        every = torch.stack([function.checked(images).softmax(-1) for images in orbit])
+        every = torch.stack([torch.cat([function.checked(x) for x in some.split(chunk or MOST)]) for some in orbit])
+    every = every.softmax(-1)
     true = every.gather(2, labels.expand(len(orbit), -1)[..., None])[..., 0]
     return pd.DataFrame(
         {
@@ -91,7 +96,13 @@ def tangent(model: nn.Module, image: Tensor, label: int, degrees: Sequence[float
 
 
 def figures(
-    model: nn.Module, images: Tensor, labels: Tensor, *, n_turned: int = TURNED, degrees: Sequence[float] = DEGREES
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    n_turned: int = TURNED,
+    degrees: Sequence[float] = DEGREES,
+    chunk: int | None = None,
 ) -> dict[str, Any]:
     """What becomes of scores and probabilities as images (N, C, H, W) turn.
 
@@ -101,19 +112,21 @@ def figures(
         labels: (N,).
         n_turned: images behind the curves.
         degrees: angles of the curves; the first is 0.
+        chunk: images per pass, at most; None for as many as usual.
 
     Returns:
         `relative`, the rotation LEE of the scores in units of their variance over images; `quarter`, the largest change of a
         score under a quarter turn over the largest score; and the columns of `curves` for the first `n_turned` as lists.
     """
-    gram = equivariance_gram(model, images, generators=[ROTATION], output="logits", progress=False)
+    gram = equivariance_gram(model, images, generators=[ROTATION], output="logits", chunk=chunk, progress=False)
     with one_function(model) as function:
         value, quarter = (
-            torch.cat([function.checked(x) for x in part.split(500)]) for part in (images, images.rot90(1, (2, 3)))
+            torch.cat([function.checked(x) for x in part.split(chunk or MOST)])
+            for part in (images, images.rot90(1, (2, 3)))
         )
     spread = float((value - value.mean(0)).square().mean())
     change = float((quarter - value).abs().max() / value.abs().max())
     few = images[:n_turned]
-    followed = curves(model, turned(few, degrees), labels[: len(few)].to(few.device), degrees)
+    followed = curves(model, turned(few, degrees), labels[: len(few)].to(few.device), degrees, chunk=chunk)
     lists = {str(column): followed[column].tolist() for column in followed}
     return {"relative": gram.lee(ROTATION).value / spread, "quarter": change, **lists}

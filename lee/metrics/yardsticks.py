@@ -21,8 +21,8 @@ from torch import Tensor
 
 from lee import memory
 from lee.autodiff import workspace
-from lee.autodiff.alternatives import check_mode
-from lee.errors import InputError
+from lee.autodiff.alternatives import MODES
+from lee.errors import InputError, check_known
 from lee.geometry.generators import AnyGenerator, Generator, get
 from lee.measure.checks import check_input, select
 from lee.measure.derivative import Model, automatic_chunk
@@ -99,7 +99,7 @@ def yardsticks(
     chosen = [get(g) for g in generators]
     if not chosen or not all(isinstance(g, Generator) for g in chosen):
         raise InputError("`generators` must name one or more that act on images, such as 'rotation'.")
-    check_mode(mode)
+    check_known("mode", mode, MODES)
     check_input(model, images, image=True)
     k, sampler = len(chosen), sampler_of(images, kernel, boundary, False)
     with memory.kept(), one_function(model, _scores) as function, torch.no_grad():

@@ -6,6 +6,7 @@ interval over images says whether *these* networks differ, the one over seeds wh
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pandas as pd
 from lee.errors import InputError
 from lee.models.recipes import without_seed
 from lee.statistics import Case, Spread, holm, paired_ratio, seed_spread
+from lee.statistics.pairs import exp
 
 Pairs = Sequence[Sequence[str]]
 
@@ -22,7 +24,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def spread_of(per_image: pd.DataFrame, recipes: Mapping[str, str] | None = None, level: float = 0.95) -> Spread | None:
+def spread_of(per_image: pd.DataFrame, recipes: Mapping[Any, str] | None = None, level: float = 0.95) -> Spread | None:
     """Spread between seeds and between recipes of the logarithm of the mean error; None where no recipe was repeated.
 
     Args:
@@ -105,7 +107,7 @@ def _row(
         return row | dict.fromkeys(("seed_low", "seed_high", "seed_p"), math.nan)
     half = spread.reach(level, many, found.stderr)
     log = math.log(found.value)
-    ends = {"seed_low": math.exp(log - half), "seed_high": math.exp(log + half)}
+    ends = {"seed_low": exp(log - half), "seed_high": exp(log + half)}
     return row | ends | {"seed_p": spread.p(log, many, found.stderr)}
 
 
@@ -141,12 +143,8 @@ def words(frame: pd.DataFrame, study: str | None = None) -> str:
         low, high = (row["seed_low"], row["seed_high"]) if row["seed_low"] > 0 else (row["low"], row["high"])
         names = " / ".join(str(row[side]).removeprefix("zoo/") for side in ("first", "second"))
         told.append(f"{names} {row['ratio']:.2f} [{low:.2f}, {high:.2f}]")
-    lacking = {name.removeprefix("zoo/") for pair in _missing(frame, study) for name in pair["lacking"].split(", ")}
+    missing = [p["lacking"] for p in frame.attrs.get("missing", []) if study is None or p["study"] == study]
+    lacking = {name.removeprefix("zoo/") for names in missing for name in names.split(", ")}
     if lacking:
         told.append("not in the table: " + ", ".join(sorted(lacking)))
     return "; ".join(told) or "no pair"
-
-
-def _missing(frame: pd.DataFrame, study: str | None) -> list[dict[str, str]]:
-    """The pairs of a study, or of all, that :func:`compare` has left out."""
-    return [pair for pair in frame.attrs.get("missing", []) if study is None or pair["study"] == study]

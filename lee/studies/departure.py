@@ -41,7 +41,7 @@ class Departures:
         reference: the model in whose features distances are taken.
 
     Raises:
-        InputError: every model failed on some set, or there is no such reference.
+        InputError: every model failed on some set.
     """
 
     sweep: Results = field(repr=False)
@@ -190,9 +190,7 @@ class Departures:
         """Squared errors summed over generators: a row per image and a column per model."""
         key = name, f"{output} {generators}"
         if key not in self._read:
-            part = self.sweep.select(measurement=name, output=output)
-            first, *others = (part.per_image(g) for g in generators)
-            self._read[key] = sum(others, first)
+            self._read[key] = self.sweep.select(measurement=name, output=output).per_image(list(generators))
         return self._read[key]
 
     def _column(self, name: str, column: str) -> pd.DataFrame:

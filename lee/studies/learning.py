@@ -1,7 +1,5 @@
 """Equivariance while it is learned: a table of networks measured after some epochs of their training, read as curves."""
 
-from collections.abc import Mapping, Sequence
-
 import pandas as pd
 import torch
 
@@ -32,24 +30,17 @@ def epochs(model: str, weights: str) -> int:
     return load_spec(model).recipe.epochs if weights == "trained" else epoch_of(weights)
 
 
-def curves(
-    table: Results,
-    variances: pd.DataFrame,
-    motions: Mapping[str, Sequence[AnyGenerator]] = MOTIONS,
-    *,
-    level: float = 0.95,
-) -> pd.DataFrame:
+def curves(table: Results, variances: pd.DataFrame) -> pd.DataFrame:
     """LEE of every network after every epoch that was measured.
 
     Args:
         table: of `lee sweep data/results/learning.yaml`.
         variances: of :func:`lee.studies.variances.read` for the same table.
-        motions: names, and the generators whose errors are added for each.
-        level: of the intervals, :meth:`lee.statistics.Estimate.interval`.
 
     Returns:
         `model`, `family`, `augmentation`, `seed`, `epoch`, `split`, `output`, `motion`, `lee`, `low`, `high` and `n` images:
-        LEE of probabilities per half side², and of features in units of their variance over the same images.
+        LEE of probabilities per half side², and of features in units of their variance over the same images, along each of
+        :data:`MOTIONS` with the interval of :meth:`lee.statistics.Estimate.interval`.
 
     Raises:
         InputError: a variance is missing, or a generator isn't in the span of what was measured.
@@ -60,14 +51,14 @@ def curves(
         tasks.loc[tasks["basis"].map(len) > 0, keys].drop_duplicates().itertuples(index=False)
     ):
         part = table.select(weights=weights, split=split, output=output, measurement="curves")
-        for motion, generators in motions.items():
+        for motion, generators in MOTIONS.items():
             if output == "features":
                 found = relative(part, variances, generators)
             else:
-                found = sum((part.per_image(g) for g in generators[1:]), start=part.per_image(generators[0]))
+                found = part.per_image(list(generators))
             for model in found.columns:
                 estimate = Estimate.of(torch.from_numpy(found[model].to_numpy(copy=True)))
-                low, high = estimate.interval(level)
+                low, high = estimate.interval()
                 told = {
                     "split": split,
                     "output": output,

@@ -37,7 +37,7 @@ def measure(table: Results, reference: str, path: Path, *, n: int = 200, dimensi
     tasks = [part.described for part in table.select(model=reference, output="logits").parts if not part.failed]
     if lacking := [task["measurement"] for task in tasks if "distance" not in task["measures"]]:
         raise InputError(f"The measurement {lacking[0]!r} doesn't say from which images distances are taken.")
-    model, homes, rows = model_of(reference, "trained"), {}, []
+    model, homes, rows = model_of(reference, "trained", "cpu"), {}, []
     side = input_size(model)
     for task in tasks:
         how = task["measures"]["distance"]

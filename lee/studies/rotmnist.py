@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import t
 from torch import nn
 
 from lee import datasets
@@ -23,12 +22,12 @@ from lee.metrics.turntable import DEGREES, IMAGES, TURNED, figures
 from lee.models import Normalized
 from lee.models.cards import read_card
 from lee.models.recipes import Recipe, ZooSpec, load_specs, without_seed
-from lee.statistics import Estimate, Spread, seed_spread
+from lee.statistics import Estimate
+from lee.studies.comparisons import spread_of
 from lee.sweep.results import Results
 from lee.training import evaluate, train
 
 _TURNED = ("relative", "quarter", "angle", "accuracy", "probability", "change")
-_ENDS = ("low", "high")
 
 
 def _described(spec: ZooSpec, parameters: int) -> dict[str, Any]:
@@ -130,16 +129,15 @@ def summary(frame: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
         (NaN for an error of 0), `relative`, `quarter` (largest), `parameters`, `minutes` and `epochs`.
     """
     lee = frame["lee"].map(np.mean)
-    spreads = [_between_seeds(values, frame["row"]) for values in (frame["error"], lee)]
+    rows_of = {place: str(row) for place, row in frame["row"].items()}
+    spreads = [spread_of(v.to_frame().T, rows_of) if (v > 0).all() else None for v in (frame["error"], lee)]
     rows = []
     for row, group in frame.groupby("row", sort=False):
         seeds, error = len(group), float(group["error"].mean())
         found = Estimate.of(torch.tensor(np.mean(np.stack(group["lee"].map(np.asarray).tolist()), 0)))
-        halves = [_student(spread, seeds, level) for spread in spreads]
-        ends = {
-            "error": _interval(error, _of_share(error, group["tested"].iloc[0], level), halves[0]),
-            "lee": _interval(found.value, found.interval(level), halves[1]),
-        }
+        halves = [spread.reach(level, (seeds,)) if spread else 0.0 for spread in spreads]
+        error_low, error_high = _interval(error, _of_share(error, group["tested"].iloc[0], level), halves[0])
+        lee_low, lee_high = _interval(found.value, found.interval(level), halves[1])
         rows.append(
             {
                 "row": row,
@@ -147,11 +145,10 @@ def summary(frame: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
                 "seeds": seeds,
                 "error": error,
                 "lee": found.value,
-                **{
-                    f"{name}_{end}": value
-                    for name, pair in ends.items()
-                    for end, value in zip(_ENDS, pair, strict=True)
-                },
+                "error_low": error_low,
+                "error_high": error_high,
+                "lee_low": lee_low,
+                "lee_high": lee_high,
                 "relative": group["relative"].mean(),
                 "quarter": group["quarter"].max(),
                 "parameters": int(group["parameters"].iloc[0]),
@@ -160,17 +157,6 @@ def summary(frame: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def _between_seeds(values: pd.Series, rows: pd.Series) -> Spread | None:
-    """Spread of the logarithms between seeds of one row, if some row has several."""
-    told = 1 < rows.nunique() < len(rows) and bool((values > 0).all())
-    return seed_spread(np.log(values.to_numpy(dtype=float)), rows.tolist()) if told else None
-
-
-def _student(spread: Spread | None, seeds: int, level: float) -> float:
-    """Half width of the interval of a mean of logarithms over `seeds` trainings."""
-    return float(t.ppf((1 + level) / 2, spread.df)) * spread.within / seeds**0.5 if spread else 0.0
 
 
 def _of_share(share: float, n: float, level: float) -> tuple[float, float]:

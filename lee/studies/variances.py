@@ -14,9 +14,9 @@ import torch
 from lee.errors import InputError
 from lee.geometry.generators import AnyGenerator
 from lee.measure.checks import select
+from lee.metrics.distances import Features
 from lee.models import input_size
 from lee.paths import atomic_path
-from lee.sweep.measures import Features
 from lee.sweep.results import Results, folder
 from lee.sweep.tasks import images_of, model_of
 
@@ -38,7 +38,7 @@ def measure(table: Results, path: Path) -> pd.DataFrame:
     Raises:
         InputError: If a network or images can't be had, or are others than those of the table.
     """
-    rows = [_row(Results((part,))) for part in table.parts if not part.failed]
+    rows = [_row(Results((part,))) for part in table.parts if len(part.rows) and not part.failed]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     with atomic_path(path) as part:
         frame.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
@@ -47,7 +47,7 @@ def measure(table: Results, path: Path) -> pd.DataFrame:
 
 def _row(one: Results) -> tuple[object, ...]:
     task = one.parts[0].described
-    model = model_of(task["model"], task["weights"])
+    model = model_of(task["model"], task["weights"], "cpu")
     size = task["size"] or input_size(model)
     x = images_of(task["dataset"], task["split"], one.images, task["seed"], size).images
     subject = Features(model).eval() if task["output"] == "features" else model.eval()
@@ -89,8 +89,7 @@ def relative(table: Results, variances: pd.DataFrame, generators: Sequence[AnyGe
     """
     known = variances.set_index("key")["variance"]
     keys = table.tasks.set_index("model")["key"]
-    first, *others = (table.per_image(generator) for generator in generators)
-    total = sum(others, start=first)
+    total = table.per_image(list(generators))
     if lacking := [name for name in total.columns if keys[name] not in known.index]:
         raise InputError(f"The variances lack {lacking[0]} as it is in the table; measure them again.")
     return total.div(known[keys[list(total.columns)]].to_numpy(), axis=1)

@@ -7,11 +7,10 @@ model, its weights and one way of measuring it; one Gram matrix per image gives 
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from lee.errors import InputError
+from lee.process.alone import check_device
 from lee.sweep.cluster import scheduled
-from lee.sweep.execution import Executor, Lost, Result, here, processes
+from lee.sweep.execution import Executor, Result, here, processes
 from lee.sweep.measures import measure
 from lee.sweep.running import Report, run
 from lee.sweep.spec import MEASURES, Measurement, SweepSpec, load, parse
@@ -25,7 +24,6 @@ __all__ = [
     "Task", "plan", "measure",
     # running them
     "run", "Report", "executor", "destination", "here", "processes", "scheduled", "Executor", "Result",
-    "Lost",
 ]  # fmt: skip
 
 
@@ -47,10 +45,7 @@ def executor(
         if workers:
             raise InputError("Give either a number of workers of this machine or a scheduler, which has its own.")
         return partial(scheduled, address=scheduler, device=device, threads=threads)
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"The device {device!r} can't be used: {str(error).splitlines()[0]}") from error
+    check_device(device)
     if workers == 0:
         return partial(here, device=device, threads=threads)
     return partial(processes, workers=workers, device=device, threads=threads)

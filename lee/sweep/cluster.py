@@ -32,7 +32,7 @@ from typing import Any
 
 from lee.errors import InputError
 from lee.sweep import devices, shortage
-from lee.sweep.execution import Lost, Result, perform
+from lee.sweep.execution import Result, lost, perform
 from lee.sweep.tasks import Task
 
 #: Seconds to wait for an answer of the scheduler.
@@ -96,7 +96,9 @@ def _results(client: Any, tasks: Iterable[Task], device: str, threads: int | Non
         if content is None and chunk is None:
             submit(task, place, shortage.STEPS[-1])
         else:
-            yield task, content or Lost("Every worker process that measured this died.")
+            if not isinstance(content, bytes):
+                content = lost(task, content or "Every worker process that measured this died.", device)
+            yield task, content
         future.release()
 
     for place, task in enumerate(tasks):
@@ -107,7 +109,7 @@ def _results(client: Any, tasks: Iterable[Task], device: str, threads: int | Non
         yield from finish()
 
 
-def _outcome(future: Any) -> bytes | Lost | None:
+def _outcome(future: Any) -> bytes | str | None:
     """What became of a task: the content of its file, what the worker said, or None if every worker died of it.
 
     Raises:
@@ -120,7 +122,7 @@ def _outcome(future: Any) -> bytes | Lost | None:
         error = future.exception(timeout=PATIENCE)
         if isinstance(error, KilledWorker):
             return None
-        return Lost(f"{type(error).__name__} on the cluster: {' '.join(str(error).split())[:300]}")
+        return f"{type(error).__name__} on the cluster: {' '.join(str(error).split())[:300]}"
     try:
         content: bytes = future.result(timeout=PATIENCE)
     except Exception as error:  # mostly cancelled, as the connection was lost

@@ -1,6 +1,6 @@
 """Where tasks run: in this process, or in worker processes that are replaced when they die.
 
-An executor is a function from tasks to an iterator of `(task, content of its file, or what went wrong)`, in any order.
+An executor is a function from tasks to an iterator of `(task, content of its file)`, in any order.
 It draws a task when it can start it, as that may mean to fetch a model. It writes nothing: whoever runs the sweep keeps
 each result as it comes.
 """
@@ -20,30 +20,19 @@ from typing import Any
 import torch
 
 from lee.errors import InputError
-from lee.process.alone import alone
+from lee.process.alone import alone, processors
 from lee.sweep.devices import spread
-from lee.sweep.measures import measure
-from lee.sweep.shortage import step
+from lee.sweep.measures import failed, measure
+from lee.sweep.shortage import STEPS
 from lee.sweep.table import encode
 from lee.sweep.tasks import Task
 
-#: How often a task is tried when the process that measures it dies.
-ATTEMPTS = 3
+#: How often a task is tried when the process that measures it dies, each time with fewer images per pass.
+ATTEMPTS = len(STEPS)
 
 
-@dataclass(frozen=True)
-class Lost:
-    """A task whose worker died each time.
-
-    Args:
-        message: what is known of its end.
-    """
-
-    message: str
-
-
-#: A task, and the content of its file or why there is none.
-Result = tuple[Task, bytes | Lost]
+#: A task and the content of its file.
+Result = tuple[Task, bytes]
 #: What measures tasks and yields their results as they come.
 Executor = Callable[[Iterable[Task]], Iterator[Result]]
 
@@ -61,6 +50,11 @@ def perform(task: Task, device: str = "cpu", threads: int | None = None, chunk: 
     """
     with alone(), _threads(threads):
         return encode([measure(task, device, chunk)])
+
+
+def lost(task: Task, message: str, device: str) -> bytes:
+    """The content of the file of a task whose processes died."""
+    return encode([failed(task, message, device)])
 
 
 def here(tasks: Iterable[Task], *, device: str = "cpu", threads: int | None = None) -> Iterator[Result]:
@@ -105,7 +99,7 @@ def processes(
     """
     if workers < 1:
         raise InputError(f"`workers` must be at least 1, not {workers}.")
-    share = threads or max(1, (os.cpu_count() or 1) // workers)
+    share = threads or max(1, processors() // workers)
     waiting, again, attempts = iter(tasks), deque[Task](), Counter[str]()
     crew = [_Worker(one, share) for one in spread(device, workers)]
     try:
@@ -113,7 +107,7 @@ def processes(
             for worker in crew:
                 task = None if worker.task else again.popleft() if again else next(waiting, None)
                 if task is not None:
-                    worker.start(task, step(attempts[task.key]))
+                    worker.start(task, STEPS[attempts[task.key]])
                     attempts[task.key] += 1
             if not any(worker.task for worker in crew):
                 return
@@ -124,7 +118,7 @@ def processes(
                 elif attempts[task.key] < ATTEMPTS:
                     again.append(task)
                 else:
-                    yield task, Lost(f"The worker process died {ATTEMPTS} times ({worker.death}).")
+                    yield task, lost(task, f"The worker process died {ATTEMPTS} times ({worker.death}).", device)
     finally:
         for worker in crew:
             worker.end()

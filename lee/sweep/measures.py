@@ -1,5 +1,6 @@
 """One task measured: the numbers of every image, and where they come from. No file is read or written here."""
 
+import gc
 import time
 import warnings
 from functools import cache
@@ -16,6 +17,7 @@ from lee.errors import InputError, reason
 from lee.measure.checks import select
 from lee.measure.derivative import automatic_chunk, default_generators, equivariance_gram
 from lee.measure.function import one_function
+from lee.metrics.distances import Features
 from lee.models import Normalized, classes, input_size
 from lee.statistics import EquivarianceGram
 from lee.sweep import quantities, shortage
@@ -64,7 +66,8 @@ def _within_memory(task: Task, device: str, chunk: int | None) -> Numbers:
             if not memory.is_shortage(error):
                 raise
         forget()  # outside of the handler, whose exception holds on to the tensors
-        shortage.release()
+        gc.collect()
+        torch.cuda.empty_cache()  # gives the device back what nobody uses any more; does nothing without one
     return _limited(task, device, smallest)
 
 
@@ -96,31 +99,6 @@ def _origin(device: str) -> dict[str, Any]:
 def _commit() -> str | None:
     """The commit at the start: it is asked for once per process."""
     return provenance.commit()
-
-
-class Features(nn.Module):
-    """What a model's own classifier reads: its features, pooled over the image, (N, D).
-
-    Args:
-        model: with timm's `forward_features` and `forward_head`.
-
-    Raises:
-        InputError: the model's class has no such methods.
-    """
-
-    def __init__(self, model: Normalized) -> None:
-        super().__init__()
-        if not (hasattr(model.net, "forward_features") and hasattr(model.net, "forward_head")):
-            raise InputError(
-                f"A {type(model.net).__name__} doesn't say where its features end; measure another output."
-            )
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the features of images (N, C, H, W) in [0, 1]."""
-        net: Any = self.model.net
-        pooled: Tensor = net.forward_head(net.forward_features(self.model.normalize(x)), pre_logits=True)
-        return pooled
 
 
 def _numbers(task: Task, device: str, chunk: int | None) -> Numbers:

@@ -3,7 +3,6 @@
 A figure is what is no mean over the rows: an accuracy on more images, a ratio of means, a distance between sets, a curve.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import radians
 from typing import Any
@@ -26,8 +25,8 @@ from lee.sweep.tasks import images_of
 from lee.training import evaluate
 from lee.training.penalty import moved_share
 
-#: Images per plain forward pass, per pass of moved images, and of images that layers see on finer grids.
-CHUNK, MOVED, ALIASED = 64, 32, 16
+#: Images per plain forward pass, for an accuracy, of moved images, for a penalty, and that layers see on finer grids.
+CHUNK, SCORED, MOVED, PENALISED, ALIASED = 64, 500, 32, 50, 16
 
 Columns = dict[str, "np.ndarray[Any, Any]"]
 
@@ -70,10 +69,12 @@ def columns(given: Measured, value: Tensor) -> Columns:
         options = way.measures["consistency"]
         agreed = metrics.agreement(given.model, given.x, random=given.random, chunk=given.chunk or CHUNK, **options)
         found["consistency"] = agreed.numpy()
-    shifts = {name: _motions(name, given) for name in ("eq_t", "eq_t_frac") if name in way.measures}
-    turns = {name: _motions(name, given) for name in ("eq_r",) if name in way.measures}
-    for motions in (shifts, turns):
-        found |= _errors(given, motions, band_limit=motions is turns)
+    for name in ("eq_t", "eq_t_frac", "eq_r"):
+        if name in way.measures:
+            found[name] = metrics.differences(
+                given.subject, given.x, _motions(name, given), output=given.output, kernel=way.kernel, boundary=way.boundary,
+                band_limit=name == "eq_r", chunk=given.chunk or MOVED,
+            ).per_image.numpy()  # fmt: skip
     if "yardsticks" in way.measures:
         few = given.x[: way.measures["yardsticks"]["images"]]
         table = yardsticks(
@@ -102,7 +103,10 @@ def figures(given: Measured) -> dict[str, dict[str, Any]]:
     way, found = given.way, dict[str, dict[str, Any]]()
     if options := way.measures.get("accuracy"):
         data = images_of(way.dataset, way.split, options["images"], way.seed, _side(given))
-        found["accuracy"] = {"accuracy": evaluate(given.model, data), "images": len(data)}
+        found["accuracy"] = {
+            "accuracy": evaluate(given.model, data, batch_size=given.chunk or SCORED),
+            "images": len(data),
+        }
     if options := way.measures.get("aliasing"):
         few = given.x[: options["images"]]
         part = aliased_part(
@@ -112,7 +116,8 @@ def figures(given: Measured) -> dict[str, dict[str, Any]]:
         found["aliasing"] = {str(c): part.frame[c].tolist() for c in part.frame} | {"left_out": list(part.left_out)}
     if options := way.measures.get("moved"):
         share, other = (
-            moved_share(given.model, given.x, options[of], kernel=way.kernel) for of in ("generators", "other")
+            moved_share(given.model, given.x, options[of], chunk=given.chunk or PENALISED, kernel=way.kernel)
+            for of in ("generators", "other")
         )
         found["moved"] = {"moved": share.value, "moved_se": share.stderr, "other": other.value}
     if options := way.measures.get("distance"):
@@ -123,7 +128,7 @@ def figures(given: Measured) -> dict[str, dict[str, Any]]:
     if options := way.measures.get("turntable"):
         if given.chosen.labels is None:
             raise InputError(f"The data set {way.dataset!r} has no labels to follow over the angle.")
-        how = {"n_turned": options["images"], "degrees": range(0, 181, options["step"])}
+        how = {"n_turned": options["images"], "degrees": range(0, 181, options["step"]), "chunk": given.chunk}
         found["turntable"] = turntable.figures(given.model, given.x, given.chosen.labels, **how)
     return found
 
@@ -137,21 +142,3 @@ def _motions(name: str, given: Measured) -> list[metrics.Motion]:
     if name == "eq_r":
         return metrics.rotations(options["draws"], max_angle=radians(options["max_angle"]), random=given.random)
     return metrics.translations(given.x, integer=name == "eq_t", random=given.random, **options)
-
-
-def _errors(given: Measured, motions: Mapping[str, list[metrics.Motion]], *, band_limit: bool) -> Columns:
-    """Mean squared differences of each image for several lists of motions, from one call."""
-    if not motions:
-        return {}
-    way, every = given.way, [motion for listed in motions.values() for motion in listed]
-    all_of = metrics.differences(
-        given.subject, given.x, every, output=given.output, kernel=way.kernel, boundary=way.boundary,
-        band_limit=band_limit, chunk=given.chunk or MOVED,
-    )  # fmt: skip
-    found: Columns = {}
-    start = 0
-    for name, listed in motions.items():
-        own = slice(start, start := start + len(listed))
-        mine = metrics.Differences(all_of.squares[own], all_of.counts[own], tuple(listed), way.kernel)
-        found[name] = mine.per_image.numpy()
-    return found

@@ -13,8 +13,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from lee.errors import DamageWarning, InputError, nearest
-from lee.sweep.execution import Executor, Lost
-from lee.sweep.measures import failed
+from lee.sweep.execution import Executor
 from lee.sweep.spec import Measurement, SweepSpec
 from lee.sweep.table import DamagedTable, Part, encode, read, salvaged, write
 from lee.sweep.tasks import Task, forget, plan
@@ -219,7 +218,7 @@ def _carried_out(work: _Work, executor: Executor, folder: Path, progress: bool) 
     with tqdm(total=work.passes, unit="pass", unit_scale=True, disable=not progress, leave=False) as bar:
         for task, content in executor(work.missing(bar)):
             path = folder / f"{task.key}.parquet"
-            write(encode([failed(task, content.message)]) if isinstance(content, Lost) else content, path)
+            write(content, path)
             work.done[task.key] = part = read(path)[task.key]
             measured += 1
             failures += part.failed

@@ -68,17 +68,13 @@ class Task:
         }  # fmt: skip
 
 
-def model_of(name: str, weights: str, device: str = "cpu") -> Normalized:
+@lru_cache(maxsize=2)
+def model_of(name: str, weights: str, device: str) -> Normalized:
     """The model with its trained or initial weights, or those after an epoch; the last two are kept, as tasks come model by model.
 
     Raises:
         InputError: it can't be had.
     """
-    return _model_of(name, weights, device)
-
-
-@lru_cache(maxsize=2)
-def _model_of(name: str, weights: str, device: str) -> Normalized:
     trained = weights == "trained"
     if epoch := epoch_of(weights):
         if not has_recipe(name):
@@ -109,7 +105,7 @@ def images_of(dataset: str, split: str, n: int | None, seed: int | None, size: i
 
 def forget() -> None:
     """Drop the models and images that are kept: files may have changed since they were read."""
-    _model_of.cache_clear()
+    model_of.cache_clear()
     images_of.cache_clear()
 
 
@@ -145,7 +141,7 @@ def _of_data(way: Measurement) -> tuple[str, str, int | None, int | None, int | 
 def _digests(name: str, weights: str) -> tuple[str, str]:
     """Digests of a model's weights, and of its structure; empty if it can't be loaded."""
     try:
-        model = model_of(name, weights)
+        model = model_of(name, weights, "cpu")
     except Exception:  # whatever a factory may raise: the task meets it again, and records it
         return "", ""
     buffers = {key: value.tolist() for key, value in model.normalize.named_buffers()}

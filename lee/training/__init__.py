@@ -145,7 +145,8 @@ def train(
     images, labels, rest = fraction(train_set, recipe)
     content, history = read(checkpoint, spec)
     model = prepare(build(spec), recipe)
-    training = _Training(model, recipe, test_set, device, progress)
+    assert train_set.labels is not None  # fraction refuses a set without
+    training = _Training(model, recipe, int(train_set.labels.max()) + 1, test_set, device, progress)
     with _repeatable(device):
         for phase in _phases(model, recipe):
             module = phase.module.to(device)
@@ -214,6 +215,7 @@ class _Training:
 
     model: Normalized
     recipe: Recipe
+    classes: int
     test_set: ImageSet
     device: str
     progress: bool
@@ -233,9 +235,9 @@ class _Training:
         """Take one pass over the images; return the mean loss."""
         phase.module.train()
         recipe, (images, labels, unlabelled) = self.recipe, chosen
-        steps, classes = len(images) // recipe.batch_size, int(labels.max()) + 1
+        steps = len(images) // recipe.batch_size
         done, total = (epoch - phase.start) * steps, torch.zeros((), device=self.device)
-        how: dict[str, Any] = {"augmentation": phase.augmentation, "classes": classes, "device": self.device}
+        how: dict[str, Any] = {"augmentation": phase.augmentation, "classes": self.classes, "device": self.device}
         stream = batches(recipe, images, labels, epoch, unlabelled=unlabelled, **how)
         bar = tqdm(stream, total=steps, disable=not self.progress, mininterval=5.0)
         bar.set_description(f"{phase.name} epoch {epoch - phase.start + 1}/{phase.epochs}")
@@ -259,10 +261,11 @@ def _repeatable(device: str) -> Iterator[None]:
         yield
         return
     before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before, warn_only=warned)
         torch.backends.cudnn.benchmark = benchmark

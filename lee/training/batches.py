@@ -22,6 +22,10 @@ def fraction(data: ImageSet, recipe: Recipe) -> tuple[Tensor, Tensor, Tensor]:
     count = round(recipe.fraction * len(data))
     if count < recipe.batch_size:
         raise InputError(f"A batch has {recipe.batch_size} images, but only {count} are left to train on.")
+    if count == len(data) and recipe.pseudo_labels:
+        raise InputError(
+            f"All of the {len(data)} images are labelled with fraction={recipe.fraction}: none is left to guess."
+        )
     if count == len(data):
         return data.images, data.labels, data.images[:0]
     order = torch.randperm(len(data), generator=seeded(recipe.seed, "fraction"))

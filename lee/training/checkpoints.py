@@ -67,6 +67,7 @@ def snapshot(folder: Path, net: nn.Module, done: int, epochs: int) -> None:
     if done in (due, epochs):
         with atomic_path(folder / f"{done}.safetensors") as temporary:
             save_file({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, temporary)
+            temporary.chmod(0o644)  # safetensors' own is for the owner alone
 
 
 def read(path: Path | None, spec: ZooSpec) -> tuple[dict[str, Any] | None, list[EpochRecord]]:

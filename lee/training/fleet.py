@@ -20,6 +20,7 @@ import torch
 from lee.errors import InputError, nearest
 from lee.models.cards import check_weights, read_card
 from lee.models.recipes import Recipe, ZooSpec, load_spec, load_specs
+from lee.process.alone import processors
 from lee.process.children import Children, Stopped
 from lee.training.zoo import destination
 
@@ -88,7 +89,7 @@ def devices_of(device: str, workers: int | None = None) -> list[str]:
     if device == "cuda":
         found = [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cuda"]
     elif device == "cpu":
-        found = ["cpu"] * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        found = ["cpu"] * processors()
     else:
         found = [device]
     return found if workers is None else [found[index % len(found)] for index in range(workers)]

@@ -252,9 +252,7 @@ class EquivariancePenalty:
 def moved_share(
     model: nn.Module, images: Tensor, generators: Sequence[str], *, chunk: int = 50, kernel: str = "fourier"
 ) -> Estimate:
-    """The penalty `R`, exactly, in eval mode, with its standard error over images.
-
-    The error is that of a ratio of two means over the same images, to first order.
+    """The penalty `R`, exactly, in eval mode, with its standard error over images: that of a ratio of means, to first order.
 
     Args:
         model: a classifier, (N, classes) scores.
@@ -268,8 +266,11 @@ def moved_share(
     """
     penalty = EquivariancePenalty(generators, "exact", kernel=kernel)
     with untouched(model), torch.no_grad():
-        terms = [penalty.terms(model, part) for part in images.split(chunk) if len(part) > 1]
-    scores, moved = torch.cat([t[0] for t in terms]).double(), torch.cat([t[1] for t in terms]).double()
+        # A single image goes with a copy of itself: a penalty wants two.
+        parts = [
+            (part, penalty.terms(model, part.expand(max(2, len(part)), -1, -1, -1))) for part in images.split(chunk)
+        ]
+    scores, moved = (torch.cat([found[i][: len(part)] for part, found in parts]).double() for i in (0, 1))
     if not bool(torch.isfinite(scores).all() & torch.isfinite(moved).all()):
         raise InputError("The model's scores or their derivatives hold NaN or infinity: there is no share.")
     squares, spread = moved.square().sum(-1), (scores - scores.mean(0)).square().sum(-1)

@@ -6,11 +6,10 @@ import pytest
 import lee
 from lee import datasets, models, sweep
 from lee.errors import InputError
-from lee.metrics.distances import features, frechet_distance
+from lee.metrics.distances import Features, features, frechet_distance
 from lee.metrics.yardsticks import yardsticks
 from lee.studies.departure import NAMES, Departures
 from lee.sweep import results
-from lee.sweep.measures import Features
 
 pytestmark = pytest.mark.xdist_group("departure frame")  # its fixtures are made once
 

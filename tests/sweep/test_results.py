@@ -243,3 +243,15 @@ def test_absolute_values_and_deviations_are_kept_per_image_where_they_were_asked
     assert asked.per_image_of("deviation")["zoo/vit-xs"].mean() == pytest.approx(float(variance), rel=1e-3)
     with pytest.raises(InputError, match="no column 'absolute_1'"):
         found.select(measurement="without").per_image_of("absolute_1")
+
+
+def test_the_sum_over_several_generators_is_that_of_their_errors(found: Results) -> None:
+    alone = [found.select(model=["zoo/a", "zoo/b"], output="probabilities").per_image(g) for g in ("rotation", "scale")]
+    both = found.select(model=["zoo/a", "zoo/b"], output="probabilities").per_image(["rotation", "scale"])
+    pd.testing.assert_frame_equal(both, sum(alone[1:], alone[0]))
+
+
+def test_tasks_without_rows_say_so() -> None:
+    whole = Part.of("k", {**part("zoo/a").described, "basis": []}, part("zoo/a").origin, {"image": np.arange(0)})
+    with pytest.raises(InputError, match="None of these tasks has rows"):
+        Results((whole,)).per_image("rotation")

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 
 import pandas as pd
-import torch
 
 from lee.models.recipes import load_specs, without_seed
-from lee.statistics import Estimate, paired_ratio
+from lee.statistics import paired_ratio
 from lee.studies.equivariance.networks import base_of, described, ordered
 from lee.sweep.results import Results
 from lee.training.penalty import unit_generators
@@ -40,25 +39,6 @@ def scores(table: Results, *, level: float = 0.95) -> pd.DataFrame:
     )
 
 
-def errors(table: Results, generators: Sequence[str]) -> pd.DataFrame:
-    """LEE of every network of a sweep on every set, summed over generators that move pixels by one pixel.
-
-    Args:
-        table: of `lee sweep data/results/equivariance.yaml`.
-        generators: names in the span of what was measured.
-
-    Returns:
-        `name`, `row`, `family`, `seed`, `penalty`, `set`, `lee` and `stderr` (over images), per pixel².
-    """
-    specs, rows = load_specs(), []
-    for measurement, values in _by_set(table, generators):
-        for name in values.columns:
-            estimate = Estimate.of(torch.from_numpy(values[name].to_numpy(copy=True)))
-            about = {"name": name, **described(specs[name]), "set": measurement}
-            rows.append({**about, "lee": estimate.value, "stderr": estimate.stderr})
-    return pd.DataFrame(rows)
-
-
 def gaps(
     table: Results, row: str, base: str, generators: Sequence[str], *, by_seed: bool = True, level: float = 0.95,
     resamples: int = 2000,
@@ -66,10 +46,10 @@ def gaps(
     """What a row changes in the LEE of another, set by set, in pairs over images; see :func:`lee.statistics.paired_ratio`.
 
     Args:
-        table: as for :func:`errors`.
+        table: of `lee sweep data/results/equivariance.yaml`.
         row: such as `resnet-1`.
         base: such as `resnet`.
-        generators: as for :func:`errors`.
+        generators: names in the span of what was measured; their errors are added.
         by_seed: compare seed with seed; otherwise all seeds of the row with all of the base.
         level: of the intervals, by bootstrap over images.
         resamples: number of resamples.
@@ -98,8 +78,7 @@ def _by_set(table: Results, generators: Sequence[str]) -> Iterator[tuple[str, pd
     pixel, chosen = 2 / 32, table.select(output="probabilities")
     for name in dict.fromkeys(chosen.tasks["measurement"]):
         part = chosen.select(measurement=name)
-        first, *others = (part.per_image(pixel * generator) for generator in unit_generators(generators))
-        yield name, sum(others, first)
+        yield name, part.per_image([pixel * generator for generator in unit_generators(generators)])
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

@@ -22,8 +22,7 @@ def cards(names: Sequence[str]) -> pd.DataFrame:
         names: of networks.
 
     Returns:
-        `name`, `row`, `family`, `seed`, `penalty`, `title`, `accuracy` (all test images), `epochs`, `seconds_per_epoch` (of wall
-        time), `parameters`, `images` (to train on) and `test_images`.
+        `name`, `row`, `family`, `seed`, `penalty`, `epochs`, `parameters` and `images` (to train on).
     """
     specs, rows = load_specs(), []
     for name in names:
@@ -32,13 +31,9 @@ def cards(names: Sequence[str]) -> pd.DataFrame:
             {
                 "name": name,
                 **described(spec),
-                "title": spec.title,
-                "accuracy": card["test_accuracy"],
                 "epochs": card["recipe"]["epochs"],
-                "seconds_per_epoch": 60 * card["minutes"] / card["recipe"]["epochs"],
                 "parameters": card["parameters"],
                 "images": card["data"]["train_images"],
-                "test_images": card["data"]["test_images"],
             }
         )
     return pd.DataFrame(rows)

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 
 from lee.errors import InputError
-from lee.geometry.generators import NAMED, AnyGenerator, get
-from lee.statistics import EquivarianceGram, Estimate
+from lee.geometry.generators import NAMED, AnyGenerator
+from lee.statistics import EquivarianceGram
 from lee.sweep.table import SHARED, Part, unpacked, width
 
 #: What tells the tasks of a table apart; :meth:`Results.select` chooses by these.
@@ -22,11 +22,6 @@ SCORES = {
 #: Columns of every image, beside those of the Gram matrix.
 IMAGES = ("image", "label", "prediction", "correct", "confidence", "loss", "output_square", "consistency", "eq_t",
            "eq_t_frac", "eq_r", "speed", "foreign")  # fmt: skip
-
-
-def name_of(part: Part) -> str:
-    """Name of the model."""
-    return str(part.described["model"])
 
 
 def keys_of(part: Part) -> dict[str, Any]:
@@ -49,7 +44,7 @@ def gram_of(part: Part) -> EquivarianceGram:
     """
     k = len(part.described["basis"])
     if k == 0:
-        raise InputError(f"{name_of(part)} has no Gram matrix in this task, only figures of the whole set.")
+        raise InputError(f"{part.described['model']} has no Gram matrix in this task, only figures of the whole set.")
     triangles = np.stack([part.rows[f"gram_{i}"].to_numpy() for i in range(width(k))], axis=1)
     generators = tuple(NAMED[name] for name in part.described["basis"])
     how = {key: part.described[key] for key in ("kernel", "boundary", "align_corners", "output")}
@@ -74,14 +69,3 @@ def values_of(gram: EquivarianceGram, generator: AnyGenerator, part: Part, relat
     """`‖L_X f(x)‖² / dim` of each image, or `‖L_X f(x)‖² / ‖f(x)‖²`."""
     values = gram.lee_per_image(generator).numpy()
     return values / part.rows["output_square"].to_numpy().astype(np.float64) if relative else values
-
-
-def estimate_of(gram: EquivarianceGram, generator: AnyGenerator, part: Part, relative: bool) -> Estimate:
-    """LEE of a generator with its standard error, relative to the output if wanted."""
-    absolute = gram.lee(generator)
-    if not relative:
-        return absolute
-    values = torch.from_numpy(values_of(gram, generator, part, relative))
-    return Estimate.of(
-        values, kernel=absolute.kernel, name=get(generator).name, quantity="relative LEE", unit=absolute.unit
-    )

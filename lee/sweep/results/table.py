@@ -8,18 +8,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from lee.errors import InputError, nearest
 from lee.geometry.generators import AnyGenerator
-from lee.statistics import EquivarianceGram
+from lee.statistics import EquivarianceGram, Estimate
 from lee.sweep.results.parts import (
     KEYS,
     SCORES,
-    estimate_of,
     generators_of,
     gram_of,
     keys_of,
-    name_of,
     numbers_of,
     values_of,
 )
@@ -94,7 +93,7 @@ class Results:
         """
         parts = self._fine
         if not parts:
-            raise InputError("All of these tasks failed; `errors` says why.")
+            raise InputError(self._empty)
         lengths = [len(part.rows) for part in parts]
         columns: dict[str, Any] = {}
         for key in KEYS:
@@ -106,7 +105,7 @@ class Results:
     def provenance(self) -> dict[str, str]:
         """What the tasks were made with: versions, commit, device, and digest of the data, a comma between variants."""
         origins = {name: None for part in self.parts for name in ("data_sha256", *part.origin)}
-        return {c: ", ".join(sorted({str(v) for v in self.tasks[c] if v is not None})) for c in origins}
+        return {c: ", ".join(sorted({str(v) for v in self.tasks[c] if pd.notna(v)})) for c in origins}
 
     def gram(self, model: str | None = None, **keys: str) -> EquivarianceGram:
         """The Gram matrices of one task.
@@ -145,10 +144,10 @@ class Results:
         for part in self._fine:
             gram = gram_of(part)
             for generator in generators_of(generators, gram):
-                e = estimate_of(gram, generator, part, relative)
-                rows.append(
-                    {**keys_of(part), "generator": e.name, "lee": e.value, "stderr": e.stderr, "n": e.n, "unit": e.unit}
-                )
+                absolute = gram.lee(generator)
+                e = Estimate.of(torch.from_numpy(values_of(gram, generator, part, relative)))
+                row = {"generator": absolute.name, "lee": e.value, "stderr": e.stderr, "n": e.n, "unit": absolute.unit}
+                rows.append({**keys_of(part), **row})
         return pd.DataFrame(rows)
 
     def scores(self) -> pd.DataFrame:
@@ -181,17 +180,20 @@ class Results:
             raise InputError(f"No task has figures of {measure!r}.{nearest(measure, known)}")
         return pd.DataFrame(rows)
 
-    def per_image(self, generator: AnyGenerator, *, relative: bool = False) -> pd.DataFrame:
+    def per_image(self, generator: AnyGenerator | Sequence[AnyGenerator], *, relative: bool = False) -> pd.DataFrame:
         """`‖L_X f(x)‖² / dim` of each image and model: a row per image that all models have, a column per model.
 
         Args:
-            generator: a name, or a generator in the span of what was measured.
+            generator: a name, or a generator in the span of what was measured; of several the sum.
             relative: divide by the squared norm of the output, image by image.
 
         Raises:
             InputError: a model has more than one task, or the tasks are of different images.
         """
-        values = {name: values_of(gram_of(p), generator, p, relative) for name, p in self._same_images().items()}
+        values: dict[str, Any] = {}
+        for name, part in self._same_images().items():
+            gram = gram_of(part)
+            values[name] = sum(values_of(gram, g, part, relative) for g in generators_of(generator, gram))
         return self._aligned(values)
 
     def per_image_of(self, column: str) -> pd.DataFrame:
@@ -213,17 +215,23 @@ class Results:
     def _fine(self) -> tuple[Part, ...]:
         return tuple(part for part in self.parts if not part.failed and len(part.rows))
 
+    @property
+    def _empty(self) -> str:
+        if len(self.errors) == len(self.parts):
+            return "All of these tasks failed; `errors` says why."
+        return "None of these tasks has rows for single images; `figures(measure)` reads what they say of whole sets."
+
     def _single(self) -> Part:
         if len(self.parts) != 1:
             raise InputError(f"{len(self.parts)} tasks are left; select one by {_differing(self.parts)}.")
         if self.parts[0].failed:
-            raise InputError(f"{name_of(self.parts[0])} failed: {self.parts[0].described['error']}")
+            raise InputError(f"{self.parts[0].described['model']} failed: {self.parts[0].described['error']}")
         return self.parts[0]
 
     def _per_model(self) -> dict[str, Part]:
         found: dict[str, list[Part]] = {}
         for part in self._fine:
-            found.setdefault(name_of(part), []).append(part)
+            found.setdefault(part.described["model"], []).append(part)
         for name, parts in found.items():
             if len(parts) > 1:
                 raise InputError(f"{name} has {len(parts)} tasks; select one by {_differing(parts)}.")
@@ -232,7 +240,7 @@ class Results:
     def _same_images(self) -> dict[str, Part]:
         parts = self._per_model()
         if not parts:
-            raise InputError("All of these tasks failed; `errors` says why.")
+            raise InputError(self._empty)
         for key in ("dataset", "split", "seed", "size", "data_sha256"):
             values = {str(part.described[key]) for part in parts.values()}
             if len(values) > 1:
