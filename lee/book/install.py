@@ -10,9 +10,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
 from lee.book.layout import chapters, find_root, read
-from lee.book.normalise import normalise
+from lee.book.normalise import normalise, write_if_changed
 from lee.configuration import read_yaml
-from lee.paths import atomic_path
 
 ID = "install-lee"
 TEST = """\
@@ -32,31 +31,18 @@ REFUSE = f"""\
 
 
 def repository(root: Path) -> str:
-    """The address of the book's repository as `_config.yml` has it, or an empty text.
-
-    Args:
-        root: The folder with `_config.yml`.
-    """
+    """The address of the book's repository as `_config.yml` has it, or an empty text."""
     config = read_yaml(root / "_config.yml", "configuration") or {}
     return str((config.get("repository") or {}).get("url") or "")
 
 
 def source(address: str) -> str:
-    """The text of the cell; where no repository is named, it says how to install `lee` by hand.
-
-    Args:
-        address: Of the repository, or an empty text.
-    """
+    """The text of the cell; where no repository is named, it says how to install `lee` by hand."""
     return INSTALL.format(repository=address) if address else REFUSE
 
 
 def with_install(notebook: NotebookNode, address: str) -> NotebookNode:
-    """The notebook with the cell, in place of an earlier one, behind the title; it counts as executed, since it prints nothing.
-
-    Args:
-        notebook: A notebook of format 4; it is changed.
-        address: Of the repository, or an empty text.
-    """
+    """The notebook, changed: the cell stands behind the title, in place of an earlier one, as executed, since it prints nothing."""
     cell = new_code_cell(source(address), id=ID, execution_count=1, metadata={"tags": ["remove-cell"]})
     cells = [other for other in notebook.cells if other.get("id") != ID]
     place = 1 if cells and cells[0].cell_type == "markdown" else 0
@@ -74,14 +60,8 @@ def write(root: Path | None = None) -> list[Path]:
         The notebooks whose bytes have changed.
     """
     root = find_root() if root is None else root
-    address, changed = repository(root), []
-    for path in chapters(root):
-        text = normalise(with_install(read(path), address))
-        if path.read_text(encoding="utf-8") != text:
-            with atomic_path(path) as part:
-                part.write_text(text, encoding="utf-8")
-            changed.append(path)
-    return changed
+    address = repository(root)
+    return [path for path in chapters(root) if write_if_changed(path, normalise(with_install(read(path), address)))]
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def refresh(
         texts = [normalise(read(done.path)) for done in ran]
     if problems:
         raise InputError(f"A committed notebook must be clean. {' '.join(problems)}")
-    return [path for path, text in zip(wanted, texts, strict=True) if _write_if_changed(path, text)]
+    return [path for path, text in zip(wanted, texts, strict=True) if write_if_changed(path, text)]
 
 
 def normalise(notebook: NotebookNode) -> str:
@@ -113,7 +113,8 @@ def _joined(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
     return joined
 
 
-def _write_if_changed(path: Path, text: str) -> bool:
+def write_if_changed(path: Path, text: str) -> bool:
+    """Write a text to a file unless it is there already; whether it was written."""
     if path.read_text(encoding="utf-8") == text:
         return False
     with atomic_path(path) as part:

@@ -9,7 +9,7 @@ import pandas as pd
 from lee.charts.fields import PLANE, VectorField, feet_of, panel
 from lee.charts.pictures import data_uri
 from lee.charts.theme import PALETTE, Words, finish, rounded
-from lee.errors import InputError, nearest
+from lee.errors import InputError
 
 MENU = "choice"
 FAINT = 0.3
@@ -20,7 +20,6 @@ def fans(
     fields: Mapping[str, Mapping[str, Sequence[VectorField]]],
     *,
     menu: str,
-    start: str | None = None,
     notes: Mapping[str, Mapping[str, str]] | None = None,
     image: Any | None = None,
     n: int = 6,
@@ -34,7 +33,6 @@ def fans(
         fields: For each word of the menu, for each panel (the same ones everywhere), the fields: the first is drawn as arrows,
             scaled so that they fill their places; the others, resamples of it, by the same scale.
         menu: What the menu chooses, such as `"network"`.
-        start: The word that it shows at first; the first one by default.
         notes: For each word and panel a line under the picture.
         image: A square picture (C, H, W) in [0, 1] under the arrows.
         n: Arrows in a row.
@@ -43,23 +41,19 @@ def fans(
         **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
-        InputError: If there is nothing to draw, choices have different panels, a first field moves nothing, or the menu can't
-            start as asked.
+        InputError: If there is nothing to draw, choices have different panels, or a first field moves nothing.
     """
     choices = list(fields)
     panels = list(fields[choices[0]]) if choices else []
     if not panels or any(list(found) != panels or not all(found.values()) for found in fields.values()):
         raise InputError("`fans` needs one field or more for each panel, and the same panels for every choice.")
-    start = choices[0] if start is None else start
-    if start not in choices:
-        raise InputError(f"The menu {menu!r} can't start with {start!r}.{nearest(start, choices)}")
     address = None if image is None else data_uri(image)
     rows = {p: _rows({c: found[p] for c, found in fields.items()}, n) for p in panels}
     told = {p: {c: (notes or {}).get(c, {}).get(p, "") for c in choices} for p in panels}
     drawn = [_panel(p, rows[p], told[p], address, n, side) for p in panels]
     bind = altair.binding_select(options=choices, name=f"{menu} ")
     figure = altair.concat(*drawn, columns=columns, spacing=18 + (NOTE_ROOM if notes else 0))
-    figure = figure.add_params(altair.param(name=MENU, value=start, bind=bind))
+    figure = figure.add_params(altair.param(name=MENU, value=choices[0], bind=bind))
     return finish(figure, **words)
 
 

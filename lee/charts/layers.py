@@ -13,7 +13,7 @@ import pandas as pd
 
 from lee.charts import parts
 from lee.charts.theme import PALETTE, Words, finish, rounded
-from lee.errors import InputError, nearest
+from lee.errors import InputError
 from lee.layers.families import FAMILIES, completion, families
 
 INK, PAPER = "#1A1A1A", "#FFFFFF"  # words on rectangles, whose colours are the same on every page
@@ -25,39 +25,28 @@ COLOURS = dict(
 )
 """The colour of each family of layers, the same in every chart."""
 
-WIDTHS = ("self_norm2", "norm2")
-LEVEL = 26  # pixels
+LEVEL = 26  # pixels, the height of a rectangle
 ROUNDING = 1e-9  # of the sum of all parts: what the terms of a container leave in the last digits
 NARROWEST = 5e-4  # of the whole width: less than half a pixel on a page
 MEASURED = ("norm2", "self_norm2", "share")
 OWN = "own operations"
 
 
-def icicle(
-    frame: pd.DataFrame,
-    *,
-    by: str = "self_norm2",
-    level: int = LEVEL,
-    **words: Unpack[Words],
-) -> altair.LayerChart:
+def icicle(frame: pd.DataFrame, **words: Unpack[Words]) -> altair.LayerChart:
     """The module tree of a decomposition: a rectangle for each call, below the call around it.
 
-    Rectangles are coloured by the family of the layer; grey ones are containers, and what a container does by itself has a
-    rectangle of its own at its right end. A click on a rectangle shows it over the whole width, a double click goes back.
+    The width of a rectangle is its share of the sum of all layers' own `‖v‖²`. Rectangles are coloured by the family of the layer;
+    grey ones are containers, and what a container does by itself has a rectangle of its own at its right end. A click on a
+    rectangle shows it over the whole width, a double click goes back.
 
     Args:
         frame: The frame of a decomposition; a column `family` is used if there is one.
-        by: What the width is: `"self_norm2"`, the share of the sum of all layers' own `‖v‖²`, or `"norm2"`, where the parts
-            of a container share its width in proportion to their `‖v‖²` as a whole.
-        level: Height of a rectangle in pixels; the width is the page's.
         **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
-        InputError: If `by` is another word, a column is missing, or there is nothing but zeros.
+        InputError: If a column is missing, or there is nothing but zeros.
     """
-    if by not in WIDTHS:
-        raise InputError(f"The width of an icicle's rectangles can't be {by!r}.{nearest(by, WIDTHS)}")
-    data = rectangles(frame, by)
+    data = rectangles(frame)
     zoom = altair.selection_point(name="zoom", fields=["x0", "x1"], on="click", clear="dblclick", empty=False)
     ends = [altair.ExprRef(f"isValid(zoom.{end}) ? zoom.{end}[0] : {i}") for i, end in enumerate(("x0", "x1"))]
     across = altair.Scale(domain=ends, nice=False, zero=False, clamp=False)
@@ -71,7 +60,7 @@ def icicle(
         color=altair.Color("family:N", scale=colour, legend=altair.Legend(title=None)),
     )  # fmt: skip
     figure = altair.LayerChart(layer=[bars.add_params(zoom), _words(base)])
-    height = level * int(data["below"].max())
+    height = LEVEL * int(data["below"].max())
     return finish(figure.properties(width="container", height=height), **words)
 
 
@@ -99,7 +88,7 @@ def _told(data: pd.DataFrame) -> list[altair.Tooltip]:
     return [altair.Tooltip(f"{field}:N", title=title) for field, title in titles.items() if field in data]
 
 
-def rectangles(frame: pd.DataFrame, by: str = "self_norm2") -> pd.DataFrame:
+def rectangles(frame: pd.DataFrame) -> pd.DataFrame:
     """The rectangles of :func:`icicle`: `x0`, `x1` in [0, 1], `depth`, `family` and what a pointer over one shows.
 
     Raises:
@@ -109,13 +98,9 @@ def rectangles(frame: pd.DataFrame, by: str = "self_norm2") -> pd.DataFrame:
     kinds = (frame["family"] if "family" in frame else families(frame)).tolist()
     alone = frame["self_norm2"].fillna(0.0)
     own = alone.where(alone > ROUNDING * alone.sum(), 0.0).tolist()
-    calls: list[dict[str, Any]] = [
-        {**{str(k): v for k, v in row.items()}, "self_norm2": part}
-        for row, part in zip(frame.to_dict("records"), own, strict=True)
-    ]
+    calls: list[dict[Any, Any]] = frame.assign(self_norm2=own).to_dict("records")
     around = frame["parent"].tolist()
-    size = _subtrees(own, around) if by == "self_norm2" else frame["norm2"].fillna(0.0).tolist()
-    inside = _inside(own, size, around)
+    size = _subtrees(own, around)
     if size[0] <= 0:
         raise InputError("An icicle needs a contribution that isn't zero; every layer of this model is equivariant.")
     found: list[dict[str, Any]] = []
@@ -123,14 +108,14 @@ def rectangles(frame: pd.DataFrame, by: str = "self_norm2") -> pd.DataFrame:
     width: list[float] = []
     for row, (call, parent) in enumerate(zip(calls, around, strict=True)):
         start = free[parent] if parent >= 0 else 0.0
-        width.append(width[parent] * _share(size[row], inside[parent]) if parent >= 0 else 1.0)
+        width.append(width[parent] * _share(size[row], size[parent]) if parent >= 0 else 1.0)
         free.append(start)
         if parent >= 0:
             free[parent] += width[row]
         found.append(_rectangle(call, start, width[row], "container" if call["kind"] == "container" else kinds[row]))
     for row, call in enumerate(calls):
         if call["kind"] == "container":  # what its children have left
-            rest = width[row] * _share(own[row], inside[row])
+            rest = width[row] * _share(own[row], size[row])
             found.append(_rectangle(call, free[row], rest, kinds[row], own=True))
     data = pd.DataFrame(found)
     return data[data["x1"] - data["x0"] >= NARROWEST].reset_index(drop=True)
@@ -145,14 +130,6 @@ def _subtrees(own: list[float], parent: list[int]) -> list[float]:
     sums = list(own)
     for row in range(len(own) - 1, 0, -1):
         sums[parent[row]] += sums[row]
-    return sums
-
-
-def _inside(own: list[float], size: list[float], parent: list[int]) -> list[float]:
-    """What shares the width of every row: its own part and the sizes of its children."""
-    sums = list(own)
-    for row in range(1, len(own)):
-        sums[parent[row]] += size[row]
     return sums
 
 
@@ -185,40 +162,42 @@ def cumulative(
     *,
     by: str | None = None,
     error: str | None = None,
-    relative: bool = True,
-    x_title: str = "layers so far, % of the network",
-    y_title: str | None = None,
+    y_title: str = "share of the sum so far",
     height: int = 300,
     **words: Unpack[Words],
 ) -> altair.LayerChart:
     """The running sum of the layers' own contributions `‖v‖²` along the network, one line for each of `by` (Fig. 4).
 
+    Sums are fractions of their last value, so that networks of different size can be compared.
+
     Args:
         frame: The frame of a decomposition, or several joined with a column that tells them apart.
         by: Column that tells the networks apart.
         error: Column with the standard error of what is drawn (`fraction_so_far_se` of :func:`lee.layers.families.pooled`, say).
-        relative: Show the sum as a fraction of its last value, so that networks of different size can be compared.
-        x_title: Title of the horizontal axis.
-        y_title: Title of the vertical axis, by default what is shown.
+        y_title: Title of the vertical axis.
         height: Height in pixels; the width is the page's.
         **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
         InputError: If a column is missing, or a network has nothing but zeros.
     """
-    data = running(frame, by=by, error=error, relative=relative)
+    data = running(frame, by=by, error=error)
     ends = data["done"].isin([0.0, 100.0])
     data = data[ends | (data["own"] > ROUNDING * data["sum"].max())]  # between the steps a staircase needs no points
     data = parts.with_span(data, "sum", "se" if error else None, log=False)
-    across = altair.X("done:Q", title=x_title, scale=altair.Scale(domain=[0, 100]), axis=altair.Axis(tickCount=5))
+    across = altair.X(
+        "done:Q",
+        title="layers so far, % of the network",
+        scale=altair.Scale(domain=[0, 100]),
+        axis=altair.Axis(tickCount=5),
+    )
     base = altair.Chart(rounded(data)).encode(x=across, **_stroked(data, by))
-    up = y_title or ("share of the sum so far" if relative else "sum of ‖v‖² so far")
     ticks = altair.Axis(tickCount=parts.PHONE_TICKS, labelOverlap=True)
     marks = []
     if error:
-        low = altair.Y(field=parts.LOW, type="quantitative", title=up, axis=ticks)
+        low = altair.Y(field=parts.LOW, type="quantitative", title=y_title, axis=ticks)
         marks.append(base.mark_area(interpolate="step-after").encode(y=low, y2=altair.Y2(field=parts.HIGH)))
-    line = base.encode(y=altair.Y("sum:Q", title=up, axis=ticks))
+    line = base.encode(y=altair.Y("sum:Q", title=y_title, axis=ticks))
     marks.append(line.mark_line(interpolate="step-after").encode(**parts.told_apart(data, by, "strokeDash")))
     shown = parts.tooltip(data, by, "path", "type", "own", "sum")
     marks.append(line.mark_point(size=18).encode(tooltip=shown).transform_filter("datum.path != ''"))
@@ -232,9 +211,7 @@ def _stroked(data: pd.DataFrame, by: str | None) -> dict[str, Any]:
     return {"color": parts.legend(altair.Color, data, by).legend(altair.Legend(symbolType="stroke", symbolSize=300))}
 
 
-def running(
-    frame: pd.DataFrame, *, by: str | None = None, error: str | None = None, relative: bool = True
-) -> pd.DataFrame:
+def running(frame: pd.DataFrame, *, by: str | None = None, error: str | None = None) -> pd.DataFrame:
     """The points of :func:`cumulative`: a zero, then one row per call in order of completion.
 
     Raises:
@@ -247,11 +224,10 @@ def running(
         rows = one.iloc[completion(one["parent"].tolist())].reset_index(drop=True)
         own = rows["self_norm2"].fillna(0.0)
         total = float(own.sum())
-        if relative and total <= 0:
+        if total <= 0:
             raise InputError(f"Every contribution of {label or 'this model'!s} is zero: there is no share to draw.")
-        scale = total if relative else 1.0
         points = rows[["path", "type"]].replace({"path": {"": "the model"}})
-        points = points.assign(done=100 * (rows.index + 1) / len(rows), own=own / scale, sum=own.cumsum() / scale)
+        points = points.assign(done=100 * (rows.index + 1) / len(rows), own=own / total, sum=own.cumsum() / total)
         if error:
             points["se"] = rows[error].fillna(0.0)
         begin = {"path": "", "type": "", "done": 0.0, "own": 0.0, "sum": 0.0} | ({"se": 0.0} if error else {})

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 import re
 import textwrap
 from typing import Any, NotRequired, TypedDict, TypeVar
@@ -248,9 +247,5 @@ def rounded(frame: pd.DataFrame, digits: int = SIGNIFICANT_DIGITS) -> pd.DataFra
     result = frame.reset_index(drop=True).copy()
     for column in result.columns:
         if pd.api.types.is_float_dtype(result[column]):
-            result[column] = [_round(v, digits) for v in result[column].tolist()]
+            result[column] = [float(f"{v:.{digits}g}") for v in result[column].tolist()]
     return result
-
-
-def _round(value: float, digits: int) -> float:
-    return float(f"{value:.{digits}g}") if math.isfinite(value) else value

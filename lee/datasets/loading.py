@@ -223,6 +223,8 @@ def describe(name: str) -> tuple[str, str]:
     if (corrupted := parse(name)) is not None:
         licence, source = describe(corrupted[0])
         return licence, f"{source}; {corrupted[1]}"
+    if name not in LOCAL and not name.startswith(_FOLDER):
+        raise _unknown(name)
     return LOCAL["imagefolder:PATH" if name.startswith(_FOLDER) else name]
 
 
@@ -267,6 +269,7 @@ def _verify_embedded(name: str) -> tuple[str, bool, str]:
 def _verify_local(name: str) -> tuple[str, bool, str]:
     """Read one image of a local set."""
     try:
-        return name, True, f"readable, sha256 {load(name, n=1).sha256}"
+        split = "train" if name == "cifar10-lossless" else "test"  # it has no other
+        return name, True, f"readable, sha256 {load(name, split=split, n=1).sha256}"
     except InputError as error:
         return name, False, str(error)

@@ -152,7 +152,7 @@ def _cifar10_parquet(path: Path, n: int | None, seed: int) -> Decoded:
     images = [read(encoded[int(row)].as_py() or b"", f"{path.name}, row {int(row)}").pixels for row in rows]
     if odd := next((image.shape[:2] for image in images if image.shape[:2] != (32, 32)), None):
         raise InputError(f"{path} holds an image of {odd[0]} × {odd[1]} pixels; CIFAR-10 has 32 × 32.")
-    jpeg = encoded[0].as_py().startswith(b"\xff\xd8")
+    jpeg = (encoded[0].as_py() or b"").startswith(b"\xff\xd8")
     note = "stored as JPEG, so slightly lossy" if jpeg else ""
     return Decoded(stacked(images), labels[rows], CIFAR10_CLASSES, file_sha256(path), note)
 

@@ -168,20 +168,9 @@ class Explorer:
         names = [value[f"model{which}"].strip() for which in range(MOST_MODELS)]
         if self._folders is not None:
             pictures.check_offered(value["images"].strip(), self._folders)
-        return State(
-            images=value["images"].strip(),
-            index=value["index"],
-            upload=self._upload,
-            models=(names[0], *filter(None, names[1:])),
-            pretrained=value["pretrained"],
-            mixture=self._coefficients(),
-            t=round(value["t"], 9),
-            kernel=value["kernel"],
-            boundary=value["boundary"],
-            n=value["n"],
-            patch=value["patch"],
-            reach=value["reach"],
-        )
+        fields = {name: value[name] for name in ("index", "pretrained", "kernel", "boundary", "n", "patch", "reach")}
+        fields |= {"images": value["images"].strip(), "upload": self._upload, "t": round(value["t"], 9)}
+        return State(models=(names[0], *filter(None, names[1:])), mixture=self._coefficients(), **fields)
 
     def _fitting(self, state: State) -> State:
         """The state with an index that its data set has; the slider ends at the last one."""
@@ -265,12 +254,14 @@ class Explorer:
         every, titles = self.measures.images(state, self.measures.side(state)), self.measures.titles(state)
         chosen = (state.images, first, len(every))
         if self._thumbed != chosen:
-            self._thumbed = chosen
             few = every[first : first + controls.THUMBS]
             self.shown["thumbs"].value = drawing.thumbs(few, controls.thumbs_class(thumbs))
             self._quiet = True
-            controls.offer_thumbs(thumbs, range(first, first + len(few)), titles)
-            self._quiet = False
+            try:
+                controls.offer_thumbs(thumbs, range(first, first + len(few)), titles)
+            finally:
+                self._quiet = False
+            self._thumbed = chosen
         self._set([(thumbs, state.index if state.upload is None else None)])
 
     def _show_tab(self, state: State) -> Iterator[None]:

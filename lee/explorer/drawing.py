@@ -32,9 +32,9 @@ FORMATS = (
 )
 
 
-def box(html: str, *, attributes: str = "") -> str:
-    """The explorer's style applies inside."""
-    return f'<div class="lee-x" {attributes}>{html}</div>'
+def box(html: str, kind: str = "", *, attributes: str = "") -> str:
+    """The explorer's style applies inside; of the kind `half` it is half as wide as the page, `error` is marked."""
+    return f'<div class="lee-x {kind}" {attributes}>{html}</div>'
 
 
 def beside(parts: Sequence[str]) -> str:
@@ -42,14 +42,9 @@ def beside(parts: Sequence[str]) -> str:
     return f'<div class="lee-row">{"".join(parts)}</div>'
 
 
-def half(html: str) -> str:
-    """As :func:`box`, for what is half as wide as the page."""
-    return f'<div class="lee-x half">{html}</div>'
-
-
 def error(message: str) -> str:
     """A message that is read out at once."""
-    return box(f"<p>{escape(message)}</p>", attributes='role="alert"').replace('class="lee-x"', 'class="lee-x error"')
+    return box(f"<p>{escape(message)}</p>", "error", attributes='role="alert"')
 
 
 def working(message: str) -> str:
@@ -131,19 +126,16 @@ def where(image: Tensor, share: Tensor, *, patch: int, model: str, name: str) ->
     row, column = divmod(int(sums.argmax()), sums.shape[1])
     adding, cancelling = (float(sums[side].sum()) for side in (sums > 0, sums < 0))
     told = (
-        (
-            f"Vermilion {of} add {adding:.0%} to the error under {name}, blue ones cancel {-cancelling:.0%} of it: together 100 %. "
-            f"The largest share, {float(sums.max()):.0%}, is in row {row + 1} from the top, column {column + 1} from the left "
-            f"(of {sums.shape[0]} × {sums.shape[1]})."
-        )
-        .replace("%", " %")
-        .replace("  %", " %")
-    )
+        f"Vermilion {of} add {adding:.0%} to the error under {name}, blue ones cancel {-cancelling:.0%} of it: together 100%. "
+        f"The largest share, {float(sums.max()):.0%}, is in row {row + 1} from the top, column {column + 1} from the left "
+        f"(of {sums.shape[0]} × {sums.shape[1]})."
+    ).replace("%", " %")
     alt = f"Map of the error of {model} over the photograph. {told}"
     style = _pixelated(max(image.shape[-2:]))
-    return half(
+    return box(
         f'<h2>{escape(model)}</h2><figure class="map"><img src="{data_uri(picture)}" alt="{escape(alt)}"{style}>{scale_bar(limit)}'
-        f"<figcaption>share of the error, for each of the {of}</figcaption></figure><p>{escape(told)}</p>"
+        f"<figcaption>share of the error, for each of the {of}</figcaption></figure><p>{escape(told)}</p>",
+        "half",
     )
 
 
@@ -174,4 +166,4 @@ def layers(frame: pd.DataFrame, *, model: str, name: str, most: int = 12) -> str
             f'<td><svg viewBox="0 0 100 14" preserveAspectRatio="none" aria-hidden="true">{bar}{zero}</svg></td></tr>'
         )
     caption = f"{escape(model)}: share of its layers in the Lie derivative along {escape(name)} at t = 0"
-    return half(f'<table class="bars"><caption>{caption}</caption><tbody>{"".join(body)}</tbody></table>')
+    return box(f'<table class="bars"><caption>{caption}</caption><tbody>{"".join(body)}</tbody></table>', "half")

@@ -123,11 +123,14 @@ class Measures:
 
     def images(self, state: State, side: int) -> Tensor:
         """The images of the state's data set: (n, 3, side, side)."""
-        return self._sets.get((state.images, side), lambda: pictures.load(state.images, side))
+        return self._set(state, side)[0]
 
     def titles(self, state: State) -> tuple[str, ...]:
         """The classes of the data set's images in words, as far as they are known."""
-        return self._sets.get((state.images, "titles"), lambda: pictures.titles(state.images))
+        return self._set(state, self.side(state))[1]
+
+    def _set(self, state: State, side: int) -> tuple[Tensor, tuple[str, ...]]:
+        return self._sets.get((state.images, side), lambda: pictures.load(state.images, side))
 
     def image(self, state: State, which: int = 0) -> Tensor:
         """The chosen image as a model takes it: (1, 3, side, side). A second model gets the image of the first, resized.

@@ -48,34 +48,22 @@ def check_offered(name: str, folders: Sequence[str]) -> None:
         raise InputError(f"{name!r} is not offered here. Name its folder when you start: lee explore --images FOLDER")
 
 
-def load(name: str, side: int) -> Tensor:
-    """The first images of a data set in colour: (n, 3, side, side) in [0, 1], at most :data:`MOST_IMAGES`.
+def load(name: str, side: int) -> tuple[Tensor, tuple[str, ...]]:
+    """The first images of a data set, at most :data:`MOST_IMAGES`, and the class of each in words if it has labels.
 
-    Raises:
-        InputError: As :func:`lee.datasets.load`.
-    """
-    if name in MEMBERS:
-        images = datasets.load(name, size=side).images[:MOST_IMAGES]
-    else:
-        try:
-            images = datasets.load(name, n=MOST_IMAGES, size=side).images
-        except InputError:  # perhaps it has fewer; otherwise this says what is wrong
-            images = datasets.load(name, size=side).images[:MOST_IMAGES]
-    return images.expand(-1, 3, -1, -1)
-
-
-def titles(name: str) -> tuple[str, ...]:
-    """The class of each image that :func:`load` gives, in words; none where the data set has no labels.
+    Returns:
+        Images in colour, (n, 3, side, side) in [0, 1], and n words, or none.
 
     Raises:
         InputError: As :func:`lee.datasets.load`.
     """
     try:
-        found = datasets.load(name, n=MOST_IMAGES, size=32)
-    except InputError:
-        found = datasets.load(name, size=32)
+        found = datasets.load(name, n=None if name in MEMBERS else MOST_IMAGES, size=side)
+    except InputError:  # perhaps it has fewer; otherwise this says what is wrong
+        found = datasets.load(name, size=side)
     labels = () if found.labels is None else found.labels[:MOST_IMAGES].tolist()
-    return tuple(found.class_names[label] if found.class_names else str(label) for label in labels)
+    titles = tuple(found.class_names[label] if found.class_names else str(label) for label in labels)
+    return found.images[:MOST_IMAGES].expand(-1, 3, -1, -1), titles
 
 
 def decode(content: bytes, side: int | None = None) -> Tensor:

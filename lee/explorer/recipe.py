@@ -6,11 +6,12 @@ from lee.explorer.state import REACH, SLIDERS, State
 from lee.geometry.generators import NAMED
 
 
-def recipe(state: State, first: int, side: int, patch: int, which: int = 0) -> str:
+def recipe(state: State, total: int, first: int, side: int, patch: int, which: int = 0) -> str:
     """Lines that print what is shown of one model.
 
     Args:
         state: What is shown.
+        total: Images that the data set offers.
         first: Side in pixels of the images that the first model takes.
         side: Side in pixels of those that this model takes.
         patch: Side in pixels of the patches of its map.
@@ -30,7 +31,7 @@ def recipe(state: State, first: int, side: int, patch: int, which: int = 0) -> s
     return f"""import lee, lee.datasets, lee.models
 {imported}
 model = lee.models.load("{state.models[which]}"{", pretrained=True" if state.pretrained else ""})
-{_images(state, first, side)}
+{_images(state, total, first, side)}
 generator = {generator}
 
 path = lee.orbit(model, x, {path})
@@ -42,11 +43,11 @@ print(lee.layerwise(model, x, generator{how}).frame["self_share"].max())  # and 
 """
 
 
-def _images(state: State, first: int, side: int) -> str:
+def _images(state: State, total: int, first: int, side: int) -> str:
     """Lines that make the image `x`."""
     if state.upload is not None:
         return f"x = …  # your picture as a tensor (1, 3, {side}, {side}) in [0, 1]"
     name = f"rgb:{state.images}" if "digits" in state.images or "mnist" in state.images else state.images
-    few = "" if state.images in MEMBERS else f"n={MOST_IMAGES}, "
-    line = f'x = lee.datasets.load("{name}", {few}size={first}).images[{state.index}:{state.index + 1}]'
+    few = "" if state.images in MEMBERS or total < MOST_IMAGES else f"n={MOST_IMAGES}, "
+    line = f"x = lee.datasets.load({name!r}, {few}size={first}).images[{state.index}:{state.index + 1}]"
     return line if side == first else f"{line}\nx = lee.datasets.image_files.resize(x, ({side}, {side}))"

@@ -105,9 +105,7 @@ class Server(Voila):  # type: ignore[misc]
         """Return voila's settings with checks of the header `Host`, and messages as large as an upload."""
         from lee.explorer.pictures import MOST_BYTES
 
-        most = (
-            10 * MOST_BYTES
-        )  # somewhat larger than the largest upload, so that what is too large is answered in the app
+        most = 10 * MOST_BYTES  # what is somewhat too large for an upload is answered in the app
         return {**super().init_settings(), "allow_remote_access": False, "websocket_max_message_size": most}
 
     def init_handlers(self) -> list[Any]:

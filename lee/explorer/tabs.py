@@ -22,9 +22,7 @@ def where(measures: Measures, state: State, which: int) -> str:
     """Which pixels of the image hold the error."""
     name, found = state.generator.name, measures.map(state, which)
     if found.share.isnan().any():
-        return drawing.error(
-            f"The Lie derivative of {state.models[which]} along {name} is zero for this image: there is nothing to share out."
-        )
+        return _nothing(state, which)
     patch = measures.patch(state, which)
     return drawing.where(measures.image(state, which), found.share, patch=patch, model=state.models[which], name=name)
 
@@ -40,13 +38,24 @@ def orbit(measures: Measures, state: State, which: int) -> str:
 
 def layers(measures: Measures, state: State, which: int) -> str:
     """The contributions of the layers."""
-    return drawing.layers(measures.layers(state, which), model=state.models[which], name=state.generator.name)
+    frame = measures.layers(state, which)
+    if frame["self_share"].isna().any():
+        return _nothing(state, which)
+    return drawing.layers(frame, model=state.models[which], name=state.generator.name)
 
 
 def code(measures: Measures, state: State, which: int) -> str:
     """Lines of Python that reproduce what is shown."""
     sides = measures.side(state), measures.side(state, which)
-    return drawing.code(recipe(state, *sides, measures.patch(state, which), which))
+    total = len(measures.images(state, sides[0]))
+    return drawing.code(recipe(state, total, *sides, measures.patch(state, which), which))
+
+
+def _nothing(state: State, which: int) -> str:
+    return drawing.error(
+        f"The Lie derivative of {state.models[which]} along {state.generator.name} is zero for this image: there is nothing to "
+        "share out."
+    )
 
 
 def _height(state: State) -> int:

@@ -39,9 +39,8 @@ def test_widths_are_shares_of_the_sum_of_all_own_parts(frame: pd.DataFrame) -> N
     assert width(one(data, "net", "own operations")) == pytest.approx(0.2 / total)
 
 
-@pytest.mark.parametrize("by", ["self_norm2", "norm2"])
-def test_rectangles_of_a_container_fill_it_without_overlap(frame: pd.DataFrame, by: str) -> None:
-    data = rectangles(frame, by)
+def test_rectangles_of_a_container_fill_it_without_overlap(frame: pd.DataFrame) -> None:
+    data = rectangles(frame)
     for level, below in ((0, 1), (1, 2)):
         outer, inner = (data[data["depth"] == d].sort_values("x0") for d in (level, below))
         assert (inner["x1"] - inner["x0"]).sum() == pytest.approx((outer["x1"] - outer["x0"]).sum())
@@ -49,11 +48,6 @@ def test_rectangles_of_a_container_fill_it_without_overlap(frame: pd.DataFrame, 
     attention = one(data, "net.block.attn")
     relu = data[(data["path"] == "net.act (call 2)")].iloc[0]
     assert attention["x0"] == pytest.approx(relu["x0"])
-
-
-def test_by_norm2_siblings_are_in_proportion(frame: pd.DataFrame) -> None:
-    data = rectangles(frame, "norm2")
-    assert width(one(data, "net.block")) / width(one(data, "net.head")) == pytest.approx(0.5 / 0.15)
 
 
 def test_zeros_and_merged_calls_have_no_rectangle(frame: pd.DataFrame) -> None:
@@ -102,11 +96,11 @@ def test_layer_charts_keep_their_bytes_and_follow_the_page(frame: pd.DataFrame) 
 
 
 def test_the_curve_is_the_running_sum_in_order_of_completion(frame: pd.DataFrame) -> None:
-    data = running(frame, relative=False)
+    data, total = running(frame), frame["self_norm2"].sum()
     order = completion(frame["parent"].tolist())
-    assert data["sum"].tolist() == pytest.approx([0, *frame["cumulative"][order]])
+    assert data["sum"].tolist() == pytest.approx([0, *frame["cumulative"][order] / total])
     assert data["done"].tolist() == pytest.approx(range(0, 101, 10))
-    assert running(frame)["sum"].iloc[-1] == pytest.approx(1)
+    assert data["sum"].iloc[-1] == pytest.approx(1)
 
 
 def test_each_network_has_its_own_curve_and_band(frame: pd.DataFrame) -> None:
@@ -136,5 +130,3 @@ def test_what_cannot_be_drawn_is_refused(frame: pd.DataFrame) -> None:
             draw(frame.drop(columns="self_norm2"), **WORDS)
         with pytest.raises(InputError, match="caption"):
             draw(frame, caption="", alt="x")
-    with pytest.raises(InputError, match="Did you mean 'norm2'"):
-        charts.icicle(frame, by="norm", **WORDS)

@@ -348,6 +348,16 @@ def test_every_name_is_described() -> None:
         licence, source = datasets.describe(name)
         assert licence
         assert source
+    for wrong in ("nosuch", "rgb:nosuch", "corrupt:nosuch/contrast/1"):
+        with pytest.raises(InputError, match="There is no data set"):
+            datasets.describe(wrong)
+
+
+def test_a_set_of_training_images_alone_is_verified_by_these() -> None:
+    if not os.environ.get("LEE_DATA"):
+        pytest.skip("needs the uncompressed images of CIFAR-10")
+    ((_, good, message),) = datasets.verify(["cifar10-lossless"])
+    assert good, message
 
 
 def test_real_cifar10_and_mnist(lee_data: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import html
 import io
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -24,6 +26,7 @@ from lee.errors import InputError
 from lee.explorer import Measures, State, controls, drawing, motion, pictures, plots, serve, still, tabs
 from lee.explorer.app import Explorer
 from lee.explorer.networks import token_side
+from lee.explorer.recipe import recipe
 from lee.explorer.server import MOST_KERNELS, Kernels
 from lee.explorer.state import PRESETS, REACH, SLIDERS, mixture_of
 from lee.explorer.tabs import TABS, Tab
@@ -221,9 +224,21 @@ def test_offered_data_sets_can_be_loaded(monkeypatch: pytest.MonkeyPatch, tmp_pa
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
     assert pictures.offered()[-2:] == ("mnist", "rotmnist")
     for name in ("photos", "digits"):
-        images = pictures.load(name, 24)
+        images = pictures.load(name, 24)[0]
         assert images.shape[1:] == (3, 24, 24)
         assert 8 <= len(images) <= pictures.MOST_IMAGES
+
+
+@pytest.mark.parametrize(("name", "side"), [("digits", 24), ("patches", 224)])
+def test_titles_are_those_of_the_images(name: str, side: int) -> None:
+    """They are in the order of the pictures, which for some sets depends on the size and on how many are asked for."""
+    images, titles = pictures.load(name, side)
+    every = datasets.load(name, size=side)
+    assert every.labels is not None
+    for image, title in zip(images, titles, strict=True):
+        same = [i for i, other in enumerate(every.images) if torch.equal(other.expand(3, -1, -1), image)]
+        words = {every.class_names[every.labels[i]] if every.class_names else str(int(every.labels[i])) for i in same}
+        assert title in words
 
 
 def test_uploads_become_the_central_square() -> None:
@@ -469,7 +484,9 @@ def test_an_error_that_is_zero_is_told_in_its_tab(
     measures: Measures, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Measures, "map", lambda *_: SimpleNamespace(share=torch.full((1, 32, 32), torch.nan)))
+    monkeypatch.setattr(Measures, "layers", lambda *_: pd.DataFrame({"self_share": [1.0, math.nan]}))
     assert "nothing to share out" in tabs.where(measures, state, 0)
+    assert "nothing to share out" in tabs.layers(measures, state, 0)
 
 
 @pytest.mark.parametrize("mixture", [MIXED, COLOURED])
@@ -656,3 +673,9 @@ def test_the_still_version_has_exact_slopes_and_a_slider(measures: Measures, sta
     assert rise == pytest.approx(row["slope"], rel=1e-2, abs=1e-3)
     with pytest.raises(InputError, match="t = 0"):
         still.touching(frame[frame["t"] > 0], x_title="t", caption="c", alt="a")
+
+
+def test_a_small_set_is_loaded_whole_by_the_code(state: State) -> None:
+    few = replace(state, images='imagefolder:/a "b"')
+    assert "n=64" in recipe(few, 64, 32, 32, 4)
+    assert "lee.datasets.load('imagefolder:/a \"b\"', size=32)" in recipe(few, 8, 32, 32, 4)

@@ -5,11 +5,11 @@ Nothing is downloaded and nothing of it is kept in this repository: MathJax come
 """
 
 import shutil
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distribution, version
 from pathlib import Path
 
 from lee.charts.page import vega_bundle
-from lee.errors import LeeError
+from lee.errors import check_installed
 
 MATHJAX_PACKAGE = "sphinx-mathjax-offline"
 # The component, the web fonts it asks for, and the TeX extensions it loads on demand.
@@ -17,32 +17,21 @@ MATHJAX_PARTS = ("tex-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extens
 VEGA_PACKAGE = "vl-convert-python"
 
 
-class MissingPackageError(LeeError):
-    """A package that carries browser code is not installed."""
-
-
 def vendor_scripts(target: Path) -> None:
     """Put MathJax at `target/mathjax` and Vega at `target/vega/vega.js`, unless the same versions are there.
 
     Raises:
-        MissingPackageError: If one of the two packages is not installed.
+        InputError: If one of the two packages is not installed.
     """
+    check_installed("Building the site", "book", "sphinx_mathjax_offline", "vl_convert")
     stamp = target / "versions.txt"
-    versions = "".join(f"{name} {_version(name)}\n" for name in (MATHJAX_PACKAGE, VEGA_PACKAGE))
+    versions = "".join(f"{name} {version(name)}\n" for name in (MATHJAX_PACKAGE, VEGA_PACKAGE))
     if stamp.is_file() and stamp.read_text() == versions:
         return
     shutil.rmtree(target, ignore_errors=True)
     _copy_mathjax(target / "mathjax")
     _write_vega(target / "vega" / "vega.js")
     stamp.write_text(versions)
-
-
-def _version(package: str) -> str:
-    try:
-        return distribution(package).version
-    except PackageNotFoundError as error:
-        message = f"Building the site needs the package {package!r}: install the extra `lee[book]`."
-        raise MissingPackageError(message) from error
 
 
 def _copy_mathjax(target: Path) -> None:
