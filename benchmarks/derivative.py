@@ -156,6 +156,13 @@ def row(name: str, rounds: int) -> dict[str, object]:
     }
 
 
+EXPLAINED = (
+    "The floor is a plain forward pass over 7 times the images, as one pass or as seven; *paper* is double backward through a "
+    "sampler, one generator at a time; *functorch* is `vmap(jvp)` over the same tangents. Peaks are of a fresh process, above the "
+    "loaded model. Times are minima of one run, so that only their ratios mean anything."
+)
+
+
 def table(rows: list[dict[str, object]], about: dict[str, object]) -> str:
     """The results as Markdown."""
     columns = [k for k in rows[0] if k not in ("model", "seconds")]
@@ -164,7 +171,18 @@ def table(rows: list[dict[str, object]], about: dict[str, object]) -> str:
     facts = ", ".join(f"{k} {v}" for k, v in about.items())
     title = "# Six affine Lie derivatives at 224 pixels, batch 8"
     return "\n".join(
-        [title, "", *lines, "", f"Machine: {facts}.", "", "Made by `python benchmarks/derivative.py`.", ""]
+        [
+            title,
+            "",
+            *lines,
+            "",
+            EXPLAINED,
+            "",
+            f"Machine: {facts}.",
+            "",
+            "Made by `python benchmarks/derivative.py`.",
+            "",
+        ]
     )
 
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:  # `__getattr__` imports them when they are first used: `lee -
     # isort: off
     from lee import metrics
     from lee.errors import (
-        BatchInteractionWarning, ConstantOutputWarning, ImageWarning, InputError, LeavesTorchWarning, LeeError, LeeWarning,
-        OutputWarning, RandomFunctionWarning, StateWarning, TrainingModeWarning, VerificationError, VerificationWarning,
+        BatchInteractionWarning, ConstantOutputWarning, DamageWarning, ImageWarning, InputError, LeavesTorchWarning, LeeError,
+        LeeWarning, OutputWarning, RandomFunctionWarning, StateWarning, TrainingModeWarning, VerificationError, VerificationWarning,
     )  # fmt: skip
     from lee.geometry import (
         BRIGHTNESS, CONTRAST, HYPERBOLIC, ROTATION, SATURATION, SCALE, SHEAR_X, SHEAR_Y, SQUEEZE, STRETCH_X, STRETCH_Y,
@@ -39,8 +39,8 @@ __all__ = [  # measuring
     "Tokens", "Trivial", "VectorField", "Sampler", "spatial_gradient", "warp",
     # errors and warnings
     "LeeError", "InputError", "VerificationError", "LeeWarning", "BatchInteractionWarning", "ConstantOutputWarning",
-    "ImageWarning", "LeavesTorchWarning", "OutputWarning", "RandomFunctionWarning", "StateWarning", "TrainingModeWarning",
-    "VerificationWarning",
+    "DamageWarning", "ImageWarning", "LeavesTorchWarning", "OutputWarning", "RandomFunctionWarning", "StateWarning",
+    "TrainingModeWarning", "VerificationWarning",
 ]  # fmt: skip
 
 

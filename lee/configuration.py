@@ -150,8 +150,6 @@ def _sentence(error: Any, model: type[BaseModel]) -> str:
         place = place.removesuffix(f", {last}")
     if kind == "missing":
         return f"{place}: `{last}:` is missing."
-    if kind == "literal_error":
-        return f"{place}: unknown {last} {shown}.{nearest(str(given), _names(told['expected']))}"
     if kind in ("value_error", "assertion_error"):
         return f"{place}, {last}: {told['error']}"
     expected = _EXPECTED.get(kind) or error["msg"].removeprefix("Input should be ")
@@ -164,11 +162,6 @@ _EXPECTED = {
     "string_type": "a text", "list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping",
     "greater_than_equal": "a number", "finite_number": "a finite number", "too_short": "no empty list",
 }  # fmt: skip
-
-
-def _names(expected: str) -> Iterable[str]:
-    """The names of pydantic's `'a', 'b' or 'c'`."""
-    return expected.replace(" or ", ", ").replace("'", "").split(", ")
 
 
 def _fields(model: Any, path: Iterable[Any]) -> list[str]:

@@ -154,4 +154,6 @@ def check_installed(what: str, extra: str, *modules: str) -> None:
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"{what} needs {', '.join(missing)}. Install them with: pip install 'lee[{extra}]'")
+        raise InputError(
+            f"{what} needs {', '.join(missing)}. Install them where lee was cloned: pip install -e '.[{extra}]'"
+        )

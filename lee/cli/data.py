@@ -17,6 +17,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
 
     keys = ("name", "kept", "licence", "source")
     kept = dict.fromkeys(datasets.LOCAL, "LEE_DATA") | dict.fromkeys(datasets.DERIVED, "made")
+    kept["imagefolder:PATH"] = "anywhere"
     rows = [(name, kept.get(name, "installed"), *datasets.describe(name)) for name in datasets.names()]
     if as_json:
         print_json([dict(zip(keys, row, strict=True)) for row in rows])

@@ -60,7 +60,9 @@ def layers(
     html: Annotated[Path | None, typer.Option(help="Also write a page with a chart, one offline file.")] = None,
     quiet: given.Quiet = False,
 ) -> None:
-    """Decompose the equivariance error of MODEL exactly over its modules, and print the tree.
+    """Decompose the equivariance error of MODEL over its modules, and print the tree.
+
+    Shares are exact. With many classes ‖v‖² is estimated, see --tolerance.
 
     ‖v‖² is what a module contributes to the derivative of the output. The
     share says how much of the error it accounts for: negative where it

@@ -65,7 +65,7 @@ class Corruption:
     ICLR 2019 (CIFAR-10-C).
 
     Args:
-        kind: One of `KINDS`.
+        kind: `gaussian_noise`, `gaussian_blur` or `contrast`.
         strength: 1 (weak) to 5 (strong).
 
     Raises:

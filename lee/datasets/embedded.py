@@ -17,11 +17,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lee.datasets.image_files import center_square, read, to_planes
+from lee.datasets.image_files import center_square, read, stacked
 from lee.datasets.local_data import Decoded, check_split, choose
 from lee.datasets.rotated import rotate_randomly
 from lee.errors import InputError, LeeError
 from lee.paths import file_sha256
+
+#: Which distribution a package comes in.
+DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class SourceFile:
             path = Path(folder) / self.path
             if path.is_file():
                 return path
-        raise InputError(f"{self.package} has no {self.path}. Reinstall the package (pip install -U lee).")
+        again = f"pip install --force-reinstall --no-deps {DISTRIBUTIONS[self.package]}"
+        raise InputError(f"{self.package} has no {self.path}. Install it again: {again}")
 
 
 def _skimage(file: str, sha256: str, licence: str, origin: str) -> SourceFile:
@@ -141,7 +145,7 @@ def _photos(n: int | None, size: int, seed: int) -> tuple[Tensor, Tensor]:
     names = MEMBERS["photos"]
     rows = choose(len(names), n, seed)
     images = [center_square(_pixels(names[int(row)]), size) for row in rows]
-    return to_planes(np.stack(images)), rows
+    return stacked(images), rows
 
 
 def _patches(name: str, n: int | None, size: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -157,7 +161,7 @@ def _patches(name: str, n: int | None, size: int, seed: int) -> tuple[Tensor, Te
     labels = [list(pyramids)[index % len(pyramids)] for index in range(count)]
     content = CONTENT_RETINA if name == "retina" else CONTENT
     patches = [_draw(pyramids[label], size, content, generator) for label in labels]
-    return to_planes(np.stack(patches)), torch.tensor(labels)
+    return stacked(patches), torch.tensor(labels)
 
 
 def _pyramids(name: str, size: int) -> dict[int, list[np.ndarray]]:

@@ -128,16 +128,11 @@ def center_square(pixels: np.ndarray, size: int, fraction: float = 1.0) -> np.nd
     return np.stack([cut(pixels[:, :, channel]) for channel in range(3)], axis=2).clip(0, 1)
 
 
-def to_planes(images: np.ndarray) -> Tensor:
-    """Turn (N, H, W, C) into a contiguous (N, C, H, W) tensor."""
-    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-
-
 def stacked(images: Sequence[np.ndarray]) -> Tensor:
-    """Pictures of one shape (H, W, 3) as (N, 3, H, W): bytes, or floats in [0, 1] if any of them are."""
-    if all(image.dtype == np.uint8 for image in images):
-        return to_planes(np.stack(images))
-    return to_planes(np.stack([image / np.float32(255) if image.dtype == np.uint8 else image for image in images]))
+    """Pictures of one shape (H, W, 3) as contiguous (N, 3, H, W): bytes, or floats in [0, 1] if any of them are."""
+    if not all(image.dtype == np.uint8 for image in images):
+        images = [image / np.float32(255) if image.dtype == np.uint8 else image for image in images]
+    return torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)))
 
 
 def resize(images: Tensor, shape: tuple[int, int]) -> Tensor:

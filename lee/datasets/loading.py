@@ -1,7 +1,7 @@
 """Images by name: float tensors in [0, 1] with their licence, source and checksum.
 
 Embedded sets (`photos`, `patches`, `digits`, ...) ship in installed packages. `cifar10`, `cifar100`, `mnist`,
-`rotmnist` and `imagefolder:PATH` are read from the user's own folder, named by the environment variable `LEE_DATA`.
+`rotmnist` are read from the user's own folder, named by the environment variable `LEE_DATA`, `imagefolder:PATH` from any folder.
 `rgb:BASE` and `corrupt:BASE/KIND/STRENGTH` are made from another set.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lee.datasets.corruptions import CIFAR10_C, CORRUPT, parse
-from lee.datasets.embedded import FILES, MEMBERS, digest, load_embedded
+from lee.datasets.embedded import DISTRIBUTIONS, FILES, MEMBERS, digest, load_embedded
 from lee.datasets.folders import check_folder, imagefolder
 from lee.datasets.image_files import resize
 from lee.datasets.local_data import Decoded, cifar10, cifar10_lossless, cifar100, mnist
@@ -119,12 +119,13 @@ def load(
 
     Args:
         name: one of `names()`; `imagefolder:` is followed by a path, and in the last three BASE stands for another
-            name, KIND and STRENGTH for a corruption of `lee.datasets.corruptions` and a number from 1 to 5.
+            name, KIND and STRENGTH for `gaussian_noise`, `gaussian_blur` or `contrast`, and a number from 1 to 5.
         n: how many images. Chosen by `seed`, so that a larger `n` contains every smaller one; all of
             them, in their own order, when None (256 for the sets of patches).
         size: side in pixels. `photos` and folders are cropped to a square and resized (224 when None),
             patches are cut at this size (32), other sets are resized if it is given.
-        split: `train` or `test`; only CIFAR, `mnist`, `rotmnist` and the digits have `train`.
+        split: `train` or `test`; only CIFAR, `mnist`, `rotmnist` and the digits have `train` (`cifar10-lossless` nothing else).
+            Folders have no splits.
         seed: which images, where patches are cut, by what angle digits are turned, and the noise.
         download: fetch `cifar10`, `cifar100` or `mnist` (also for `rotmnist`) into `LEE_DATA` if they aren't there.
 
@@ -213,8 +214,7 @@ def describe(name: str) -> tuple[str, str]:
     if name in MEMBERS:
         files = [FILES[member] for member in MEMBERS[name]]
         licences = dict.fromkeys(file.licence for file in files)
-        package = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
-        origins = (f"{file.origin} (in {package[file.package]})" for file in files)
+        origins = (f"{file.origin} (in {DISTRIBUTIONS[file.package]})" for file in files)
         return "; ".join(licences), "; ".join(origins)
     if name in DERIVED:
         return DERIVED[name]

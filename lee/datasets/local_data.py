@@ -83,9 +83,8 @@ def cifar10(split: str, n: int | None, seed: int, *, download: bool = False) -> 
     if parquet.is_file():
         return _cifar10_parquet(parquet, n, seed)
     folder = _archive(root, "CIFAR-10", *CIFAR10_BINARY, download, f"neither cifar10/{split}.parquet nor {{}} exists")
-    names = ["test_batch.bin"] if split == "test" else [f"data_batch_{part}.bin" for part in range(1, 6)]
-    images, labels, digest = _cifar_binary(folder, names, n, seed, label_bytes=1)
-    return Decoded(images, labels, CIFAR10_CLASSES, digest)
+    files = ["test_batch.bin"] if split == "test" else [f"data_batch_{part}.bin" for part in range(1, 6)]
+    return _cifar_binary(folder, files, n, seed, CIFAR10_CLASSES)
 
 
 def cifar10_lossless(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:
@@ -109,11 +108,9 @@ def cifar100(split: str, n: int | None, seed: int, *, download: bool = False) ->
     """
     check_split(split)
     folder = _archive(data_root(), "CIFAR-100", *CIFAR100_BINARY, download, "{} is missing")
-    images, labels, digest = _cifar_binary(folder, [f"{split}.bin"], n, seed, label_bytes=2)
     listed = folder / "fine_label_names.txt"
     names = tuple(listed.read_text(encoding="utf-8", errors="replace").split()) if listed.is_file() else ()
-    names = names if len(names) == 100 else ()
-    return Decoded(images, labels, names or tuple(map(str, range(100))), digest)
+    return _cifar_binary(folder, [f"{split}.bin"], n, seed, names if len(names) == 100 else tuple(map(str, range(100))))
 
 
 def _archive(root: Path, name: str, folder: str, url: str, md5: str, download: bool, missing: str) -> Path:
@@ -157,10 +154,9 @@ def _cifar10_parquet(path: Path, n: int | None, seed: int) -> Decoded:
     return Decoded(stacked(images), labels[rows], CIFAR10_CLASSES, file_sha256(path), note)
 
 
-def _cifar_binary(
-    folder: Path, names: list[str], n: int | None, seed: int, *, label_bytes: int
-) -> tuple[Tensor, Tensor, str]:
-    """Images (n, 3, 32, 32), the last label byte of each, and the files' digests, from records of bytes."""
+def _cifar_binary(folder: Path, names: list[str], n: int | None, seed: int, classes: tuple[str, ...]) -> Decoded:
+    """Images (n, 3, 32, 32) and the last label byte of each, from records of bytes; CIFAR-100 has a coarse label before."""
+    label_bytes = 1 if len(classes) == 10 else 2
     length, parts = label_bytes + _CIFAR_PIXELS, []
     for name in names:
         if not (folder / name).is_file():
@@ -172,13 +168,12 @@ def _cifar_binary(
         if content.size == 0 or content.size % length:
             raise InputError(f"{folder / name} is truncated ({content.size} bytes). Download it again.")
         parts.append(content.reshape(-1, length))
-        most = 10 if label_bytes == 1 else 100
-        check_labels(torch.from_numpy(parts[-1][:, label_bytes - 1].astype(np.int64)), most, folder / name)
+        check_labels(torch.from_numpy(parts[-1][:, label_bytes - 1].astype(np.int64)), len(classes), folder / name)
     records = torch.from_numpy(np.concatenate(parts))
     records = records[choose(len(records), n, seed)]
     images = records[:, label_bytes:].reshape(-1, 3, 32, 32).contiguous()
     digest = "+".join(file_sha256(folder / name) for name in names)
-    return images, records[:, label_bytes - 1].long(), digest
+    return Decoded(images, records[:, label_bytes - 1].long(), classes, digest)
 
 
 def mnist(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:

@@ -181,7 +181,7 @@ SHEAR_X = _field("shear_x", RATIO, shear_x=1)
 SHEAR_Y = _field("shear_y", RATIO, shear_y=1)
 #: `y ∂x + x ∂y`: stretches one diagonal and squeezes the other.
 HYPERBOLIC = _field("hyperbolic", RATIO, shear_x=1, shear_y=1)
-#: `x ∂x - y ∂y`: stretches along x and squeezes along y.
+#: `x ∂x - y ∂y`: what is seen is squeezed along x and stretched along y.
 SQUEEZE = _field("squeeze", RATIO, stretch_x=1, stretch_y=-1)
 #: All values times `exp t`.
 BRIGHTNESS = _field("brightness", RATIO, brightness=1)

@@ -187,7 +187,7 @@ def equivariance_gram(
     Args:
         model: As for :func:`lie_derivative`.
         images: A tensor (N, C, H, W), or an iterable of such batches, or of `(batch, labels, …)`.
-        generators: Names, mixtures or actions; None for the six affine ones, brightness, contrast and saturation.
+        generators: Names, mixtures or actions; None for the six affine ones, brightness, contrast and, for RGB images, saturation.
         output: As for :func:`lie_derivative`, and so are the other arguments.
         kernel: Interpolation kernel.
         boundary: Boundary extension.

@@ -14,12 +14,7 @@ from lee.paths import package_data
 __all__ = ["load_specs", "load_spec", "recipe_file", "has_recipe", "without_seed", "FILES", "ZooSpec", "Recipe"]
 
 #: What the names of trained networks begin with, and their recipe files below `data`; weights and cards lie beside these.
-FILES = {
-    "zoo": "zoo/zoo.yaml",
-    "rotmnist": "rotmnist/rotmnist.yaml",
-    "penalty": "penalty/penalty.yaml",
-    "fitted": "fitted/fitted.yaml",
-}
+FILES = {prefix: f"{prefix}/{prefix}.yaml" for prefix in ("zoo", "rotmnist", "penalty", "fitted")}
 
 
 def has_recipe(name: str) -> bool:

@@ -42,7 +42,7 @@ class Given:
         class_names: A name for each output; empty if nobody says.
         labels: The output that is right for each image, (N,); None where that isn't known.
         references: Other models by name, each with the same images at its own size.
-        method: `kernel`, `boundary` and `align_corners` of all measurements.
+        method: `output`, `kernel` and `boundary` of all measurements, as for :func:`lee.lie_derivative`.
         layered: How many images are decomposed over the layers.
         chunk: Images per pass; None for as many as suit.
     """

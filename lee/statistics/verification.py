@@ -14,7 +14,7 @@ class Verification:
     """What a check has shown.
 
     Args:
-        mode: How the number was computed, as in :class:`Way`.
+        mode: How the number was computed: `forward`, `dual` (forward, without stacking), `reverse` or `differences`.
         deviation: `‖p - d‖` relative to the larger of both, `p` the pushed tangent and `d` the differences.
         noise: Error of the differences, relative to them, as far as it was estimated.
         precision: Dtype in which the differences were taken.

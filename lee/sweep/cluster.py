@@ -2,7 +2,7 @@
 
 Workers need this package, and the data and weights that the specification names, which they load themselves (`LEE_DATA`,
 `LEE_WEIGHTS`, the network) and compare with those of the process that runs the sweep. They need no common file system, as
-that process keeps every result. Workers may come and go while it runs. By hand, with `pip install 'lee[cluster]'`:
+that process keeps every result. Workers may come and go while it runs. By hand, with `pip install -e '.[cluster]'`:
 
 .. code-block:: shell
 
@@ -138,7 +138,7 @@ def _connected(address: str) -> Any:
     try:
         import distributed
     except ImportError as error:
-        raise InputError("A scheduler needs the package `distributed`: pip install 'lee[cluster]'.") from error
+        raise InputError("A scheduler needs the package `distributed`: pip install distributed.") from error
     try:
         return distributed.Client(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:

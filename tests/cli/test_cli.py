@@ -387,7 +387,7 @@ def test_a_missing_extra_is_named(cli: Any, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "papermill" else find(name, *a))
     message = refused(cli("book"))
     assert "papermill" in message
-    assert "lee[book]" in message
+    assert "pip install -e '.[book]'" in message
 
 
 def test_the_installed_command_runs_as_a_program() -> None:

@@ -71,7 +71,7 @@ class Lift(nn.Module):
         return F.conv2d(x, self.filters(), padding=self.padding)
 
 
-class FieldConv(nn.Module):
+class FieldConv(Lift):
     """From fields to fields: convolve over places and orientations.
 
     Args:
@@ -84,20 +84,13 @@ class FieldConv(nn.Module):
     """
 
     def __init__(self, in_fields: int, fields: int, kernel_size: int) -> None:
-        super().__init__()
-        self.padding = half(kernel_size)
-        self.weight = nn.Parameter(torch.empty(fields, in_fields * ORIENTATIONS, kernel_size, kernel_size))
-        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        super().__init__(in_fields * ORIENTATIONS, fields, kernel_size)
 
     def filters(self) -> Tensor:
         """Return the filters of all pairs of orientations, (4·fields, 4·in_fields, k, k)."""
         weight = self.weight.unflatten(1, (-1, ORIENTATIONS))
         turned = [weight.roll(r, 2).rot90(r, (3, 4)) for r in range(ORIENTATIONS)]
         return torch.stack(turned, 1).flatten(0, 1).flatten(1, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return fields (N, 4·fields, H, W) of fields (N, 4·in_fields, H, W)."""
-        return F.conv2d(x, self.filters(), padding=self.padding)
 
 
 class FieldNorm(nn.BatchNorm2d):

@@ -117,15 +117,7 @@ class Gate(nn.Module):
 
 
 class GaussianHalving(nn.Module):
-    """Halve the side of maps after a Gaussian blur, which has no direction; constants stay what they are.
-
-    Args:
-        width: standard deviation in pixels.
-    """
-
-    def __init__(self, width: float = 1.0) -> None:
-        super().__init__()
-        self.width = width
+    """Halve the side of maps after a Gaussian blur of a pixel's width, which has no direction; constants stay what they are."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return maps (N, C, H/2, W/2) of maps (N, C, H, W); the new pixels lie between the old ones.
@@ -141,7 +133,7 @@ class GaussianHalving(nn.Module):
 
     def _matrix(self, side: int) -> Tensor:
         places = 2 * torch.arange(side // 2, dtype=torch.float64) + 0.5
-        weights = torch.exp(-((places[:, None] - torch.arange(side)) ** 2) / (2 * self.width**2))
+        weights = torch.exp(-((places[:, None] - torch.arange(side)) ** 2) / 2)
         return weights / weights.sum(1, keepdim=True)
 
 
