@@ -65,7 +65,7 @@ class verdict:
     by itself, and the scoreboard finds it.
 
     Args:
-        verdict: What :func:`lee.statistics.judge` returns; or, in boxes without an `id`, a word of :data:`VERDICTS`.
+        verdict: What :func:`lee.statistics.judge` returns; or, in boxes without an `id`, its word alone, such as `reproduced`.
         measured: What the cells above have measured, in one sentence; with numbers, unless the verdict brings them.
         criterion: What had to come out for the claim to hold; it is folded, with the cases.
         id: Name of the claim; it brings `claim`, `source` and `heading`.

@@ -87,7 +87,7 @@ class Departures:
         Args:
             name: a set.
             base: another set.
-            yardstick: one of :data:`NAMES`.
+            yardstick: `probabilities`, `logits`, `flatness`, `size`, `speed`, `foreign` or `features`.
             models: over which the geometric mean is taken; all by default.
             same_images: the images of one set are made from those of the other, which may have more.
 
@@ -111,7 +111,7 @@ class Departures:
         Args:
             names: the sets.
             base: the set that they are compared with.
-            yardsticks: what errors are held against, see :data:`NAMES`.
+            yardsticks: what errors are held against, as for :meth:`ratio`.
             models: those that count; None for all.
             same_images: whether image i of one set is made from image i of the other.
 

@@ -39,8 +39,8 @@ def curves(table: Results, variances: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         `model`, `family`, `augmentation`, `seed`, `epoch`, `split`, `output`, `motion`, `lee`, `low`, `high` and `n` images:
-        LEE of probabilities per half side², and of features in units of their variance over the same images, along each of
-        :data:`MOTIONS` with the interval of :meth:`lee.statistics.Estimate.interval`.
+        LEE of probabilities per half side², and of features in units of their variance over the same images, along
+        `translation` (both axes) and `rotation`, with the interval of :meth:`lee.statistics.Estimate.interval`.
 
     Raises:
         InputError: a variance is missing, or a generator isn't in the span of what was measured.
