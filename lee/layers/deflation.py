@@ -114,4 +114,5 @@ def _deflated(p: Tensor) -> tuple[Tensor, Tensor]:
     images = p[:, :, None] * (vectors - (p[:, None, :] @ vectors))
     squares = p.square().sum(1)
     whole = squares - 2 * p.pow(3).sum(1) + squares.square()
-    return vectors, (1 - images.square().sum(1).cumsum(1) / whole[:, None]).clamp(min=0)
+    held = images.square().sum(1).cumsum(1) / whole.clamp(min=torch.finfo(p.dtype).tiny)[:, None]
+    return vectors, torch.where(whole[:, None] > 0, 1 - held, 0).clamp(min=0)  # certain of one class: nothing is left

@@ -80,8 +80,14 @@ def measure_pass(setting: Setting, x: Tensor, lanes: int) -> Pass:
     """Decompose images `x` (N, C, H, W) in one go, with at most `lanes` calls per stacked pass.
 
     Raises:
-        InputError: For a mode that the model can't be differentiated in, and as :func:`lee.lie_derivative`.
+        InputError: For images in half precision, a mode that the model can't be differentiated in, and as
+            :func:`lee.lie_derivative`.
     """
+    if torch.finfo(x.dtype).eps > 1e-5:
+        raise InputError(
+            f"A decomposition subtracts large terms, of which {x.dtype} leaves nothing. Decompose in single precision: "
+            "layerwise(model.float(), images.float(), …)."
+        )
     primals = Primals(setting.model, setting.terms.pushing.function, x, setting.found)
     with primals.held():
         value, moving, moved = setting.terms(x)
@@ -94,7 +100,7 @@ def measure_pass(setting: Setting, x: Tensor, lanes: int) -> Pass:
     terms = _terms(setting, x, total, primals, lanes, directions)
     whole = terms.whole[0] if terms.variance is None else (total.moving - total.moved) / total.moving.shape[1] ** 0.5
     moments = Moments.of(terms.whole, terms.own, whole.square().sum(-1), len(setting.found), terms.variance)
-    rounding = torch.finfo(x.dtype).eps ** 1.5 * float(value.double().square().mean())
+    rounding = torch.finfo(x.dtype).eps ** 1.5 * float(_movable(setting, value).square().mean())
     deflation, taken = setting.deflation, directions if terms.mode == "deflated" else None
     if deflation is not None:
         deflation = deflation.after(total.moving - total.moved, taken)
@@ -252,14 +258,19 @@ def _reverse(setting: Setting, x: Tensor, total: _Total, mode: str, directions: 
     gap = values[-1] - moving
     # Some per cent, for kinks that rounding puts on the other side; where the derivative vanishes, what cancels in it.
     kinks = 0.01 if graph.y.dtype == torch.float64 else 0.1
-    if float(gap.norm()) > total.scale * (
-        kinks * float(total.moving.norm()) + eps**0.75 * float(graph.y.detach().norm())
-    ):
+    flat = eps**0.75 * float(_movable(setting, graph.y.detach()).norm())
+    if float(gap.norm()) > total.scale * (kinks * float(total.moving.norm()) + flat):
         raise BackwardError(
             "its backward pass is not the derivative of its forward pass (a detach, no_grad or checkpoint inside?)."
         )
     whole = {0: values[-1] - moved, **dict(zip(graph.calls, values, strict=False))}
     return _Terms(whole, taken_apart(whole, setting.parents), gap, mode, variance)
+
+
+def _movable(setting: Setting, y: Tensor) -> Tensor:
+    """The scale on which a derivative of outputs is rounding, float64: a probability near 0 or 1 hardly moves."""
+    wide = y.double() if y.device.type != "mps" else y.cpu().double()
+    return wide * (1 - wide) if setting.terms.pushing.function.output == "probabilities" else wide
 
 
 def _gaussian(probes: int) -> Callable[[Tensor], Tensor]:

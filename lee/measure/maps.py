@@ -248,5 +248,9 @@ def _over_output(terms: Terms, found: Tensor, value: Tensor, x: Tensor) -> Tenso
     if any(m is None for m in maps):
         return None
     stacked = torch.stack([m for m in maps if m is not None])
+    stacked = stacked.to("cpu") if stacked.device.type == "mps" else stacked
+    stacked = stacked.to(
+        torch.complex128 if stacked.is_complex() else torch.float64
+    )  # squares may leave the output's own range
     pairs = torch.einsum("anchw,bnchw->nabhw", stacked, stacked.conj())
-    return (pairs.real if pairs.is_complex() else pairs) / stacked.shape[2]
+    return _narrowed((pairs.real if pairs.is_complex() else pairs) / stacked.shape[2], x.dtype)

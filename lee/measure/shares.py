@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lee.errors import InputError
+from lee import memory
+from lee.errors import InputError, check_count
 from lee.geometry.generators import AnyGenerator
 from lee.statistics import EquivarianceGram, Estimate
 
@@ -98,7 +99,13 @@ class ErrorMap:
             InputError: If no image is chosen, or their error is zero.
         """
         n = len(self.products)
-        index = torch.arange(n) if chosen is None else torch.arange(n)[torch.as_tensor(chosen).cpu()]
+        with memory.retold(InputError, "`chosen` must hold indices of images or a boolean for each ({})."):
+            index = torch.arange(n)
+            index = (
+                index
+                if chosen is None
+                else index[torch.as_tensor(chosen, dtype=None if len(chosen) else torch.long).cpu()]
+            )
         squares = self._squares[index].sum()
         if not len(index) or not squares > 0:
             raise InputError(f"There is no error to share out: {len(index)} of {n} images are chosen.")
@@ -132,8 +139,10 @@ def in_patches(share: Tensor, size: int | tuple[int, int]) -> Tensor:
     Raises:
         InputError: If the patches don't fill the image.
     """
-    rows, columns = (size, size) if isinstance(size, int) else size
+    rows, columns = size if isinstance(size, tuple | list) else (size, size)
+    for side in (rows, columns):
+        check_count("size", side)
     height, width = share.shape[-2:]
-    if rows < 1 or columns < 1 or height % rows or width % columns:
+    if height % rows or width % columns:
         raise InputError(f"Patches of {rows} × {columns} pixels don't fill an image of {height} × {width}.")
     return share.unflatten(-2, (-1, rows)).unflatten(-1, (-1, columns)).sum((-3, -1))

@@ -182,3 +182,11 @@ def test_parts_add_up_in_single_precision_where_rounding_decides(mode: str, wrap
     net, x = at_kinks()
     model = Around(net) if wrapped else net
     assert lee.layerwise(model, x, "rotation", mode=mode, probes=4, verify=False).residual < 1e-5
+
+
+def test_an_image_that_is_certain_of_one_class_leaves_nothing() -> None:
+    p = torch.zeros(2, 300, dtype=torch.float64)
+    p[0, 7], p[1] = 1, 1 / 300
+    left = _deflated(p)[1]
+    assert not left[0].any()
+    assert bool(torch.isfinite(left).all())

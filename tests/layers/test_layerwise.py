@@ -1,5 +1,6 @@
 """The identity on every family of architectures, the invariants of pointwise layers, representations, and bad input."""
 
+import copy
 import math
 import threading
 import warnings
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import images
 from families import FAMILIES, family
 from timm.models.mlp_mixer import MlpMixer
 from torch import Tensor, nn
@@ -374,3 +376,52 @@ def test_hooks_of_another_thread_are_not_heard() -> None:
         t.join()
     assert results[0].equals(alone)
     assert results[1].equals(alone)
+
+
+class Times(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(InputError, match="Decompose in single precision"):
+        lee.layerwise(
+            nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).to(dtype), torch.rand(1, 3, 8, 8).to(dtype), "rotation"
+        )
+
+
+@pytest.mark.parametrize("gap", [10.0, 15.0, 17.0])
+def test_a_classifier_that_is_sure_is_decomposed_as_in_double_precision(gap: float) -> None:
+    """In single precision the backward pass of a softmax takes a probability of 1 - 1e-8 for 1, with a derivative of 0."""
+    torch.manual_seed(3)
+    body = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(1152, 10),
+    )
+    x = images(4, 12, 12).float()
+    top = body(x).detach().topk(2, 1).values
+    net = nn.Sequential(body, Times(gap / float((top[:, 0] - top[:, 1]).min())))
+    found, exact = lee.layerwise(net, x, "rotation"), lee.layerwise(copy.deepcopy(net).double(), x.double(), "rotation")
+    assert found.total.value == pytest.approx(exact.total.value, rel=1e-3)
+    assert found.frame.self_share.to_numpy() == pytest.approx(exact.frame.self_share.to_numpy(), abs=5e-3)
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e20, 1e22])
+def test_outputs_of_any_size_are_decomposed(factor: float) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.SiLU(), nn.Flatten(), nn.Linear(216, 5))
+    x = images(2, 8, 8).float()
+    plain, scaled = (
+        lee.layerwise(n, x, "rotation", output="logits") for n in (net, nn.Sequential(*net, Times(factor)))
+    )
+    assert scaled.total.value / factor**2 == pytest.approx(plain.total.value, rel=1e-4)
+    assert scaled.frame.self_share[:5].to_numpy() == pytest.approx(plain.frame.self_share[:5].to_numpy(), abs=1e-3)

@@ -280,3 +280,24 @@ def test_two_functions_of_one_name_are_told_apart() -> None:
     assert found != lee.error_map(
         build("cnn"), images(2), "rotation"
     )  # results are compared as objects, without an error
+
+
+@pytest.mark.parametrize(
+    ("dtype", "factor"), [(torch.float16, 500.0), (torch.float16, 1e-3), (torch.float32, 1e25), (torch.float32, 1e-25)]
+)
+def test_the_map_over_the_output_has_the_error_as_its_mean_whatever_its_size(dtype: torch.dtype, factor: float) -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 2, 3, padding=1)).eval()
+
+    def model(z: Tensor) -> Tensor:
+        return dense.to(z.dtype)(z) * factor
+
+    found = lee.error_map(model, images(2).to(dtype), "translation_x", output="logits", verify=False)
+    assert found.output_map is not None
+    assert float(found.output_map.double().mean()) == pytest.approx(found.total.value, rel=1e-3)
+
+
+@pytest.mark.parametrize("chosen", [[9], 0, [0.5], "all"])
+def test_images_are_chosen_by_index_or_by_a_boolean_for_each(chosen: Any) -> None:
+    with pytest.raises(lee.InputError, match="`chosen` must hold indices"):
+        lee.error_map(build("cnn"), images(2), "rotation").mean(chosen)
