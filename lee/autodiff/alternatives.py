@@ -137,7 +137,7 @@ def by_differences(
             return value, None
         value = value.clone()
         eps = max(torch.finfo(x.dtype).eps, torch.finfo(value.dtype).eps)
-        step = (eps**0.375 if relative is None else relative) * x.flatten(1).norm(dim=1).clamp(min=1e-3)
+        step = (eps**0.375 if relative is None else relative) * _sizes(x)
         lanes = []
         for tangent in tangents:
             size = tangent.flatten(1).norm(dim=1)
@@ -148,3 +148,9 @@ def by_differences(
             wide = (2 * h).reshape(-1, *[1] * (difference.ndim - 1)).to(difference.dtype)
             lanes.append(difference / wide if len(difference) == len(x) else difference)
     return value, torch.stack(lanes)
+
+
+def _sizes(x: Tensor) -> Tensor:
+    """Norms of images (N, ...); of black ones a small number."""
+    sizes = x.flatten(1).norm(dim=1)
+    return torch.where(sizes > 0, sizes, 1e-3)

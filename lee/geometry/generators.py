@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lee.errors import InputError, check_known
+from lee.errors import InputError, check_count, check_known
 
 SPATIAL_BASIS = ("translation_x", "translation_y", "stretch_x", "shear_x", "shear_y", "stretch_y")
 PHOTOMETRIC_BASIS = ("brightness", "contrast", "saturation")
@@ -49,6 +49,7 @@ class Generator:
     unit: str = "t"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "coefficients", tuple(self.coefficients))  # hashable, also from a list
         if len(self.coefficients) != len(BASIS):
             raise InputError(
                 f"A generator needs {len(BASIS)} coefficients, one for each of {', '.join(BASIS)}; "
@@ -103,12 +104,26 @@ class Generator:
 
         Args:
             side: The image's shorter side, in pixels.
+
+        Raises:
+            InputError: If its unit is no half side.
         """
+        check_count("side", side)
+        self._check_unit(HALF_SIDE, "per_pixel")
         return (2 / side * self).renamed(self.name, "pixel")
 
     def per_degree(self) -> "Generator":
-        """The generator scaled from radians to degrees."""
+        """The generator scaled from radians to degrees.
+
+        Raises:
+            InputError: If its unit is no radian.
+        """
+        self._check_unit(RADIAN, "per_degree")
         return (math.pi / 180 * self).renamed(self.name, "degree")
+
+    def _check_unit(self, unit: str, what: str) -> None:
+        if self.unit != unit:
+            raise InputError(f"{what} scales generators per {unit}; {self.name!r} is per {self.unit}.")
 
     def flow(self, t: Tensor | float) -> Tensor:
         r"""The affine map :math:`\exp(t\,(A, b))` as a (3, 3) homogeneous matrix, float64, differentiable in `t`.
@@ -131,9 +146,13 @@ class Generator:
         if not isinstance(factor, int | float):
             return NotImplemented
         name = f"({self.name})" if " " in self.name else self.name
-        return Generator(f"{factor:.4g}*{name}", tuple(factor * c for c in self.coefficients), self.unit)
+        unit = self.unit if abs(factor) == 1 else "t"  # one unit of t is another amount now
+        return Generator(f"{factor:.4g}*{name}", tuple(factor * c for c in self.coefficients), unit)
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> "Generator":
+        return self * (1 / divisor) if isinstance(divisor, int | float) and divisor else NotImplemented
 
     def __neg__(self) -> "Generator":
         return (-1 * self).renamed(f"-({self.name})" if " " in self.name else f"-{self.name}")

@@ -133,7 +133,8 @@ def lie_derivative(
         with workspace(x):
             parts = [_derivatives(terms, part)[0] for part in chunks(x, 1, pushing.chunk(chunk))]
     found = torch.cat(parts)
-    found = found.to(x.dtype) if found.dtype == torch.float64 else found  # differences of converted modules
+    narrow = found.to(x.dtype) if found.dtype == torch.float64 else found  # differences of converted modules
+    found = narrow if bool(torch.isfinite(narrow).all()) else found  # the images' precision may not hold them
     found.verification = pushing.verification  # type: ignore[attr-defined]
     return found
 

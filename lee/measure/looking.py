@@ -12,6 +12,7 @@ from torch import Tensor
 from lee.errors import BatchInteractionWarning, InputError, RandomFunctionWarning, StateWarning
 from lee.measure.function import Function
 from lee.measure.plausible import warn_of_probabilities
+from lee.measure.reference import narrowed
 from lee.measure.state import RandomState
 from lee.memory import is_shortage
 
@@ -127,16 +128,25 @@ def _look_at_batch(function: Function, x: Tensor) -> None:
         except Exception:  # then the function has no double precision
             function.interacts = _differ(among, one, eps**0.5)
     else:
-        function.interacts = _differ(among, one, eps**0.5)
+        function.interacts = _differ(among, one, _inner_eps(function, x, one) ** 0.5)
     if function.interacts:
         _warn_of_batch()
+
+
+def _inner_eps(function: Function, x: Tensor, value: Tensor) -> float:
+    """The rounding that a value in double precision may have come through inside the function."""
+    found = narrowed(lambda: function.value(x[:1])) if _eps(value) < 1e-12 else ""
+    return float(torch.finfo(getattr(torch, found)).eps) if found else _eps(value)
 
 
 def look_at_chunk(function: Function, x: Tensor, value: Tensor) -> None:
     """Find out whether the first image of a chunk `x` (n, ...) has another value alone than among them, `value`, and warn."""
     if function.interacts or function.random or function.changes:
         return
-    if _differ(value[:1], function.value(x[:1]), 10 * _eps(value) ** 0.5):
+    alone = function.value(x[:1])
+    if _differ(value[:1], alone, 10 * _eps(value) ** 0.5) and _differ(
+        value[:1], alone, 10 * _inner_eps(function, x, value) ** 0.5
+    ):
         function.interacts = True
         _warn_of_batch()
 

@@ -27,7 +27,7 @@ from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.derivative import Model, chunks
 from lee.measure.function import one_function
 from lee.measure.pushing import Pushing
-from lee.measure.terms import infinitesimal_actions, sampler_of
+from lee.measure.terms import check_action, infinitesimal_actions, sampler_of
 from lee.statistics import Verification
 
 HALVINGS = 12  # of the interval in which the class flips
@@ -167,6 +167,8 @@ def orbit(
     if len(x) != 1:
         raise InputError(f"An orbit is that of one image, (C, H, W); got {len(x)} images.")
     resolved = get(generator)
+    if isinstance(resolved, Action):
+        check_action(resolved, x)
     sampler = sampler_of(x, kernel, boundary, align_corners)
 
     def moving(some: Tensor) -> tuple[Tensor, Tensor]:  # each image depends on its own amount alone
@@ -202,9 +204,13 @@ def orbit(
 
 def _amounts(t: Tensor | Sequence[float]) -> Tensor:
     with memory.retold(InputError, "`t` must hold numbers ({})."):
-        amounts = torch.as_tensor(t).detach().double().cpu()
-    if amounts.numel():  # what torch.linspace makes of 0 in single precision
-        amounts = torch.where(amounts.abs() < 1e-6 * amounts.abs().max(), 0.0, amounts)
+        amounts = torch.as_tensor(t).detach().cpu()
+    if amounts.is_complex():
+        raise InputError("`t` must hold real numbers, not complex ones.")
+    amounts = amounts.double()
+    if amounts.numel() and not bool((amounts == 0).any()):  # what torch.linspace makes of 0 in single precision
+        small = amounts.abs() < 1e-6 * amounts.abs().max()
+        amounts = torch.where(small & (amounts.abs() == amounts.abs().min()), 0.0, amounts)
     if amounts.ndim != 1 or len(amounts) < 3 or not bool((amounts.diff() > 0).all()) or not bool((amounts == 0).any()):
         raise InputError(
             "`t` must hold three amounts or more in ascending order, with 0 among them, such as torch.linspace(-0.5, 0.5, 41); got "

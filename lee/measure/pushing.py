@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from lee.autodiff import record_fallbacks
+from lee.autodiff import by_differences, record_fallbacks
 from lee.autodiff.tensor import note_fallback
 from lee.errors import InputError, LeeError, VerificationWarning, check_flag, reason
 from lee.measure.checks import check_shape
@@ -23,6 +23,7 @@ from lee.statistics import Verification
 
 Tangents = Callable[[Tensor], Tensor]
 TRIED = 4  # images, until one changes
+STRAY = 0.2  # of a derivative that differences may miss where they cross kinks
 
 
 @dataclass
@@ -135,6 +136,8 @@ class Pushing:
                 self._verify_at(x, tangents, 0)
                 return self(x, tangents)
         self.function.refuse(~torch.isfinite(lanes).all(0), "derivative", x)
+        if self.verification is not None and way.mode == "reverse" and self._strays(x, tangents, lanes):
+            return self(x, tangents)
         if self.verification is not None and self.verification.note == NOTHING and bool(lanes.any()):
             self._verify_at(x, tangents, int(lanes.abs().reshape(len(lanes), len(x), -1).amax((0, 2)).argmax()))
             if self.verification.note == NOTHING:
@@ -194,6 +197,25 @@ class Pushing:
             # In double precision its value among these images was held against that of two points near it without them.
             self._looked = reference.double and len(x) > 1
         return found is not None
+
+    def _strays(self, x: Tensor, tangents: Tensor, lanes: Tensor) -> bool:
+        """Check anew at the image whose derivative is furthest from differences, if that is far; whether another way is taken.
+
+        A backward pass may be another function's where others are right: a straight-through estimator beyond its range.
+        """
+        weights = weights_of(tangents, lanes)
+        along, pushed = combined(tangents, weights), combined(lanes, weights)
+        found = by_differences(self.function.value, x, along)[1]
+        assert found is not None
+        wide = torch.complex128 if pushed.is_complex() else torch.float64
+        pushed, found = (t[0].flatten(1).to("cpu", wide) for t in (pushed, found))
+        size = torch.maximum(pushed.abs().norm(dim=1), found.abs().norm(dim=1))
+        far = (pushed - found).abs().norm(dim=1) / size.clamp(min=torch.finfo(torch.float64).tiny)
+        if not float(far.max()) > STRAY:
+            return False
+        before = self.way
+        self._verify_at(x, tangents, int(far.argmax()))
+        return self.way != before
 
     def _check_again(self, x: Tensor, tangents: Tensor) -> None:
         """These images take another way than the first ones did: it has not been checked."""

@@ -1,7 +1,7 @@
 """Central differences of a plain function at one generic image: what a derivative is held against."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -113,15 +113,19 @@ class Reference:
     def _distance(self, step: float, v: Tensor) -> float:
         """The `h` of a relative step along `v`."""
         size = float(v.double().norm())
-        return step * max(float(self.x.double().norm()), 1e-3) / size if size > 0 else 1.0
+        return step * (float(self.x.double().norm()) or 1e-3) / size if size > 0 else 1.0
 
     def _values(self, step: float, v: Tensor) -> tuple[Tensor, Tensor, float]:
         """The function's values at `x ± h v`, and `h`."""
+        above, below, h = self._points(step, v)
+        return *self._pair(above, below), h
+
+    def _points(self, step: float, v: Tensor) -> tuple[Tensor, Tensor, float]:
         tangent, x, h = v.double(), self.x.double(), self._distance(step, v)
         above, below = x + h * tangent, x - h * tangent
         if not self.double:  # what the function really sees, after rounding
             above, below = above.to(self.x.dtype), below.to(self.x.dtype)
-        return *self._pair(above, below), h
+        return above, below, h
 
     def _check_double(self) -> None:
         """Take the first slope in double precision.
@@ -202,10 +206,17 @@ class Reference:
     @computed_once
     def narrowing(self) -> str:
         """A sentence for a function that rounds double precision away inside; empty for others."""
-        watching = _Narrowing()  # type: ignore[no-untyped-call]
-        with unless_refused(), watching:  # a model's own modes or tensors may not go together with this one
-            self.slope(self.steps[0], -self.v)
-        return f"the model computes in {watching.found} inside, whatever it is given" if watching.found else ""
+        above, below, _ = self._points(self.steps[0], -self.v)
+        found = narrowed(lambda: self._pair(above, below))
+        return f"the model computes in {found} inside, whatever it is given" if found else ""
+
+
+def narrowed(run: Callable[[], Any]) -> str:
+    """The name of a lower precision that something in double precision is converted to while it runs; empty if nothing is."""
+    watching = _Narrowing()  # type: ignore[no-untyped-call]
+    with unless_refused(), watching:  # a model's own modes or tensors may not go together with this one
+        run()
+    return watching.found
 
 
 class _Narrowing(TorchDispatchMode):

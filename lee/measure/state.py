@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lee.process.alone import put_back
 
+DEEPEST, MANY = 6, 10_000  # how deep attributes are looked into, and up to how many items
 KEPT = 2**30  # bytes of parameters that are copied to be put back, or converted to double precision
 
 
@@ -86,10 +87,16 @@ class ModuleState:
         self._dictionaries = [(m.__dict__, dict(m.__dict__), "") for m in modules] + [
             (v, dict(v), name) for m in modules for name, v in m.__dict__.items() if isinstance(v, dict)
         ]
-        self._collections = [(v, type(v)(v)) for v in values if type(v) in (list, set, deque)]
+        inside = _inside(values)
+        known_ones = {id(d) for d, _, _ in self._dictionaries}
+        self._dictionaries += [(v, dict(v), "") for v in inside if isinstance(v, dict) and id(v) not in known_ones]
+        self._collections = [(v, type(v)(v)) for v in inside if type(v) in (list, set, deque)]
+        arrays = [v for v in inside if isinstance(v, np.ndarray)]
+        self._arrays = [(v, v.copy()) for v in arrays if sum(a.nbytes for a in arrays) <= KEPT // 4]
         parameters = _unique(p for m in everything for p in m.parameters(recurse=False))
         buffers = _unique(b for m in everything for b in m.buffers(recurse=False))
-        buffers += _unique(t for v in values for t in _tensors_in(v) if not isinstance(t, nn.Parameter))
+        buffers += _unique(t for t in inside if isinstance(t, Tensor) and not isinstance(t, nn.Parameter))
+        buffers = [t for t in buffers if not t.is_sparse and not t.is_meta]
         self._gradients = [(p, p.grad, None if p.grad is None else p.grad.clone()) for p in parameters]
         small = sum(p.nbytes for p in parameters) <= KEPT
         known = {id(t): kept for t, kept in before._tensors} if before is not None else {}
@@ -102,7 +109,8 @@ class ModuleState:
         """Whether any parameter, buffer or attribute is another one or has another value."""
         return (
             any(d.keys() != b.keys() or any(d[k] is not v for k, v in b.items()) for d, b, _ in self._dictionaries)
-            or any(len(values) != len(earlier) for values, earlier in self._collections)
+            or any(not _holds_the_same(values, earlier) for values, earlier in self._collections)
+            or any(not np.array_equal(array, kept) for array, kept in self._arrays if array.dtype != object)
             or any(not _equal(t, kept) for t, kept in self._tensors)
         )
 
@@ -121,6 +129,9 @@ class ModuleState:
         for values, earlier in self._collections:
             values.clear()
             values.update(earlier) if isinstance(values, set) else values.extend(earlier)
+        for array, kept_array in self._arrays:
+            if array.flags.writeable:
+                array[...] = kept_array
         for tensor, kept in self._tensors:
             if not _equal(tensor, kept):
                 # Past autograd's version counter: as if nothing had been written.
@@ -140,12 +151,26 @@ def _is_scripted(module: nn.Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule)
 
 
-def _tensors_in(value: Any) -> list[Tensor]:
-    """A tensor, or those in a list, tuple or dictionary."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    values = value if isinstance(value, list | tuple) else [value]
-    return [v for v in values if isinstance(v, Tensor) and not v.is_sparse and not v.is_meta]
+def _inside(values: Sequence[Any]) -> list[Any]:
+    """Lists, sets, queues, dictionaries, arrays and tensors among some values, and those inside of them, each once."""
+    found: dict[int, Any] = {}
+    level: list[Any] = list(values)
+    for _ in range(DEEPEST):
+        new = [
+            v
+            for v in level
+            if isinstance(v, dict | list | tuple | set | deque | np.ndarray | Tensor) and id(v) not in found
+        ]
+        found.update({id(v): v for v in new})
+        holders = [v for v in new if not isinstance(v, np.ndarray | Tensor | set) and len(v) <= MANY]
+        level = [item for v in holders for item in (v.values() if isinstance(v, dict) else v)]
+    return [v for v in found.values() if not isinstance(v, tuple)]
+
+
+def _holds_the_same(values: Any, earlier: Any) -> bool:
+    if isinstance(values, set):
+        return values == earlier
+    return len(values) == len(earlier) and all(a is b for a, b in zip(values, earlier, strict=True))
 
 
 def _unique(tensors: Iterator[Tensor]) -> list[Tensor]:

@@ -4,14 +4,17 @@ import inspect
 import math
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from lee.errors import InputError, nearest
+from lee.autodiff.alternatives import MODES
+from lee.errors import InputError, check_known, nearest
 from lee.geometry.generators import AnyGenerator, get
-from lee.measure.checks import check_model
+from lee.geometry.sampling import Sampler
+from lee.measure.checks import check_model, check_output_name
 from lee.measure.derivative import Model, equivariance_gram
 from lee.statistics import Estimate, Verification, unit_of
 
@@ -26,7 +29,8 @@ _OF_METRIC = {
     "process_group", "sync_on_compute",
 }  # fmt: skip
 _OF_MEASUREMENT = set(inspect.signature(equivariance_gram).parameters) - {"model", "images", "generators"}
-_SUMS = ("total", "squares", "count")
+_OF_SAMPLER = {"kernel", "boundary", "align_corners"}
+_SUMS = ("total", "squares", "count", "doubts")
 
 
 class _Measured:
@@ -75,6 +79,7 @@ class LocalEquivarianceError(Metric):
     total: Tensor
     squares: Tensor
     count: Tensor
+    doubts: Tensor
     identity: Tensor
 
     def __init__(self, model: Model, generator: AnyGenerator, **options: Any) -> None:
@@ -87,7 +92,13 @@ class LocalEquivarianceError(Metric):
         self._measured = _Measured(model)
         self.generator = get(generator)
         self.options = {"progress": False, **{name: v for name, v in options.items() if name in _OF_MEASUREMENT}}
-        self._verification: Verification | None = None  # of the first batch that was not verified, else of the last
+        check_output_name(self.options.get("output", "probabilities"))
+        check_known("mode", self.options.get("mode", "auto"), MODES)
+        Sampler(**{name: self.options[name] for name in _OF_SAMPLER & self.options.keys()})
+        self._verification: Verification | None = None  # of the last batch
+        self._doubt: Verification | None = (
+            None  # of the first one that was not verified; `doubts` counts them, also elsewhere
+        )
         for state in _SUMS:
             self.add_state(state, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         # A `MetricCollection` measures metrics once whose states agree after the first batch, to a tolerance of 1e-5. Small
@@ -101,8 +112,10 @@ class LocalEquivarianceError(Metric):
             images: A batch (N, C, H, W).
         """
         gram = equivariance_gram(self._measured.model, images, generators=[self.generator], **self.options)
-        if not self.count or self._verification is None or self._verification.verified:
-            self._verification = gram.verification
+        self._verification = found = gram.verification
+        if found is not None and not found.verified:
+            self.doubts = self.doubts + 1
+            self._doubt = self._doubt or found
         samples = gram.lee_per_image(self.generator).detach().double().to(self.total.device)
         # Not in place: states made in inference mode, as Lightning validates, may not be written to outside of it.
         self.total = self.total + samples.sum()
@@ -123,7 +136,12 @@ class LocalEquivarianceError(Metric):
         kernel = str(self.options.get("kernel", "fourier"))
         error = math.sqrt(variance / n)
         unit, name = unit_of(self.generator), self.generator.name
-        self._estimate = Estimate(mean, error, n, unit, kernel, name, verification=self._verification)
+        found = self._verification
+        if self.doubts and found is not None:
+            found = self._doubt or replace(
+                found, verified=False, note="another process has batches that were not verified"
+            )
+        self._estimate = Estimate(mean, error, n, unit, kernel, name, verification=found)
         return (self.total / n).to(self.device, _widest(self.device))
 
     @property
@@ -135,6 +153,19 @@ class LocalEquivarianceError(Metric):
         """
         self.compute()
         return self._estimate
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the images of another metric of the same measurement, or of its state.
+
+        Raises:
+            InputError: If the other one has another generator or other options.
+        """
+        if isinstance(incoming_state, LocalEquivarianceError):
+            for what in ("generator", "options"):
+                if getattr(self, what) != getattr(incoming_state, what):
+                    raise InputError(f"Metrics can be merged only if they measure the same; their {what} differ.")
+        self._computed = None  # torchmetrics keeps what was computed before
+        super().merge_state(incoming_state)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ()) -> nn.Module:
         """Move the states to where the metric goes, but never to another precision."""

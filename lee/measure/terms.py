@@ -106,7 +106,7 @@ class Terms:
         if not self.pushing.started:
             for generator in self.generators:
                 if isinstance(generator, Action):
-                    _check_action(generator, x[:1])
+                    check_action(generator, x[:1])
         self.pushing.start(x, self.tangents)
 
     def explain(self, error: Exception, x: Tensor) -> None:
@@ -156,7 +156,7 @@ class Terms:
             )
 
 
-def _check_action(generator: Action, x: Tensor) -> None:
+def check_action(generator: Action, x: Tensor) -> None:
     """Refuse an action that is not the identity at 0, or whose derivative there is not that of its values.
 
     Raises:

@@ -10,6 +10,7 @@ The idea of shipping such an assertion is e3nn's (M. Geiger & T. Smidt, e3nn: Eu
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,11 +32,12 @@ def equivariance_deviation(function: Map, x: Tensor, action: Map, output_action:
 
     Raises:
         InputError: an output that isn't finite, is zero everywhere or doesn't depend on the input, so that the figure
-            would mean nothing; or outputs of different shapes.
+            would mean nothing; outputs of different shapes; or what returns no tensor.
     """
     with untouched(function), torch.no_grad():
-        value, moved = function(x.clone()).clone(), function(action(x.clone()).clone()).clone()
-    wanted = value if output_action is None else output_action(value)
+        value = _tensor("f", function(x.clone())).clone()
+        moved = _tensor("f", function(_tensor("action", action(x.clone())).clone())).clone()
+    wanted = value if output_action is None else _tensor("output_action", output_action(value))
     if moved.shape != wanted.shape:
         raise InputError(
             f"f(g x) has the shape {tuple(moved.shape)} and g f(x) the shape {tuple(wanted.shape)}; "
@@ -49,6 +51,13 @@ def equivariance_deviation(function: Map, x: Tensor, action: Map, output_action:
             "The output is the same for all inputs: that is equivariant for no good reason. Use other inputs."
         )
     return float((moved - wanted).abs().max()) / scale
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
+        told = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(f"`{name}` must return a tensor of floating-point numbers; it returned {told}.")
+    return value
 
 
 def assert_equivariant(

@@ -99,16 +99,15 @@ def compare(
 ) -> tuple[Tensor, float]:  # fmt: skip
     """Sum of squared differences of every sample, (n,), float64, and the number of entries compared.
 
-    Args:
-        n: Number of samples.
-        actual: `f(ρ(g) x)`, (n, ...), or of `n` samples folded into its first axis one after the other.
-        wanted: `ρ(g) f(x)`, of the same shape.
-        representation: How they transform.
-        motion: `g`.
-        sampler: With the field of view of the image.
-        margin: Samples of the map to leave out beside the mask.
-        band_limit: Compare only the frequencies that every rotation leaves on the grid.
+    `actual` is `f(ρ(g) x)`, (n, ...), or of `n` samples folded into its first axis one after the other, and `wanted` is
+    `ρ(g) f(x)`. The sampler has the field of view of the image; `margin` samples of the map are left out beside the mask, and with
+    `band_limit` only the frequencies count that every rotation leaves on the grid.
+
+    Raises:
+        InputError: If the two have different shapes.
     """
+    if actual.shape != wanted.shape:
+        raise InputError(f"A motion must keep shapes: {tuple(wanted.shape)} has become {tuple(actual.shape)}.")
     maps, rest = apart(representation, actual - wanted, n)  # all that follows is linear
     squares, count = _square(rest).sum(1), float(rest.shape[1])
     if maps is not None:

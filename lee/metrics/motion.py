@@ -76,15 +76,17 @@ def translations(
     check_count("step", step)
     check_flag("integer", integer)
     height, width = x.shape[-2:]
-    if integer and max_shift * min(height, width) < step / 2:
+    most = max_shift * torch.tensor([width, height], dtype=torch.float64)
+    steps = (most / step + 1e-9).floor()  # whole multiples within reach
+    if integer and not bool(steps.all()):
         raise InputError(
-            f"Shifts up to {max_shift:g} of {min(height, width)} pixels all round to zero multiples of {step}; "
-            "raise `max_shift`."
+            f"No shift up to {max_shift:g} of {min(height, width)} pixels is a multiple of {step} but zero; raise `max_shift`."
         )
-    offsets = (2 * torch.rand(draws, 2, dtype=torch.float64, generator=seeded(random)) - 1) * max_shift
-    offsets *= torch.tensor([width, height])
+    offsets = (2 * torch.rand(draws, 2, dtype=torch.float64, generator=seeded(random)) - 1) * most
     if integer:
-        offsets = (offsets / step).round() * step
+        offsets = (offsets / step).round().clamp(-steps, steps) * step
+        if not bool(offsets.any()):
+            raise InputError(f"All shifts of draws={draws} round to zero; raise `draws`, or take another `random`.")
     return [shift(dx, dy, height, width) for dx, dy in offsets.tolist()]
 
 

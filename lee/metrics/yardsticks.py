@@ -22,7 +22,7 @@ from torch import Tensor
 from lee import memory
 from lee.autodiff import workspace
 from lee.autodiff.alternatives import MODES
-from lee.errors import InputError, check_known
+from lee.errors import InputError, check_count, check_known
 from lee.geometry.generators import AnyGenerator, Generator, get
 from lee.measure.checks import check_input, select
 from lee.measure.derivative import Model, automatic_chunk
@@ -101,6 +101,8 @@ def yardsticks(
         raise InputError("`generators` must name one or more that act on images, such as 'rotation'.")
     check_known("mode", mode, MODES)
     check_input(model, images, image=True)
+    if chunk is not None:
+        check_count("chunk", chunk)
     k, sampler = len(chosen), sampler_of(images, kernel, boundary, False)
     with memory.kept(), one_function(model, _scores) as function, torch.no_grad():
         pushing = Pushing(function, mode)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lee
-from lee.geometry.generators import BASIS, NAMED, SPATIAL_BASIS, Generator, coordinates, get
+from lee.geometry.generators import BASIS, NAMED, ROTATION, SPATIAL_BASIS, TRANSLATION_X, Generator, coordinates, get
 
 
 def test_flow_is_a_one_parameter_group() -> None:
@@ -86,3 +86,18 @@ def test_bad_generators_are_refused() -> None:
         math.nan * lee.ROTATION
     assert get(get("scale")) is lee.SCALE
     assert len(SPATIAL_BASIS) == 6
+
+
+def test_a_multiple_is_in_a_unit_of_its_own() -> None:
+    assert (2 * ROTATION).unit == (ROTATION / 4).unit == "t"
+    assert (-ROTATION).unit == (1 * ROTATION).unit == "radian"
+    assert ROTATION.per_degree().unit == "degree"
+    for wrong in (
+        lambda: ROTATION.per_pixel(32),
+        TRANSLATION_X.per_degree,
+        lambda: TRANSLATION_X.per_pixel(32).per_pixel(32),
+    ):
+        with pytest.raises(lee.InputError, match="scales generators per"):
+            wrong()
+    with pytest.raises(lee.InputError, match="`side` must be"):
+        TRANSLATION_X.per_pixel(0)

@@ -529,3 +529,29 @@ def test_padding_masks_make_nested_tensors_inside() -> None:
 
     x = images()
     assert lee_of(model, x) == pytest.approx(error(truth(model, x, "rotation")), rel=1e-4)
+
+
+class Remembering(nn.Module):
+    """Keeps what it has seen in containers inside of containers, and in an array."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log: dict[str, Any] = {"seen": [], "sums": {"all": torch.zeros(1)}}
+        self.largest = [torch.zeros(1)]
+        self.counts = np.zeros(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.log["seen"].append(len(x))
+        self.log["sums"]["all"] += x.detach().mean().float()
+        self.largest[0] = torch.maximum(self.largest[0], x.detach().amax().float())
+        self.counts += 1
+        return x.flatten(1) * self.largest[0].to(x)
+
+
+def test_what_is_kept_deep_inside_attributes_is_noticed_and_put_back() -> None:
+    model = Remembering()
+    with pytest.warns(lee.LeeWarning):
+        lee.local_equivariance_error(model, torch.rand(3, 1, 4, 4), "brightness", output="logits", progress=False)
+    assert model.log == {"seen": [], "sums": {"all": torch.zeros(1)}}
+    assert model.largest == [torch.zeros(1)]
+    assert not model.counts.any()

@@ -1,6 +1,7 @@
 """Along orbits: integrals of the derivative against differences of the outputs, and where the class flips."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from cases import build, images, relative
 from torch import Tensor, nn
 
 import lee
+from lee.errors import InputError
 
 T = torch.linspace(-0.2, 0.2, 41)
 
@@ -148,3 +150,16 @@ def test_one_number_per_image_has_an_orbit() -> None:
 def test_amounts_are_numbers(t: object) -> None:
     with pytest.raises(lee.InputError, match="`t` must hold numbers"):
         lee.orbit(net(), images(1, 12, 12)[0], "rotation", t)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("action", [lambda z, t: z * (1 + t.detach()), lambda z, t: z + 0.1])
+def test_actions_are_checked(action: Any) -> None:
+    with pytest.raises(InputError, match="action"):
+        lee.orbit(build("cnn"), images(1), action, torch.linspace(-0.2, 0.2, 5), output="logits")
+
+
+def test_a_small_amount_beside_zero_stays_what_it_is() -> None:
+    found = lee.orbit(build("cnn"), images(1), "rotation", torch.tensor([-1e-9, 0.0, 1.0], dtype=torch.float64))
+    assert found.t.tolist() == [-1e-9, 0.0, 1.0]
+    with pytest.raises(InputError, match="real numbers"):
+        lee.orbit(build("cnn"), images(1), "rotation", torch.tensor([-1j, 0, 1j]))

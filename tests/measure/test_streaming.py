@@ -8,6 +8,7 @@ import warnings
 from dataclasses import replace
 from multiprocessing import Pipe
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 import lee
+from lee.errors import InputError
+from lee.measure import streaming
+from lee.statistics import Verification
 
 blank = pytest.mark.filterwarnings("ignore:Every pixel of these images:lee.errors.ImageWarning")
 
@@ -275,3 +279,40 @@ def test_two_processes_give_the_error_of_all_their_images(tmp_path: Path) -> Non
         printed = process.communicate(timeout=300)[0].splitlines()[-1].split()
         assert [float(number) for number in printed] == pytest.approx([whole.value, whole.stderr, 5, own], rel=1e-6)
     assert math.isfinite(whole.stderr)
+
+
+def test_a_doubt_stays_also_through_forward_and_merging() -> None:
+    coarse, fine = (Verification("forward", d, 0.0, "float64", ok) for d, ok in ((0.1, False), (1e-6, True)))
+    x = torch.rand(3, 1, 4, 4)
+    first, second = (lee.LocalEquivarianceError(nn.Flatten(), "brightness", output="logits") for _ in range(2))
+    with pytest.MonkeyPatch.context() as patched:
+        for said in (coarse, fine):
+            gram = lee.equivariance_gram(nn.Flatten(), x, generators=["brightness"], output="logits", progress=False)
+            patched.setattr(
+                streaming, "equivariance_gram", lambda *_, gram=gram, said=said, **__: replace(gram, verification=said)
+            )
+            first(x)
+        second.update(x)
+    assert first.estimate.verification == coarse
+    assert second.estimate.verification == fine
+    before = second.estimate.n
+    second.merge_state(first)
+    assert second.estimate.n == before + first.estimate.n
+    assert second.estimate.verification is not None
+    assert not second.estimate.verification.verified
+
+
+def test_metrics_of_other_measurements_are_not_merged() -> None:
+    first, second = (
+        lee.LocalEquivarianceError(nn.Flatten(), name, output="logits") for name in ("brightness", "contrast")
+    )
+    with pytest.raises(InputError, match="their generator differ"):
+        first.merge_state(second)
+
+
+@pytest.mark.parametrize(
+    "options", [{"output": "logit"}, {"kernel": "cubik"}, {"mode": "backward"}, {"boundary": "zeros"}]
+)
+def test_options_are_checked_at_once(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="Unknown"):
+        lee.LocalEquivarianceError(nn.Flatten(), "brightness", **options)

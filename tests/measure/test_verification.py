@@ -7,6 +7,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -589,3 +590,65 @@ def test_convolutions_of_the_reference_are_torchs_in_value_and_layout(options: d
             expected = function.value(x)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert seen[-1] == seen[-2]
+
+
+class Straight(torch.autograd.Function):
+    """A clamp whose backward pass does as if it were none: a straight-through estimator."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        return z.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+def test_a_backward_pass_that_is_wrong_for_later_images_alone_is_found() -> None:
+    torch.manual_seed(0)
+    rows, head = nn.LSTM(3 * 16, 8, batch_first=True).double().eval(), nn.Linear(8, 4).double().eval()
+
+    def model(clamp: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+        return head(rows(clamp(z).permute(0, 2, 1, 3).flatten(2))[0][:, -1])
+
+    x = torch.cat([images()[:2] * 0.5, images()[2:] * 2])
+    plain = lee.local_equivariance_error(
+        partial(model, lambda z: z.clamp(0, 1)), x, "rotation", output="logits", progress=False
+    )
+    for given in (x, x.flip(0)):
+        found = lee.local_equivariance_error(
+            partial(model, Straight.apply), given, "rotation", output="logits", progress=False
+        )
+        assert found.value == pytest.approx(plain.value, rel=1e-4)
+
+
+def test_images_of_double_precision_in_a_model_of_single_precision_do_not_interact() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    ).eval()
+    found = lee.equivariance_gram(lambda z: net(z.float()).to(z.dtype), images(6), output="logits", progress=False)
+    assert found.verification is not None
+
+
+def test_what_a_derivative_is_too_large_for_is_given_in_double_precision() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8**2, 2, bias=False)).half().eval()
+    with torch.no_grad():
+        net[1].weight.fill_(30000.0)
+    x = torch.zeros(1, 3, 8, 8, dtype=torch.float16)
+    x[..., 8 // 2 :] = 1e-3
+    found = lee.lie_derivative(net, x, "translation_x", output="logits", verify=False, mode="differences")
+    assert bool(torch.isfinite(found).all())
+
+
+def test_a_steep_and_sure_classifier_is_not_held_against_steps_that_are_too_large() -> None:
+    """Scores by a large factor: small steps drown in the rounding of 1 - 1e-9, and large ones agree with each other by chance."""
+    torch.manual_seed(3)
+    body = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(1152, 10)
+    ).double().eval()  # fmt: skip
+    x = torch.rand(4, 3, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).float().double()
+    top = body(x).detach().topk(2, 1).values
+    factor = 20 / float((top[:, 0] - top[:, 1]).min())
+    measured = lee.equivariance_gram(lambda z: body(z) * factor, x, generators=["rotation"], progress=False)
+    plain = lee.equivariance_gram(lambda z: body(z) * factor, x, generators=["rotation"], progress=False, verify=False)
+    assert torch.allclose(measured.lee_per_image("rotation"), plain.lee_per_image("rotation"), rtol=1e-6, atol=0)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import lee
 from lee import metrics
 from lee.errors import InputError
+from lee.geometry.generators import Generator
 from lee.geometry.sampling import Sampler
 from lee.statistics import Estimate
 
@@ -584,3 +585,27 @@ def test_differences_that_are_rounding_are_said() -> None:
     assert metrics.eq_t(model, x, draws=2, output="logits").value > 0
     with pytest.warns(lee.VerificationWarning, match=r"rounding in torch\.float32"):
         metrics.eq_t(model, x, draws=2, output=lambda o: o + 1e5)
+
+
+def test_shifts_that_all_round_to_zero_are_refused() -> None:
+    x = torch.rand(2, 3, 32, 32)
+    with pytest.raises(InputError, match=r"No shift up to 0\.125 of 32 pixels is a multiple of 8"):
+        metrics.translations(x, 4, integer=True, step=8)
+    refused = 0
+    for seed in range(8):  # one draw in a few is the zero shift
+        try:
+            (motion,) = metrics.translations(x, 1, integer=True, step=4, random=torch.Generator().manual_seed(seed))
+        except InputError:
+            refused += 1
+            continue
+        assert isinstance(motion.generator, Generator)
+        assert 0 < max(abs(v) for v in motion.generator.offset) * motion.t * 16 <= 4 + 1e-9
+    assert 0 < refused < 8
+
+
+def test_an_action_that_changes_the_shape_is_refused() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    with pytest.raises(InputError, match="must keep shapes"):
+        metrics.sampled_invariance(
+            net, torch.rand(4, 3, 8, 8), lambda z, t: z[:1], radius=0.1, draws=2, output="logits"
+        )
