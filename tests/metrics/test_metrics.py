@@ -544,7 +544,7 @@ MAPS = network()
         (lambda: metrics.translations(X, 0), "`draws` must be a whole number from 1"),
         (lambda: metrics.translations(X, 3, max_shift=1.0), "`max_shift` is a fraction of the side"),
         (lambda: metrics.translations(X, 3, step=0), "`step` must be a whole number from 1"),
-        (lambda: metrics.eq_t(MAPS, X, max_shift=0.05), "all round to zero"),
+        (lambda: metrics.eq_t(MAPS, X, max_shift=0.05), "No shift up to"),
         (lambda: metrics.eq_t(MAPS, X.long()), "floating point"),
         (lambda: metrics.eq_t(MAPS, X), r"needs class scores \(N, K\)"),
         (lambda: metrics.eq_t_frac(MAPS, X, output="logits", margin=-1), "`margin` must be a whole number from 0"),

@@ -245,9 +245,9 @@ def test_absolute_values_and_deviations_are_kept_per_image_where_they_were_asked
         found.select(measurement="without").per_image_of("absolute_1")
 
 
-def test_the_sum_over_several_generators_is_that_of_their_errors(found: Results) -> None:
-    alone = [found.select(model=["zoo/a", "zoo/b"], output="probabilities").per_image(g) for g in ("rotation", "scale")]
-    both = found.select(model=["zoo/a", "zoo/b"], output="probabilities").per_image(["rotation", "scale"])
+def test_the_sum_over_several_generators_is_that_of_their_errors(chosen: Results) -> None:
+    alone = [chosen.per_image(g) for g in ("rotation", "scale")]
+    both = chosen.per_image(["rotation", "scale"])
     pd.testing.assert_frame_equal(both, sum(alone[1:], alone[0]))
 
 
