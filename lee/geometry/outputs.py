@@ -1,10 +1,11 @@
 """How a model's output transforms: as its user says, or as its shape leaves no doubt."""
 
+import warnings
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from lee.errors import InputError, check_known
+from lee.errors import InputError, OutputWarning, check_known
 from lee.geometry.representations import Image, Map, Representation, Trivial, VectorField
 
 SHORTHAND: dict[str, Representation] = {
@@ -15,6 +16,8 @@ SHORTHAND: dict[str, Representation] = {
     "vector": VectorField(),
     "covector": VectorField(covariant=True),
 }
+
+SMALL = 4  # places along an axis, of which an output may have so many without being a map
 
 Representations = str | Representation | Mapping[str, "str | Representation"] | None
 
@@ -59,6 +62,13 @@ def of_output(z: Tensor, x: Tensor, given: Representations) -> Representation:
     if z.ndim == 4 and z.shape[1:] == x.shape[1:]:
         return Image()
     if z.ndim == 4 and z.shape[2] * x.shape[3] == z.shape[3] * x.shape[2] and not _could_be_last(z, x):
+        if max(z.shape[2:]) <= SMALL < min(x.shape[2:]) / 2:
+            warnings.warn(
+                f"The output of shape {tuple(z.shape)} is read as maps of {z.shape[2]} × {z.shape[3]} places; say "
+                "representations='trivial' where its last axes are no places, such as those of matrices, or 'map' to confirm it.",
+                OutputWarning,
+                stacklevel=2,
+            )
         return Map()
     ways = {3: "'trivial', or lee.Tokens(grid=(h, w))", 4: "'trivial', 'map', 'map_channels_last', or 'vector'"}
     if z.ndim == 3 and z.shape[1] * x.shape[3] == z.shape[2] * x.shape[2]:

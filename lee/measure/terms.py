@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lee.autodiff.functorch import load_formulas
-from lee.errors import ConstantOutputWarning, InputError, LeeError, reason
+from lee.errors import ConstantOutputWarning, InputError, LeeError, OutputWarning, reason
 from lee.geometry.generators import Action, Generator
 from lee.geometry.outputs import Representations, of_output
 from lee.geometry.representations import Image, Trivial
@@ -65,6 +65,13 @@ def _actions_on_output(
     """`X_k·f(x)`: shape (K, N, ...); None where every one is zero."""
     named = [g for g in generators if isinstance(g, Generator)]
     representation = of_output(z, x, given) if named else Trivial()
+    if given is None and isinstance(representation, Image) and any(not g.is_spatial for g in named):
+        warnings.warn(
+            "The output has the shape of the image, so colours are taken to change on it as they do on the image; say "
+            "representations='image' to confirm it, or 'map' where its channels are no colours, such as scores of classes.",
+            OutputWarning,
+            stacklevel=2,
+        )
     if isinstance(representation, Trivial) and all(not isinstance(g, Action) or g.output is None for g in generators):
         return None
     moved = iter(representation.infinitesimal(named, z, sampler)) if named else iter(())

@@ -270,3 +270,18 @@ def test_a_matrix_of_the_whole_algebra_tells_the_named_motions() -> None:
     assert str(gram.lee("rotation")) in str(gram)
     few = lee.equivariance_gram(model, x, generators=["scale", "contrast"], output="logits", progress=False)
     assert [line.split()[1] for line in str(few).splitlines()] == ["scale", "contrast"]
+
+
+def test_outputs_that_only_look_like_images_or_maps_are_asked_about() -> None:
+    """Scores of three classes at every pixel are no colours, and the last axes of matrices are no places."""
+    dense = nn.Conv2d(3, 3, 3, padding=1).double().eval()
+    x = torch.rand(1, 3, 16, 16, dtype=torch.float64)
+    with pytest.warns(lee.errors.OutputWarning, match="has the shape of the image"):
+        asked = lee.lie_derivative(dense, x, "brightness", output="logits")
+    told = lee.lie_derivative(dense, x, "brightness", output="logits", representations="image")
+    assert torch.equal(asked, told)
+    lee.lie_derivative(dense, x, "rotation", output="logits")  # places are places in both
+    matrices = nn.Sequential(nn.Flatten(), nn.Linear(768, 24 * 9), nn.Unflatten(1, (24, 3, 3))).double().eval()
+    with pytest.warns(lee.errors.OutputWarning, match="maps of 3 × 3 places"):
+        lee.lie_derivative(matrices, x, "rotation", output="logits")
+    lee.lie_derivative(matrices, x, "rotation", output="logits", representations="trivial")
