@@ -69,6 +69,7 @@ def test_a_segmentation_network_of_torchvision() -> None:
     assert report.layer_mode == "forward"
 
 
+@pytest.mark.filterwarnings("ignore::lee.errors.OutputWarning")  # images and small maps it is
 def test_a_detection_backbone_of_torchvision() -> None:
     """A mapping with one map per level of the pyramid."""
     torch.manual_seed(0)
@@ -88,6 +89,7 @@ def test_a_vision_transformer_of_hugging_face() -> None:
         covered(transformers.ViTForImageClassification(config), 32, lambda found: found.logits)
 
 
+@pytest.mark.filterwarnings("ignore::lee.errors.OutputWarning")  # images and small maps it is
 def test_an_image_to_image_network() -> None:
     torch.manual_seed(0)
     covered(UNet(), 16, moves=Image())

@@ -98,6 +98,7 @@ def test_gaussian_blob_in_closed_form() -> None:
     assert found.item() == pytest.approx(overlap * shift / (2 * sigma**2), rel=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore::lee.errors.OutputWarning")  # images and small maps it is
 @pytest.mark.parametrize("generator", sorted(set(NAMED) - {"saturation"}))
 def test_identity_has_no_error(generator: str) -> None:
     x = images(2, 10, 14)
@@ -132,6 +133,7 @@ def test_gradient_is_a_covector_field() -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore::lee.errors.OutputWarning")  # images and small maps it is
 def test_image_to_image_agrees_with_oracle() -> None:
     model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.SiLU(), nn.Conv2d(6, 3, 3, padding=1)).double()
     x = images(2, 12, 16)
