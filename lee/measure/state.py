@@ -92,7 +92,7 @@ class ModuleState:
         self._dictionaries += [(v, dict(v), "") for v in inside if isinstance(v, dict) and id(v) not in known_ones]
         self._collections = [(v, type(v)(v)) for v in inside if type(v) in (list, set, deque)]
         arrays = [v for v in inside if isinstance(v, np.ndarray)]
-        self._arrays = [(v, v.copy()) for v in arrays if sum(a.nbytes for a in arrays) <= KEPT // 4]
+        self._arrays = [(v, v.copy()) for v in arrays] if sum(v.nbytes for v in arrays) <= KEPT // 4 else []
         parameters = _unique(p for m in everything for p in m.parameters(recurse=False))
         buffers = _unique(b for m in everything for b in m.buffers(recurse=False))
         buffers += _unique(t for t in inside if isinstance(t, Tensor) and not isinstance(t, nn.Parameter))
@@ -151,16 +151,15 @@ def _is_scripted(module: nn.Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule)
 
 
+_HELD = (dict, list, tuple, set, deque, np.ndarray, Tensor)
+
+
 def _inside(values: Sequence[Any]) -> list[Any]:
     """Lists, sets, queues, dictionaries, arrays and tensors among some values, and those inside of them, each once."""
     found: dict[int, Any] = {}
     level: list[Any] = list(values)
     for _ in range(DEEPEST):
-        new = [
-            v
-            for v in level
-            if isinstance(v, dict | list | tuple | set | deque | np.ndarray | Tensor) and id(v) not in found
-        ]
+        new = [v for v in level if isinstance(v, _HELD) and id(v) not in found]
         found.update({id(v): v for v in new})
         holders = [v for v in new if not isinstance(v, np.ndarray | Tensor | set) and len(v) <= MANY]
         level = [item for v in holders for item in (v.values() if isinstance(v, dict) else v)]

@@ -96,9 +96,7 @@ class LocalEquivarianceError(Metric):
         check_known("mode", self.options.get("mode", "auto"), MODES)
         Sampler(**{name: self.options[name] for name in _OF_SAMPLER & self.options.keys()})
         self._verification: Verification | None = None  # of the last batch
-        self._doubt: Verification | None = (
-            None  # of the first one that was not verified; `doubts` counts them, also elsewhere
-        )
+        self._doubt: Verification | None = None  # of the first one that was not verified; `doubts` counts them all
         for state in _SUMS:
             self.add_state(state, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         # A `MetricCollection` measures metrics once whose states agree after the first batch, to a tolerance of 1e-5. Small
@@ -114,8 +112,8 @@ class LocalEquivarianceError(Metric):
         gram = equivariance_gram(self._measured.model, images, generators=[self.generator], **self.options)
         self._verification = found = gram.verification
         if found is not None and not found.verified:
+            self._doubt = self._doubt if self.doubts and self._doubt else found  # the first since a reset
             self.doubts = self.doubts + 1
-            self._doubt = self._doubt or found
         samples = gram.lee_per_image(self.generator).detach().double().to(self.total.device)
         # Not in place: states made in inference mode, as Lightning validates, may not be written to outside of it.
         self.total = self.total + samples.sum()
