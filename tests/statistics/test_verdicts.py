@@ -174,7 +174,7 @@ def test_bad_cases_are_refused(wrong: dict[str, object], message: str) -> None:
 
 def test_an_interval_that_knows_nothing_is_infinite() -> None:
     """Two trainings, and twenty cases at once: the quantile is so large that no float holds the end."""
-    many = [Case(name=str(i), effect=1.5, stderr=3.0, scale="ratio", df=1) for i in range(20)]
+    many = [Case(name=str(i), effect=1.5, stderr=3.0, scale="ratio", predicted="above", df=1) for i in range(20)]
     found = judge(many)
     assert found.word == "underpowered"
     assert all(math.isinf(one.high) and one.low == 0 for one in found.cases)

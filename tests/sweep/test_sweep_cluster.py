@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from sweeps import rows, run, spec_of, workplace
 
@@ -102,7 +103,7 @@ def test_a_killed_worker_loses_nothing(here: Path, cluster: Cluster) -> None:
     cluster.workers[0].kill()  # and nobody takes its place
     process.process.join(LONG)
     assert process.exitcode == 0
-    assert rows(here / "t.parquet").equals(rows(here / "whole.parquet"))
+    pd.testing.assert_frame_equal(rows(here / "t.parquet"), rows(here / "whole.parquet"), check_exact=True)
 
 
 def test_a_killed_scheduler_keeps_what_was_finished(here: Path, cluster: Cluster) -> None:
