@@ -135,10 +135,8 @@ class Bumps:
         """
         columns = torch.stack([self._products(c) for c in cotangents], -1)  # (n, 2, M + 1, C)
         into, out = columns.unbind(1)
-        gap, wide = (
-            into - out,
-            (into.double(), out.double()),
-        )  # squares of large numbers are infinite in single precision
+        # In double precision, as squares of large numbers are infinite in single.
+        gap, wide = into - out, (into.double(), out.double())
         size = sum(t.norm(dim=(0, 2)) for t in wide)
         rounding = (wide[0] - wide[1]).norm(dim=(0, 2)) <= ROUNDING * torch.finfo(gap.dtype).eps * size
         return torch.where(rounding[:, None], 0, gap).transpose(0, 1)

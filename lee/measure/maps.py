@@ -249,8 +249,7 @@ def _over_output(terms: Terms, found: Tensor, value: Tensor, x: Tensor) -> Tenso
         return None
     stacked = torch.stack([m for m in maps if m is not None])
     stacked = stacked.to("cpu") if stacked.device.type == "mps" else stacked
-    stacked = stacked.to(
-        torch.complex128 if stacked.is_complex() else torch.float64
-    )  # squares may leave the output's own range
+    # Squares may leave the range of the output's own precision.
+    stacked = stacked.to(torch.complex128 if stacked.is_complex() else torch.float64)
     pairs = torch.einsum("anchw,bnchw->nabhw", stacked, stacked.conj())
     return _narrowed((pairs.real if pairs.is_complex() else pairs) / stacked.shape[2], x.dtype)

@@ -101,11 +101,8 @@ class ErrorMap:
         n = len(self.products)
         with memory.retold(InputError, "`chosen` must hold indices of images or a boolean for each ({})."):
             index = torch.arange(n)
-            index = (
-                index
-                if chosen is None
-                else index[torch.as_tensor(chosen, dtype=None if len(chosen) else torch.long).cpu()]
-            )
+            if chosen is not None:  # an empty list is one of indices
+                index = index[torch.as_tensor(chosen, dtype=None if len(chosen) else torch.long).cpu()]
         squares = self._squares[index].sum()
         if not len(index) or not squares > 0:
             raise InputError(f"There is no error to share out: {len(index)} of {n} images are chosen.")
