@@ -130,11 +130,19 @@ class Generator:
 
         Args:
             t: The amount, in the generator's unit: a number or a 0-dimensional tensor.
+
+        Raises:
+            InputError: For several amounts.
         """
         (a, b), (c, d) = self.matrix
         x, y = self.offset
+        amount = torch.as_tensor(t, dtype=torch.float64)
+        if amount.ndim:
+            raise InputError(
+                f"An amount `t` is one number for all images, not {tuple(amount.shape)}; move them one by one."
+            )
         generator = torch.tensor([[a, b, x], [c, d, y], [0, 0, 0]], dtype=torch.float64)
-        return torch.linalg.matrix_exp(generator * torch.as_tensor(t, dtype=torch.float64))
+        return torch.linalg.matrix_exp(generator * amount)
 
     def __add__(self, other: "Generator") -> "Generator":
         if not isinstance(other, Generator):
@@ -247,13 +255,31 @@ def get(generator: AnyGenerator) -> Generator | Action:
     )
 
 
-def bracket(first: Generator, second: Generator) -> Generator:
+def spatial(generator: AnyGenerator, what: str) -> Generator:
+    """A generator that moves pixels and leaves their values alone, from its name or itself.
+
+    Args:
+        generator: A name or a generator.
+        what: What needs it, for the message.
+
+    Raises:
+        InputError: For another one.
+    """
+    found = get(generator)
+    if isinstance(found, Action) or not found.is_spatial:
+        raise InputError(
+            f"{what} is defined for spatial generators only (translations, rotation, …), not for {found.name!r}."
+        )
+    return found
+
+
+def bracket(first: str | Generator, second: str | Generator) -> Generator:
     r"""The Lie bracket `[ξ, η] = (Dη) ξ - (Dξ) η` of two spatial generators.
 
     It is the commutator of their actions on images, :math:`X(Y \cdot z) - Y(X \cdot z) = [X, Y] \cdot z`.
 
     Args:
-        first: `ξ`, spatial.
+        first: `ξ`, spatial: a name or a generator.
         second: `η`, spatial.
 
     Raises:
@@ -263,9 +289,7 @@ def bracket(first: Generator, second: Generator) -> Generator:
         >>> bracket(ROTATION, TRANSLATION_X).coefficients == TRANSLATION_Y.coefficients
         True
     """
-    for generator in (first, second):
-        if not generator.is_spatial:
-            raise InputError(f"The bracket is defined for spatial generators only, not for {generator.name!r}.")
+    first, second = (spatial(g, "The bracket") for g in (first, second))
     a, b = torch.tensor(first.matrix).double(), torch.tensor(first.offset).double()
     c, d = torch.tensor(second.matrix).double(), torch.tensor(second.offset).double()
     (xx, yx), (xy, yy) = (c @ a - a @ c).tolist()

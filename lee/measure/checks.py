@@ -108,7 +108,7 @@ def select(result: Any, output: Output) -> Tensor:
         chosen = output(result)
         if not isinstance(chosen, Tensor):
             raise InputError(f"The callable `output` must return a tensor; it returned {type(chosen).__name__}.")
-        return chosen
+        return _unnested(chosen)
     if isinstance(result, Mapping):
         key = next(iter(result), "logits")
         raise InputError(
@@ -121,6 +121,7 @@ def select(result: Any, output: Output) -> Tensor:
         )
     if not isinstance(result, Tensor):
         raise InputError(f"The model returns {type(result).__name__}; select a tensor with output=lambda o: ….")
+    _unnested(result)
     if output == "logits":
         return result
     if result.is_complex():
@@ -135,6 +136,14 @@ def select(result: Any, output: Output) -> Tensor:
         )
     check_shape(result, len(result))
     return result.softmax(-1)
+
+
+def _unnested(result: Tensor) -> Tensor:
+    if result.is_nested:
+        raise InputError(
+            "The output is a nested tensor; select an ordinary one, for example output=lambda o: o.to_padded_tensor(0.0)."
+        )
+    return result
 
 
 def check_shape(value: Tensor, n: int) -> None:

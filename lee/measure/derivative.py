@@ -103,7 +103,7 @@ def lie_derivative(
             `"differences"` insist.
         chunk: Images per pass; None chooses by size.
         verify: Whether to check, on the first images, that the model is one function and that the derivative is that of
-            its values; costs at most some twenty forward passes of one image.
+            its values; costs at most some twenty forward passes of one image, and one of the first chunk.
         precision: `"own"`, that of model and images; `"bfloat16"`, `"tf32"` (GPUs) and `"auto"` (bfloat16 where the device is
             fast in it) push in less if that changes the first images' mean squares by at most 3 %; `verification` says so.
 
@@ -233,7 +233,8 @@ def equivariance_gram(
             with workspace(batch):
                 for part in chunks(batch, len(used), pushing.chunk(chunk)):
                     gram = gram_of(_derivatives(terms, part))
-                    grams.append(EquivarianceGram(gram, used, kernel, boundary, align_corners, name))
+                    aspect = terms.sampler.aspect
+                    grams.append(EquivarianceGram(gram, used, kernel, boundary, align_corners, name, aspect=aspect))
                     bar.update(len(part))
     if not grams:
         raise InputError("There are no images: the iterable gave no batch.")

@@ -126,6 +126,7 @@ class Function:
     Attributes:
         interacts: Whether the output for an image depends on the other images of its batch.
         random: Whether it draws random numbers; every call then starts from the same state of them.
+        single: Whether it takes one image alone.
         changes: Whether it changes its modules; every call then starts from the state that they were given in.
         needs_graph: Whether gradients must be switched on around it, as it differentiates inside itself.
         results: What the model itself returned, where someone wants to know.
@@ -135,10 +136,15 @@ class Function:
         self, model: Callable[..., Any], output: Output, roots: Sequence[nn.Module], state: ModuleState
     ) -> None:
         self.model, self.output, self.roots = model, output, roots
-        self.random, self.interacts = False, False
+        self.random, self.interacts, self.single = False, False, False
         self.changes = self.needs_graph = False
         self.results: list[Any] | None = None
         self.state, self._random_state = state, RandomState(roots)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether its images go alone: as it takes no more, or as each must meet the same random numbers."""
+        return self.random or self.single
 
     def __call__(self, z: Tensor) -> Tensor:
         """The selected output for `z` (N, ...), which may be written into: a plain tensor, a stack or dual numbers."""

@@ -4,12 +4,13 @@ A derivative is a statement about one function. A model that draws random number
 or lets the images of a batch interact is many: the first two are held still, the third is said.
 """
 
+import math
 import warnings
 
 import torch
 from torch import Tensor
 
-from lee.errors import BatchInteractionWarning, InputError, RandomFunctionWarning, StateWarning
+from lee.errors import BatchInteractionWarning, InputError, LeeError, RandomFunctionWarning, StateWarning
 from lee.measure.function import Function
 from lee.measure.plausible import warn_of_probabilities
 from lee.measure.reference import narrowed
@@ -20,6 +21,8 @@ from lee.memory import is_shortage
 def look(function: Function, x: Tensor) -> Tensor:
     """Find out, on one to three images (n, ...), what makes this more than one function, and warn.
 
+    A model that takes one image alone, such as an exported one, is looked at on the first, and given one at a time from then on.
+
     The first must be given the same alone and in one pass with another before it and one behind it: then nothing is random, and
     images don't interact.
 
@@ -29,6 +32,17 @@ def look(function: Function, x: Tensor) -> Tensor:
     Raises:
         InputError: If something in it is not finite, or two calls differ for a reason that can't be held still.
     """
+    try:
+        return _look(function, x)
+    except Exception as error:
+        if len(x) == 1 or isinstance(error, LeeError | Warning) or is_shortage(error):
+            raise
+        value = _look(function, x[:1])
+    function.single = True
+    return value
+
+
+def _look(function: Function, x: Tensor) -> Tensor:
     function.state.restore(hooks=False)  # a pass before may have changed it
     function.results, before = [], RandomState(function.roots)
     first = function.watched(x[:1])
@@ -39,7 +53,7 @@ def look(function: Function, x: Tensor) -> Tensor:
     draws = not before.is_same(RandomState(function.roots)) and not _seeds_itself(function, x[:1])
     if len(x) > 1 and not function.changes and not draws:
         among = _together(function, x)
-        if among is not None and not _differ(among, first, _eps(first) ** 0.75):
+        if among is not None and not _differ(among, first, max(_eps(first), _eps(x)) ** 0.75):
             return first
     first = function.checked(x[:1])
     if draws or _differ(first, function.value(x[:1])):  # what leaves out a branch at random often gives the same twice
@@ -47,7 +61,7 @@ def look(function: Function, x: Tensor) -> Tensor:
         first = function.value(x[:1])
     elif function.changes and _remembers(function, x):
         _warn_of_state()
-    if not function.random:  # then each image is measured alone
+    if not function.one_by_one:  # then each image is measured alone
         _look_at_batch(function, x)
     return first
 
@@ -91,7 +105,7 @@ def _hold_still(function: Function, x: Tensor) -> None:
             "The model is random in eval mode, as it draws random numbers (dropout with training=True, noise, …): all passes share "
             "one state of them and go image by image, so the number belongs to that one draw.",
             RandomFunctionWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
     else:
         _warn_of_state()
@@ -110,7 +124,7 @@ def _warn_of_state() -> None:
         "The model changes its own parameters, buffers or attributes while it runs, and with them its next output: every pass "
         "starts from the state that it was given in.",
         StateWarning,
-        stacklevel=6,
+        stacklevel=7,
     )
 
 
@@ -118,7 +132,7 @@ def _look_at_batch(function: Function, x: Tensor) -> None:
     among, one = _together(function, x), function.value(x[:1])
     if among is None:
         return
-    eps = _eps(among)
+    eps = max(_eps(among), _eps(x))  # a model may go on in double precision what came in single
     if not _differ(among, one, eps**0.75):
         return
     if function.convertible and eps > 1e-12:
@@ -128,7 +142,7 @@ def _look_at_batch(function: Function, x: Tensor) -> None:
         except Exception:  # then the function has no double precision
             function.interacts = _differ(among, one, eps**0.5)
     else:
-        function.interacts = _differ(among, one, _inner_eps(function, x, one) ** 0.5)
+        function.interacts = _differ(among, one, max(eps, _inner_eps(function, x, one)) ** 0.5)
     if function.interacts:
         _warn_of_batch()
 
@@ -140,15 +154,30 @@ def _inner_eps(function: Function, x: Tensor, value: Tensor) -> float:
 
 
 def look_at_chunk(function: Function, x: Tensor, value: Tensor) -> None:
-    """Find out whether the first image of a chunk `x` (n, ...) has another value alone than among them, `value`, and warn."""
-    if function.interacts or function.random or function.changes:
+    """Find out whether images of a chunk `x` (n, ...) have other values than among them, `value`, and warn.
+
+    The first one is looked at alone, and all in the opposite order: statistics of a batch don't change with it, but where images
+    compete for places (a mixture of experts with a capacity) the first ones never lose.
+    """
+    if function.interacts or function.one_by_one or function.changes:
         return
-    alone = function.value(x[:1])
-    if _differ(value[:1], alone, 10 * _eps(value) ** 0.5) and _differ(
-        value[:1], alone, 10 * _inner_eps(function, x, value) ** 0.5
-    ):
+    eps = max(_eps(value), _eps(x))
+    apart = max(_apart(value[:1], function.value(x[:1])), _apart(value, function.value(x.flip(0)).flip(0)))
+    if apart > 10 * eps**0.5 and apart > 10 * _inner_eps(function, x, value) ** 0.5:
         function.interacts = True
         _warn_of_batch()
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    """Largest distance of an image's outputs (n, ...), relative to their size, or to a part of the usual one where that is more."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return math.inf
+    wide = torch.complex128 if a.dtype.is_complex else torch.float64
+    gaps, sizes = (
+        (v.reshape(len(v), -1)).norm(dim=1) for v in (a.to("cpu", wide) - b.to("cpu", wide), b.to("cpu", wide))
+    )
+    floor = 0.03 * float(sizes.square().mean().sqrt())
+    return float((gaps / sizes.clamp(min=floor or 1.0)).max())
 
 
 def _warn_of_batch() -> None:
@@ -156,7 +185,7 @@ def _warn_of_batch() -> None:
         "The output for an image depends on the other images of its batch (batch statistics in eval mode?), so the "
         "number depends on `chunk`, the images per pass; chunk=1 measures each image alone.",
         BatchInteractionWarning,
-        stacklevel=6,
+        stacklevel=7,
     )
 
 

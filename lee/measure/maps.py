@@ -112,7 +112,14 @@ def error_map(
                     parts.append(_mapped(terms, part))
                     bar.update(len(part))
     gram = EquivarianceGram(
-        _joined([p.gram for p in parts]), chosen, kernel, boundary, align_corners, name, pushing.verification
+        _joined([p.gram for p in parts]),
+        chosen,
+        kernel,
+        boundary,
+        align_corners,
+        name,
+        pushing.verification,
+        terms.sampler.aspect,
     )
     if all(p.nothing for p in parts):
         raise InputError(

@@ -13,17 +13,21 @@ from lee.autodiff.tensor import note_fallback
 from lee.errors import InputError, LeeError, VerificationWarning, check_flag, reason
 from lee.measure.checks import check_shape
 from lee.measure.function import Function
-from lee.measure.judgement import NOTHING, at_once
+from lee.measure.judgement import NOTHING, ROUGH, at_once
 from lee.measure.looking import look, look_at_chunk
 from lee.measure.precision import COMPARED, Lowering
-from lee.measure.reference import Reference, combined, generic, weights_of
+from lee.measure.reference import Reference, combined, flat, generic, weights_of
 from lee.measure.verification import Way, fell_back, push, verified
 from lee.memory import is_shortage, unless_refused
 from lee.statistics import Verification
 
 Tangents = Callable[[Tensor], Tensor]
 TRIED = 4  # images, until one changes
-STRAY = 0.2  # of a derivative that differences may miss where they cross kinks
+STRAY = 0.05  # of a derivative that differences may miss where they cross kinks
+HELD = (
+    "reverse",
+    "dual",
+)  # ways that ask a model's own code for its derivative, which may be another function's at other images
 
 
 @dataclass
@@ -105,8 +109,8 @@ class Pushing:
                 return
 
     def chunk(self, chunk: int | None) -> int | None:
-        """Images per pass: one where each must meet the same random numbers."""
-        return 1 if self.function.random else chunk
+        """Images per pass: one where each must go alone."""
+        return 1 if self.function.one_by_one else chunk
 
     def __call__(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         """`f(x)` and `J_f(x)·v_k` (K, N, ...) of a chunk.
@@ -136,8 +140,10 @@ class Pushing:
                 self._verify_at(x, tangents, 0)
                 return self(x, tangents)
         self.function.refuse(~torch.isfinite(lanes).all(0), "derivative", x)
-        if self.verification is not None and way.mode == "reverse" and self._strays(x, tangents, lanes):
+        if self.verification is not None and way.mode in HELD and self._strays(x, tangents, lanes):
             return self(x, tangents)
+        if self.verification is not None and self.verification.verified and way.mode == "differences":
+            self._doubt_steps(x, value, tangents, lanes, way)
         if self.verification is not None and self.verification.note == NOTHING and bool(lanes.any()):
             self._verify_at(x, tangents, int(lanes.abs().reshape(len(lanes), len(x), -1).amax((0, 2)).argmax()))
             if self.verification.note == NOTHING:
@@ -151,7 +157,12 @@ class Pushing:
         if self._choose is None:
             way = self.way or Way(self.mode)
             low = self.lowering if self.lowering is not None and self.lowering.stands else None
-            return _push(self.function, x, tangents, way, low)
+            try:
+                return _push(self.function, x, tangents, way, low)
+            except LeeError:  # these images take it where the way can't follow
+                if not self._goes_on(x, tangents):
+                    raise
+            return self._pushed(x, tangents)
         tried = None
         if self.mode != "differences":  # their step is chosen at a generic point
             with unless_refused():  # another way may do
@@ -194,28 +205,57 @@ class Pushing:
         found = at_once(reference, combined(lanes, weights)[0], way.mode)
         if found is not None:
             self.way, self.verification = way, found
-            # In double precision its value among these images was held against that of two points near it without them.
-            self._looked = reference.double and len(x) > 1
         return found is not None
 
     def _strays(self, x: Tensor, tangents: Tensor, lanes: Tensor) -> bool:
         """Check anew at the image whose derivative is furthest from differences, if that is far; whether another way is taken.
 
-        A backward pass may be another function's where others are right: a straight-through estimator beyond its range.
+        A model's own rule may be another function's where others are right: a straight-through estimator beyond its range.
         """
         weights = weights_of(tangents, lanes)
         along, pushed = combined(tangents, weights), combined(lanes, weights)
-        found = by_differences(self.function.value, x, along)[1]
+        found = by_differences(self.function.value, x, along, jointly=self.function.interacts)[1]
         assert found is not None
-        wide = torch.complex128 if pushed.is_complex() else torch.float64
-        pushed, found = (t[0].flatten(1).to("cpu", wide) for t in (pushed, found))
-        size = torch.maximum(pushed.abs().norm(dim=1), found.abs().norm(dim=1))
-        far = (pushed - found).abs().norm(dim=1) / size.clamp(min=torch.finfo(torch.float64).tiny)
+        pushed, found = pushed[0], found[0].to(pushed)
+        size = torch.maximum(_rows(pushed), _rows(found))
+        far = _rows(pushed - found) / size.clamp(min=torch.finfo(torch.float64).tiny)
         if not float(far.max()) > STRAY:
             return False
         before = self.way
         self._verify_at(x, tangents, int(far.argmax()))
         return self.way != before
+
+    def _goes_on(self, x: Tensor, tangents: Tensor) -> bool:
+        """Whether `mode="auto"` finds another way for images that the one so far can't follow."""
+        before = self.way
+        if self.mode != "auto" or self.verification is None or self.function.interacts:
+            return False
+        for i in range(len(x)):
+            self._verify_at(x, tangents, i)
+            if self.way != before:
+                return True
+        return False
+
+    def _doubt_steps(self, x: Tensor, value: Tensor, tangents: Tensor, lanes: Tensor, way: Way) -> None:
+        """Hold the differences of a chunk against those with twice the step: on stairs two steps may agree at one image alone."""
+        # By their own sizes: what hardly changes the output would be noise, enlarged.
+        weights = weights_of(tangents, None)
+        along = combined(tangents, weights)
+        eps = torch.finfo(
+            torch.float64 if way.double else max((x.dtype, value.dtype), key=lambda d: torch.finfo(d).eps)
+        ).eps
+        step = eps**0.375 if way.step is None else way.step
+        found = push(self.function, x, along, replace(way, step=2 * step))[1]
+        assert found is not None
+        first, second = flat(combined(lanes, weights)), flat(found)
+        gap, size = float((first - second).norm()), max(float(first.norm()), float(second.norm()))
+        steps = step * _rows(x) / _rows(along[0]).clamp(min=torch.finfo(torch.float64).tiny)
+        rounding = 10 * eps * float((_rows(value) / steps.clamp(min=torch.finfo(torch.float64).tiny)).norm())
+        if gap > ROUGH * size + rounding:
+            assert self.verification is not None
+            note = f"differences with twice the step are {gap / size:.0%} off at other images"
+            self.verification = replace(self.verification, verified=False, note=note)
+            warnings.warn(f"The number is {self.verification}.", VerificationWarning, stacklevel=8)
 
     def _check_again(self, x: Tensor, tangents: Tensor) -> None:
         """These images take another way than the first ones did: it has not been checked."""
@@ -233,6 +273,12 @@ class Pushing:
         self.way, self.verification = verified(self.function, point, value, along, mode)
         if before is not None and not before.verified:  # a doubt about earlier images stays one
             self.verification = before
+
+
+def _rows(values: Tensor) -> Tensor:
+    """Norms of what belongs to each image (n, ...): (n,), float64 on the CPU."""
+    wide = torch.complex128 if values.is_complex() else torch.float64
+    return values.reshape(len(values), -1).to("cpu", wide).norm(dim=1)
 
 
 _Pushed = tuple[tuple[Tensor, Tensor | None], list[str], Way]

@@ -94,7 +94,7 @@ class Reference:
         function = self.function
         if not self.double:
             return function.value(above), function.value(below)
-        if function.random or function.interacts or function.changes:
+        if function.one_by_one or function.interacts or function.changes:
             values = function.in_double(above), function.in_double(below)
         else:
             values = function.in_double(torch.cat([above, below])).split(len(above))
@@ -136,7 +136,8 @@ class Reference:
         step = self.steps[0]
         first, second, h = self._values(step, self.v)
         apart = flat(first + second) / 2 - flat(self.plain)
-        allowed = 10 * torch.finfo(self.plain.dtype).eps ** 0.5 * float(flat(self.plain).norm()) + 1e-30
+        eps = max(torch.finfo(v.dtype).eps for v in (self.plain, self.x))
+        allowed = 10 * eps**0.5 * float(flat(self.plain).norm()) + 1e-30
         if torch.finfo(first.dtype).eps > 1e-15 or not float(apart.norm()) <= allowed:
             raise TypeError("no double precision")
         self._slopes[step] = (flat(first) - flat(second)) / (2 * h)

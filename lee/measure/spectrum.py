@@ -106,17 +106,17 @@ def displacement_metric(generators: Sequence[Generator | Action], *, aspect: flo
 
     Args:
         generators: K spatial generators.
-        aspect: longer over shorter side of the image; the longer one is taken to be the width.
+        aspect: width over height of the image.
 
     Raises:
-        InputError: a generator that moves no pixels, or an aspect below 1.
+        InputError: a generator that moves no pixels, or an aspect that is no positive number.
 
     >>> from lee.geometry.generators import ROTATION, TRANSLATION_X
     >>> displacement_metric([TRANSLATION_X, ROTATION]).round(decimals=3).tolist()
     [[1.0, 0.0], [0.0, 0.667]]
     """
-    if not isinstance(aspect, int | float) or not 1 <= aspect < math.inf:
-        raise InputError(f"aspect = {aspect!r}: give the longer side over the shorter one, 1 or more.")
+    if isinstance(aspect, bool) or not isinstance(aspect, int | float) or not 0 < aspect < math.inf:
+        raise InputError(f"aspect = {aspect!r}: give the image's width over its height, a positive number.")
     if not generators:
         raise InputError("There is no spatial generator to give a size to.")
     rows = []
@@ -129,7 +129,7 @@ def displacement_metric(generators: Sequence[Generator | Action], *, aspect: flo
         rows.append(generator.coefficients[:6])
     fields = torch.tensor(rows, dtype=torch.float64)
     # ξ_x = b_x + x·xx + y·yx and ξ_y = b_y + x·xy + y·yy; over the image 1, x and y are orthogonal.
-    x, y = aspect**2 / 3, 1 / 3
+    x, y = max(aspect, 1) ** 2 / 3, max(1 / aspect, 1) ** 2 / 3
     weights = torch.tensor([1.0, 1.0, x, y, x, y], dtype=torch.float64)  # in the order of SPATIAL_BASIS
     return fields @ (weights[:, None] * fields.T)
 
@@ -139,7 +139,7 @@ def unit_sized(generator: Generator, *, aspect: float = 1.0) -> Generator:
 
     Args:
         generator: a spatial generator that moves something.
-        aspect: longer over shorter side of the image, as in :func:`displacement_metric`.
+        aspect: width over height of the image.
 
     Raises:
         InputError: it moves no pixels.
@@ -155,26 +155,26 @@ def unit_sized(generator: Generator, *, aspect: float = 1.0) -> Generator:
 
 
 def at_equal_size(
-    gram: EquivarianceGram, generators: Sequence[Generator] = ORTHOGONAL, *, aspect: float = 1.0
+    gram: EquivarianceGram, generators: Sequence[Generator] = ORTHOGONAL, *, aspect: float | None = None
 ) -> EquivarianceGram:
     """The same Gram matrices over other generators, each scaled by :func:`unit_sized`: their diagonals can be compared.
 
     Args:
         gram: measured over generators in whose span the others are.
         generators: K spatial generators.
-        aspect: longer over shorter side of the image.
+        aspect: width over height of the images; None: as they were, and 1 where that is not known.
 
     Raises:
         InputError: a generator is not in the span, or moves nothing.
     """
-    units = tuple(unit_sized(g, aspect=aspect) for g in generators)
+    units = tuple(unit_sized(g, aspect=gram.aspect or 1.0 if aspect is None else aspect) for g in generators)
     rows = torch.stack([gram.coefficients(g) for g in units])
     per_image = rows @ gram.per_image.double().cpu() @ rows.T
     return replace(gram, per_image=per_image, generators=units)
 
 
 def symmetry_spectrum(
-    gram: EquivarianceGram, *, aspect: float = 1.0, resamples: int = 1000, level: float = 0.95, seed: int = 0
+    gram: EquivarianceGram, *, aspect: float | None = None, resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> SymmetrySpectrum:
     r"""Find the directions of the affine algebra that a model respects most and least.
 
@@ -187,7 +187,7 @@ def symmetry_spectrum(
     Args:
         gram: measured over linearly independent spatial generators, on two or more images; photometric ones
             among them, which move no pixels, are left out.
-        aspect: longer over shorter side of the images.
+        aspect: width over height of the images; None: as they were, and 1 where that is not known (tables of square images).
         resamples: bootstrap resamples of the images.
         level: of the intervals, in (0, 1).
         seed: of the resamples.
@@ -208,6 +208,7 @@ def symmetry_spectrum(
         raise InputError("A spectrum with intervals needs a Gram matrix of two or more images.")
     kept = [k for k, g in enumerate(gram.generators) if isinstance(g, Action) or not g.is_photometric]
     generators, names = [gram.generators[k] for k in kept], tuple(gram.basis[k] for k in kept)
+    aspect = gram.aspect or 1.0 if aspect is None else aspect
     metric = displacement_metric(generators, aspect=aspect)
     sizes, axes = torch.linalg.eigh(metric)
     if float(sizes[0]) <= 1e-9 * float(sizes[-1]):

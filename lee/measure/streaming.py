@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lee.autodiff.alternatives import MODES
 from lee.errors import InputError, check_known, nearest
 from lee.geometry.generators import AnyGenerator, get
+from lee.geometry.interpolation import KERNELS
 from lee.geometry.sampling import Sampler
 from lee.measure.checks import check_model, check_output_name
 from lee.measure.derivative import Model, equivariance_gram
@@ -94,6 +95,7 @@ class LocalEquivarianceError(Metric):
         self.options = {"progress": False, **{name: v for name, v in options.items() if name in _OF_MEASUREMENT}}
         check_output_name(self.options.get("output", "probabilities"))
         check_known("mode", self.options.get("mode", "auto"), MODES)
+        check_known("kernel", self.options.get("kernel", "fourier"), KERNELS)
         Sampler(**{name: self.options[name] for name in _OF_SAMPLER & self.options.keys()})
         self._verification: Verification | None = None  # of the last batch
         self._doubt: Verification | None = None  # of the first one that was not verified; `doubts` counts them all

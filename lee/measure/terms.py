@@ -6,14 +6,15 @@ No warp is differentiated: one spatial gradient of the image gives all the tange
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from lee.autodiff.functorch import load_formulas
-from lee.errors import ConstantOutputWarning, InputError, LeeError, OutputWarning, reason
+from lee.errors import ConstantOutputWarning, InputError, LeeError, OutputWarning, check_known, reason
 from lee.geometry.generators import Action, Generator
+from lee.geometry.interpolation import KERNELS
 from lee.geometry.outputs import Representations, of_output
 from lee.geometry.representations import Image, Trivial
 from lee.geometry.sampling import Sampler
@@ -22,19 +23,32 @@ from lee.memory import is_shortage
 
 #: Amounts at which an action that changes in steps will have changed; no multiples of each other, so that periods don't hide it.
 _FAR = (0.37, -0.61, 1.0, 2.3, 7.9)
+_STILL = "rewrite it so that nothing changes at t = 0, as under exp(0·X)."
 _SMOOTH = "Let it be differentiable in t at 0, and use t as a tensor (no int(t), float(t), abs or detach)."
 
 
 def sampler_of(x: Tensor, kernel: str, boundary: str, align_corners: bool) -> Sampler:
-    """The sampler of inputs `x` (N, ...), with the field of view of images."""
+    """The sampler of inputs `x` (N, ...), with the field of view of images.
+
+    Raises:
+        InputError: For an unknown kernel, or one without a derivative.
+    """
+    check_known("kernel", kernel, KERNELS)
     sampler = Sampler(kernel, boundary, align_corners)
     return sampler.for_image(*x.shape[-2:]) if x.ndim == 4 else sampler
 
 
-def _velocity(action: Callable[[Tensor, Tensor], Tensor], z: Tensor) -> Tensor:
+_Act = Callable[[Tensor, Tensor], Tensor]
+
+
+def _real(z: Tensor) -> torch.dtype:
+    return z.dtype.to_real() if z.is_complex() else z.dtype
+
+
+def _velocity(action: _Act, z: Tensor) -> Tensor:
     """`d/dt|₀ action(z, t)`, same shape as `z`."""
     load_formulas()
-    zero = torch.zeros((), dtype=z.dtype, device=z.device)
+    zero = torch.zeros((), dtype=_real(z), device=z.device)
     still = action(z.clone(), zero)
     if not isinstance(still, Tensor):
         raise InputError(f"An action (x, t) -> x must return a tensor; it returned {type(still).__name__}.")
@@ -99,6 +113,7 @@ class Terms:
     generators: Sequence[Generator | Action]
     sampler: Sampler
     representations: Representations
+    _checked: bool = field(default=False, repr=False)
 
     def tangents(self, x: Tensor) -> Tensor:
         """`X_k·x`: shape (K, N, ...)."""
@@ -113,7 +128,7 @@ class Terms:
         if not self.pushing.started:
             for generator in self.generators:
                 if isinstance(generator, Action):
-                    check_action(generator, x[:1])
+                    check_action(generator, x[:2])
         self.pushing.start(x, self.tangents)
 
     def explain(self, error: Exception, x: Tensor) -> None:
@@ -140,6 +155,11 @@ class Terms:
         """The output (N, ...) of one chunk, `J_f(x)·(X_k·x)` and `X_k·f(x)`, (K, N, ...) each; the last is None if zero."""
         tangents = self.tangents(x)
         value, lanes = self.pushing(x, tangents)
+        if not self._checked:
+            for generator in self.generators:
+                if isinstance(generator, Action):
+                    check_output_action(generator, value[:2])
+            self._checked = True
         if not bool(lanes.any()) and bool(tangents.any()):
             self._warn_if_constant(x)
         return value, lanes, _actions_on_output(self.generators, value, x, self.sampler, self.representations)
@@ -164,40 +184,69 @@ class Terms:
 
 
 def check_action(generator: Action, x: Tensor) -> None:
-    """Refuse an action that is not the identity at 0, or whose derivative there is not that of its values.
+    """Refuse an action on inputs (N, ...) that is not the identity at 0, or whose derivative there is not that of its values.
 
     Raises:
         InputError: If it is no such action.
     """
+    said, act = f"The action {generator.name!r}", generator.function
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+    if not _changes(act, x) and all(torch.equal(_at(act, noise, t), _at(act, noise, 0.0)) for t in _FAR):
+        raise InputError(f"{said} does not depend on t: it leaves the input as it is for every t.")
+    _check_motion(said, act, x)
 
-    def at(t: float, z: Tensor = x) -> Tensor:
-        return generator.function(z.clone(), torch.tensor(t, dtype=z.dtype, device=z.device)).clone()
 
-    said = f"The action {generator.name!r}"
+def check_output_action(generator: Action, z: Tensor) -> None:
+    """As :func:`check_action` for what an action does to outputs (N, ...), which may be nothing.
+
+    Raises:
+        InputError: If it is no such action.
+    """
+    if generator.output is not None:
+        _check_motion(f"The action {generator.name!r} on the output", generator.output, z)
+
+
+def _at(act: _Act, z: Tensor, t: float) -> Tensor:
+    amount = torch.tensor(t, dtype=_real(z), device=z.device)
     with torch.no_grad():
-        velocity, still = _velocity(generator.function, x), at(0.0)
-        eps, size = torch.finfo(x.dtype).eps, float(x.norm())
-        if not float((still - x).norm()) <= 100 * eps**0.5 * size:  # also NaN
+        return act(z.clone(), amount).clone()
+
+
+def _changes(act: _Act, z: Tensor) -> bool:
+    """Whether the action has a velocity at 0."""
+    return bool(_velocity(act, z).any())
+
+
+def _check_motion(said: str, act: _Act, z: Tensor) -> None:
+    velocity, still = _velocity(act, z), _at(act, z, 0.0)
+    eps, size = torch.finfo(z.dtype).eps, float(z.norm())
+    if not float((still - z).norm()) <= 100 * eps**0.5 * size:  # also NaN
+        raise InputError(f"{said} does not leave everything as it is at t = 0; {_STILL}")
+    if not torch.equal(_at(act, z, 1e-2), _at(act, z, 1e-2)):
+        raise InputError(
+            f"{said} gives another result at every call; take its random numbers from a generator of its own."
+        )
+    steady = not bool(velocity.any()) and torch.equal(_at(act, z, 1e-3), still)  # in steps, or nothing for these
+    if steady and any(not torch.equal(_at(act, z, t), still) for t in (1e-2, *_FAR)):
+        raise InputError(
+            f"{said} does not change with t near 0, but further away, as by int(t), round or floor. {_SMOOTH}"
+        )
+    for sign in (1, -1):  # a jump is as far after a thousandth part of the way
+        far, near = (float((_at(act, z, sign * h) - still).norm()) for h in (1e-2, 1e-5))
+        if near > max(0.5 * far, 100 * eps * size):
             raise InputError(
-                f"{said} does not leave the input as it is at t = 0, as exp(0·X) must; rewrite it so that action(x, 0) is x."
+                f"{said} goes as far with t = {sign * 1e-5:g} as with {sign * 1e-2:g}: it jumps at 0, as by sign(t), ceil or "
+                f"t > 0. {_SMOOTH}"
             )
-        if not bool(velocity.any()):  # in steps, or not at all, or not of this input
-            noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-            if all(torch.equal(at(t, noise), at(0.0, noise)) for t in _FAR):
-                raise InputError(f"{said} does not depend on t: it leaves the input as it is for every t.")
-            if torch.equal(at(1e-3), still) and any(not torch.equal(at(t), still) for t in (1e-2, *_FAR)):
-                raise InputError(
-                    f"{said} does not change with t near 0, but further away, as by int(t), round or floor. {_SMOOTH}"
-                )
-        slopes = [(at(h) - at(-h)) / (2 * h) for h in (1e-2, 1e-3)]
-        sides = [[(at(h) - still) / h for h in (sign * 1e-2, sign * 1e-3)] for sign in (1, -1)]
-    for (far, near), what in (
+    slopes = [(_at(act, z, h) - _at(act, z, -h)) / (2 * h) for h in (1e-2, 1e-3)]
+    sides = [[(_at(act, z, h) - still) / h for h in (sign * 1e-2, sign * 1e-3)] for sign in (1, -1)]
+    for (far_slope, slope), what in (
         (slopes, "differences give"),
         *((side, "differences to one side give") for side in sides),
     ):
-        noise_of = float((far - near).norm()) + eps / 1e-3 * size
-        if not float((near - velocity).norm()) <= 0.01 * float(near.norm()) + 3 * noise_of:
+        noise_of = float((far_slope - slope).norm()) + eps / 1e-3 * size
+        if not float((slope - velocity).norm()) <= 0.01 * float(slope.norm()) + 3 * noise_of:
             raise InputError(
                 f"{said} changes with t as torch's derivative of it does not say: at t = 0 that has norm "
-                f"{float(velocity.norm()):.3g}, {what} {float(near.norm()):.3g}. {_SMOOTH}"
+                f"{float(velocity.norm()):.3g}, {what} {float(slope.norm()):.3g}. {_SMOOTH}"
             )

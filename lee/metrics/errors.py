@@ -30,7 +30,7 @@ from lee.geometry.representations import Image, Representation, Trivial
 from lee.geometry.sampling import Sampler
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.function import one_function
-from lee.measure.looking import look
+from lee.measure.looking import look, look_at_chunk
 from lee.metrics.motion import Motion, amounts, apart, as_motions, disc, in_view, rotations, translations
 from lee.statistics import Estimate
 
@@ -167,9 +167,11 @@ def differences(
     squares, counts = torch.zeros(len(steps), len(images), dtype=torch.float64), torch.zeros(len(steps)).double()
     with memory.kept(), one_function(model, output) as function, torch.no_grad():
         look(function, images[:3])
-        for index in torch.arange(len(images)).split(1 if function.random else chunk):
+        for index in torch.arange(len(images)).split(1 if function.one_by_one else chunk):
             x = images[index]
             value = function.checked(x)
+            if int(index[0]) == 0 and len(x) > 1:
+                look_at_chunk(function, x, value)
             if value.dtype not in (torch.float64, torch.complex128):  # there is no better advice for these
                 rounding = max(rounding, torch.finfo(value.dtype).eps ** 2 * float(_square(value).mean()))
             known = any(isinstance(m.generator, Generator) for m in steps)

@@ -17,7 +17,7 @@ from torch import Tensor
 from lee.errors import InputError, check_count, check_known
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.function import Function, one_function
-from lee.measure.looking import look
+from lee.measure.looking import look, look_at_chunk
 from lee.metrics.motion import seeded
 from lee.statistics import Estimate
 
@@ -141,7 +141,11 @@ def agreement(
             function,
             shifted(images[:3], torch.zeros(len(images[:3]), 2, dtype=torch.long), boundary=boundary, size=size),
         )
-        at_once = 1 if function.random else chunk
+        at_once = 1 if function.one_by_one else chunk
+        if len(images) > 1 and at_once > 1:
+            some = images[:at_once]
+            some = shifted(some, torch.zeros(len(some), 2, dtype=torch.long), boundary=boundary, size=size)
+            look_at_chunk(function, some, function.checked(some))
 
         def classes(moves: Tensor) -> Tensor:
             parts = zip(images.split(at_once), moves.split(at_once), strict=True)

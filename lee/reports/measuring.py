@@ -141,7 +141,7 @@ def _errors(given: Given, found: dict[str, Any]) -> dict[str, Any]:
         }
     return {
         "rows": rows, "classes": classes, "verification": _checked(gram), "references": others,
-        "per_image": {m: gram.lee_per_image(m) for m in gram.motions}, "directions": _directions(gram, given.inputs),
+        "per_image": {m: gram.lee_per_image(m) for m in gram.motions}, "directions": _directions(gram),
     }  # fmt: skip
 
 
@@ -175,11 +175,10 @@ def _ratio(mine: Tensor, other: Tensor) -> list[float] | None:
     return list(paired_ratio(mine.tolist(), other.tolist())[:3])
 
 
-def _directions(gram: EquivarianceGram, inputs: Tensor) -> list[dict[str, Any]]:
+def _directions(gram: EquivarianceGram) -> list[dict[str, Any]]:
     if gram.n < 2:
         return []
-    height, width = inputs.shape[-2:]
-    spectrum = symmetry_spectrum(gram, aspect=max(height, width) / min(height, width))
+    spectrum = symmetry_spectrum(gram)
     shares = spectrum.shares()
     return [
         {

@@ -53,8 +53,10 @@ class Estimate(NamedTuple):
             quantity: Which measure it is.
 
         Raises:
-            InputError: If there is no image.
+            InputError: If there is no image, or something else than real numbers.
         """
+        if not isinstance(samples, Tensor) or samples.is_complex():
+            raise InputError("An estimate is that of a real tensor with one number per image: torch.tensor([...]).")
         n = samples.numel()
         if n == 0:
             raise InputError("There are no images to average over.")

@@ -36,6 +36,7 @@ class EquivarianceGram:
         align_corners: Pixel convention.
         output: Which output was differentiated.
         verification: What was checked on the first images, and how well; None where nothing was.
+        aspect: Width over height of the images' field of view; None where it is not known, or differs.
     """
 
     per_image: Tensor
@@ -45,6 +46,7 @@ class EquivarianceGram:
     align_corners: bool = False
     output: str = "probabilities"
     verification: Verification | None = field(default=None, compare=False)
+    aspect: float | None = None
 
     @property
     def basis(self) -> tuple[str, ...]:
@@ -160,4 +162,5 @@ def concatenate(grams: Sequence[EquivarianceGram]) -> EquivarianceGram:
     first, same = grams[0], ("generators", "kernel", "boundary", "align_corners", "output")
     if any(getattr(g, what) != getattr(first, what) for g in grams[1:] for what in same):
         raise InputError("Gram matrices can be joined only if generators, kernel, boundary and output are the same.")
-    return replace(first, per_image=torch.cat([g.per_image for g in grams]))
+    aspect = first.aspect if all(g.aspect == first.aspect for g in grams) else None
+    return replace(first, per_image=torch.cat([g.per_image for g in grams]), aspect=aspect)

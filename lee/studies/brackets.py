@@ -96,14 +96,14 @@ def _words(c: Tensor, generators: Sequence[Generator]) -> str:
 
 
 def inheritance(
-    grams: Mapping[str, EquivarianceGram], generators: Sequence[Generator] = ORTHOGONAL, *, aspect: float = 1.0
+    grams: Mapping[str, EquivarianceGram], generators: Sequence[Generator] = ORTHOGONAL, *, aspect: float | None = None
 ) -> pd.DataFrame:
     """Errors of `X`, `Y` and `[X, Y]` of every model, for all pairs whose bracket is `"new"`, at equal displacement.
 
     Args:
         grams: Gram matrices by model.
         generators: as for :func:`structure_constants`.
-        aspect: longer over shorter side of the images.
+        aspect: width over height of the images; None: as they were, and 1 where that is not known.
 
     Returns:
         A row per model and pair: `model`, `pair`, `bracket`; `first`, `second` and `error`, the local equivariance errors of
@@ -117,9 +117,10 @@ def inheritance(
     named = {g.name: g for g in generators}
     rows = []
     for model, gram in grams.items():
+        sides = gram.aspect or 1.0 if aspect is None else aspect
         for first, second, words in zip(new["first"], new["second"], new["bracket"], strict=True):
             x, y = named[first], named[second]
-            three = [gram.lee_per_image(unit_sized(g, aspect=aspect)) for g in (x, y, bracket(x, y))]
+            three = [gram.lee_per_image(unit_sized(g, aspect=sides)) for g in (x, y, bracket(x, y))]
             a, b, error = (float(values.mean()) for values in three)
             excess, stderr = _log_ratio(three[2], max(three[:2], key=lambda v: float(v.mean())))
             row = {"model": model, "pair": f"{first}, {second}", "bracket": words, "first": a, "second": b}

@@ -1,6 +1,7 @@
 """Interpolation, its derivative, and finite warps: group laws, closed forms, independent implementations."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -261,3 +262,28 @@ def test_a_picture_one_pixel_high_varies_along_its_length_alone(align_corners: b
     across, down = lee.spatial_gradient(x, kernel="central", align_corners=align_corners)
     assert bool((across[..., 1:-1] > 0).all())
     assert not down.any()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: lee.warp(images(2), lee.BRIGHTNESS, 0.5), "spatial generators only .* not for 'brightness'"),
+        (lambda: lee.warp(images(2), lee.ROTATION + lee.CONTRAST, 0.5), "not for 'rotation [+] contrast'"),
+        (lambda: lee.warp(images(2), lee.Action(lambda x, t: x * t.exp(), "mine"), 0.5), "not for 'mine'"),
+        (lambda: lee.warp(images(2), "rotate", 0.5), "Did you mean 'rotation'"),
+        (lambda: lee.warp(images(3), lee.ROTATION, torch.tensor([0.1, 0.2, 0.3])), "one number for all images"),
+        (lambda: lee.warp(images(3), lee.TRANSLATION_X, torch.tensor([0.1, 0.2])), "one number for all images"),
+        (lambda: lee.warp((images(2) * 255).byte(), lee.ROTATION, 0.5), "not torch.uint8; use x.float"),
+        (lambda: lee.spatial_gradient((images(2) * 255).byte()), "not torch.uint8"),
+        (lambda: lee.spatial_gradient(torch.rand(8)), "at least one pixel"),
+        (lambda: lee.bracket("rotation", "contrast"), "not for 'contrast'"),
+    ],
+)
+def test_what_can_not_be_warped_is_refused(call: Callable[[], object], said: str) -> None:
+    with pytest.raises(lee.InputError, match=said):
+        call()
+
+
+def test_names_stand_for_generators() -> None:
+    assert torch.equal(lee.warp(images(1), "rotation", 0.1), lee.warp(images(1), lee.ROTATION, 0.1))
+    assert lee.bracket("rotation", "translation_x") == lee.bracket(lee.ROTATION, lee.TRANSLATION_X)

@@ -555,3 +555,62 @@ def test_what_is_kept_deep_inside_attributes_is_noticed_and_put_back() -> None:
     assert model.log == {"seen": [], "sums": {"all": torch.zeros(1)}}
     assert model.largest == [torch.zeros(1)]
     assert not model.counts.any()
+
+
+class Competing(nn.Module):
+    """Experts with places for some images of a batch: those that come first get them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.router, self.experts = (
+            nn.Linear(3, 2).double(),
+            nn.ModuleList([nn.Linear(3, 4).double() for _ in range(2)]),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = z.tanh().mean((2, 3))
+        chosen, out = self.router(h).argmax(1), h.new_zeros(len(h), 4)
+        for i, expert in enumerate(self.experts):
+            places = (chosen == i).nonzero()[:, 0][: (len(h) + 3) // 4]
+            out = out.index_add(0, places, expert(h[places]))
+        return out
+
+
+MEASURES: dict[str, Callable[[nn.Module, Tensor], Any]] = {
+    "gram": lambda net, x: lee.equivariance_gram(net, x, output="logits", progress=False),
+    "layers": lambda net, x: lee.layerwise(net, x, "rotation", output="logits"),
+    "consistency": lambda net, x: lee.metrics.consistency(net, x, shifts=1),
+    "sampled": lambda net, x: lee.metrics.sampled_invariance(net, x, "rotation", radius=0.1, draws=1, output="logits"),
+}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_images_that_compete_are_named_though_the_first_never_loses(name: str) -> None:
+    with pytest.warns(lee.BatchInteractionWarning):
+        MEASURES[name](Competing().eval(), images(8))
+
+
+def test_images_that_compete_have_no_maps_of_their_own() -> None:
+    with pytest.warns(lee.BatchInteractionWarning), pytest.raises(lee.InputError, match="chunk=1"):
+        lee.error_map(Competing().eval(), images(8), "rotation", output="logits")
+
+
+def test_a_model_of_one_image_is_given_one_at_a_time() -> None:
+    def model(z: Tensor) -> Tensor:
+        if len(z) != 1:
+            raise AssertionError("Guard failed: input.size()[0] == 1")
+        return z.tanh().mean((2, 3))
+
+    assert lee_of(model) == pytest.approx(error(truth(lambda z: z.tanh().mean((2, 3)), images(), "rotation")), rel=1e-5)
+    assert lee.metrics.eq_t(model, images(), draws=1, output="logits").n == 4
+
+
+def test_a_model_of_another_number_of_images_says_so() -> None:
+    def model(z: Tensor) -> Tensor:
+        if len(z) != 4:
+            raise ValueError("four images, please")
+        return z.tanh().mean((2, 3))
+
+    with pytest.raises(lee.InputError, match="not on one to three of them"):
+        lee_of(model)

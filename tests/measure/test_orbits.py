@@ -30,6 +30,15 @@ def dense_net() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.SiLU(), nn.Conv2d(6, 2, 3, padding=1)).double().eval()
 
 
+@pytest.mark.parametrize("kernel", ["bilinear", "authors"])
+def test_a_kernel_without_a_derivative_or_a_warp_has_no_orbit(kernel: str) -> None:
+    with pytest.raises(InputError, match=kernel):
+        lee.orbit(net(), images(1, 12, 12)[0], "rotation", T, kernel=kernel)
+    if kernel == "bilinear":
+        with pytest.raises(InputError, match="Unknown kernel 'bilinear'"):
+            lee.LocalEquivarianceError(net(), "rotation", kernel=kernel)
+
+
 @pytest.mark.parametrize("generator", ["rotation", "translation_x", "scale", "brightness", "shear_x"])
 def test_the_integral_of_the_derivative_is_the_difference_of_the_outputs(generator: str) -> None:
     model, image = net(), images(1, 12, 12)[0]

@@ -169,11 +169,44 @@ def test_flags_are_true_or_false(value: Any) -> None:
         (lambda x, t: x * (1 + t.detach()), "torch's derivative"),
         (lambda x, t: x * (1 + float(t)), "torch's derivative|out of torch"),
         (lambda x, t: None, "must return a tensor"),
+        (lambda x, t: torch.roll(x, int(t.ceil()), -1), "jumps at 0"),
+        (lambda x, t: torch.rot90(x, int(t.sign()), (2, 3)), "jumps at 0"),
+        (lambda x, t: x.flip(-1) if t > 0 else x, "jumps at 0"),
+        (lambda x, t: x + t * torch.randn_like(x), "another result at every call"),
     ],
 )
 def test_an_action_is_the_identity_at_zero_and_differentiable_in_t(action: Any, said: str, verify: bool) -> None:
     with pytest.raises(lee.InputError, match=said):
         of(network(), generator=action, verify=verify)
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        (lambda z, t: lee.warp(z, "translation_x", float(t)), "torch's derivative"),
+        (lambda z, t: lee.warp(z, "translation_x", t.detach()), "torch's derivative"),
+        (lambda z, t: 2 * lee.warp(z, "translation_x", t), "as it is at t = 0"),
+        (lambda z, t: z.flip(-1) if t > 0 else z, "jumps at 0"),
+    ],
+)
+def test_what_an_action_does_to_the_output_is_checked_like_what_it_does_to_the_image(output: Any, said: str) -> None:
+    model = nn.Conv2d(3, 2, 3, padding=1)
+    action = lee.Action(lambda x, t: lee.warp(x, "translation_x", t), "mine", output)
+    with pytest.raises(lee.InputError, match=f"'mine' on the output .*{said}"):
+        of(model, generator=action, output="logits")
+
+
+def test_an_action_and_its_output_are_those_of_a_generator() -> None:
+    def move(x: Tensor, t: Tensor) -> Tensor:
+        return lee.warp(x, "translation_x", t)
+
+    model = nn.Conv2d(3, 2, 3, padding=1)
+    known = of(model, generator="translation_x", output="logits").value
+    assert of(model, generator=lee.Action(move, "mine", move), output="logits").value == pytest.approx(known, rel=1e-3)
+
+
+def test_an_action_may_move_an_image_against_the_others() -> None:
+    assert of(network(), generator=lambda x, t: x + t * (x - x.mean(0))).value > 0
 
 
 def test_an_action_may_leave_these_images_as_they_are() -> None:

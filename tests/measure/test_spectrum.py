@@ -1,5 +1,7 @@
 """The spectrum of a Gram matrix: generalised eigenproblem, displacement metric, intervals with known truth."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -8,9 +10,10 @@ from torch import Tensor
 
 import lee
 from lee.errors import InputError
+from lee.geometry import Sampler
 from lee.geometry.generators import AFFINE, BRIGHTNESS, CONTRAST, ROTATION, SCALE, TRANSLATION_X, Action, Generator
 from lee.measure.spectrum import ORTHOGONAL, at_equal_size, displacement_metric, symmetry_spectrum, unit_sized
-from lee.statistics import EquivarianceGram
+from lee.statistics import EquivarianceGram, concatenate
 
 
 def gram_of(per_image: Tensor, generators: tuple[Generator | Action, ...] = AFFINE) -> EquivarianceGram:
@@ -25,10 +28,11 @@ def drawn(n: int, seed: int = 0, covariance: Tensor | None = None) -> Tensor:
     return rows.mT @ rows / 3
 
 
-@pytest.mark.parametrize("aspect", [1.0, 1.5])
+@pytest.mark.parametrize("aspect", [1.0, 1.5, 0.4])
 def test_displacement_metric_is_the_mean_over_a_fine_grid(aspect: float) -> None:
     generators = [*AFFINE, ROTATION, 0.3 * ROTATION + 2.0 * SCALE - TRANSLATION_X]
-    ys, xs = (np.arange(400) + 0.5) / 200 - 1, aspect * ((np.arange(400) + 0.5) / 200 - 1)
+    one = (np.arange(400) + 0.5) / 200 - 1
+    xs, ys = max(aspect, 1) * one, max(1 / aspect, 1) * one
     x, y = np.meshgrid(xs, ys)
     fields = []
     for g in generators:
@@ -132,8 +136,23 @@ def test_bad_numbers_are_refused() -> None:
         symmetry_spectrum(gram_of(drawn(1)))
     with pytest.raises(InputError, match="level = 1"):
         symmetry_spectrum(gram_of(drawn(3)), level=1)
-    with pytest.raises(InputError, match=r"aspect = 0\.5"):
-        displacement_metric(AFFINE, aspect=0.5)
+    with pytest.raises(InputError, match=r"aspect = -0\.5"):
+        displacement_metric(AFFINE, aspect=-0.5)
+    with pytest.raises(InputError, match="aspect = 0"):
+        symmetry_spectrum(gram_of(drawn(3)), aspect=0)
+
+
+@pytest.mark.parametrize("size", [(12, 24), (24, 12)])
+def test_the_metric_is_that_of_the_images(size: tuple[int, int]) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Tanh(), torch.nn.Flatten()).double()
+    x = torch.rand(3, 1, *size, dtype=torch.float64)
+    gram = lee.equivariance_gram(model, x, generators=AFFINE, output="logits", progress=False)
+    y, across = Sampler().for_image(*size).fields(AFFINE, *size).flatten(2).mT.flatten(1), np.prod(size)
+    known = scipy.linalg.eigh(gram.matrix.numpy(), (y @ y.T / across).numpy(), eigvals_only=True)
+    found = symmetry_spectrum(gram, resamples=10)
+    assert np.allclose(found.eigenvalues.numpy(), known, rtol=0.02)  # samples in the middle of pixels
+    both = concatenate([gram, dataclasses.replace(gram, aspect=1.0)])
+    assert both.aspect is None
 
 
 def test_shares_are_squared_cosines_over_an_orthogonal_basis() -> None:
