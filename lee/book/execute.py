@@ -75,8 +75,9 @@ def prepare(root: Path, out: Path) -> None:
     """
     for notebook in every_chapter(root):
         read(notebook)
-    if out.resolve() in (root.resolve(), *root.resolve().parents):
-        raise InputError(f"The book can't be copied over itself: choose another folder than {out}.")
+    out = out.resolve()  # what is removed is an earlier copy, not a link to it
+    if out in (root.resolve(), *root.resolve().parents) or out.is_relative_to((root / "book").resolve()):
+        raise InputError(f"The book can't be copied over or into itself: choose another folder than {out}.")
     if out.exists() and any(out.iterdir()) and not (out / COPY_MARK).is_file():
         raise InputError(f"{out} holds something else than a copy of the book: choose an empty folder.")
     shutil.rmtree(out, ignore_errors=True)

@@ -62,15 +62,20 @@ def report(
         )
         method = {"output": output, "kernel": kernel, "boundary": boundary}
         known, labels = _classes(model, subject)
-        others = _references(model, subject, reference, images, seed)
+        others = _references(model, subject, reference, images, seed, pretrained)
         described = {
             **subject.described, "n": len(subject.inputs), "size": min(subject.inputs.shape[-2:]), **method, "seed": seed,
             "device": device, "images decomposed over layers": min(layered, n), "references": ", ".join(others) or NONE,
             **subject.origin,
         }  # fmt: skip
-        if ":" in model:  # parts of an interrupted report are those of this source
-            made = {type(m).__module__ for m in subject.network.modules()}
-            described["source_sha256"] = provenance.sources_sha256(model.partition(":")[0], *sorted(made))
+        # Parts of an interrupted report are those of these sources and weights.
+        for name, network in {model: subject.network, **{name: other[0] for name, other in others.items()}}.items():
+            told = "" if network is subject.network else f" of {name}"
+            if told:
+                described[f"weights_sha256{told}"] = provenance.weights_sha256(network)
+            if ":" in name:
+                made = {type(m).__module__ for m in network.modules()}
+                described[f"source_sha256{told}"] = provenance.sources_sha256(name.partition(":")[0], *sorted(made))
         about = reports.Given(subject.network, subject.inputs, described, known, labels, others, method, layered, chunk)
         folder = out.with_name(f"{out.name}.parts")
         with given.sentences(f"{model} can't be measured on {images}"):
@@ -106,7 +111,7 @@ def _classes(name: str, subject: given.Subject) -> tuple[tuple[str, ...], "Tenso
 
 
 def _references(
-    name: str, subject: given.Subject, wanted: list[str] | None, images: str, seed: int
+    name: str, subject: given.Subject, wanted: list[str] | None, images: str, seed: int, pretrained: bool
 ) -> "dict[str, tuple[nn.Module, Tensor]]":
     """The models to compare with, each with the same images at its own size.
 
@@ -114,6 +119,7 @@ def _references(
         InputError: One that was named can't be had or can't be run on the images. Of the usual ones those that can't are left out.
     """
     from lee import datasets, models
+    from lee.models.recipes import has_weights
 
     if wanted == [NONE]:
         return {}
@@ -123,7 +129,8 @@ def _references(
         if other == name and wanted is None:
             continue
         try:
-            network = models.load(other, device=str(subject.inputs.device))
+            foreign = ":" not in other and not has_weights(other)
+            network = models.load(other, pretrained=pretrained and foreign, device=str(subject.inputs.device))
             size = models.input_size(network)
             inputs = datasets.load(images, n=len(subject.inputs), size=size, seed=seed).images.to(subject.inputs)
             given.tried(network, inputs, f"{other} can't be run on {images}")
@@ -131,7 +138,7 @@ def _references(
             if wanted is not None:
                 raise
             continue
-        found[other] = network, inputs
+        found[f"{other} (untrained)" if foreign and not pretrained else other] = network, inputs
     return found
 
 

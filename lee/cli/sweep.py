@@ -22,6 +22,7 @@ def sweep(
     scheduler: Annotated[str | None, typer.Option(help="A Dask cluster, such as tcp://10.0.0.1:8786.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="torch's threads per process.")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Measure again what failed before.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove rows that SPEC doesn't ask for.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure all models of each of SPECS and write their tables (Parquet); exit code 1 if a model failed.
@@ -32,10 +33,13 @@ def sweep(
     from lee import sweep
     from lee.sweep import results
 
-    paths = specs or [results.folder() / "zoo.yaml"]
+    paths = list(dict.fromkeys(specs or [results.folder() / "zoo.yaml"]))
     if out is not None and len(paths) > 1:
         raise InputError(f"--out {out} is one table, and there are {len(paths)} specifications. Give them one by one.")
     destinations = [sweep.destination(path) if out is None else out for path in paths]
+    for path, destination in zip(paths, destinations, strict=True):
+        if destinations.count(destination) > 1:
+            raise InputError(f"{path} and another specification are both written to {destination}. Rename one of them.")
     check_destination("--out", out, (".parquet",))
     executor = sweep.executor(workers, scheduler=scheduler, device=device, threads=threads)
     failures: list[tuple[str, str, str]] = []
@@ -44,7 +48,9 @@ def sweep(
         shown = not quiet and sys.stderr.isatty()
         try:
             with warnings_in_a_sentence():
-                report = sweep.run(sweep.load(path), destination, executor, limit=limit, retry=retry, progress=shown)
+                report = sweep.run(
+                    sweep.load(path), destination, executor, limit=limit, retry=retry, prune=prune, progress=shown
+                )
         except InputError as error:
             if len(paths) == 1:
                 raise

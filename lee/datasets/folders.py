@@ -107,15 +107,22 @@ def _content(file: str) -> bytes:
 def _list_images(folder: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     """List (file, label) in the order of torchvision's ImageFolder, and the class names, if any.
 
-    A folder is one, whatever its name ends in; each is entered once, so that links may lead in a circle.
+    A folder is one, whatever its name ends in; each is entered once, so that links may lead in a circle. Hidden files, such as
+    the forks of a Mac, are no images.
     """
     try:
         entries = sorted(folder.iterdir())
         flat = [str(entry) for entry in entries if _is_image(str(entry)) and not entry.is_dir()]
+        classes = [entry for entry in entries if entry.is_dir()]
+        entered = {os.path.realpath(folder)}
+        samples = [(file, label) for label, part in enumerate(classes) for file in _below(part, entered)]
+        if flat and samples:
+            raise InputError(
+                f"{folder} holds images, such as {Path(flat[0]).name}, and sub-folders with images, such as {samples[0][0]}. Keep "
+                "one or the other: images alone, or one sub-folder per class."
+            )
         if flat:
             return [(file, 0) for file in flat], ()
-        classes = [entry for entry in entries if entry.is_dir()]
-        samples = [(file, label) for label, part in enumerate(classes) for file in _below(part)]
     except OSError as error:
         raise InputError(f"{error.filename or folder} can't be read: {error.strerror}.") from error
     if not samples:
@@ -126,9 +133,11 @@ def _list_images(folder: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     return samples, tuple(entry.name for entry in classes)
 
 
-def _below(folder: Path) -> Iterator[str]:
-    """The images in a folder and in those below it, sorted by folder and by name."""
-    entered, found = set(), []
+def _below(folder: Path, entered: set[str]) -> Iterator[str]:
+    """The images in a folder and in those below it that were not entered yet, sorted by folder and by name."""
+    found: list[tuple[str, list[str]]] = []
+    if os.path.realpath(folder) in entered:
+        return iter(())
     for root, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
         entered.add(os.path.realpath(root))
         folders[:] = [name for name in folders if os.path.realpath(os.path.join(root, name)) not in entered]
@@ -141,4 +150,4 @@ def _raise(error: OSError) -> None:
 
 
 def _is_image(file: str) -> bool:
-    return file.lower().endswith(ENDINGS)
+    return file.lower().endswith(ENDINGS) and not os.path.basename(file).startswith(".")

@@ -69,6 +69,14 @@ def of_output(z: Tensor, x: Tensor, given: Representations) -> Representation:
                 OutputWarning,
                 stacklevel=2,
             )
+        elif x.shape[2] % z.shape[2]:
+            warnings.warn(
+                f"The output's {z.shape[2]} × {z.shape[3]} places are taken to cover the image of {x.shape[2]} × {x.shape[3]} "
+                "pixels evenly. Say representations='map' to confirm it; where they lie otherwise, as after convolutions without "
+                "padding, lee.Map(registration=lee.geometry.Registration(origin, spacing)).",
+                OutputWarning,
+                stacklevel=2,
+            )
         return Map()
     ways = {3: "'trivial', or lee.Tokens(grid=(h, w))", 4: "'trivial', 'map', 'map_channels_last', or 'vector'"}
     if z.ndim == 3 and z.shape[1] * x.shape[3] == z.shape[2] * x.shape[2]:

@@ -187,8 +187,12 @@ class Pushing:
         if found is not None and moved is not None:
             found = found - moved[:, :n]
         low.judge(derivatives[:, :n], found)
-        if self.verification is not None:
-            notes = [note for note in (self.verification.note, low.note) if note]
+        self._note_lowering()
+
+    def _note_lowering(self) -> None:
+        """Say in the verification why a lower precision was not used."""
+        if self.verification is not None and self.lowering is not None and self.lowering.note:
+            notes = [note for note in (self.verification.note, self.lowering.note) if note]
             self.verification = replace(self.verification, note="; ".join(notes))
 
     def _agrees(self, x: Tensor, tangents: Tensor, tried: "_Pushed") -> bool:
@@ -271,6 +275,7 @@ class Pushing:
     def _verify(self, point: Tensor, value: Tensor, along: Tensor, mode: str) -> None:
         before = self.verification
         self.way, self.verification = verified(self.function, point, value, along, mode)
+        self._note_lowering()
         if before is not None and not before.verified:  # a doubt about earlier images stays one
             self.verification = before
 

@@ -16,7 +16,7 @@ from lee.errors import ConstantOutputWarning, InputError, LeeError, OutputWarnin
 from lee.geometry.generators import Action, Generator
 from lee.geometry.interpolation import KERNELS
 from lee.geometry.outputs import Representations, of_output
-from lee.geometry.representations import Image, Trivial
+from lee.geometry.representations import Image, Map, Trivial
 from lee.geometry.sampling import Sampler
 from lee.measure.pushing import Pushing
 from lee.memory import is_shortage
@@ -83,6 +83,14 @@ def _actions_on_output(
         warnings.warn(
             "The output has the shape of the image, so colours are taken to change on it as they do on the image; say "
             "representations='image' to confirm it, or 'map' where its channels are no colours, such as scores of classes.",
+            OutputWarning,
+            stacklevel=2,
+        )
+    turning = any(any(map(any, g.matrix)) for g in named)
+    if given is None and type(representation) is Map and z.shape[1] == 2 and turning:
+        warnings.warn(
+            "The output's two channels are taken for maps of scores; say representations='map' to confirm it, or 'vector' where "
+            "they are the components of one, such as a flow, which turn with the image.",
             OutputWarning,
             stacklevel=2,
         )

@@ -196,11 +196,21 @@ def load_weights(net: nn.Module, path: Path, *, by_position: bool = False) -> No
             for key, value in expected.items()
             if key in state and state[key].shape != value.shape
         ),
+        *(
+            f"has {key} of {_kind(state[key])} numbers, not {_kind(value)} ones"
+            for key, value in expected.items()
+            if key in state and isinstance(value, Tensor) and _kind(state[key]) != _kind(value)
+        ),
     ]
     if problems:
         more = f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else ""
         raise InputError(f"{path} doesn't fit the model: it {problems[0]}{more}. Check name and arguments.")
     net.load_state_dict(state)
+
+
+def _kind(value: Tensor) -> str:
+    """What conversion between numbers may not change."""
+    return "complex" if value.is_complex() else "floating-point" if value.is_floating_point() else "whole"
 
 
 def _load_trained(name: str, weights: str | Path | None, trained: bool) -> Normalized:

@@ -116,6 +116,13 @@ def _read(path: Path, budget: str | None, prefix: str = "") -> dict[str, ZooSpec
     validated(File, content, path.name)
     models = {name: _like(name, content["models"], path) for name in content["models"]}
     specs = [_spec(f"{prefix}{name}", entry, content, path, budget) for name, entry in models.items()]
+    stems = [spec.stem for spec in specs]
+    for spec in specs:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.+@=-]*", spec.stem) or stems.count(spec.stem) > 1:
+            raise InputError(
+                f"{path.name}, model {spec.name!r}: files are called by what follows the last '/', so that must be letters, digits "
+                "and any of . _ + @ = - after the first one, and no other model's."
+            )
     return {spec.name: spec for spec in specs}
 
 

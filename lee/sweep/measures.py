@@ -23,7 +23,7 @@ from lee.statistics import EquivarianceGram
 from lee.sweep import quantities, shortage
 from lee.sweep.quantities import CHUNK, Columns, Measured
 from lee.sweep.table import Part, packed
-from lee.sweep.tasks import Task, forget, images_of, model_of
+from lee.sweep.tasks import Task, digests_of, forget, images_of, model_of
 
 Numbers = tuple[Columns, dict[str, Any], EquivarianceGram | None]
 
@@ -131,7 +131,7 @@ def _check_digests(task: Task, model: Normalized, chosen: ImageSet) -> None:
         raise InputError(
             f"{chosen.name} isn't here what it was when the sweep was planned; its digest is {chosen.sha256}."
         )
-    if provenance.weights_sha256(model) != task.weights_sha256:
+    if digests_of(model, task.model)[0] != task.weights_sha256:
         raise InputError(f"The weights of {task.model} aren't here what they were when the sweep was planned.")
 
 

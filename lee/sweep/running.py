@@ -16,7 +16,7 @@ from lee.errors import DamageWarning, InputError, nearest
 from lee.sweep.execution import Executor
 from lee.sweep.spec import Measurement, SweepSpec
 from lee.sweep.table import DamagedTable, Part, encode, read, salvaged, write
-from lee.sweep.tasks import Task, forget, plan
+from lee.sweep.tasks import Task, forget, images_of, of_data, plan
 
 #: The file in the folder of finished tasks that one run at a time holds.
 LOCK = "lock"
@@ -50,6 +50,7 @@ def run(
     *,
     limit: str | None = None,
     retry: bool = False,
+    prune: bool = False,
     progress: bool = True,
 ) -> Report:
     """Measure what the table lacks, and write the table.
@@ -65,16 +66,19 @@ def run(
         executor: where tasks run, see :func:`executor`.
         limit: only models that match this pattern are looked at; rows of others stay as they are.
         retry: measure tasks again that failed before.
+        prune: remove rows that the specification doesn't ask for.
         progress: show a bar with rate and remaining time.
 
     Raises:
         InputError: a data set can't be read, the disk is full, another run writes to the same table, or the table is of
-            another schema.
+            another schema, or has rows of models or measurements that the specification doesn't name.
     """
     began = time.perf_counter()
     models = _limited(spec.models, limit)
     with _alone(out) as folder:
         merged = _merged(out)
+        if not prune:
+            _refuse_others(merged, spec, out)
         forget()
         work = _Work(models, spec.measurements, merged, folder, retry)
         measured = _carried_out(work, executor, folder, progress)
@@ -135,6 +139,17 @@ def _merged(out: Path) -> dict[str, Part]:
         return found
 
 
+def _refuse_others(merged: dict[str, Part], spec: SweepSpec, out: Path) -> None:
+    """Refuse a table with rows that would be lost, as of another specification."""
+    wanted = {(model, way.name) for model in spec.models for way in spec.measurements}
+    found = [(part.described["model"], part.described["measurement"]) for part in merged.values()]
+    if others := [row for row in found if row not in wanted]:
+        raise InputError(
+            f"{out} has {len(others)} of {len(found)} tasks that the specification doesn't name, such as {others[0][1]!r} of "
+            f"{others[0][0]}. Choose another --out, or remove them with --prune."
+        )
+
+
 class _Work:
     """The tasks of a run, planned model by model as they are asked for; those that are done already are passed over.
 
@@ -191,13 +206,22 @@ class _Work:
 
     def _found(self, task: Task) -> Part | None:
         """What an interrupted run has left, or the table has; a file that can't be read counts as none."""
-        path = self.folder / f"{task.key}.parquet"
+        path, found = self.folder / f"{task.key}.parquet", None
         try:
-            if path.is_file():
-                return read(path).get(task.key) or self.merged.get(task.key)
+            found = read(path).get(task.key) if path.is_file() else None
         except InputError:
             path.unlink()
-        return self.merged.get(task.key)
+        found = found or self.merged.get(task.key)
+        return found if found is None or found.failed or _has_labels(found, task.measurement) else None
+
+
+def _has_labels(part: Part, way: Measurement) -> bool:
+    """Whether the labels of a part are those that the images have now: digests are of the pixels."""
+    labels = images_of(*of_data(way)).labels
+    column = part.rows["label"] if "label" in part.rows.column_names else None
+    if column is None or column.null_count == len(column):
+        return len(part.rows) == 0 or labels is None
+    return labels is not None and column.to_pylist() == labels.tolist()
 
 
 def _passes(way: Measurement) -> int:

@@ -124,26 +124,36 @@ def plan(names: Iterable[str], ways: Iterable[Measurement]) -> Iterator[Task]:
         InputError: a data set can't be read; that is found out before the first model.
     """
     ways = list(ways)
-    digests = {place: images_of(*place).sha256 for place in dict.fromkeys(map(_of_data, ways))}
+    digests = {place: images_of(*place).sha256 for place in dict.fromkeys(map(of_data, ways))}
     for name in names:
         family = family_of(name)
         for weights in dict.fromkeys(way.weights for way in ways):
             of_model = _digests(name, weights)
             yield from (
-                Task(name, family, way, *of_model, digests[_of_data(way)]) for way in ways if way.weights == weights
+                Task(name, family, way, *of_model, digests[of_data(way)]) for way in ways if way.weights == weights
             )
 
 
-def _of_data(way: Measurement) -> tuple[str, str, int | None, int | None, int | None]:
+def of_data(way: Measurement) -> tuple[str, str, int | None, int | None, int | None]:
+    """What :func:`images_of` takes for a measurement."""
     return way.dataset, way.split, way.n, way.seed, way.size
 
 
 def _digests(name: str, weights: str) -> tuple[str, str]:
     """Digests of a model's weights, and of its structure; empty if it can't be loaded."""
     try:
-        model = model_of(name, weights, "cpu")
-    except Exception:  # whatever a factory may raise: the task meets it again, and records it
+        return digests_of(model_of(name, weights, "cpu"), name)
+    except Exception:  # whatever a factory or a module may raise: the task meets it again, and records it
         return "", ""
+
+
+def digests_of(model: Normalized, name: str) -> tuple[str, str]:
+    """Digests of a model's weights, and of its structure.
+
+    Args:
+        model: the network.
+        name: what it was loaded by.
+    """
     buffers = {key: value.tolist() for key, value in model.normalize.named_buffers()}
     structure = f"{_ADDRESS.sub('', repr(model.net))} {buffers} {model.input_size}"
     if ":" in name:

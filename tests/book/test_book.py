@@ -177,8 +177,13 @@ def test_a_cell_that_raises_is_named_and_leaves_no_half_written_notebook(root: P
 
 
 def test_no_other_folder_is_overwritten(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="copied over itself"):
-        book.prepare(root, root)
+    for inside in (root, root / "book", root / "book" / "copy", root / "book" / "deep" / "copy"):
+        with pytest.raises(InputError, match="copied over or into itself"):
+            book.prepare(root, inside)
+    book.prepare(root, tmp_path / "copy")
+    (tmp_path / "link").symlink_to(tmp_path / "copy")
+    book.prepare(root, tmp_path / "link")
+    assert (tmp_path / "link" / "_toc.yml").is_file()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="something else"):

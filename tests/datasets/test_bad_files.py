@@ -73,6 +73,21 @@ def test_folders_named_like_pictures_and_circles_of_links_are_folders(root: Path
     assert (found.class_names, found.labels.tolist()) == (("cats.png", "dogs"), [0, 0, 1])  # type: ignore[union-attr]
 
 
+def test_each_folder_is_entered_once_whatever_leads_there(root: Path) -> None:
+    for name in ("cats", "dogs"):
+        picture(root / "it" / name / "a.png")
+    (root / "it" / "everything").symlink_to(root / "it")
+    (root / "it" / "cats" / "._a.png").write_bytes(b"what a Mac writes beside a.png")
+    assert datasets.load("imagefolder:it", size=16).labels.tolist() == [0, 1]  # type: ignore[union-attr]
+
+
+def test_pictures_beside_folders_of_pictures_are_refused(root: Path) -> None:
+    picture(root / "it" / "cats" / "a.png")
+    picture(root / "it" / "preview.png")
+    with pytest.raises(InputError, match=r"preview\.png, and sub-folders with images.*one or the other"):
+        datasets.load("imagefolder:it", size=16)
+
+
 def test_a_folder_is_listed_as_torchvision_does(root: Path) -> None:
     from torchvision.datasets import ImageFolder
 

@@ -64,7 +64,7 @@ def test_a_classifier_of_torchvision(name: str) -> None:
 def test_a_segmentation_network_of_torchvision() -> None:
     """A mapping with a map of scores, which moves with the image."""
     torch.manual_seed(0)
-    model = segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=2)
+    model = segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4)
     report = covered(model, 32, lambda found: found["out"], Map())
     assert report.layer_mode == "forward"
 

@@ -29,7 +29,7 @@ def net() -> nn.Module:
 
 def dense_net() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.SiLU(), nn.Conv2d(6, 2, 3, padding=1)).double().eval()
+    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.SiLU(), nn.Conv2d(6, 4, 3, padding=1)).double().eval()
 
 
 def tangent(x: Tensor, generator: str = GENERATOR) -> Tensor:

@@ -412,3 +412,14 @@ def test_a_traced_model_is_refused_in_one_line() -> None:
         of(traced, mode="forward")
     assert len(str(raised.value)) < 400
     assert "\n" not in str(raised.value)
+
+
+def test_an_output_whose_shape_leaves_its_places_or_its_kind_open_is_asked_about() -> None:
+    with pytest.warns(lee.OutputWarning, match="12 × 12 places are taken to cover the image of 16 × 16 pixels evenly"):
+        of(nn.Conv2d(3, 4, 5), output="logits")
+    flow = nn.Conv2d(3, 2, 3, padding=1)
+    with pytest.warns(lee.OutputWarning, match="two channels are taken for maps of scores"):
+        of(flow, output="logits")
+    for said in ("map", "vector"):
+        assert of(flow, output="logits", representations=said).value > 0
+    assert of(flow, generator="translation_x", output="logits").value > 0  # the same for both

@@ -130,6 +130,8 @@ def _bad_files(folder: Path) -> dict[str, Path]:
     save_file({**good, "extra": torch.zeros(1)}, folder / "extra.safetensors")
     save_file({"0.weight": good["0.weight"]}, folder / "lacking.safetensors")
     save_file({**good, "0.bias": torch.zeros(7)}, folder / "shape.safetensors")
+    save_file({**good, "0.weight": good["0.weight"].to(torch.int8)}, folder / "whole.safetensors")
+    torch.save({**good, "0.bias": good["0.bias"] * 1j}, folder / "complex.pth")
     (folder / "truncated.safetensors").write_bytes((folder / "good.safetensors").read_bytes()[:-9])
     (folder / "noise.pth").write_bytes(b"noise")
     torch.save({"model": Unsafe()}, folder / "unsafe.pth")
@@ -145,6 +147,8 @@ def _bad_files(folder: Path) -> dict[str, Path]:
         ("extra", "has extra, which the model lacks"),
         ("lacking", "it lacks 0.bias"),
         ("shape", r"0.bias of shape \(7,\), not \(4,\)"),
+        ("whole", "0.weight of whole numbers, not floating-point ones"),
+        ("complex", "0.bias of complex numbers, not floating-point ones"),
         ("noise", "noise.pth is damaged"),
         ("unsafe", "holds more than tensors"),
         ("list", "holds no state dict"),

@@ -226,6 +226,31 @@ def test_an_edited_factory_starts_anew(here: Path, monkeypatch: pytest.MonkeyPat
     sys.modules.pop("report_models", None)
 
 
+def test_a_reference_with_other_weights_starts_anew_and_an_untrained_one_is_called_so(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def stopped(given: measuring.Given, folder: Path, **_: Any) -> Any:
+        seen.append(given.described)
+        assert list(given.references) == ["report_references:other", "resnet10t (untrained)"]
+        raise InputError("enough")
+
+    monkeypatch.setattr(reports, "measured", stopped)
+    command = ["report", "report_models:plain", "--n", "1", "--size", "32"]
+    command += ["--reference", "report_references:other", "--reference", "resnet10t"]
+    for seed in (0, 1):
+        source = f"def other():\n    torch.manual_seed({seed})\n    return plain()\n"
+        source = f"import torch\nfrom report_models import plain\n\n{source}"
+        (here / "report_references.py").write_text(source)
+        sys.modules.pop("report_references", None)
+        assert "enough" in CliRunner().invoke(app, command).stderr
+    name = "weights_sha256 of report_references:other"
+    assert seen[0][name] != seen[1][name]
+    assert "resnet10t (untrained)" in seen[0]["references"]
+    sys.modules.pop("report_references", None)
+
+
 def test_a_dense_output_and_a_single_image(here: Path) -> None:
     command = "report report_models:dense --n 1 --size 12 --output logits --reference none --out d.html"
     result = CliRunner().invoke(app, command.split())

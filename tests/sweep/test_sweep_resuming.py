@@ -14,10 +14,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from sweeps import keys, rows, run, spec_of, workplace, write_spec
 
 import lee
@@ -85,12 +87,62 @@ def test_the_key_follows_the_measurement(here: Path, change: dict[str, Any]) -> 
     assert replace(task, data_sha256="0").key != task.key
 
 
-def test_a_larger_sweep_keeps_what_is_there_and_drops_what_nobody_wants(here: Path) -> None:
+def test_rows_of_another_specification_are_removed_on_demand_alone(here: Path) -> None:
     out = here / "t.parquet"
     run(spec_of(), out)
-    larger = run(spec_of(models=["mine:b", "mine:c"]), out)
+    before = out.read_bytes()
+    for other in (spec_of(models=["mine:b", "mine:c"]), spec_of(measurements={"main": {"generators": "affine"}})):
+        with pytest.raises(InputError, match=r"has [23] of 6 tasks that the specification doesn't name.*--prune"):
+            run(other, out)
+        assert out.read_bytes() == before
+    larger = run(spec_of(models=["mine:b", "mine:c"]), out, prune=True)
     assert (larger.measured, larger.kept) == (3, 3)
     assert set(keys(out).values()) == {"mine:b", "mine:c"}
+
+
+def test_other_labels_are_another_task(here: Path) -> None:
+    for name in ("cat", "dog"):
+        (here / "pets" / name).mkdir(parents=True)
+        Image.fromarray(np.random.default_rng(len(name)).integers(0, 255, (16, 16, 3), np.uint8)).save(
+            here / "pets" / name / f"{name}.png"
+        )
+    ways = {"main": {"dataset": "imagefolder:pets", "generators": ["rotation"], "n": None}}
+    out, spec = here / "t.parquet", spec_of(models=["mine:a"], measurements=ways)
+    assert run(spec, out).measured == 1
+    assert run(spec, out).measured == 0
+    assert rows(out)["label"].tolist() == [0, 1]
+    (here / "pets" / "cat" / "cat.png").rename(here / "pets" / "dog" / "cat.png")
+    (here / "pets" / "cat").rmdir()  # the same pixels in the same order
+    assert run(spec, out).measured == 1
+    assert rows(out)["label"].tolist() == [0, 0]
+
+
+BROKEN = """
+import torch
+from torch import nn
+from mine import Net
+
+class Unsaid(Net):
+    def __repr__(self): raise RuntimeError("no words")
+
+def lazy(): return nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+
+def sparse():
+    net = Net()
+    net.register_buffer("kept", torch.eye(3).to_sparse())
+    return net
+"""
+
+
+def test_what_can_not_be_described_fails_by_itself(here: Path) -> None:
+    (here / "broken.py").write_text(BROKEN)
+    names = ["broken:Unsaid", "broken:lazy", "broken:sparse"]
+    sys.modules.pop("broken", None)
+    report = run(
+        spec_of(models=[*names, "mine:a"], measurements={"main": {"generators": ["rotation"]}}), here / "t.parquet"
+    )
+    assert [failure[0] for failure in sorted(report.failures)] == names
+    assert report.measured == 4
 
 
 def test_a_limit_leaves_other_models_alone(here: Path) -> None:
@@ -197,7 +249,7 @@ def test_what_can_not_be_loaded_on_this_machine_stays_in_the_table(here: Path, m
     assert out.read_bytes() == content
     for changed in ({"generators": ["scale"]}, {"n": 2}, {"measures": {"eq_r": {"max_angle": 91}}}):
         other = spec_of(models=["zoo/resnet-s"], measurements={"end": {**ways["end"], **changed}})
-        report = run(other, here / "t.parquet")
+        report = run(other, here / "t.parquet", prune=True)
         assert "another machine" in report.failures[0][2], "what was measured differently is not what is asked for"
         out.write_bytes(content)
 

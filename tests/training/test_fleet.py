@@ -156,6 +156,15 @@ def test_families_and_likes_are_checked(recipes: Path, change: dict[str, str], m
         missing(recipes=recipes)
 
 
+@pytest.mark.parametrize("name", ["other/one", "..", "", "x y", "a\nb", "a/", ".hidden"])
+def test_names_are_those_of_files_of_their_own(recipes: Path, name: str) -> None:
+    content = yaml.safe_load(recipes.read_text())
+    content["models"][name] = {"like": "one"}
+    recipes.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match="and no other model's"):
+        missing(recipes=recipes)
+
+
 def test_an_unknown_budget_is_refused(recipes: Path) -> None:
     with pytest.raises(InputError, match=r"there is no budget 'ful'. Did you mean 'full'"):
         missing(recipes=recipes, budget="ful")

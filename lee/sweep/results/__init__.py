@@ -26,7 +26,7 @@ def folder() -> Path:
 
 
 def load(name: str | Path = "zoo") -> "Results":
-    """Read a table by its name in `data/results`, or by its path; `zoo` is `zoo.parquet` and all `zoo.*.parquet`, if any.
+    """Read a table by its name in `data/results`, or by its path; the name `zoo` is that of all `zoo.*.parquet` as well, if any.
 
     Args:
         name: the name of a table in `data/results`, or a path.
@@ -35,6 +35,7 @@ def load(name: str | Path = "zoo") -> "Results":
         InputError: there is no such table, it is damaged, or of another schema; says what to do.
     """
     path = Path(name)
+    files = [path]
     if path.suffix != ".parquet":
         path = folder() / f"{name}.parquet"
         if not path.is_file():
@@ -43,5 +44,5 @@ def load(name: str | Path = "zoo") -> "Results":
                 f"There is no table {str(name)!r} in {path.parent}.{nearest(str(name), known)} "
                 f"Make it with `lee sweep {name}.yaml`, or give the path of a .parquet file."
             )
-    files = [path, *sorted(path.parent.glob(f"{path.stem}.*.parquet"))]
+        files = [path, *sorted(path.parent.glob(f"{path.stem}.*.parquet"))]
     return Results(tuple(part for file in files for part in read(file).values()))
