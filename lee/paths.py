@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,10 +66,16 @@ def check_writable(what: str, path: Path) -> None:
     try:
         if target.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        with tempfile.TemporaryFile(dir=next(folder for folder in target.parents if folder.exists())):
-            pass
+        trial = _temporary(next(folder for folder in target.parents if folder.exists()) / target.name)
+        trial.touch()
+        trial.unlink()
     except OSError as error:
         raise InputError(f"{what} {path} can't be written: {error.strerror}.") from error
+
+
+def _temporary(path: Path) -> Path:
+    """The name of a file while it is written."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 @contextmanager
@@ -85,7 +90,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if path.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         os.replace(temporary, path)

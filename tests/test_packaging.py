@@ -53,7 +53,7 @@ def test_the_wheel_carries_types_models_and_the_command(archives: tuple[Path, Pa
         names = set(wheel.namelist())
         (entry,) = (name for name in names if name.endswith("entry_points.txt"))
         scripts = wheel.read(entry).decode()
-    assert "lee = lee.cli:app" in scripts
+    assert "lee = lee.__main__:main" in scripts
     assert {"lee/py.typed", "lee/data/zoo/zoo.yaml", "lee/data/claims.yaml"} <= names
     assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "lee").rglob("*.py")} <= names
     weights = {PurePosixPath(name).stem for name in names if name.endswith(".safetensors")}

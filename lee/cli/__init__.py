@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import lee
+from lee.cli import advice
 from lee.cli.book import book
 from lee.cli.data import data
 from lee.cli.explore import explore
@@ -39,12 +40,21 @@ class _Commands(TyperGroup):
         given = list(sys.argv[1:] if args is None else args)
         if DEBUG in given:  # wherever it stands
             given = [DEBUG, *(one for one in given if one != DEBUG)]
-        return super().main(given, *others, **kwargs)
+        try:
+            return super().main(given, *others, **kwargs)
+        except OSError as error:  # of --version and --help, which print before anything is invoked
+            typer.echo(f"Error: {_said(error)}", err=True)
+            sys.exit(FAILED)
 
     def invoke(self, ctx: Any) -> Any:
+        advice.running.set(ctx)
         try:
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort):
+        except (
+            typer.Exit,
+            typer.Abort,
+            BrokenPipeError,
+        ):  # typer ends quietly where the reader of standard output has gone
             raise
         except KeyboardInterrupt as error:
             typer.echo("Interrupted.", err=True)
@@ -61,13 +71,13 @@ class _Commands(TyperGroup):
 def _said(error: BaseException) -> str:
     """An error in a sentence or two."""
     if isinstance(error, LeeError):
-        return str(error)
+        return advice.said(error)
     from lee import memory
 
     if memory.is_shortage(error):
         return f"There is not enough memory ({reason(error)}). Use fewer or smaller images, or a smaller --chunk."
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'A file'} can't be used: {error.strerror}."
+        return f"{error.filename or 'Standard output or a file'} can't be used: {error.strerror}."
     return f"{reason(error)}. That was not expected; the option {DEBUG} shows where it happened."
 
 

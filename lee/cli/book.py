@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lee.errors import check_installed
+from lee.errors import InputError, check_installed
 
 Chapters = Annotated[
     list[str] | None,
@@ -13,7 +13,12 @@ Chapters = Annotated[
 ]
 
 
+#: Of the options, those that have no effect beside another one.
+IDLE = {"--refresh": ("profile", "execute", "render", "out"), "--no-execute": ("profile", "chapters", "workers")}
+
+
 def book(
+    ctx: typer.Context,
     profile: Annotated[str, typer.Option(help="Parameters: a name in book/profiles, or a file.")] = "quick",
     chapters: Chapters = None,
     execute: Annotated[bool, typer.Option(help="Execute on a copy; otherwise take it as committed.")] = True,
@@ -27,6 +32,8 @@ def book(
     workers: Annotated[int, typer.Option(min=1, help="Chapters at the same time.")] = 2,
 ) -> None:
     """Execute every chapter with a profile and render the book to _build/html/index.html."""
+    for option in ["--refresh"] * refresh + ["--no-execute"] * (not execute):
+        _check_effective(ctx, option)
     check_installed("The book", "book", "papermill", "jupyter_book")
     from lee import book as library
     from lee.book.layout import COPY, only_one
@@ -47,6 +54,19 @@ def book(
             return
         index = library.render(root, source=copy, fresh=True)
     typer.echo(f"The book is ready: {index}\nOpen it in a browser: {index.as_uri()}\nor serve it: make serve")
+
+
+def _check_effective(ctx: typer.Context, option: str) -> None:
+    """Refuse what would be passed over beside an option.
+
+    Raises:
+        InputError: With the first such option.
+    """
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(parameter.name or "")
+        if parameter.name in IDLE[option] and source is not None and source.name == "COMMANDLINE":
+            names = "/".join((*parameter.opts, *parameter.secondary_opts))
+            raise InputError(f"{names} has no effect beside {option}. Leave one of them out.")
 
 
 def _tell(chapter: str, state: str, seconds: float) -> None:

@@ -1,17 +1,15 @@
 """`lee layers`: which layers of a model break equivariance, as a tree, a table or a page with a chart."""
 
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lee.cli import subject as given
-from lee.cli.output import check_destination, only, print_json, written
+from lee.cli.output import Screen, bars, check_apart, check_destination, only, print_json, written
 from lee.errors import MOST, check_installed
 
 if TYPE_CHECKING:
@@ -73,7 +71,7 @@ def layers(
 
     method = {"output": output, "kernel": kernel, "boundary": boundary, "align_corners": align_corners, "grids": grids}
     running = {"tolerance": tolerance, "probes": probes, "seed": seed, "chunk": chunk}
-    running["progress"] = not quiet and sys.stderr.isatty()
+    running["progress"] = bars(quiet)
     with given.warnings_in_a_sentence(), only(as_json):
         subject = given.load_subject(
             model, images, n=n, size=size, weights=weights, pretrained=pretrained, device=device, seed=seed
@@ -83,27 +81,29 @@ def layers(
     settings = {**subject.described, "generator": found.generator, **method, "mode": found.mode, "seed": seed}
     settings["device"] = device
     verification = given.verification_row(found)
-    if as_json:
-        total = given.row_of(found.generator, found.total)
-        summed = {"total": total, "residual": found.residual, "verification": verification or None}
-        print_json({**settings, **summed, "layers": _rows(found.frame), **subject.origin})
-    else:
-        _print(subject.title, found, depth, every)
-    # Written last, so that the numbers are there even if this fails.
-    if csv is not None:
-        rows = found.frame.assign(**{**settings, "n": found.n, **verification, **subject.origin})
-        with written(csv) as path:
-            rows.to_csv(path, index=False)
-    if html is not None:
-        text = _page(found, subject, settings)
-        with written(html) as path:
-            path.write_text(text, encoding="utf-8")
+    try:
+        if csv is not None:
+            rows = found.frame.assign(**{**settings, "n": found.n, **verification, **subject.origin})
+            with written(csv) as path:
+                rows.to_csv(path, index=False)
+        if html is not None:
+            text = _page(found, subject, settings)
+            with written(html) as path:
+                path.write_text(text, encoding="utf-8")
+    finally:  # numbers that can't be printed are written, and those that can't be written are printed
+        if as_json:
+            total = given.row_of(found.generator, found.total)
+            summed = {"total": total, "residual": found.residual, "verification": verification or None}
+            print_json({**settings, **summed, "layers": _rows(found.frame), **subject.origin})
+        else:
+            _print(subject.title, found, depth, every)
 
 
 def _check_destinations(csv: Path | None, html: Path | None) -> None:
     """Refuse, before any work is done, what can't be written."""
     for option, path in (("--csv", csv), ("--html", html)):
         check_destination(option, path)
+    check_apart({"--csv": csv, "--html": html})
     if html is not None:
         check_installed("--html", "book", "altair", "vl_convert")
 
@@ -145,7 +145,7 @@ def _print(title: str, found: "Decomposition", depth: int | None, every: bool) -
         title=title, caption=given.notes(note, found), title_justify="left", caption_justify="left", box=None,
         pad_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
-    console = Console(markup=False, emoji=False)
+    console = Screen()
     numbers = max(9, *(len(measured) for _, _, measured, _ in lines))
     kinds = min(18, max(len(kind) for _, kind, _, _ in lines))
     columns = {"type": kinds, "‖v‖² ± se": numbers, "share": 8, "": 2 * HALF + 1}
@@ -154,6 +154,7 @@ def _print(title: str, found: "Decomposition", depth: int | None, every: bool) -
         if console.width - sum(columns.values()) - len(columns) - 1 < NAMES:
             del columns[least]
     room = max(16, console.width - sum(columns.values()) - len(columns) - 1)
+    console.width = max(console.width, room + sum(columns.values()) + len(columns) + 1)
     printed.add_column("module", no_wrap=True, overflow="ellipsis", max_width=room)
     for heading, width in columns.items():
         right = heading in ("‖v‖² ± se", "share")
@@ -169,7 +170,7 @@ def _print(title: str, found: "Decomposition", depth: int | None, every: bool) -
             "": _bar(share, largest),
         }
         printed.add_row(Text(name), *(told[heading] for heading in columns))
-    console.print(printed)
+    console.show(printed)
 
 
 Line = tuple[str, str, str, float | None]

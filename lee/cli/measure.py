@@ -1,13 +1,12 @@
 """`lee measure`: the local equivariance error of a model, per generator."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from lee.cli import subject as given
-from lee.cli.output import FORMATS, check_destination, only, print_json, table, write
+from lee.cli.output import FORMATS, bars, check_destination, only, print_json, table, write
 
 
 def measure(
@@ -44,7 +43,7 @@ def measure(
 
     names = [generators.get(name).name for name in generator or ()] or None
     method: dict[str, Any] = {"output": output, "kernel": kernel, "boundary": boundary, "align_corners": align_corners}
-    running: dict[str, Any] = {"chunk": chunk, "precision": precision, "progress": not quiet and sys.stderr.isatty()}
+    running: dict[str, Any] = {"chunk": chunk, "precision": precision, "progress": bars(quiet)}
     with given.warnings_in_a_sentence(), only(as_json):
         subject = given.load_subject(
             model, images, n=n, size=size, weights=weights, pretrained=pretrained, device=device, seed=seed
@@ -55,11 +54,13 @@ def measure(
     settings = {**subject.described, **method, "seed": seed, "device": device, "precision": precision}
     results = [given.row_of(*item) for item in estimates.items()]
     verification = given.verification_row(gram)
-    if as_json:
-        print_json({**settings, "results": results, "verification": verification or None, **subject.origin})
-    else:
-        note = f"Lie derivative of the {output}, {kernel} kernel"
-        lines = [(name, estimate.digits, estimate.unit) for name, estimate in estimates.items()]
-        table(subject.title, ("generator", ">LEE ± standard error", "unit"), lines, given.notes(note, gram))
-    if out is not None:  # last, so that the numbers are there even if this fails
-        write([{**settings, **row, **verification, **subject.origin} for row in results], out)
+    try:
+        if out is not None:
+            write([{**settings, **row, **verification, **subject.origin} for row in results], out)
+    finally:  # numbers that can't be printed are written, and those that can't be written are printed
+        if as_json:
+            print_json({**settings, "results": results, "verification": verification or None, **subject.origin})
+        else:
+            note = f"Lie derivative of the {output}, {kernel} kernel"
+            lines = [(name, estimate.digits, estimate.unit) for name, estimate in estimates.items()]
+            table(subject.title, ("generator", ">LEE ± standard error", "unit"), lines, given.notes(note, gram))

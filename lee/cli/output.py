@@ -27,20 +27,41 @@ STAND_INS = {
 }  # fmt: skip
 
 
+#: Columns that a table takes at least: on a narrower terminal its lines are wrapped there, where rich would leave out numbers.
+NARROWEST = 40
+
+
 def _stand_in(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     lacking = error.object[error.start : error.end]
-    return "".join(STAND_INS.get(character, "?") for character in lacking), error.end
+    return "".join(STAND_INS.get(character) or _byte(character) or "?" for character in lacking), error.end
+
+
+def _byte(character: str) -> str:
+    """The escape of a byte of a file name that is no UTF-8, as Python passes it on; else nothing."""
+    return f"\\x{ord(character) - 0xDC00:02x}" if "\udc80" <= character <= "\udcff" else ""
 
 
 codecs.register_error("lee.cli", _stand_in)
 
 
+def printable(text: str) -> str:
+    r"""A name that every file can hold: what is no UTF-8 in it becomes `\xff`."""
+    return text.encode("utf-8", "lee.cli").decode()
+
+
 def degrade() -> None:
-    """Let characters that standard output or error can't encode become others: a measurement may not end in an error there."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    """Let nothing about standard output or error end a measurement: neither a character that they lack nor that they are closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
             stream.reconfigure(errors="lee.cli")
+
+
+def bars(quiet: bool) -> bool:
+    """Whether progress bars are drawn: in a terminal, unless none are wanted."""
+    return not quiet and sys.stderr.isatty()
 
 
 @contextmanager
@@ -69,6 +90,37 @@ def only(wanted: bool) -> Iterator[None]:
             os.close(kept)
 
 
+class Screen(Console):
+    """Where tables are printed; names and errors of others are printed as they are."""
+
+    def __init__(self) -> None:
+        super().__init__(markup=False, emoji=False)
+        self.width = max(self.width, NARROWEST)
+
+    def on_broken_pipe(self) -> None:
+        """Raise it, as all else that prints does; rich would end the program."""
+        raise
+
+    def show(self, printed: Table) -> None:
+        """Print a table.
+
+        Raises:
+            InputError: Standard output can't be written.
+        """
+        with _printing():
+            self.print(printed)
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # who has read it has seen enough
+        raise
+    except OSError as error:
+        raise InputError(f"Standard output can't be written: {error.strerror}.") from error
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> None:
     """Print a table; a column whose heading starts with `>` is aligned to the right."""
     printed = Table(title=title, caption=note, title_justify="left", caption_justify="left")
@@ -77,13 +129,14 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], not
         printed.add_column(column.removeprefix(">"), justify=justify, overflow="fold")
     for row in rows:
         printed.add_row(*row)
-    Console(markup=False, emoji=False).print(printed)  # names and errors of others are printed as they are
+    Screen().show(printed)
 
 
 def print_json(content: Any) -> None:
     """Print JSON, and nothing else, on standard output; beyond ASCII only where that is UTF-8, as JSON has to be."""
     plain = codecs.lookup(getattr(sys.stdout, "encoding", None) or "ascii").name != "utf-8"
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=plain, allow_nan=False))
+    with _printing():
+        typer.echo(json.dumps(content, indent=2, ensure_ascii=plain, allow_nan=False))
 
 
 def check_destination(option: str, path: Path | None, formats: Sequence[str] = ()) -> None:
@@ -108,6 +161,21 @@ def check_destination(option: str, path: Path | None, formats: Sequence[str] = (
             f"{option} {path} is a folder; name a file in it." if path.is_dir() else f"{option} {path} is no file."
         )
     check_writable(option, path)
+
+
+def check_apart(destinations: Mapping[str, Path | None]) -> None:
+    """Refuse, before any work is done, files of which one would overwrite another.
+
+    Args:
+        destinations: What each was named with → the file; None where none was named.
+
+    Raises:
+        InputError: With two that are the same.
+    """
+    taken: dict[str, str] = {}
+    for option, path in destinations.items():
+        if path is not None and (other := taken.setdefault(os.path.realpath(path), option)) != option:
+            raise InputError(f"{other} and {option} would both be written to {path}. Name two files.")
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lee.cli import subject as given
-from lee.cli.output import check_destination, written
+from lee.cli.output import bars, check_apart, check_destination, printable, written
 from lee.errors import InputError, check_installed
 
 if TYPE_CHECKING:
@@ -52,10 +51,11 @@ def report(
     """
     check_destination("--out", out, (".html",))
     check_destination("--out", out.with_suffix(".json"))
+    check_apart({"--out": out, "the numbers beside it": out.with_suffix(".json")})
     check_installed("A report", "book", "altair", "vl_convert")
     from lee import provenance, reports
 
-    shown = not quiet and sys.stderr.isatty()
+    shown = bars(quiet)
     with given.warnings_in_a_sentence():
         subject = given.load_subject(
             model, images, n=n, size=size, weights=weights, pretrained=pretrained, device=device, seed=seed
@@ -81,7 +81,8 @@ def report(
         with given.sentences(f"{model} can't be measured on {images}"):
             found = reports.measured(about, folder, progress=shown)
     chosen = ["--pretrained"] * pretrained + (["--weights", str(weights)] if weights else [])
-    chosen += ["--size", str(size)] if size else []
+    chosen += ["--size", str(size)] * (size is not None) + ["--device", device] * (device != "cpu")
+    chosen += ["--chunk", str(chunk)] * (chunk is not None)
     also = ["--layered", str(layered), *(part for name in reference or () for part in ("--reference", name))]
     commands = _commands(model, images, chosen, method, seed, len(subject.inputs), also)
     text = reports.written(found, subject.inputs.cpu(), commands)
@@ -148,7 +149,7 @@ def _commands(
     """What reproduces all numbers, and what the errors and the maps alone."""
     named = [model, "--images", images, "--n", str(n), "--seed", str(seed), *weights]
     named += [part for key, value in method.items() for part in (f"--{key}", value)]
-    shared = shlex.join(named)
+    shared = printable(shlex.join(named))
     return [
         f"lee report {shared} {shlex.join(also)}",
         f"lee measure {shared}",

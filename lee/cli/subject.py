@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lee.cli.advice import in_options
+from lee.cli.output import printable
 from lee.errors import MOST, InputError, LeeError, LeeWarning, reason
 
 if TYPE_CHECKING:
@@ -76,7 +78,8 @@ def load_subject(
     chosen = datasets.load(images, n=n, size=size or models.input_size(network), seed=seed)
     inputs = chosen.images.to(device)
     tried(network, inputs, f"{model} can't be run on {images}")
-    described = {"model": model, "weights": _kind(model, weights, pretrained), "images": chosen.name}
+    names = {"model": model, "weights": _kind(model, weights, pretrained), "images": chosen.name}
+    described = {key: printable(name) for key, name in names.items()}
     digests = {"data_sha256": chosen.sha256, "weights_sha256": provenance.weights_sha256(network)}
     origin = {"data_source": chosen.source, **digests, "commit": provenance.commit(), **provenance.versions()}
     return Subject(network, inputs, chosen, described, origin)
@@ -138,7 +141,7 @@ def warnings_in_a_sentence() -> Iterator[None]:
             yield
         finally:
             for message in dict.fromkeys(str(warning.message) for warning in caught):
-                typer.echo(f"Warning: {message}", err=True)
+                typer.echo(f"Warning: {in_options(message)}", err=True)
 
 
 def verification_row(found: Any) -> dict[str, Any]:

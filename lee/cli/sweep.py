@@ -1,12 +1,11 @@
 """`lee sweep`: measure many models, and keep the numbers of every image in one table."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lee.cli.output import check_destination, table
+from lee.cli.output import bars, check_apart, check_destination, table
 from lee.cli.subject import Device, Quiet, warnings_in_a_sentence
 from lee.errors import InputError
 
@@ -41,11 +40,12 @@ def sweep(
         if destinations.count(destination) > 1:
             raise InputError(f"{path} and another specification are both written to {destination}. Rename one of them.")
     check_destination("--out", out, (".parquet",))
+    check_apart(dict(zip(map(str, paths), destinations, strict=True)))
     executor = sweep.executor(workers, scheduler=scheduler, device=device, threads=threads)
     failures: list[tuple[str, str, str]] = []
     refused = False
     for path, destination in zip(paths, destinations, strict=True):
-        shown = not quiet and sys.stderr.isatty()
+        shown = bars(quiet)
         try:
             with warnings_in_a_sentence():
                 report = sweep.run(

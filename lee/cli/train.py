@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lee.cli.output import bars
+
 
 def train(
     name: Annotated[
@@ -61,7 +63,7 @@ def _train_one(name: str, where: dict[str, Any], device: str, quiet: bool) -> No
     from lee.training.zoo import train_zoo
 
     recipe = load_spec(name, where["recipes"], budget=where["budget"]).recipe
-    epochs, terminal = recipe.pretrain_epochs + recipe.epochs, sys.stderr.isatty()
+    epochs, drawn = recipe.pretrain_epochs + recipe.epochs, bars(quiet)
 
     def report(record: EpochRecord) -> None:
         scored = "" if record.accuracy is None else f", test accuracy {100 * record.accuracy:.1f} %"
@@ -73,7 +75,7 @@ def _train_one(name: str, where: dict[str, Any], device: str, quiet: bool) -> No
 
     if device == "cpu":
         torch.set_num_threads(1)
-    shown: dict[str, Any] = {"progress": terminal and not quiet, "on_epoch": None if quiet or terminal else report}
+    shown: dict[str, Any] = {"progress": drawn, "on_epoch": None if quiet or drawn else report}
     card = train_zoo(name, device=device, **where, **shown)
     size = f"{card['bytes'] / 1e6:.2f} MB in {card['weights_dtype']}"
     typer.echo(

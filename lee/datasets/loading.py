@@ -53,6 +53,8 @@ READERS = {
 #: The largest side in pixels that images are made in.
 MOST_SIDE = 8192
 _FOLDER, _COLOUR = "imagefolder:", "rgb:"
+#: How often a name may say that a set is made from another one: grey images become coloured once.
+MOST_OFTEN = {_COLOUR: 1, CORRUPT: 8}
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def load(
     if n is not None:
         check_count("n", n)
     check_count("seed", seed, 0)
+    _check_prefixes(name)
     if name.startswith((_COLOUR, CORRUPT, CIFAR10_C)):
         return _derive(name, n=n, size=size, split=split, seed=seed, download=download)
     decoded = _decode(name, n, size, split, seed, download)
@@ -183,6 +186,15 @@ def _unknown(name: str) -> InputError:
     return InputError(f"There is no data set {name!r}.{nearest(name, names())}")
 
 
+def _check_prefixes(name: str) -> None:
+    for prefix, most in MOST_OFTEN.items():
+        if (count := name.partition(_FOLDER)[0].count(prefix)) > most:
+            often = "once" if most == 1 else f"at most {most} times"
+            raise InputError(
+                f"The name of the data set {name[:40]!r} … repeats {prefix} {count} times; write it {often}."
+            )
+
+
 def check(name: str) -> None:
     """Refuse the name of a data set that there is not, or of a folder without images, before anything is read.
 
@@ -192,6 +204,7 @@ def check(name: str) -> None:
     Raises:
         InputError: an unknown name, a corruption that there is not, or a folder that isn't there or holds no images.
     """
+    _check_prefixes(name)
     if name.startswith(_COLOUR):
         check(name.removeprefix(_COLOUR))
     elif (corrupted := parse(name)) is not None:
@@ -216,6 +229,7 @@ def describe(name: str) -> tuple[str, str]:
         licences = dict.fromkeys(file.licence for file in files)
         origins = (f"{file.origin} (in {DISTRIBUTIONS[file.package]})" for file in files)
         return "; ".join(licences), "; ".join(origins)
+    _check_prefixes(name)
     if name in DERIVED:
         return DERIVED[name]
     if name.startswith(_COLOUR):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lee.errors import InputError, check_installed
 from lee.explorer.state import State
+from lee.models.loading import check_name
 
 SHARE = Path(__file__).parent / "share"
 ADDRESS = "127.0.0.1"
@@ -25,12 +26,14 @@ def notebook(folder: Path, images: Sequence[Path] = (), models: Sequence[str] = 
         models: What it begins with; by default, what the explorer begins with.
 
     Raises:
-        InputError: More than two models, or what can't be the name of one.
+        InputError: More than two models, or what is not the name of one.
     """
     import nbformat
     from nbformat.v4 import new_code_cell, new_notebook
 
     first = State(models=tuple(models)) if models else None
+    for name in models:
+        check_name(name)
     folders = tuple(str(one.resolve()) for one in images)
     cell = f"from lee.explorer import Explorer, State\n\nExplorer({first!r}, folders={folders!r})"
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}

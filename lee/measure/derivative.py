@@ -63,9 +63,7 @@ def _derivatives(terms: Terms, part: Tensor) -> Tensor:
         if not memory.is_shortage(error):
             raise
         n = len(part)
-        advice = (
-            f"Try chunk={n // 2} (--chunk {n // 2})" if n > 1 else "Use smaller images, or fewer generators at once"
-        )
+        advice = f"Try chunk={n // 2}" if n > 1 else "Use smaller images, or fewer generators at once"
         raise InputError(f"Memory ran out with {n} image{'s' * (n > 1)} per pass. {advice}.") from error
 
 

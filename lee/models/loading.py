@@ -137,7 +137,33 @@ def load(
         model = _load_timm(name, pretrained, seed, kwargs)
     if weights is not None:
         load_weights(model.net, Path(weights))
+    if any(value.is_meta for value in (*model.parameters(), *model.buffers())):
+        raise InputError(f"{name} was built on the device 'meta', so its weights have no values. Build it on the cpu.")
     return _on_device(model, device).eval()
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no model has, before anything is built.
+
+    Args:
+        name: as for `load`.
+
+    Raises:
+        InputError: with the nearest name.
+    """
+    import timm
+
+    if has_recipe(name):
+        load_spec(name)
+    elif imagenet.is_packaged(name):
+        imagenet.describe(name)
+    elif ":" in name:
+        resolve(name)
+    elif not timm.is_model(name):
+        hint = nearest(name, [*names(), *timm.list_models()])
+        if "Did you mean" not in hint:  # the list of all of timm's names would not help
+            hint = f" Known: {', '.join(names())}, timm's names, package.module:factory."
+        raise InputError(f"There is no model {name!r}.{hint}")
 
 
 def build(spec: ZooSpec) -> Normalized:
@@ -167,7 +193,8 @@ def resolve(path: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # of the user's module
-        raise InputError(f"The factory {path!r} can't be imported: {reason(error)}.") from error
+        meant = f" Did you mean '{module.removesuffix('.py')}:{attribute}'?" * module.endswith(".py")
+        raise InputError(f"The factory {path!r} can't be imported: {reason(error)}.{meant}") from error
     if not callable(found):
         raise InputError(f"{path!r} is not callable. Write package.module:factory.")
     return found
@@ -227,12 +254,7 @@ def _load_timm(name: str, pretrained: bool, seed: int, kwargs: dict[str, Any]) -
     """Build a timm model with the normalisation of its pretrained configuration."""
     import timm
 
-    if not timm.is_model(name):
-        known = [*names(), *timm.list_models()]
-        hint = nearest(name, known)
-        if "Did you mean" not in hint:  # the list of all of timm's names would not help
-            hint = f" Known: {', '.join(names())}, timm's names, package.module:factory."
-        raise InputError(f"There is no model {name!r}.{hint}")
+    check_name(name)
     factory = pretrained_model if pretrained else timm.create_model
     net = _seeded(seed, factory, kwargs, name, name)
     config = net.pretrained_cfg

@@ -46,7 +46,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"There is no weight file {path}.")
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             return load_file(path)
         content = torch.load(path, weights_only=True, map_location="cpu")
     except SafetensorError as error:

@@ -120,10 +120,11 @@ def test_nothing_can_leave_a_script_element_early() -> None:
     [
         ((*LAYERS, "-g", "rotatoin"), "Did you mean 'rotation'"),
         ((*LAYERS, "--mode", "forwards"), "Did you mean 'forward'"),
-        ((*LAYERS, "--tolerance", "-0.01"), "`tolerance` must be a number from 0 up to 1"),
-        ((*LAYERS, "--mode", "deflated", "--output", "logits"), "mode='deflated' needs output='probabilities'"),
+        ((*LAYERS, "--tolerance", "-0.01"), "--tolerance must be a number from 0 up to 1"),
+        ((*LAYERS, "--mode", "deflated", "--output", "logits"), "--mode deflated needs --output probabilities"),
         ((*LAYERS, "--output", "logit"), "Did you mean 'logits'"),
         ((*LAYERS, "--csv", "."), "--csv"),
+        ((*LAYERS, "--csv", "a", "--html", "./a"), "--csv and --html would both be written to a. Name two files."),
         ((*LAYERS, "--html", "mine.py/page.html"), "can't be written"),
         (("layers", "zoo/vit-z"), "Did you mean 'zoo/vit-"),
     ],

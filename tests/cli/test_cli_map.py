@@ -1,6 +1,7 @@
 """`lee map`: what the library computes, printed, as JSON and drawn."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 import lee
 from lee import datasets, models
 from lee.cli import app
+from lee.cli.report import _commands
 
 NAME, OPTIONS = "zoo/resnet-s", ("--images", "patches", "--n", "2", "-g", "scale", "--patch", "4")
 
@@ -47,3 +49,10 @@ def test_what_is_wrong_ends_in_a_sentence(tmp_path: Path) -> None:
         assert result.exit_code == 2, result.output
         assert said in result.stderr
         assert "Traceback" not in result.output
+
+
+def test_the_commands_of_a_report_run() -> None:
+    commands = _commands(NAME, "patches", ["--size", "30"], {"kernel": "central"}, 3, 2, ["--layered", "2"])
+    shown = CliRunner().invoke(app, [*shlex.split(commands[2])[1:], "--json"])
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout)["patch"] == 6

@@ -1,15 +1,18 @@
 """What the commands print: whatever standard output can encode, JSON and nothing else, warnings and checks in sentences."""
 
 import csv
+import errno
 import fcntl
 import json
 import os
 import pty
 import re
+import shlex
 import struct
 import subprocess
 import sys
 import termios
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -206,3 +209,91 @@ def test_a_wrong_folder_is_told_before_a_model_is_loaded(monkeypatch: pytest.Mon
         result = CliRunner().invoke(app, ["measure", "resnet18", "--pretrained", "--images", name])
         assert result.exit_code == 2
         assert words in result.output
+
+
+@pytest.mark.parametrize("json_", [(), ("--json",)], ids=["table", "json"])
+@pytest.mark.parametrize(
+    ("command", "option", "file"),
+    [(MEASURE, "--out", "r.csv"), (LAYERS, "--csv", "r.csv"), (("map", *MEASURE[1:]), "--out", "r.png")],
+    ids=["measure", "layers", "map"],
+)
+def test_files_are_written_whatever_becomes_of_standard_output(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Any, option: str, file: str, json_: Any
+) -> None:
+    for number, said in ((errno.EPIPE, ""), (errno.ENOSPC, "Error: Standard output can't be written: No space left")):
+
+        def broken(*_: Any, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patched:
+            patched.setattr("rich.console.Console._write_buffer", broken)
+            patched.setattr(
+                "lee.cli.output.typer.echo", lambda *a, err=False: sys.stderr.write(a[0]) if err else broken()
+            )
+            result = cli(*command, *json_, option, file)
+        assert result.exit_code == (1 if number == errno.EPIPE else 2)
+        assert result.stderr.startswith(said)
+        assert bool(result.stderr) == bool(said)
+        (tmp_path / file).unlink()
+
+
+def test_a_pipe_that_nobody_reads_and_a_full_disk_leave_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lee", "data", "list"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=environment)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+    with Path("/dev/full").open("wb") as full:
+        for words in (command, [*command[:3], "--version"]):
+            done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, env=environment)
+            assert done.returncode in (1, 2)
+            assert re.fullmatch(rb"Error: Standard output .*can't be .*: No space left on device.\n", done.stderr)
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_streams_may_be_closed(program: Run, tmp_path: Path, closed: str) -> None:
+    program("--version")
+    line = f"{shlex.join([sys.executable, '-m', 'lee', *MEASURE, '--json', '--out', 'r.csv'])} {closed}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, shell=True, cwd=tmp_path, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r.csv").is_file()
+    if closed == "2>&-":
+        json.loads(done.stdout)
+
+
+def test_a_folder_whose_name_is_no_utf8_is_named_with_escapes(cli: Any, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"nu\xff")
+    folder.mkdir()
+    for i in range(2):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
+            folder / f"{i}.png"
+        )
+    named, written = ("--images", f"imagefolder:{folder.name}"), r"imagefolder:nu\xff"
+    for file, read in (("r.csv", pd.read_csv), ("r.parquet", pd.read_parquet), ("r.json", pd.read_json)):
+        result = cli(*MEASURE, *named, "-g", "scale", "--json", "--out", file)
+        assert result.exit_code == 0, result.output
+        assert set(read(tmp_path / file)["images"]) == {written} == {json.loads(result.stdout)["images"]}
+    assert cli(*LAYERS, *named, "--csv", "l.csv", "--html", "l.html").exit_code == 0
+    assert set(pd.read_csv(tmp_path / "l.csv")["images"]) == {written}
+    assert written in (tmp_path / "l.html").read_text(encoding="utf-8")
+    assert r"nu\xff" in os.fsdecode(b"nu\xff").encode("utf-8", "lee.cli").decode()
+
+
+@pytest.mark.parametrize("command", ["measure", "map", "layers"])
+def test_a_terminal_of_10_columns_has_all_numbers(cli: Any, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    printed = []
+    for width in ("200", "10"):
+        monkeypatch.setenv("COLUMNS", width)
+        shown = cli(command, *MEASURE[1:]).stdout
+        printed.append(
+            Counter(
+                re.findall(
+                    r"\S+ ± \S+|\S+ %" if command == "layers" else r"\d",
+                    re.split("Lie derivative|LEE rotation|rotation: LEE", shown)[0],
+                )
+            )
+        )
+    assert printed[0] == printed[1]

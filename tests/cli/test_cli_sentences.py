@@ -2,12 +2,14 @@
 
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from lee.__main__ import main
 from lee.cli import app
 from lee.sweep import tasks
 
@@ -30,9 +32,12 @@ class Model(nn.Module):
         self.check(x)
         return self.net(x)
 
-class Alone(Model):
+calls = []
+
+class Once(Model):
     def check(self, x):
-        if len(x) > 1: raise RuntimeError("one at a time [/x]")
+        calls.append(x)
+        if len(calls) > 1: raise RuntimeError("only once [/x]")
 
 class Ends(Model):
     def check(self, x): sys.exit(0)
@@ -47,6 +52,21 @@ class Full(Model):
 
 class Fullest(Model):
     def check(self, x): raise torch.OutOfMemoryError("CUDA out of memory.")
+
+class Quoting(Model):
+    def check(self, x): raise ValueError("use chunk=3 or mode='own'")
+
+class Pair(Model):
+    def forward(self, x): return self.net(x), self.net(x)
+
+class Interacting(Model):
+    def forward(self, x):
+        y = self.net(x)
+        return y - y.mean(0)
+
+def meta():
+    with torch.device("meta"):
+        return good()
 
 def broken():
     model = good()
@@ -64,10 +84,10 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("raises:model",), "The factory 'raises:model' can't be imported: KeyError: '[/x]'"),
     (("../mine:good",), "'../mine:good' names no factory"),
     (("[/x]",), "There is no model '[/x]'."),
-    (("mine:Alone",), "mine:Alone can't be measured on patches: RuntimeError: one at a time [/x]."),
+    (("mine:Once",), "mine:Once can't be measured on patches: RuntimeError: only once [/x]."),
     (("mine:Ends",), "can't be run on patches (3 × 12 × 12): it ended the program (sys.exit)."),
     (("mine:Ends2",), "mine:Ends2 can't be measured on patches: it ended the program (sys.exit)."),
-    (("mine:Full",), "Memory ran out with 4 images per pass. Try chunk=2 (--chunk 2)."),
+    (("mine:Full",), "Memory ran out with 4 images per pass. Try --chunk 2."),
     (("mine:Fullest",), "OutOfMemoryError: CUDA out of memory"),
     (("mine:broken",), "The bias of the module net.0 (Conv2d) holds NaN or infinity"),
     (("mine:good", "--device", "meta"), "The device 'meta' holds no numbers"),
@@ -80,6 +100,13 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("mine:good", "--images", "[/x]"), "There is no data set '[/x]'."),
     (("mine:good", "--kernel", "[/x]"), "Unknown kernel '[/x]'."),
     (("mine:good", "-g", "[/x]"), "Unknown generator '[/x]'."),
+    (("mine:meta",), "mine:meta was built on the device 'meta', so its weights have no values. Build it on the cpu."),
+    (("mine.py:good",), "No module named 'mine.py'; 'mine' is not a package. Did you mean 'mine:good'?"),
+    (("mine:Quoting",), "can't be run on patches (3 × 12 × 12): ValueError: use chunk=3 or mode='own'.\n"),
+    (("mine:Pair",), "`lee measure` has no option for output=lambda …: call lee from Python, or name a function"),
+    (("mine:good", "--pretrained"), "--pretrained is for timm's names and excludes --weights FILE."),
+    (("mine:good", "--images", "rgb:" * 1500 + "digits"), "repeats rgb: 1500 times; write it once."),
+    (("mine:good", "--images", "corrupt:" * 900 + "digits" + "/contrast/1" * 900), "write it at most 8 times."),
 ]
 
 
@@ -118,9 +145,10 @@ def test_measure_says_what_went_wrong(lee: Any, arguments: tuple[str, ...], mess
 
 
 @pytest.mark.parametrize("place", [14, 9, 11])
-def test_layers_says_so_too(lee: Any, place: int) -> None:
+@pytest.mark.parametrize("command", ["layers", "map"])
+def test_layers_and_map_say_so_too(lee: Any, command: str, place: int) -> None:
     arguments, message = WRONG[place]
-    refused(lee("layers", *SMALL, *arguments), message)
+    refused(lee(command, *SMALL, *arguments), message)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
@@ -135,12 +163,12 @@ def test_a_device_that_is_not_here_is_told_before_anything_else(lee: Any) -> Non
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(lee: Any) -> None:
-    for arguments in (("--debug", "measure", *SMALL, "mine:Alone"), ("measure", *SMALL, "mine:Alone", "--debug")):
+    for arguments in (("--debug", "measure", *SMALL, "mine:Once"), ("measure", *SMALL, "mine:Once", "--debug")):
         result = lee(*arguments)
         assert result.exit_code == 2
         assert "Traceback" in result.stderr
         assert "in check" in result.stderr
-        assert result.stderr.rstrip().endswith("one at a time [/x].")
+        assert result.stderr.rstrip().endswith("only once [/x].")
 
 
 def test_what_nobody_has_foreseen_is_a_sentence_too(lee: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,3 +195,29 @@ def test_a_model_of_a_sweep_that_ends_the_program_is_a_failure_in_the_table(lee:
     assert "2 failed" in result.stdout
     assert "SystemExit" in result.stdout or "it ended the program" in result.stdout
     assert "[/encoder/block] is [bold]it[/]" in " ".join(result.stdout.split())
+
+
+def test_arguments_are_told_as_options_of_the_command(lee: Any) -> None:
+    result = lee("map", *SMALL, "mine:Interacting")
+    refused(result, "no image has a map of its own; --chunk 1 measures each alone.")
+    assert "depends on --chunk, the images per pass" in result.stderr
+    refused(lee("layers", *SMALL, "mine:good", "--tolerance", "-1"), "--tolerance must be a number")
+    refused(
+        lee("layers", *SMALL, "mine:good", "--mode", "deflated", "--output", "logits"),
+        "--mode deflated needs --output p",
+    )
+    refused(lee("map", *SMALL, "mine:good", "--patch", "9" * 20), "--patch")
+
+
+def test_an_interruption_while_the_command_is_imported_is_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Slow(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "lee.cli", Slow("lee.cli"))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "Interrupted.\n"

@@ -103,7 +103,7 @@ def test_factory_gets_its_arguments_and_optional_normalisation() -> None:
         models.load(f"{HERE}fixed", mean=(0.5, 0.5, 0.5))
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".SAFETENSORS", ".pth"])
 def test_local_weights_in_half_precision_are_loaded_in_float32(tmp_path: Path, suffix: str) -> None:
     state = {key: torch.randn_like(value).half() for key, value in fixed().state_dict().items()}
     path = tmp_path / f"weights{suffix}"
