@@ -36,9 +36,6 @@ def sweep(
     if out is not None and len(paths) > 1:
         raise InputError(f"--out {out} is one table, and there are {len(paths)} specifications. Give them one by one.")
     destinations = [sweep.destination(path) if out is None else out for path in paths]
-    for path, destination in zip(paths, destinations, strict=True):
-        if destinations.count(destination) > 1:
-            raise InputError(f"{path} and another specification are both written to {destination}. Rename one of them.")
     check_destination("--out", out, (".parquet",))
     check_apart(dict(zip(map(str, paths), destinations, strict=True)))
     executor = sweep.executor(workers, scheduler=scheduler, device=device, threads=threads)

@@ -7,6 +7,7 @@ easily: rotation and hyperbolic in place of the two shears, scale and squeeze in
 from dataclasses import dataclass, field
 
 from lee.errors import InputError, check_known
+from lee.geometry.algebra import coordinates
 from lee.geometry.generators import (
     BRIGHTNESS,
     CONTRAST,
@@ -19,7 +20,6 @@ from lee.geometry.generators import (
     TRANSLATION_X,
     TRANSLATION_Y,
     Generator,
-    coordinates,
 )
 from lee.geometry.interpolation import BOUNDARIES
 

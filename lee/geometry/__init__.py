@@ -21,6 +21,7 @@ True
 True
 """
 
+from lee.geometry.algebra import bracket, coordinates
 from lee.geometry.antialiasing import (
     FilteredActivation,
     aliased_derivative,
@@ -50,13 +51,12 @@ from lee.geometry.generators import (
     TRANSLATION_Y,
     Action,
     Generator,
-    bracket,
-    coordinates,
     get,
 )  # fmt: skip
 from lee.geometry.interpolation import BOUNDARIES, KERNELS, derivative_matrix, interpolation_matrix
 from lee.geometry.representations import Image, Map, Representation, Scattered, Tokens, Trivial, VectorField
-from lee.geometry.sampling import Registration, Sampler, spatial_gradient, warp
+from lee.geometry.sampling import Registration, Sampler
+from lee.geometry.warping import spatial_gradient, warp
 
 __all__ = [
     # generators

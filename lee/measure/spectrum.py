@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from lee.errors import InputError, check_count
-from lee.geometry.generators import NAMED, Action, Generator, coordinates
+from lee.geometry.algebra import coordinates
+from lee.geometry.generators import NAMED, Action, Generator
 from lee.statistics import EquivarianceGram
 
 #: A basis of the affine algebra whose members are orthogonal in the metric of a square image.

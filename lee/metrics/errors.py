@@ -160,7 +160,7 @@ def differences(
     check_count("chunk", chunk)
     check_flag("band_limit", band_limit)
     steps = as_motions(motions)
-    check_input(model, images, image=any(isinstance(m.generator, Generator) for m in steps))
+    check_input(model, images, image=(known := any(isinstance(m.generator, Generator) for m in steps)))
     sampler = Sampler(kernel, boundary)
     sampler = sampler.for_image(*images.shape[-2:]) if images.ndim == 4 else sampler
     image, rounding = Image(), 0.0
@@ -174,7 +174,6 @@ def differences(
                 look_at_chunk(function, x, value)
             if value.dtype not in (torch.float64, torch.complex128):  # there is no better advice for these
                 rounding = max(rounding, torch.finfo(value.dtype).eps ** 2 * float(_square(value).mean()))
-            known = any(isinstance(m.generator, Generator) for m in steps)
             representation = of_output(value, x, representations) if known else Trivial()
             for k, motion in enumerate(steps):
                 actual = function.checked(moved(motion, x, image, sampler))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lee.errors import InputError
 from lee.geometry.generators import ROTATION
-from lee.geometry.sampling import warp
+from lee.geometry.warping import warp
 from lee.measure.derivative import equivariance_gram, lie_derivative
 from lee.measure.function import one_function
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lee.errors import InputError
-from lee.geometry.generators import NAMED, SPATIAL_BASIS, Action, AnyGenerator, Generator, coordinates, get
+from lee.geometry.algebra import coordinates
+from lee.geometry.generators import NAMED, SPATIAL_BASIS, Action, AnyGenerator, Generator, get
 from lee.statistics.estimates import Estimate
 from lee.statistics.verification import Verification
 

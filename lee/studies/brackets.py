@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from lee.errors import InputError
-from lee.geometry.generators import Generator, bracket, coordinates
+from lee.geometry.algebra import bracket, coordinates
+from lee.geometry.generators import Generator
 from lee.measure.spectrum import ORTHOGONAL, unit_sized
 from lee.statistics import EquivarianceGram
 

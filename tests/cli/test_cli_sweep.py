@@ -39,7 +39,7 @@ def test_of_several_specifications_one_without_data_is_passed_over(here: Path) -
     assert lee("sweep", good, good).exit_code == 0
     twin = good.with_suffix(".yml")
     twin.write_text(good.read_text())
-    assert "both written to" in " ".join(lee("sweep", good, twin).stderr.split())
+    assert "both be written to" in " ".join(lee("sweep", good, twin).stderr.split())
     assert "2 specifications" in lee("sweep", good, other, "--out", here / "t.parquet").stderr
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import lee
-from lee.geometry.generators import BASIS, NAMED, ROTATION, SPATIAL_BASIS, TRANSLATION_X, Generator, coordinates, get
+from lee.geometry.algebra import coordinates
+from lee.geometry.generators import BASIS, NAMED, ROTATION, SPATIAL_BASIS, TRANSLATION_X, Generator, get
 
 
 def test_flow_is_a_one_parameter_group() -> None:
