@@ -13,11 +13,11 @@ from lee.autodiff.tensor import note_fallback
 from lee.errors import InputError, LeeError, VerificationWarning, check_flag, reason
 from lee.measure.checks import check_shape
 from lee.measure.function import Function
-from lee.measure.judgement import NOTHING, ROUGH, at_once
+from lee.measure.judgement import NOTHING, at_once
 from lee.measure.looking import look, look_at_chunk
 from lee.measure.precision import COMPARED, Lowering
-from lee.measure.reference import Reference, combined, flat, generic, weights_of
-from lee.measure.verification import Way, fell_back, push, verified
+from lee.measure.reference import Reference, combined, generic, norms, weights_of
+from lee.measure.verification import Way, doubt_of_steps, fell_back, push, verified
 from lee.memory import is_shortage, unless_refused
 from lee.statistics import Verification
 
@@ -142,8 +142,11 @@ class Pushing:
         self.function.refuse(~torch.isfinite(lanes).all(0), "derivative", x)
         if self.verification is not None and way.mode in HELD and self._strays(x, tangents, lanes):
             return self(x, tangents)
-        if self.verification is not None and self.verification.verified and way.mode == "differences":
-            self._doubt_steps(x, value, tangents, lanes, way)
+        stepped = way.mode == "differences" and self.verification is not None and self.verification.verified
+        doubt = doubt_of_steps(self.function, x, value, tangents, lanes, way) if stepped else ""
+        if self.verification is not None and doubt:
+            self.verification = replace(self.verification, verified=False, note=doubt)
+            warnings.warn(f"The number is {self.verification}.", VerificationWarning, stacklevel=7)
         if self.verification is not None and self.verification.note == NOTHING and bool(lanes.any()):
             self._verify_at(x, tangents, int(lanes.abs().reshape(len(lanes), len(x), -1).amax((0, 2)).argmax()))
             if self.verification.note == NOTHING:
@@ -221,8 +224,8 @@ class Pushing:
         found = by_differences(self.function.value, x, along, jointly=self.function.interacts)[1]
         assert found is not None
         pushed, found = pushed[0], found[0].to(pushed)
-        size = torch.maximum(_rows(pushed), _rows(found))
-        far = _rows(pushed - found) / size.clamp(min=torch.finfo(torch.float64).tiny)
+        size = torch.maximum(norms(pushed), norms(found))
+        far = norms(pushed - found) / size.clamp(min=torch.finfo(torch.float64).tiny)
         if not float(far.max()) > STRAY:
             return False
         before = self.way
@@ -239,27 +242,6 @@ class Pushing:
             if self.way != before:
                 return True
         return False
-
-    def _doubt_steps(self, x: Tensor, value: Tensor, tangents: Tensor, lanes: Tensor, way: Way) -> None:
-        """Hold the differences of a chunk against those with twice the step: on stairs two steps may agree at one image alone."""
-        # By their own sizes: what hardly changes the output would be noise, enlarged.
-        weights = weights_of(tangents, None)
-        along = combined(tangents, weights)
-        eps = torch.finfo(
-            torch.float64 if way.double else max((x.dtype, value.dtype), key=lambda d: torch.finfo(d).eps)
-        ).eps
-        step = eps**0.375 if way.step is None else way.step
-        found = push(self.function, x, along, replace(way, step=2 * step))[1]
-        assert found is not None
-        first, second = flat(combined(lanes, weights)), flat(found)
-        gap, size = float((first - second).norm()), max(float(first.norm()), float(second.norm()))
-        steps = step * _rows(x) / _rows(along[0]).clamp(min=torch.finfo(torch.float64).tiny)
-        rounding = 10 * eps * float((_rows(value) / steps.clamp(min=torch.finfo(torch.float64).tiny)).norm())
-        if gap > ROUGH * size + rounding:
-            assert self.verification is not None
-            note = f"differences with twice the step are {gap / size:.0%} off at other images"
-            self.verification = replace(self.verification, verified=False, note=note)
-            warnings.warn(f"The number is {self.verification}.", VerificationWarning, stacklevel=8)
 
     def _check_again(self, x: Tensor, tangents: Tensor) -> None:
         """These images take another way than the first ones did: it has not been checked."""
@@ -278,12 +260,6 @@ class Pushing:
         self._note_lowering()
         if before is not None and not before.verified:  # a doubt about earlier images stays one
             self.verification = before
-
-
-def _rows(values: Tensor) -> Tensor:
-    """Norms of what belongs to each image (n, ...): (n,), float64 on the CPU."""
-    wide = torch.complex128 if values.is_complex() else torch.float64
-    return values.reshape(len(values), -1).to("cpu", wide).norm(dim=1)
 
 
 _Pushed = tuple[tuple[Tensor, Tensor | None], list[str], Way]

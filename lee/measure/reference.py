@@ -238,3 +238,9 @@ def flat(value: Tensor) -> Tensor:
     """All entries in a row, in double precision on the CPU."""
     wide = torch.complex128 if value.is_complex() else torch.float64
     return value.detach().to("cpu", wide).flatten()
+
+
+def norms(values: Tensor) -> Tensor:
+    """The norm of what belongs to each image (n, ...): (n,), float64 on the CPU."""
+    wide = torch.complex128 if values.is_complex() else torch.float64
+    return values.reshape(len(values), -1).to("cpu", wide).norm(dim=1)

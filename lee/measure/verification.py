@@ -27,8 +27,8 @@ from lee.autodiff.alternatives import pushed as by_mode
 from lee.autodiff.tensor import note_fallback
 from lee.errors import InputError, LeavesTorchWarning, LeeError, VerificationError, VerificationWarning, reason
 from lee.measure.function import Function
-from lee.measure.judgement import DENSE, judged, steady
-from lee.measure.reference import Reference, combined, flat, weights_of
+from lee.measure.judgement import DENSE, ROUGH, judged, steady
+from lee.measure.reference import Reference, combined, flat, norms, weights_of
 from lee.memory import is_shortage
 from lee.process.alone import computed_once
 from lee.statistics.verification import NAMES, Verification
@@ -211,4 +211,41 @@ def _failure(
         f"The derivative of this model could not be verified. Along a random combination of the motions {tried}central "
         f"differences of the function's own values give {float(slope.norm()):.3g} ± {noise:.2g}.{ruled} {advice}, or pass "
         "verify=False to see the number all the same."
+    )
+
+
+def doubt_of_steps(function: Function, x: Tensor, value: Tensor, tangents: Tensor, lanes: Tensor, way: Way) -> str:
+    """Why differences of a chunk are no number where those with twice the step are another; empty where they agree.
+
+    On stairs two steps may agree by chance at the one image that was checked.
+
+    Args:
+        function: The function.
+        x: The images, (N, ...).
+        value: Its value for them.
+        tangents: K tangents, (K, N, ...).
+        lanes: Their differences, (K, N, ...).
+        way: How these were taken.
+    """
+    weights = weights_of(tangents, None)  # by their own sizes: what hardly changes the output would be noise, enlarged
+    along = combined(tangents, weights)
+    eps = max(torch.finfo(v.dtype).eps for v in ((lanes,) if way.double else (x, value)))
+    step, tiny = eps**0.375 if way.step is None else way.step, torch.finfo(torch.float64).tiny
+    found = push(function, x, along, replace(way, step=2 * step))[1]
+    assert found is not None
+    first, second = flat(combined(lanes, weights)), flat(found)
+    gap, size = float((first - second).norm()), max(float(first.norm()), float(second.norm()))
+    if gap <= ROUGH * size:
+        return ""
+    # Beside the response to other changes a derivative may be zero, and its differences the rounding of what cancels inside.
+    random = torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float32).to(x)
+    sizes = (norms(along[0]) / norms(random)).to(x).reshape(-1, *[1] * (x.ndim - 1))
+    response = push(function, x, (random * sizes)[None], way)[1]
+    assert response is not None
+    steps = (step * norms(x) / norms(along[0]).clamp(min=tiny)).clamp(min=tiny)
+    rounding = eps * (float((norms(value) / steps).norm()) + float(flat(response).norm()) / step)
+    return (
+        f"differences with twice the step are {gap / size:.0%} off at other images"
+        if gap > ROUGH * size + 10 * rounding
+        else ""
     )
