@@ -186,7 +186,8 @@ def hooks_of(found: Sequence[Traced]) -> dict[str, Hooks]:
 
 CHANGED = (
     "The model makes other module calls for this image than for the first one, so there is no common list of layers; "
-    "measure images with the same course of computation together."
+    "measure images with the same course of computation together. A model that loops over its images does the same for each with "
+    "chunk=1."
 )
 
 

@@ -154,15 +154,16 @@ def _inner_eps(function: Function, x: Tensor, value: Tensor) -> float:
 
 
 def look_at_chunk(function: Function, x: Tensor, value: Tensor) -> None:
-    """Find out whether images of a chunk `x` (n, ...) have other values than among them, `value`, and warn.
+    """Find out whether images of a chunk `x` (n, ...) have other values than among them, `value`, where they are few, and warn.
 
-    The first one is looked at alone, and all in the opposite order: statistics of a batch don't change with it, but where images
-    compete for places (a mixture of experts with a capacity) the first ones never lose.
+    These are the last ones, in the opposite order and before the first one: where images compete for places (a mixture of experts
+    with a capacity), the last ones lose and the first one never does.
     """
     if function.interacts or function.one_by_one or function.changes:
         return
     eps = max(_eps(value), _eps(x))
-    apart = max(_apart(value[:1], function.value(x[:1])), _apart(value, function.value(x.flip(0)).flip(0)))
+    few = [*range(len(x) - 1, len(x) - 1 - min(4, max(1, len(x) // 4)), -1), 0]
+    apart = _apart(value[few], function.value(x[few]))
     if apart > 10 * eps**0.5 and apart > 10 * _inner_eps(function, x, value) ** 0.5:
         function.interacts = True
         _warn_of_batch()

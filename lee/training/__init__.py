@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lee.datasets import ImageSet
-from lee.errors import InputError
+from lee.errors import InputError, reason
 from lee.models import Normalized, build
 from lee.models.recipes import Recipe, ZooSpec
 from lee.process.alone import alone
@@ -99,7 +99,9 @@ def evaluate(model: nn.Module, data: ImageSet, *, batch_size: int = 500, precisi
                 assert labels is not None
                 scores = model(images.to(device, copy=True))
                 if not bool(torch.isfinite(scores).all()):
-                    raise InputError(f"The scores for {data.name!r} hold NaN or infinity, so accuracy is undefined.")
+                    raise InputError(
+                        f"The scores for {data.name!r} hold NaN or infinity, so accuracy is undefined: the training diverged."
+                    )
                 correct += int((scores.argmax(1).cpu() == labels).sum())
     finally:
         model.train(was_training)
@@ -139,13 +141,15 @@ def train(
         The model in eval mode with its history.
 
     Raises:
-        InputError: no labels, fewer images than a batch, a checkpoint of another recipe, or a full disk.
+        InputError: no labels, fewer images than a batch, a network that doesn't fit the images or their classes, a checkpoint
+            of another recipe, or a full disk.
     """
     recipe = spec.recipe
     images, labels, rest = fraction(train_set, recipe)
     content, history = read(checkpoint, spec)
     model = prepare(build(spec), recipe)
     assert train_set.labels is not None  # fraction refuses a set without
+    _check_fit(spec, model, train_set, int(train_set.labels.max()) + 1)
     training = _Training(model, recipe, int(train_set.labels.max()) + 1, test_set, device, progress)
     with _repeatable(device):
         for phase in _phases(model, recipe):
@@ -170,6 +174,26 @@ def train(
     seen = replace(train_set, images=images, labels=labels)
     accuracy = evaluate(model.to(device), seen)
     return TrainResult(model.eval(), tuple(history), len(images), accuracy, digests)
+
+
+def _check_fit(spec: ZooSpec, model: nn.Module, data: ImageSet, classes: int) -> None:
+    """Refuse a network that can't read the images, or has not a score for each class."""
+    some, was_training = next(iter(data.batches(2)))[0], model.training
+    try:
+        with torch.no_grad():
+            scores = model.eval()(some.clone())
+    except Exception as error:  # whatever torch makes of other shapes
+        raise InputError(
+            f"{spec.name}: the network can't read the images of {data.name!r}, {tuple(some.shape[1:])} ({reason(error)}). Change "
+            "`input_size` or `arguments`."
+        ) from error
+    finally:
+        model.train(was_training)
+    if scores.ndim != 2 or scores.shape[1] < classes:
+        raise InputError(
+            f"{spec.name}: the network gives {tuple(scores.shape)} for two images, but {data.name!r} has {classes} classes. Change "
+            "their number in `arguments`."
+        )
 
 
 def _phases(model: Normalized, recipe: Recipe) -> list[_Phase]:

@@ -240,8 +240,8 @@ def test_the_result_says_what_was_checked() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_check_runs_eight_images_through_the_model(dtype: torch.dtype) -> None:
-    """One for its activations, again beside another, two of a difference, then the first alone and both in the other order.
+def test_the_check_runs_seven_images_through_the_model(dtype: torch.dtype) -> None:
+    """One for its activations, again beside another, two of a difference, and both in the other order.
 
     What is checked was pushed anyway.
     """
@@ -254,7 +254,7 @@ def test_the_check_runs_eight_images_through_the_model(dtype: torch.dtype) -> No
         lee.equivariance_gram(net, x, verify=verify, progress=False)
         ran.append(sum(seen))
     handle.remove()
-    assert ran[0] - ran[1] == 8
+    assert ran[0] - ran[1] == 7
     assert ran[1] == len(x)
 
 

@@ -25,7 +25,7 @@ from lee.training.batches import batches, fraction
 from lee.training.optimisation import pseudo_loss
 
 
-def small_net(width: int = 8) -> nn.Module:
+def small_net(width: int = 8, classes: int = 10) -> nn.Module:
     """A network with all that a state can hold: weights, batch statistics and a counter, and dropout."""
     return nn.Sequential(
         nn.Conv2d(1, width, 3, padding=1),
@@ -34,7 +34,7 @@ def small_net(width: int = 8) -> nn.Module:
         nn.Dropout(0.1),
         nn.MaxPool2d(2),
         nn.Flatten(1),
-        nn.Linear(16 * width, 10),
+        nn.Linear(16 * width, classes),
     )
 
 
@@ -423,3 +423,20 @@ def test_the_digest_of_a_recipe_ignores_only_its_title() -> None:
     part = replace(RECIPE, fraction=0.5, pseudo_labels=1.0)
     assert replace(SPEC, recipe=part).digest() != replace(SPEC, recipe=replace(part, pseudo_labels=0.0)).digest()
     assert replace(SPEC, recipe=part).digest() != replace(SPEC, recipe=replace(part, pseudo_threshold=0.5)).digest()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"input_size": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.5,) * 3},
+            r"small: the network can't read the images of 'digits'",
+        ),
+        ({"arguments": {"width": 8, "classes": 3}}, r"small: the network gives \(2, 3\) .* 'digits' has 10 classes"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data_is_refused(
+    sets: tuple[ImageSet, ImageSet], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        quiet(replace(SPEC, **change), sets)
