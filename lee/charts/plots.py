@@ -214,7 +214,8 @@ def intervals(
     spans += [(outer, {"strokeWidth": 1.5, "opacity": FAINT})] if outer else []
     shown = [value, low, high, *wide]
     marks = _dotted(frame, shown, label, by, spans, beside, reference, {"title": title, "log": log})
-    step = 12 + 18 * frame[by].nunique() if by and beside else 30
+    groups = frame[by].nunique() if by and beside else 1
+    step = 12 + (18 if groups <= 6 else 11) * groups  # many lie closer, for the chart to stay in sight
     return parts.assemble(marks, height=step * frame[label].nunique(), words=words)
 
 
