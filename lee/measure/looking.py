@@ -156,13 +156,13 @@ def _inner_eps(function: Function, x: Tensor, value: Tensor) -> float:
 def look_at_chunk(function: Function, x: Tensor, value: Tensor) -> None:
     """Find out whether images of a chunk `x` (n, ...) have other values than among them, `value`, where they are few, and warn.
 
-    These are the last ones, in the opposite order and before the first one: where images compete for places (a mixture of experts
-    with a capacity), the last ones lose and the first one never does.
+    These are the last ones, in the opposite order: where images compete for places (a mixture of experts with a capacity), the
+    last ones lose and the first one never does. Of fewer than four :func:`look` has not seen one before and behind another.
     """
     if function.interacts or function.one_by_one or function.changes:
         return
     eps = max(_eps(value), _eps(x))
-    few = [*range(len(x) - 1, len(x) - 1 - min(4, max(1, len(x) // 4)), -1), 0]
+    few = list(range(len(x)))[::-1][: min(4, max(1, len(x) // 4)) if len(x) > 3 else None]
     apart = _apart(value[few], function.value(x[few]))
     if apart > 10 * eps**0.5 and apart > 10 * _inner_eps(function, x, value) ** 0.5:
         function.interacts = True
