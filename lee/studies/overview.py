@@ -209,5 +209,5 @@ def measure(name: str, folder: Path, *, workers: int = 0, device: str = "cpu") -
     with FileLock(folder / f".{name}.turn"):
         for path in specs:
             out = sweep.destination(folder / path.name)
-            sweep.run(sweep.load(path), out, sweep.executor(workers, device=device), progress=False)
+            sweep.run(sweep.load(path), out, sweep.executor(workers, device=device), prune=True, progress=False)
     return results.load(folder / f"{name}.parquet")
