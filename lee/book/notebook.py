@@ -29,6 +29,7 @@ VERDICTS: dict[str, str] = {
     "underpowered": "Underpowered",
     "not testable here": "Not testable here",
 }
+CASES = "Cases, with simultaneous intervals"
 #: Where the record for the scoreboard lies in the metadata of a verdict's HTML.
 RECORD = "lee-verdict"
 
@@ -116,7 +117,7 @@ class verdict:
     def _details(self) -> list[tuple[str, str]]:
         rows = [("Criterion", self.criterion)] if self.criterion else []
         if isinstance(self.verdict, Verdict) and self.verdict.cases:
-            rows.append(("Cases", self.verdict.details))
+            rows.append((CASES, self.verdict.details))
             rows += [("Together", self.verdict.sentence)] if len(self.verdict.cases) == 1 else []
         return rows
 
@@ -127,7 +128,9 @@ class verdict:
 
     def html(self) -> str:
         """The box as HTML, what decides it folded; formulas between dollars are left for MathJax."""
-        details = _rows(self._details())
+        cases = [] if isinstance(self.verdict, str) else [f"<li>{_prose(str(c))}</li>" for c in self.verdict.cases]
+        rows = [(title, text) for title, text in self._details() if title != CASES]
+        details = _rows(rows) + (f"<dt>{CASES}</dt><dd><ul>{''.join(cases)}</ul></dd>" if cases else "")
         folded = f"<details><summary>How it was decided</summary><dl>{details}</dl></details>" if details else ""
         return (
             f'<div class="lee-verdict lee-verdict-{self.word.replace(" ", "-")} mathjax_process" role="note">'

@@ -63,9 +63,12 @@ def set_ratio(
 
     LEE is heavy-tailed, so the interval takes both of its sides apart: that of the mean of `u` is :meth:`Estimate.interval`, which
     knows the skew, that of the models is Student's with M − 1 degrees of freedom, and the distances of their ends from the means,
-    on the scale of the logarithm, are added as squares, a lower end of the second set to an upper one of the first. Against even
-    numbers, lognormal ones with the tails of LEE leave the truth inside in 88, 92 and 92 % of samples of 16, 64 and 250 images,
+    on the scale of the logarithm, are added as squares, a lower end of the second set to an upper one of the first; over the same
+    images, twice their product times the correlation of `u` and `w` is subtracted. Against even numbers, lognormal ones with the tails of LEE leave the truth inside in 88, 92 and 92 % of samples of 16, 64 and 250 images,
     where a symmetric interval has it in 81, 87 and 90 %.
+
+    Two versions of the same images whose numbers are both lognormal, with logarithms that correlate with 0.5 or 0.9, leave the truth
+    inside in 92 or 93 %; the more alike they are beyond that, the wider the interval is than it need be.
 
     Source: G. Y. Zou and A. Donner, *Construction of confidence limits about effect measures*, Statistics in Medicine 27, 2008.
 
@@ -94,9 +97,9 @@ def set_ratio(
     r, models, n = log_a - log_b, len(log_a), min(len(u), len(w))
     if same_images and len(u) != len(w):
         raise InputError(f"Two versions of the same images are equally many; got {len(u)} and {len(w)}.")
-    parts = [(u - w, 1)] if same_images else [(u, 1), (w, -1)]
-    sides = [_paired_reach(u - w, level)] if same_images else [_reach(part, sign, level) for part, sign in parts]
-    variance = sum(float(part.var(ddof=1) / len(part)) for part, _ in parts)
+    parts = [u - w] if same_images else [u, w]
+    sides = [_reach(u, w, level, paired=same_images)]
+    variance = sum(float(part.var(ddof=1) / len(part)) for part in parts)
     if models > 1:
         of_models = float(r.std(ddof=1) / math.sqrt(models))
         variance += of_models**2
@@ -107,17 +110,23 @@ def set_ratio(
     return SetRatio(exp(middle), *ends, models, n, math.sqrt(variance))
 
 
-def _reach(part: Array, sign: int, level: float) -> tuple[float, float]:
-    """How far the ends of the interval lie below and above the logarithm of a mean, or of its inverse, both ≥ 0."""
+def _reach(u: Array, w: Array, level: float, *, paired: bool) -> tuple[float, float]:
+    """How far the ends of the interval over images lie below and above the logarithm of the ratio, both ≥ 0."""
+    (down, up), (under, over) = _reach_of_mean(u, level), _reach_of_mean(w, level)
+    both = float(np.corrcoef(u, w)[0, 1]) if paired and u.std() > 0 and w.std() > 0 else 0.0
+    return _added(down, over, both), _added(up, under, both)
+
+
+def _reach_of_mean(part: Array, level: float) -> tuple[float, float]:
+    """The same for the logarithm of one mean."""
     low, high = Estimate.of(torch.from_numpy(1 + part - part.mean())).interval(level)
-    below, above = -math.log(low) if low > 0 else math.inf, math.log(high)
-    return (below, above) if sign > 0 else (above, below)
+    return -math.log(low) if low > 0 else math.inf, math.log(high)
 
 
-def _paired_reach(part: Array, level: float) -> tuple[float, float]:
-    """The same for the logarithm of a ratio over the same images, to first order, as either mean may have the long tail."""
-    low, high = Estimate.of(torch.from_numpy(part - part.mean())).interval(level)
-    return -low, high
+def _added(a: float, b: float, correlation: float) -> float:
+    if math.isinf(a) or math.isinf(b):
+        return math.inf
+    return math.sqrt(max(a * a + b * b - 2 * correlation * a * b, 0.0))
 
 
 def _log_mean(numbers: Numbers, scale: Numbers | None) -> tuple[Array, Array]:

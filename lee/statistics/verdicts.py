@@ -51,11 +51,17 @@ def _fisher(value: float) -> float:
 
 
 Map = Callable[[float], float]
-#: How intervals are widened: for differences, for ratios by their logarithm, for correlations by Fisher's z.
+def _logit(value: float) -> float:
+    return _fisher(2 * value - 1)
+
+
+#: How intervals are widened: for differences, for ratios by their logarithm, for correlations by Fisher's z, for shares (numbers
+#: between 0 and 1) by their logit, halved.
 SCALES: dict[str, tuple[Map, Map]] = {
     "difference": (float, float),
     "ratio": (_log, exp),
     "correlation": (_fisher, math.tanh),
+    "share": (_logit, lambda z: (1 + math.tanh(z)) / 2),
 }
 
 
@@ -71,12 +77,13 @@ class Case:
         effect: The estimate.
         predicted: Where the claim expects it: `"above"` or `"below"` the threshold.
         threshold: The criterion; 0 by default, 1 for a ratio.
-        stderr: Standard error; of the logarithm for a ratio, of Fisher's z for a correlation. 0 where nothing was sampled.
+        stderr: Standard error; of the logarithm for a ratio, of Fisher's z for a correlation, of half the logit for a share. 0 where
+            nothing was sampled.
         df: Degrees of freedom of Student's t; infinite for the normal distribution.
         low: Lower end of an interval, in place of a standard error. A NaN says that none is known: the case stays undecided.
         high: Upper end.
         level: Level of that interval.
-        scale: `"difference"`, `"ratio"` or `"correlation"`.
+        scale: `"difference"`, `"ratio"`, `"correlation"` or `"share"`.
         n: Size of the sample, of images or networks; 0 if nothing was sampled.
 
     Raises:
@@ -93,7 +100,7 @@ class Case:
     low: float | None = None
     high: float | None = None
     level: float = 0.95
-    scale: Literal["difference", "ratio", "correlation"] = "difference"
+    scale: Literal["difference", "ratio", "correlation", "share"] = "difference"
     n: int = 0
 
     def __post_init__(self) -> None:
@@ -144,7 +151,12 @@ class Judged:
     detectable: float
 
     def __str__(self) -> str:
-        return f"{self.case.name} {_digits(self.case.effect, self.low, self.high)} {self.stand}"
+        return f"{self.case.name} {self.number} {self.stand}"
+
+    @property
+    def number(self) -> str:
+        """The effect with its simultaneous interval."""
+        return _digits(self.case.effect, self.low, self.high, self.case.scale)
 
 
 @dataclass(frozen=True)
@@ -200,18 +212,19 @@ class Verdict:
         if self.kind == "existential":
             told.append("one is enough")
         if self._open is not None:
-            alike = len({(one.case.scale, one.case.predicted, one.case.criterion) for one in self.cases}) == 1
-            value = f"a true value of {self.detectable:.2g}" + ("" if alike else f" for “{self._open.case.name}”")
+            name = "" if _alike(self.cases) else f" for “{self._open.case.name}”"
+            value = f"a true value of {self.detectable:.2g}{name}"
             told.append(f"{value} would have been recognised with a probability of {POWER:.0%}")
         return f"{', '.join(told)}."
 
     @property
     def number(self) -> str:
-        """The effect with its interval; of several uncertain ones the least and the largest."""
+        """The effect with its interval; of several uncertain ones the least and the largest, if all are one kind of number."""
         shown = [one for one in self.cases if one.case.stderr != 0] or self.cases
+        if not _alike(shown):
+            return "several kinds: see the chapter"
         ends = [f(shown, key=lambda one: one.case.effect) for f in (min, max) if shown]
-        told = dict.fromkeys(_digits(one.case.effect, one.low, one.high) for one in ends)
-        return " to ".join(told) or "–"
+        return " to ".join(dict.fromkeys(one.number for one in ends)) or "–"
 
     @property
     def details(self) -> str:
@@ -274,14 +287,20 @@ def _judged(case: Case, level: float) -> Judged:
     return Judged(case, back(low), back(high), stand, back(line + far if case.predicted == "above" else line - far))
 
 
+def _alike(cases: Sequence[Judged]) -> bool:
+    return len({(one.case.scale, one.case.predicted, one.case.criterion) for one in cases}) <= 1
+
+
 def _margin(one: Judged) -> float:
     to = SCALES[one.case.scale][0]
     return abs(to(one.detectable) - to(one.case.criterion))
 
 
-def _digits(value: float, low: float, high: float) -> str:
+def _digits(value: float, low: float, high: float, scale: str) -> str:
     if low == high:
         return f"{value:.2g}"
+    if scale == "ratio" and not high < 2 * low:  # its ends lie on different scales
+        return f"{value:.2g} [{low:.2g}, {high:.2g}]"
     half = (high - low) / 2
     if not math.isfinite(half):
         return f"{value:.2g} [{low:.2g}, {high:.2g}]"

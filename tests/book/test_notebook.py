@@ -88,7 +88,7 @@ def test_a_verdict_by_the_rule_brings_claim_cases_and_a_record() -> None:
     told = bundle["text/plain"].splitlines()
     assert told[0].startswith("Paper says (Fig. 5, left): Equivariance metrics other than LEE")
     assert told[1:3] == ["We measure: Rank correlations.", "Result: 0.80 [0.60, 1.00]"]
-    assert told[3] == "Cases: a pair 0.80 [0.60, 1.00] supports"
+    assert told[3] == "Cases, with simultaneous intervals: a pair 0.80 [0.60, 1.00] supports"
     assert told[5] == "Verdict: reproduced"
     record = about["text/html"][notebook.RECORD]
     assert record["sentence"] in told[4]
@@ -111,7 +111,7 @@ def test_what_decides_a_verdict_is_folded() -> None:
     assert "1 of 2 cases supports the claim, 1 opposes it" in shown
     assert "pair 1" not in shown
     assert "above 0" not in shown
-    assert re.search(r"above 0 for all.*pair 0 0\.50 .* supports; pair 1 −0\.60 .* opposes", folded)
+    assert re.search(r"above 0 for all.*pair 0 0\.50 .* supports.*pair 1 −0\.60 .* opposes", folded)
     assert "<details>" not in notebook.verdict(**CLAIM, verdict="mixed").html()
 
 

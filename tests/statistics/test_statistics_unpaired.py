@@ -86,6 +86,23 @@ def test_intervals_cover_the_truth_as_often_as_they_say_or_more(shared: float, o
     assert covered > 0.95 - 3 * math.sqrt(0.95 * 0.05 / rounds)
 
 
+@pytest.mark.parametrize(("n", "together", "least"), [(64, 0.5, 0.9), (250, 0.5, 0.9), (64, 0.99, 0.95)])
+def test_an_interval_over_the_same_images_knows_both_tails(n: int, together: float, least: float) -> None:
+    """Two lognormal versions: the first order alone, symmetric in the logarithm's tails, holds the truth less often."""
+    random, sigma, rounds = np.random.default_rng(n), 1.48, 1000
+    covered, first_order = [], []
+    for _ in range(rounds):
+        z = random.standard_normal((2, n))
+        z[1] = together * z[0] + math.sqrt(1 - together**2) * z[1]
+        a, b = np.exp(sigma * z - sigma**2 / 2)
+        found = set_ratio(a, b, same_images=True)
+        assert 0 < found.low <= found.value <= found.high
+        covered.append(found.low <= 1 <= found.high)
+        first_order.append(abs(math.log(found.value)) <= scipy.stats.t.ppf(0.975, n - 1) * found.stderr)
+    assert np.mean(covered) > least
+    assert np.mean(covered) > np.mean(first_order)
+
+
 def test_pairing_over_images_would_be_wrong_here() -> None:
     """The same images for all models are hard or easy together: averaging over models does not average that away."""
     a, b = _world(4, 50, 60, 1.0, shared=1.0, own=0.0)

@@ -178,3 +178,21 @@ def test_an_interval_that_knows_nothing_is_infinite() -> None:
     found = judge(many)
     assert found.word == "underpowered"
     assert all(math.isinf(one.high) and one.low == 0 for one in found.cases)
+
+
+def test_a_share_keeps_its_interval_between_0_and_1_and_so_does_what_could_be_recognised() -> None:
+    share = Case(name="a layer", effect=0.82, low=0.58, high=0.94, predicted="below", threshold=0.5, scale="share")
+    judged = judge([share, *cases(NONE, NONE, NONE)]).cases[0]
+    assert 0 < judged.low < 0.58
+    assert 0.94 < judged.high < 1
+    assert 0 < judged.detectable < 0.5
+    assert judged.stand == "undecided"
+    assert judge([share]).cases[0].high == pytest.approx(0.94)  # alone, it is the interval as it was given
+
+
+def test_ratios_have_significant_digits_and_cases_of_several_kinds_no_common_range() -> None:
+    wide = Case(name="wide", effect=1738000.0, low=56746.0, high=2e7, predicted="above", scale="ratio")
+    assert judge([wide]).number == "1.7e+06 [5.7e+04, 2e+07]"
+    near = Case(name="near", effect=1.02, low=0.964, high=1.071, predicted="above", scale="ratio")
+    assert judge([near]).number == "1.020 [0.964, 1.071]"
+    assert judge([wide, *cases(PLUS)]).number == "several kinds: see the chapter"
