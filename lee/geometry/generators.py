@@ -22,7 +22,7 @@ SPATIAL_BASIS = ("translation_x", "translation_y", "stretch_x", "shear_x", "shea
 PHOTOMETRIC_BASIS = ("brightness", "contrast", "saturation")
 BASIS = SPATIAL_BASIS + PHOTOMETRIC_BASIS
 
-HALF_SIDE, RADIAN, RATIO = "half side", "radian", "e-fold"
+HALF_SIDE, RADIAN, RATIO, SLOPE = "half side", "radian", "e-fold", "slope"
 
 
 @dataclass(frozen=True)
@@ -202,10 +202,10 @@ SCALE = _field("scale", RATIO, stretch_x=1, stretch_y=1)
 STRETCH_X = _field("stretch_x", RATIO, stretch_x=1)
 #: `y ∂y`, in e-folds.
 STRETCH_Y = _field("stretch_y", RATIO, stretch_y=1)
-#: `y ∂x`.
-SHEAR_X = _field("shear_x", RATIO, shear_x=1)
-#: `x ∂y`.
-SHEAR_Y = _field("shear_y", RATIO, shear_y=1)
+#: `y ∂x`: upright lines lean by this slope.
+SHEAR_X = _field("shear_x", SLOPE, shear_x=1)
+#: `x ∂y`: level lines rise by this slope.
+SHEAR_Y = _field("shear_y", SLOPE, shear_y=1)
 #: `y ∂x + x ∂y`: stretches one diagonal and squeezes the other.
 HYPERBOLIC = _field("hyperbolic", RATIO, shear_x=1, shear_y=1)
 #: `x ∂x - y ∂y`: what is seen is squeezed along x and stretched along y.

@@ -52,16 +52,16 @@ def _fisher(value: float) -> float:
 
 Map = Callable[[float], float]
 def _logit(value: float) -> float:
-    return _fisher(2 * value - 1)
+    return 2 * _fisher(2 * value - 1)
 
 
 #: How intervals are widened: for differences, for ratios by their logarithm, for correlations by Fisher's z, for shares (numbers
-#: between 0 and 1) by their logit, halved.
+#: between 0 and 1) by their logit.
 SCALES: dict[str, tuple[Map, Map]] = {
     "difference": (float, float),
     "ratio": (_log, exp),
     "correlation": (_fisher, math.tanh),
-    "share": (_logit, lambda z: (1 + math.tanh(z)) / 2),
+    "share": (_logit, lambda z: (1 + math.tanh(z / 2)) / 2),
 }
 
 
@@ -77,8 +77,8 @@ class Case:
         effect: The estimate.
         predicted: Where the claim expects it: `"above"` or `"below"` the threshold.
         threshold: The criterion; 0 by default, 1 for a ratio.
-        stderr: Standard error; of the logarithm for a ratio, of Fisher's z for a correlation, of half the logit for a share. 0 where
-            nothing was sampled.
+        stderr: Standard error; of the logarithm for a ratio, of Fisher's z for a correlation, of the logit for a share. 0 where nothing
+            was sampled.
         df: Degrees of freedom of Student's t; infinite for the normal distribution.
         low: Lower end of an interval, in place of a standard error. A NaN says that none is known: the case stays undecided.
         high: Upper end.

@@ -105,7 +105,7 @@ def overview(
     scores["test_low"], scores["test_high"] = zip(*ends, strict=True)
     scores = scores[["model", "test_error", "test_error_stderr", "test_low", "test_high", "confidence"]]
     known = facts([str(name) for name in scores["model"]])
-    known["cluster"] = known["model"].map(_clusters(table, known))
+    known["cluster"] = known["model"].map(clusters(table, known))
     return rows.merge(known, on="model").merge(scores, on="model")
 
 
@@ -121,8 +121,16 @@ def _error(part: Results, name: str, given: AnyGenerator | Sequence[AnyGenerator
             "stderr": found.stderr, "low": low, "high": high, "n": found.n}  # fmt: skip
 
 
-def _clusters(table: Results, known: pd.DataFrame) -> dict[str, str]:
-    """Model → the first of those that it shares a recipe or its initial weights with, directly or through others."""
+def clusters(table: Results, known: pd.DataFrame) -> dict[str, str]:
+    """Which networks count as one: the first of those that a model shares a recipe or its initial weights with.
+
+    Args:
+        table: Tasks of a sweep; those with initial weights say which models began with the same.
+        known: Rows of :func:`facts`.
+
+    Returns:
+        A name for each model; models that share something directly or through others have the same.
+    """
     tasks = table.tasks[table.tasks["weights"] == "initial"]
     began = dict(zip(tasks["model"], tasks["weights_sha256"], strict=True))
     cluster: dict[str, str] = {}
@@ -139,20 +147,18 @@ def correlations(
     given: Mapping[str, Sequence[str]],
     *,
     against: str = "test_error",
-    clusters: str = "recipe",
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Rank correlation of the local equivariance error with another column over models, for each generator.
 
-    Models of one cluster, trainings of one recipe say, are resampled together, and count as one for the p-value.
+    Models of one `cluster` (:func:`clusters`) are resampled together, and count as one for the p-value.
 
     Args:
         frame: Rows of :func:`overview` for one kernel.
         given: Columns held fixed, under a name for each choice; an empty list holds none.
         against: The other column.
-        clusters: The column that names what models share: `"recipe"`, or `"cluster"` of :func:`overview`.
         level: Coverage of the intervals.
         resamples: Resamples of the bootstrap over clusters.
         seed: Seed of the resamples.
@@ -170,12 +176,12 @@ def correlations(
     for label, columns in given.items():
         for generator, part in frame.groupby("generator", sort=False):
             row = {"generator": generator, "given": label, "n": len(part)}
-            if part[clusters].nunique() < 3 + sum(_freedom(part[column]) for column in columns):
+            if part["cluster"].nunique() < 3 + sum(_freedom(part[column]) for column in columns):
                 rows.append(row | dict.fromkeys(("rho", "low", "high", "p"), math.nan))
                 continue
             found = rank_correlation(
                 part["lee"].to_numpy(), part[against].to_numpy(), level, given=part[list(columns)] if columns else None,
-                clusters=part[clusters].tolist(), resamples=resamples, seed=seed,
+                clusters=part["cluster"].tolist(), resamples=resamples, seed=seed,
             )  # fmt: skip
             rows.append(row | {"rho": found.value, "low": found.low, "high": found.high, "p": found.p})
     table = pd.DataFrame(rows)
