@@ -33,7 +33,7 @@ def photographs() -> alt.HConcatChart:
     photo: Tensor = datasets.load("photos", n=2, size=170).images[1:2]
     turned = lee.warp(photo, lee.ROTATION, 0.35).clamp(0, 1)
     tangent = lee.Image().infinitesimal([lee.ROTATION], photo, lee.Sampler().for_image(170, 170))[0]
-    parts = [(photo[0], "x"), (turned[0], "ρ(t) x"), (tinted(tangent[0]), "X·x")]
+    parts = [(photo[0], "z"), (turned[0], "ρ(t) z"), (tinted(tangent[0]), "X·z")]
     return alt.hconcat(*(panel(image, title) for image, title in parts), spacing=12)
 
 
@@ -63,7 +63,7 @@ def dots(frame: pd.DataFrame) -> alt.LayerChart:
             legend=alt.Legend(orient="right", title=None),
         ),
     )
-    title = "local equivariance error ± standard error"
+    title = "local equivariance error ± standard error, per squared unit of the motion"
     point = base.mark_point(size=70, filled=True).encode(
         x=alt.X("LEE:Q", title=title, axis=alt.Axis(tickCount=6)), shape=alt.Shape("model:N", sort=names, legend=None)
     )

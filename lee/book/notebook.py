@@ -149,7 +149,7 @@ class verdict:
 
 
 def per_pixel(lee: float, *, side: int = 32, axes: int = 2) -> float:
-    """What a LEE of probabilities means: by how many percentage points a shift by one pixel changes a class probability.
+    """What a LEE of probabilities means: how fast a class probability begins to change, in percentage points per pixel.
 
     Args:
         lee: Error of translation, per half side².
@@ -157,7 +157,7 @@ def per_pixel(lee: float, *, side: int = 32, axes: int = 2) -> float:
         axes: Along how many axes errors were added; with two, the shift has a direction drawn at random.
 
     Returns:
-        The root mean square over classes and images, to first order.
+        The root mean square over classes and images. A probability can't go on like that: over a whole pixel it changes less.
     """
     return float(100 * (lee / axes) ** 0.5 * 2 / side)
 

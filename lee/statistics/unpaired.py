@@ -61,14 +61,14 @@ def set_ratio(
     made from the images of the first, one by one, the last two parts become :math:`\operatorname{var}_i (u_i - w_i) / n`; for a
     single model the first part is absent, and the interval is one over images only.
 
-    LEE is heavy-tailed, so the interval takes both of its sides apart: that of the mean of `u` is :meth:`Estimate.interval`, which
-    knows the skew, that of the models is Student's with M − 1 degrees of freedom, and the distances of their ends from the means,
-    on the scale of the logarithm, are added as squares, a lower end of the second set to an upper one of the first; over the same
-    images, twice their product times the correlation of `u` and `w` is subtracted. Against even numbers, lognormal ones with the tails of LEE leave the truth inside in 88, 92 and 92 % of samples of 16, 64 and 250 images,
-    where a symmetric interval has it in 81, 87 and 90 %.
-
-    Two versions of the same images whose numbers are both lognormal, with logarithms that correlate with 0.5 or 0.9, leave the truth
-    inside in 92 or 93 %; the more alike they are beyond that, the wider the interval is than it need be.
+    LEE is heavy-tailed, so the interval takes both of its sides apart: that of the mean of `u` is :meth:`Estimate.interval`,
+    which knows the skew, that of the models is Student's with M − 1 degrees of freedom, and the distances of their ends from
+    the means, on the scale of the logarithm, are added as squares, a lower end of the second set to an upper one of the first;
+    over the same images, twice their product times the correlation of `u` and `w` is subtracted. Against even numbers,
+    lognormal ones with the tails of LEE leave the truth inside in 88, 92 and 92 % of samples of 16, 64 and 250 images, where a
+    symmetric interval has it in 81, 87 and 90 %. Two versions of the same images whose numbers are both lognormal, with
+    logarithms that correlate with 0.5 or 0.9, leave it inside in 92 or 93 %; the more alike they are beyond that, the wider the
+    interval is than it need be.
 
     Source: G. Y. Zou and A. Donner, *Construction of confidence limits about effect measures*, Statistics in Medicine 27, 2008.
 

@@ -51,6 +51,8 @@ def _fisher(value: float) -> float:
 
 
 Map = Callable[[float], float]
+
+
 def _logit(value: float) -> float:
     return 2 * _fisher(2 * value - 1)
 
@@ -77,8 +79,8 @@ class Case:
         effect: The estimate.
         predicted: Where the claim expects it: `"above"` or `"below"` the threshold.
         threshold: The criterion; 0 by default, 1 for a ratio.
-        stderr: Standard error; of the logarithm for a ratio, of Fisher's z for a correlation, of the logit for a share. 0 where nothing
-            was sampled.
+        stderr: Standard error; of the logarithm for a ratio, of Fisher's z for a correlation, of the logit for a share. 0 where
+            nothing was sampled.
         df: Degrees of freedom of Student's t; infinite for the normal distribution.
         low: Lower end of an interval, in place of a standard error. A NaN says that none is known: the case stays undecided.
         high: Upper end.

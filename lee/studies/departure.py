@@ -102,6 +102,21 @@ class Departures:
             below_a, below_b = (None if s is None else s[..., :n] for s in (below_a, below_b))
         return set_ratio(a, b, first_scale=below_a, second_scale=below_b, same_images=same_images)
 
+    def between(self, model: str, other: str, name: str, yardstick: str = "probabilities") -> SetRatio:
+        """How many times larger the error of one model is than that of another on the same images of a set.
+
+        Args:
+            model: a model.
+            other: the model that it is compared with.
+            name: a set.
+            yardstick: as for :meth:`ratio`.
+
+        Raises:
+            InputError: an unknown set, yardstick or model.
+        """
+        (a, below_a), (b, below_b) = (self._numbers(name, yardstick, self._chosen([m])) for m in (model, other))
+        return set_ratio(a, b, first_scale=below_a, second_scale=below_b, same_images=True)
+
     def compare(
         self, names: Iterable[str], base: str, yardsticks: Iterable[str] = ("probabilities",), *,
         models: Iterable[str] | None = None, same_images: bool = False,
