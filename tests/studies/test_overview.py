@@ -92,7 +92,7 @@ def simulated(rng: np.random.Generator, slope: float, recipes: int = 25) -> pd.D
         error, size = rng.uniform(0.1, 0.5), rng.integers(1, 9)
         for generator in ("translation", "rotation"):
             lee = math.exp(slope * error + 0.1 * rng.standard_normal())
-            rows += [{"model": f"{r}.{k}", "recipe": str(r), "family": "ab"[r % 2], "size": size, "test_error": error,
+            rows += [{"model": f"{r}.{k}", "cluster": str(r), "family": "ab"[r % 2], "size": size, "test_error": error,
                       "generator": generator, "lee": lee * (1 + 1e-3 * k)} for k in (0, 1)]  # fmt: skip
     return pd.DataFrame(rows)
 
