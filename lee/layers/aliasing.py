@@ -53,7 +53,7 @@ from lee.layers.families import FAMILIES
 from lee.layers.forward import Run, push_together
 from lee.layers.local import action
 from lee.layers.readings import Overrides
-from lee.layers.trace import Traced, check_call, hooks_of, trace
+from lee.layers.trace import Traced, check_call, hooks_of, trace_alike
 from lee.measure.checks import Output, check_input
 from lee.measure.function import one_function
 from lee.measure.pushing import Pushing
@@ -142,7 +142,7 @@ def aliased_part(
             Pushing(function, "auto", True), affine, sampler_of(images, kernel, boundary, align_corners=False), None
         )
         terms.start(images)
-        found = trace(inner, images[:1], Overrides(None))
+        found = trace_alike(inner, images, Overrides(None))
         inputs = _inputs(inner, function, images[:1], found)
         layers, missed = readable(inner, inputs, found, factor, boundary)
         missed += _not_followed(inputs, layers, found)

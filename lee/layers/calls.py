@@ -67,7 +67,7 @@ class Watch:
         after: After | None = None,
         hooks: Mapping[str, Hooks] | None = None,
     ) -> None:
-        self.model, self._before, self._after, self._hooks = model, before, after, hooks or {}
+        self.model, self._before, self._after, self.hooks = model, before, after, hooks or {}
         self._modules = dict(model.named_modules())
         self._last: dict[str, int] = {}
         self.calls: list[Call] = []
@@ -85,7 +85,7 @@ class Watch:
             last = module.register_forward_hook(self._ends(path), with_kwargs=True)
             self._handles += [first, last]
             self._last[path] = last.id
-            put_among(module, last.id, self._hooks.get(path, Hooks()))
+            put_among(module, last.id, self.hooks.get(path, Hooks()))
         return self
 
     def __exit__(
@@ -126,7 +126,7 @@ class Watch:
 
         self._replayed = start, lambda output: change(opened.pop(), output)
         try:
-            with called_again(self._modules[path], self._last[path], self._hooks.get(path, Hooks())):
+            with called_again(self._modules[path], self._last[path], self.hooks.get(path, Hooks())):
                 yield
         finally:
             self._replayed = None

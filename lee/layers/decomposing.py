@@ -141,20 +141,23 @@ def layerwise(
                     terms.explain(error, batch)
                     raise
             terms.start(batch)
-            found = traces[batch.shape[1:]]
-            if [t.call for t in found] != [t.call for t in next(iter(traces.values()))]:
-                raise InputError("The batches make different module calls, so there is no common list of layers.")
-            if measuring is None:
-                measuring = _Measuring(
-                    Setting(
+            first = next(iter(traces.values()))
+            steered = traces[batch.shape[1:]][0].steered  # then every image may be laid out in its own way
+            for images_alike in batch.split(1) if steered else [batch]:
+                found = traces[batch.shape[1:]]
+                if steered:
+                    found = trace(inner, images_alike, overrides, centred=grids == "centred")
+                if [(t.call, t.placed) for t in found] != [(t.call, t.placed) for t in first]:
+                    raise InputError("The images make different module calls, so there is no common list of layers.")
+                if measuring is None:
+                    setting = Setting(
                         inner, resolved, terms.sampler, terms, mode, probes, deflation, random, found, _parents(found)
-                    ),
-                    verify,
-                )
-            measuring.turn_to(terms, found)
-            for part in _measured(measuring, batch, pushing.chunk(chunk)):
-                measured.append(part)
-                bar.update(len(part.moments.total))
+                    )
+                    measuring = _Measuring(setting, verify)
+                measuring.turn_to(terms, found)
+                for part in _measured(measuring, images_alike, pushing.chunk(chunk)):
+                    measured.append(part)
+                    bar.update(len(part.moments.total))
     if measuring is None:
         raise InputError("There are no images: the iterable gave no batch.")
     overrides.check_used([t.call.path for t in found])

@@ -16,7 +16,10 @@ from lee.layers.flow import Flow, clear
 from lee.layers.hooks import Hooks, own_hooks
 from lee.layers.nested import Lent, changed, tensors
 from lee.layers.places import Follow, Reading, follow_nothing, given_of, guesses_of, label, placed_image, places_of
-from lee.layers.readings import Overrides, Readings
+from lee.layers.readings import CONSTANT, Overrides, Readings
+from lee.measure.reference import generic
+
+LOST = "depends on the image in a way that can't be followed (a NumPy array, another thread, a subclass of Tensor)"
 
 
 @dataclass
@@ -33,6 +36,7 @@ class Traced:
         hidden: Why the call is no function of its arguments alone, or not all that it does is returned; else empty.
         hooks: What the module's own hooks do.
         prints: Shape and mean magnitude of each output, by which one image is found again in a batch.
+        steered: Of the model's own call: whether values of the image may have chosen what is computed, or where.
     """
 
     call: Call
@@ -44,6 +48,7 @@ class Traced:
     hidden: str = ""
     hooks: Hooks = field(default_factory=Hooks)
     prints: list[tuple[tuple[int, ...], float]] = field(default_factory=list)
+    steered: bool = False
 
     @property
     def placed(self) -> bool:
@@ -102,19 +107,40 @@ def trace(model: nn.Module, x: Tensor, overrides: Overrides, *, centred: bool = 
     """
     hooks = own_hooks(model, lambda: model(x.clone()))
     tracer = _Tracer(model, Readings(placed_image(x), centred=centred), overrides, hooks)
+    follow = Follow(tracer.note)
     try:
-        with tracer.watch, sdpa_kernel(SDPBackend.MATH), Follow(tracer.note):
+        with tracer.watch, sdpa_kernel(SDPBackend.MATH), follow:
             model(tracer.readings.image)
     finally:
         clear(chain(model.parameters(), model.buffers()))
     found = [tracer.found[i] for i in sorted(tracer.found)]
+    tracer.check_constants(model, x)
     for traced in found:
         traced.inputs, traced.outputs = ([r.settled() for r in rs] for rs in (traced.inputs, traced.outputs))
         traced.hidden = tracer.flow.hidden.get(traced.call.index, "")
         traced.hooks = hooks.get(traced.call.path, Hooks())
+    found[0].steered = follow.steered
     for traced in found:  # what a child leaves to be counted around it is the parent's own
         if not traced.placed and traced.call.parent >= 0:
             found[traced.call.parent].transparent = False
+    return found
+
+
+def trace_alike(model: nn.Module, x: Tensor, overrides: Overrides, *, centred: bool = False) -> list[Traced]:
+    """:func:`trace` of the first of several images; where values steer the model, the others must be like it.
+
+    Raises:
+        InputError: If a tensor transforms in another way for another image.
+    """
+    found = trace(model, x[:1], overrides, centred=centred)
+    for i in range(1, len(x) if found[0].steered else 1):
+        other = trace(model, x[i : i + 1], overrides, centred=centred)
+        check_calls([t.call for t in other], found)
+        if any(a.inputs != b.inputs or a.outputs != b.outputs for a, b in zip(found, other, strict=True)):
+            raise InputError(
+                f"The values of the image choose where the model looks, and image {i} is laid out otherwise than image 0. "
+                "Measure images that are laid out alike together, or each by itself."
+            )
     return found
 
 
@@ -127,6 +153,7 @@ class _Tracer:
         self._lent: dict[int, Lent] = {}
         self._sources: dict[int, list[Tensor]] = {}
         self._versions: dict[int, list[tuple[Tensor, int]]] = {}
+        self._constants: dict[tuple[int, str], dict[int, Tensor]] = {}
         self.watch = Watch(model, self._before, self._after, hooks)
         self.flow = Flow(self.watch.calls)
 
@@ -138,6 +165,40 @@ class _Tracer:
                 self.flow.used(value, call.index)
             for value in made:
                 self.flow.made(value, call.index)
+
+    def _keep_constants(self, call: Call, side: str, readings: Sequence[Reading], values: Sequence[Tensor]) -> None:
+        with follow_nothing():
+            kept = {k: v.clone() for k, (r, v) in enumerate(zip(readings, values, strict=True)) if r.why == CONSTANT}
+        if kept:
+            self._constants[call.index, side] = kept
+
+    def check_constants(self, model: nn.Module, x: Tensor) -> None:
+        """Run another image, and call unknown what was taken for constant and isn't.
+
+        Labels are lost where a tensor leaves torch (NumPy), this thread, or its Python object (a subclass, a parameter), and
+        what is computed from it looks like a constant to the last layer.
+        """
+        if not self._constants:
+            return
+        lost = Reading(None, LOST)
+
+        def compare(call: Call, side: str, nested: Any) -> None:
+            before = self.found.get(call.index)
+            if before is None or before.call != call:  # another course of computation
+                return
+            values, readings = tensors(nested), getattr(before, side)
+            for k, value in self._constants.get((call.index, side), {}).items():
+                if k < len(values) and not torch.equal(values[k].as_subclass(Tensor), value.as_subclass(Tensor)):
+                    readings[k] = lost
+
+        watch = Watch(
+            model,
+            lambda call, module, args, kwargs: compare(call, "inputs", (args, kwargs)),
+            lambda call, module, args, kwargs, output: compare(call, "outputs", output),
+            self.watch.hooks,
+        )
+        with watch, sdpa_kernel(SDPBackend.MATH):
+            model(generic(x).as_subclass(Tensor))
 
     def _handed(self, value: Tensor, index: int) -> Tensor:
         alias = self.flow.handed(value, index)
@@ -155,6 +216,7 @@ class _Tracer:
         given = tensors((args, kwargs))
         self.found[call.index] = Traced(call, [self.readings.of(v) for v in given])
         self._versions[call.index] = [(v, v._version) for v in given]
+        self._keep_constants(call, "inputs", self.found[call.index].inputs, given)
         self._sources[call.index] = [_copied_label(v) for v in given]
         return args, kwargs
 
@@ -169,6 +231,7 @@ class _Tracer:
         with follow_nothing():
             traced.prints = [(tuple(v.shape), float(v.abs().double().mean())) for v in outputs]
         traced.outputs = [self.readings.of_output(v, call, given, self.overrides) for v in outputs]
+        self._keep_constants(call, "outputs", traced.outputs, outputs)
         nothing = len(outputs) == 1 and any(outputs[0] is v and v._version == version for v, version in passed)
         same = nothing and self.overrides.of(call.path) is None
         traced.vanishes = same or _acts_on_channels(module, traced)

@@ -17,7 +17,7 @@ from lee.measure.judgement import NOTHING, at_once
 from lee.measure.looking import look, look_at_chunk
 from lee.measure.precision import COMPARED, Lowering
 from lee.measure.reference import Reference, combined, generic, norms, weights_of
-from lee.measure.verification import Way, doubt_of_steps, fell_back, push, verified
+from lee.measure.verification import Way, doubt_of_rounding, doubt_of_steps, fell_back, push, verified
 from lee.memory import is_shortage, unless_refused
 from lee.statistics import Verification
 
@@ -53,6 +53,7 @@ class Pushing:
     verification: Verification | None = None
     _choose: Callable[[], None] | None = field(default=None, repr=False)
     _looked: bool = field(default=False, repr=False)
+    _tangents: Tangents | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_flag("verify", self.verify)
@@ -72,6 +73,7 @@ class Pushing:
         Raises:
             InputError: If the function can't be measured.
         """
+        self._tangents = tangents
         if self.started:
             return
         if not self.verify:
@@ -144,6 +146,11 @@ class Pushing:
             return self(x, tangents)
         stepped = way.mode == "differences" and self.verification is not None and self.verification.verified
         doubt = doubt_of_steps(self.function, x, value, tangents, lanes, way) if stepped else ""
+        halved = torch.finfo(x.dtype).eps > 1e-4 and self.function.convertible and self._tangents is not None
+        if halved and self.verification is not None and self.verification.verified:
+            few = slice(COMPARED)
+            exact = self._tangents(x[few].double())
+            doubt = doubt or doubt_of_rounding(self.function, x[few], tangents[:, few], lanes[:, few], way, exact)
         if self.verification is not None and doubt:
             self.verification = replace(self.verification, verified=False, note=doubt)
             warnings.warn(f"The number is {self.verification}.", VerificationWarning, stacklevel=7)

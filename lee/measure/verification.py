@@ -29,7 +29,7 @@ from lee.errors import InputError, LeavesTorchWarning, LeeError, VerificationErr
 from lee.measure.function import Function
 from lee.measure.judgement import DENSE, ROUGH, judged, steady
 from lee.measure.reference import Reference, combined, flat, norms, weights_of
-from lee.memory import is_shortage
+from lee.memory import is_shortage, unless_refused
 from lee.process.alone import computed_once
 from lee.statistics.verification import NAMES, Verification
 
@@ -212,6 +212,30 @@ def _failure(
         f"differences of the function's own values give {float(slope.norm()):.3g} ± {noise:.2g}.{ruled} {advice}, or pass "
         "verify=False to see the number all the same."
     )
+
+
+def doubt_of_rounding(function: Function, x: Tensor, tangents: Tensor, lanes: Tensor, way: Way, exact: Tensor) -> str:
+    """Why derivatives in half precision are no number where those in double precision are another; empty where they agree.
+
+    One image may keep its digits where others lose them, and a rounded tangent is one along another motion.
+
+    Args:
+        function: The function.
+        x: The images, (N, ...).
+        tangents: K tangents, (K, N, ...).
+        lanes: What was pushed along them, (K, N, ...).
+        way: How.
+        exact: The tangents in double precision.
+    """
+    weights, found = weights_of(tangents, lanes), None
+    with unless_refused(), function.doubled():
+        found = push(function, x.double(), combined(exact, weights), way)[1]
+    if found is None:
+        return ""
+    pushed, wanted = flat(combined(lanes, weights)), flat(found)
+    gap, size = float((pushed - wanted).norm()), max(float(pushed.norm()), float(wanted.norm()))
+    name = str(x.dtype).removeprefix("torch.")
+    return f"{name} is {gap / size:.0%} off: measure in single precision" if gap > ROUGH * size else ""
 
 
 def doubt_of_steps(function: Function, x: Tensor, value: Tensor, tangents: Tensor, lanes: Tensor, way: Way) -> str:

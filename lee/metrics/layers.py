@@ -25,7 +25,7 @@ from lee.geometry.sampling import Sampler
 from lee.layers.calls import Call, Watch, check_modules
 from lee.layers.nested import changed, tensors
 from lee.layers.readings import Overrides
-from lee.layers.trace import Traced, hooks_of, trace
+from lee.layers.trace import Traced, hooks_of, trace_alike
 from lee.measure.checks import check_input
 from lee.measure.function import untouched
 from lee.metrics.errors import compare, moved
@@ -98,7 +98,7 @@ class _Measurement:
     ) -> None:  # fmt: skip
         self.model, self.motions, self.sampler = model, motions, sampler
         self.margin, self.band_limit, self.whole = margin, band_limit, whole
-        self.calls = trace(model, images[:1], overrides := Overrides(representations), centred=True)
+        self.calls = trace_alike(model, images, overrides := Overrides(representations), centred=True)
         overrides.check_used([t.call.path for t in self.calls])
         self.tally = _Tally(len(motions), len(images))
 

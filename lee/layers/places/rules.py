@@ -98,8 +98,10 @@ def cover(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Pl
     if not isinstance(given, Tensor):
         return given
     at = indices(plain_name(func), named, source, out)
-    if given.shape[2:] == out.shape[2:] and set(at) == {(1.0, 0.0)} and _channels_agree(given):
-        # Each window around its own place: in any arrangement, such as Swin's windows.
+    around = given.shape[2:] == out.shape[2:] and set(at) == {(1.0, 0.0)} and _channels_agree(given)
+    if around and (not _reads_neighbours(named) or _all_distinct(given[0, 0])):
+        # Each window around its own place: in any arrangement, such as Swin's windows. Zeros and copies among the entries get
+        # places of their own from their neighbours, which a regular grid tells (below).
         return given[:, :1].expand(out.shape)
     found = fit(given) if out.ndim == 4 else None
     if found is not None:
@@ -109,6 +111,17 @@ def cover(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Pl
     if not bool(finite(given).any()):
         return _filled(out.shape, MIXED if bool(torch.isinf(given.real).any()) else NONE)
     return Unknown(f"{plain_name(func)} of something that is no map")
+
+
+def _reads_neighbours(named: Mapping[str, Any]) -> bool:
+    weight = named.get("weight")
+    size = weight.shape[2:] if isinstance(weight, Tensor) else named.get("kernel_size", ())
+    return any(k > 1 for k in (size if isinstance(size, list | tuple) else [size]))
+
+
+def _all_distinct(plane: Tensor) -> bool:
+    rounded = torch.view_as_real(plane.resolve_conj()).reshape(-1, 2).round(decimals=9)
+    return bool(finite(plane).all()) and len(rounded.unique(dim=0)) == plane.numel()
 
 
 def _channels_agree(places: Tensor) -> bool:

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from lee.layers.places.labels import Given, Guess, Places, Unknown, finite, grid
 from lee.layers.places.operators import rule_of
-from lee.layers.places.rules import bind, pointwise, written
+from lee.layers.places.rules import bind, plain_name, pointwise, written
 
 _ATTRIBUTE = "_lee_places"  # on the tensor itself, so it lives exactly as long
 _GUESSES = "_lee_guesses"
@@ -44,7 +44,7 @@ def label(value: Tensor, places: Places | Given, guesses: tuple[Guess, ...] = ()
 
 def placed_image(x: Tensor) -> Tensor:
     """A copy of one image (1, C, H, W) whose entries know their places."""
-    return label(x.clone(), grid(*x.shape[-2:]).expand(x.shape))
+    return label(x.clone().as_subclass(Tensor), grid(*x.shape[-2:]).expand(x.shape))
 
 
 class Follow(TorchDispatchMode):
@@ -57,6 +57,7 @@ class Follow(TorchDispatchMode):
     def __init__(self, note: Note | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.note = note
+        self.steered = False  # whether values of the image may have chosen what is computed, or where
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator, then work out its places."""
@@ -69,6 +70,8 @@ class Follow(TorchDispatchMode):
         before = places_of(leaves[0]) if leaves else None
         out = func(*args, **kwargs)
         outputs = [v for v in pytree.tree_leaves(out) if isinstance(v, Tensor)]
+        if labelled:
+            self.steered |= _steers(func, labelled, outputs)
         if labelled and outputs:
             found = _found(func, bind(func, args, kwargs), outputs)
             guesses = _open_guesses(func, labelled, found[0], outputs[0])
@@ -80,6 +83,13 @@ class Follow(TorchDispatchMode):
                 base = leaves[0]._base
                 label(base, written(base, places_of(base), leaves[0], found[0]))
         return out
+
+
+def _steers(func: Any, read: Sequence[Tensor], made: Sequence[Tensor]) -> bool:
+    """Whether an operator compares or ranks values, reads what did, or hands a number to Python."""
+    # The second outputs of pooling and of `max` are indices that hardly anybody reads: they count when somebody does.
+    ranks = plain_name(func) in ("topk", "sort")
+    return ranks or not made or not all(v.is_floating_point() or v.is_complex() for v in (*read, made[0]))
 
 
 def _found(func: Any, named: Mapping[str, Any], outputs: list[Tensor]) -> list[Places]:
