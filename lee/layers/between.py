@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lee.geometry.antialiasing import FilteredActivation, low_pass
-from lee.geometry.representations import Map, Representation, Tokens
+from lee.geometry.representations import Map, Representation, Tokens, Trivial
 from lee.layers.families import family
 from lee.layers.trace import Traced
 
@@ -36,6 +36,9 @@ def readable(
             continue
         given, made = traced.inputs[0].representation, traced.outputs[0].representation
         if not isinstance(given, Map | Tokens) or not isinstance(made, Map | Tokens):
+            placed = not (isinstance(given, Trivial) and isinstance(made, Trivial))
+            if traced.leaf and placed and not isinstance(module, nn.Linear):
+                missed.append(f"{traced.call.name} ({traced.call.type})")
             continue
         layer = _apart(module.forward if traced.leaf else module)
         if _is_affine(layer, given, made, h):

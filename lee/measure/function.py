@@ -13,7 +13,7 @@ from lee.autodiff.surroundings import eager
 from lee.errors import InputError, TrainingModeWarning
 from lee.measure.checks import Output, check_shape, plain, select
 from lee.measure.reach import reached
-from lee.measure.state import ModuleState, RandomState, all_modules, convertible, in_double, start_evaluating
+from lee.measure.state import ModuleState, RandomState, all_modules, convertible, in_double, is_plain, start_evaluating
 from lee.process.alone import alone, put_back
 
 _SWITCHED = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
@@ -64,7 +64,7 @@ def _check_weights(roots: Sequence[nn.Module]) -> None:
                     raise InputError(
                         f"The {name} of the {place} lies on the device meta, without values: load weights."
                     )
-                usual = value.layout == torch.strided and value.is_floating_point() and value.element_size() > 1
+                usual = is_plain(value) and value.is_floating_point() and value.element_size() > 1
                 if usual and not _is_usable(value, name in buffers):
                     raise InputError(
                         f"The {name} of the {place} holds NaN or infinity, so there is no number: restore the weights."

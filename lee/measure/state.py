@@ -93,10 +93,10 @@ class ModuleState:
         self._collections = [(v, type(v)(v)) for v in inside if type(v) in (list, set, deque)]
         arrays = [v for v in inside if isinstance(v, np.ndarray)]
         self._arrays = [(v, v.copy()) for v in arrays] if sum(v.nbytes for v in arrays) <= KEPT // 4 else []
-        parameters = _unique(p for m in everything for p in m.parameters(recurse=False))
+        parameters = [p for p in _unique(p for m in everything for p in m.parameters(recurse=False)) if is_plain(p)]
         buffers = _unique(b for m in everything for b in m.buffers(recurse=False))
         buffers += _unique(t for t in inside if isinstance(t, Tensor) and not isinstance(t, nn.Parameter))
-        buffers = [t for t in buffers if not t.is_sparse and not t.is_meta]
+        buffers = [t for t in buffers if is_plain(t)]
         self._gradients = [(p, p.grad, None if p.grad is None else p.grad.clone()) for p in parameters]
         small = sum(p.nbytes for p in parameters) <= KEPT
         known = {id(t): kept for t, kept in before._tensors} if before is not None else {}
@@ -176,6 +176,17 @@ def _unique(tensors: Iterator[Tensor]) -> list[Tensor]:
     return list({id(t): t for t in tensors}.values())
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor can be copied, compared and summed up: sparse, nested and packed ones can't, or not everywhere."""
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta:
+        return False
+    try:
+        one = tensor.detach().reshape(-1)[:1]
+        return torch.equal(one, one.clone()) or bool(one.isnan().any())
+    except (RuntimeError, NotImplementedError):  # of a dtype that torch only stores
+        return False
+
+
 def _equal(tensor: Tensor, kept: Tensor) -> bool:
     return tensor.shape == kept.shape and tensor.dtype == kept.dtype and torch.equal(tensor.detach(), kept)
 
@@ -226,5 +237,5 @@ def in_double(roots: Sequence[nn.Module]) -> Iterator[None]:
 def convertible(roots: Sequence[nn.Module]) -> bool:
     """Whether :func:`in_double` can convert modules: none is scripted, and their parameters are small enough."""
     modules = all_modules(roots)
-    size = sum(p.nbytes for p in _unique(p for m in modules for p in m.parameters(recurse=False)))
+    size = sum(p.nbytes for p in _unique(p for m in modules for p in m.parameters(recurse=False)) if is_plain(p))
     return size <= KEPT and not any(map(_is_scripted, modules))

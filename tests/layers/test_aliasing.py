@@ -153,3 +153,30 @@ class Attending(nn.Module):
 def test_layers_with_several_inputs_are_named() -> None:
     found = aliased_part(Attending().double(), torch.rand(1, 3, 8, 8, dtype=torch.float64), output="logits")
     assert any("attend" in name for name in found.left_out)
+
+
+def test_layers_in_a_layout_that_is_not_read_are_among_those_left_out() -> None:
+    class Tokens(nn.Module):
+        def __init__(self, first: bool) -> None:
+            super().__init__()
+            torch.manual_seed(1)
+            self.first = first
+            self.embed, self.act, self.mix, self.head = (
+                nn.Conv2d(3, 8, 4, 4),
+                nn.GELU(),
+                nn.Linear(8, 8),
+                nn.Linear(8, 5),
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            t = self.embed(x).flatten(2)
+            t = t.permute(2, 0, 1) if self.first else t.mT
+            return self.head(self.mix(self.act(t)).mean(0 if self.first else 1))  # type: ignore[no-any-return]
+
+    x = torch.rand(2, 3, 16, 24)
+    batch_first, sequence_first = (aliased_part(Tokens(first).eval(), x, ["translation_x"]) for first in (False, True))
+    assert batch_first.left_out == ()
+    assert sequence_first.left_out == ("act (GELU)",)
+    assert sequence_first.share("strided convolution").value == pytest.approx(
+        batch_first.share("strided convolution").value, abs=1e-5
+    )

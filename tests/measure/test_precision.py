@@ -104,3 +104,49 @@ def test_what_torch_may_round_is_exact_meanwhile_and_as_before_afterwards() -> N
         assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"  # type: ignore[attr-defined]
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+class Smooth(nn.Module):
+    """Periodic convolutions of blurred images: almost invariant to shifts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1, padding_mode="circular"), nn.GELU(),
+            nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular"), nn.GELU(),
+        )  # fmt: skip
+        self.head = nn.Linear(8, 5)
+        with torch.no_grad():
+            for p in self.parameters():
+                p.mul_(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers(x).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.filterwarnings("ignore::lee.VerificationWarning")
+@pytest.mark.parametrize("mode", ["auto", "differences"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_that_leaves_nothing_of_a_number_is_not_called_verified(dtype: torch.dtype, mode: str) -> None:
+    """Beside the response to other changes such a number is small, but it isn't zero: float64 tells."""
+    x = X
+    for _ in range(3):
+        x = nn.functional.avg_pool2d(nn.functional.pad(x, (1, 1, 1, 1), mode="circular"), 3, 1)
+    options = {"boundary": "circular", "progress": False, "mode": mode}
+    half = lee.local_equivariance_error(Smooth().to(dtype), x.to(dtype), "translation_x", **options)  # type: ignore[arg-type]
+    true = lee.local_equivariance_error(Smooth().double(), x.to(dtype).double(), "translation_x", **options)  # type: ignore[arg-type]
+    assert half.value > 2 * true.value
+    assert half.verification is not None
+    assert not half.verification.verified
+    assert true.verification is not None
+    assert true.verification.verified
+
+
+def test_half_precision_that_keeps_a_number_is_verified() -> None:
+    x = X.to(torch.float16)
+    found = lee.local_equivariance_error(Smooth().to(torch.float16), x, "rotation", progress=False)
+    true = lee.local_equivariance_error(Smooth().double(), x.double(), "rotation", progress=False)
+    assert found.value == pytest.approx(true.value, rel=0.1)
+    assert found.verification is not None
+    assert found.verification.verified

@@ -423,3 +423,30 @@ def test_an_output_whose_shape_leaves_its_places_or_its_kind_open_is_asked_about
     for said in ("map", "vector"):
         assert of(flow, output="logits", representations=said).value > 0
     assert of(flow, generator="translation_x", output="logits").value > 0  # the same for both
+
+
+def rare(kind: str) -> Tensor:
+    if kind == "jagged":
+        return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)
+    if kind == "float4":
+        return torch.zeros(3, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    return {"csr": torch.eye(3).to_sparse_csr, "coo": torch.eye(3).to_sparse, "mkldnn": torch.ones(3, 4).to_mkldnn}[
+        kind
+    ]()
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support", "ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("kind", ["csr", "coo", "jagged", "float4", "mkldnn"])
+@pytest.mark.parametrize("place", ["buffer", "parameter", "attribute"])
+def test_a_model_may_keep_tensors_that_torch_cannot_compare(kind: str, place: str) -> None:
+    x = torch.rand(2, 3, 8, 8)
+    plain, model = (nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).eval() for _ in range(2))
+    model.load_state_dict(plain.state_dict())
+    if place == "buffer":
+        model.register_buffer("rare", rare(kind))
+    elif place == "parameter":
+        model.register_parameter("rare", nn.Parameter(rare(kind), requires_grad=False))
+    else:
+        model.rare = [rare(kind)]
+    values = [lee.local_equivariance_error(m, x, "rotation", progress=False).value for m in (plain, model)]
+    assert values[0] == values[1]
