@@ -51,7 +51,7 @@ from lee.layers.between import Layer, is_inside, readable
 from lee.layers.calls import Call, Watch, check_modules
 from lee.layers.families import FAMILIES
 from lee.layers.forward import Run, push_together
-from lee.layers.local import action
+from lee.layers.local import ForwardError, action
 from lee.layers.readings import Overrides
 from lee.layers.trace import Traced, check_call, hooks_of, trace_alike
 from lee.measure.checks import Output, check_input
@@ -159,7 +159,12 @@ def aliased_part(
                         i: (families.index(name), _folded(layer, inputs[i], found[i], generator, terms.sampler))
                         for i, (name, layer) in layers.items()
                     }
-                    v = push_together(inner, function, x, folded, found).flatten(2).double().cpu()
+                    try:
+                        v = push_together(inner, function, x, folded, found).flatten(2).double().cpu()
+                    except ForwardError as error:
+                        raise InputError(
+                            f"What the layers fold can't be pushed to the output of this model: {error}"
+                        ) from error
                 v = torch.cat([v, v.sum(0, keepdim=True)])
                 total += torch.stack([v * derivative, v.square(), derivative.square().expand_as(v)], -1).mean(2)
             rows.append(total)

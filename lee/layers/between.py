@@ -36,8 +36,8 @@ def readable(
             continue
         given, made = traced.inputs[0].representation, traced.outputs[0].representation
         if not isinstance(given, Map | Tokens) or not isinstance(made, Map | Tokens):
-            placed = not (isinstance(given, Trivial) and isinstance(made, Trivial))
-            if traced.leaf and placed and not isinstance(module, nn.Linear):
+            unread = traced.leaf and not isinstance(given, Trivial) and not isinstance(made, Trivial)
+            if unread and not _averages(_apart(module.forward), h):
                 missed.append(f"{traced.call.name} ({traced.call.type})")
             continue
         layer = _apart(module.forward if traced.leaf else module)
@@ -150,9 +150,14 @@ def _low_pass(n: int, cutoff: float, boundary: str) -> Tensor:
 
 def _is_affine(layer: Layer, given: Representation, made: Representation, h: Tensor) -> bool:
     """Whether a layer is affine and keeps the number of places."""
-    a, b = h[:1], h[:1].flip(-1, -2)
-    y, middle = layer(a), layer((a + b) / 2)
-    return _alike(middle, (y + layer(b)) / 2, y) and _maps(made, y).shape[-2:] == _maps(given, a).shape[-2:]
+    return _averages(layer, h[:1]) and _maps(made, layer(h[:1])).shape[-2:] == _maps(given, h[:1]).shape[-2:]
+
+
+def _averages(layer: Layer, h: Tensor) -> bool:
+    """Whether a layer gives the mean of two inputs the mean of their outputs."""
+    other = h.flip(-1, -2)
+    y = layer(h)
+    return _alike(layer((h + other) / 2), (y + layer(other)) / 2, y)
 
 
 def is_inside(index: int, layers: Collection[int], found: list[Traced]) -> bool:

@@ -180,3 +180,26 @@ def test_layers_in_a_layout_that_is_not_read_are_among_those_left_out() -> None:
     assert sequence_first.share("strided convolution").value == pytest.approx(
         batch_first.share("strided convolution").value, abs=1e-5
     )
+
+
+@pytest.mark.filterwarnings("ignore::lee.LeavesTorchWarning")
+def test_a_model_that_leaves_torch_on_the_way_is_refused_in_a_sentence() -> None:
+    class Doubling(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, h: Tensor) -> Tensor:
+            return torch.from_numpy(2 * h.detach().numpy())
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+            return 2 * gradients[0]
+
+    class Leaving(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.act, self.head = nn.Conv2d(3, 4, 3, 2, padding=1), nn.GELU(), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(Doubling.apply(self.act(self.first(x))).mean((2, 3)))  # type: ignore[no-any-return, no-untyped-call]
+
+    with pytest.raises(InputError, match="can't be pushed to the output of this model"):
+        aliased_part(Leaving(), torch.rand(2, 3, 8, 8), ["translation_x"])
