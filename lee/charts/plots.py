@@ -81,15 +81,12 @@ def scatter(
     *,
     by: str | None = None,
     label: str | None = None,
-    error: str | None = None,
     log: str = "",
-    slider: str | None = None,
     x_title: str | None = None,
     y_title: str | None = None,
-    height: int = 320,
     **words: Unpack[Words],
 ) -> altair.LayerChart:
-    """Points at (`x`, `y`), coloured and shaped by `by`, with bars of ± `error` in `y`.
+    """Points at (`x`, `y`), coloured and shaped by `by`.
 
     Args:
         frame: One row for each point.
@@ -97,43 +94,28 @@ def scatter(
         y: Column of numbers on the vertical axis.
         by: Column that tells families of points apart.
         label: Column of words written beside the points.
-        error: Column of standard errors of `y`.
         log: Axes with a logarithmic scale: `""`, `"x"`, `"y"` or `"xy"`.
-        slider: Column of evenly spaced numbers; the reader picks one of them, and its rows are shown.
         x_title: Title of the horizontal axis, with the unit; the column's name by default.
         y_title: Title of the vertical axis, with the unit; the column's name by default.
-        height: Height in pixels; the width is the page's.
         **words: Caption, alternative text and name, as for :func:`finish`.
     """
-    parts.check(frame, [c for c in (x, y, error, slider) if c], [by, label])
+    parts.check(frame, [x, y], [by, label])
     parts.check_log(frame, log, x, y)
-    data = parts.with_span(frame, y, error, log="y" in log)
-    room = LABEL_ROOM if label else 8
-    across = parts.axis(altair.X, data, x, x_title, log="x" in log, fixed=bool(slider), padding=room)
-    up: dict[str, Any] = {"title": y_title, "log": "y" in log, "fixed": bool(slider), "padding": 14 if label else 0}
-    plain = parts.chart(data, [x, y, by, label, error, slider]).encode(x=across)
-    named = label == by  # then the words beside the points are the legend
-    base = plain.encode(**parts.told_apart(data, by, "color", legends=not named))
-    marks = []
-    if error:
-        low = parts.axis(altair.Y, data, y, at=parts.LOW, **up)
-        marks.append(base.mark_rule().encode(y=low, y2=altair.Y2(field=parts.HIGH)))
-    middle = parts.axis(altair.Y, data, y, **up)
-    shown = parts.tooltip(data, label, by, x, y, error)
-    shapes = parts.told_apart(data, by, "shape", legends=not named)
-    marks.append(base.mark_point(size=80).encode(y=middle, tooltip=shown, **shapes))
+    across = parts.axis(altair.X, frame, x, x_title, log="x" in log, padding=LABEL_ROOM if label else 8)
+    up = parts.axis(altair.Y, frame, y, y_title, log="y" in log, padding=14 if label else 0)
+    # Where the words beside the points tell the groups apart, they are the legend.
+    apart = parts.told_apart(frame, by, "color", "shape", legends=label != by)
+    points = parts.chart(frame, [x, y, by, label]).mark_point(size=80)
+    marks = [points.encode(x=across, y=up, tooltip=parts.tooltip(frame, label, by, x, y), **apart)]
     if label:
         # Words keep the page's colour: small type in the colour of its family is hard to read.
-        crowded = np.array(parts.crowded(data, x, y, label, log))
+        crowded = np.array(parts.crowded(frame, x, y, label, log))
         text = altair.Text(field=parts.field(label), type="nominal")
         for at, dy in ((~crowded, -7), (crowded, 9)):
             if at.any():
-                words_at = parts.chart(data[at], [x, y, label, slider]).mark_text(
-                    align="left", dx=9, dy=dy, fontSize=12
-                )
-                marks.append(words_at.encode(x=across, y=middle, text=text))
-    moved = (frame[slider], slider) if slider else None
-    return parts.assemble(marks, height=height, words=words, slider=moved)
+                words_at = parts.chart(frame[at], [x, y, label]).mark_text(align="left", dx=9, dy=dy, fontSize=12)
+                marks.append(words_at.encode(x=across, y=up, text=text))
+    return parts.assemble(marks, height=320, words=words)
 
 
 def dots(

@@ -41,7 +41,7 @@ def every(frame: pd.DataFrame) -> dict[str, altair.TopLevelMixin]:
     return {
         "lines": charts.lines(frame, "t", "value", by="kind", error="se", slider="step", **WORDS),
         "points": charts.lines(frame[frame.t > 0], "t", "value", by="kind", points=True, log="xy", **WORDS),
-        "scatter": charts.scatter(frame, "t", "value", by="kind", error="se", label="kind", **WORDS),
+        "scatter": charts.scatter(frame, "t", "value", by="kind", label="kind", **WORDS),
         "dots": charts.dots(frame, "value", "kind", error="se", by="t", reference=1.5, **WORDS),
         "bars": charts.bars(frame, "value", "kind", error="se", **WORDS),
         "arrows": charts.arrows([ROTATION, SCALE], image=images[0], **WORDS),
@@ -82,7 +82,7 @@ def test_colour_and_shape_share_one_legend(frame: pd.DataFrame) -> None:
         charts.lines(frame, "t", "value", by="kind", error="se", **WORDS),
         charts.lines(frame, "t", "value", by="kind", points=True, **WORDS),
         charts.dots(frame, "value", "kind", by="kind", error="se", **WORDS),
-        charts.scatter(frame, "t", "value", by="kind", error="se", **WORDS),
+        charts.scatter(frame, "t", "value", by="kind", **WORDS),
     ):
         assert len(vl_convert.vegalite_to_vega(chart.to_dict())["legends"]) == 1
 
@@ -114,7 +114,7 @@ def test_a_slider_shows_the_rows_of_one_value(frame: pd.DataFrame) -> None:
 
 
 def test_axes_stay_put_while_a_slider_moves(frame: pd.DataFrame) -> None:
-    spec = charts.scatter(frame, "t", "value", error="se", slider="step", **WORDS).to_dict()
+    spec = charts.lines(frame, "t", "value", error="se", slider="step", **WORDS).to_dict()
     domains = {tuple(layer["encoding"]["y"]["scale"]["domain"]) for layer in spec["layer"]}
     assert domains == {(0.99, 3.34)}
 
