@@ -14,6 +14,7 @@ from lee.errors import InputError
 MENU = "choice"
 FAINT = 0.3
 NOTE_ROOM = 17  # pixels under a panel
+ARROWS, COLUMNS, SIDE = 6, 2, 220  # arrows in a row, panels in a row, and the side of a panel in pixels
 
 
 def fans(
@@ -22,9 +23,6 @@ def fans(
     menu: str,
     notes: Mapping[str, Mapping[str, str]] | None = None,
     image: Any | None = None,
-    n: int = 6,
-    columns: int = 2,
-    side: int = 220,
     **words: Unpack[Words],
 ) -> altair.ConcatChart:
     """Panels with one vector field each as arrows, and further ones as faint lines from the same feet; a menu changes all.
@@ -35,9 +33,6 @@ def fans(
         menu: What the menu chooses, such as `"network"`.
         notes: For each word and panel a line under the picture.
         image: A square picture (C, H, W) in [0, 1] under the arrows.
-        n: Arrows in a row.
-        columns: Panels in a row.
-        side: Side of a panel in pixels; on a narrow page all shrink together.
         **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
@@ -48,31 +43,29 @@ def fans(
     if not panels or any(list(found) != panels or not all(found.values()) for found in fields.values()):
         raise InputError("`fans` needs one field or more for each panel, and the same panels for every choice.")
     address = None if image is None else data_uri(image)
-    rows = {p: _rows({c: found[p] for c, found in fields.items()}, n) for p in panels}
+    rows = {p: _rows({c: found[p] for c, found in fields.items()}) for p in panels}
     told = {p: {c: (notes or {}).get(c, {}).get(p, "") for c in choices} for p in panels}
-    drawn = [_panel(p, rows[p], told[p], address, n, side) for p in panels]
+    drawn = [_panel(p, rows[p], told[p], address) for p in panels]
     bind = altair.binding_select(options=choices, name=f"{menu} ")
-    figure = altair.concat(*drawn, columns=columns, spacing=18 + (NOTE_ROOM if notes else 0))
+    figure = altair.concat(*drawn, columns=COLUMNS, spacing=18 + (NOTE_ROOM if notes else 0))
     figure = figure.add_params(altair.param(name=MENU, value=choices[0], bind=bind))
     return finish(figure, **words)
 
 
-def _rows(fields: Mapping[str, Sequence[VectorField]], n: int) -> pd.DataFrame:
+def _rows(fields: Mapping[str, Sequence[VectorField]]) -> pd.DataFrame:
     """Coefficients of every field, scaled so that the first of a choice fills its places; `rank` 0 is the first."""
     rows = []
     for choice, several in fields.items():
-        longest = feet_of(several[0], n)[1]
+        longest = feet_of(several[0], ARROWS)[1]
         for rank, field in enumerate(several):
             numbers = (*field.matrix[0], *field.matrix[1], *field.offset)
-            scaled = {key: 1.7 / n / longest * value for key, value in zip("abcduv", numbers, strict=True)}
+            scaled = {key: 1.7 / ARROWS / longest * value for key, value in zip("abcduv", numbers, strict=True)}
             rows.append({MENU: choice, "rank": rank, **scaled})
     return rounded(pd.DataFrame(rows), 3)
 
 
-def _panel(
-    title: str, rows: pd.DataFrame, notes: Mapping[str, str], image: str | None, n: int, side: int
-) -> altair.LayerChart:
-    base = _placed(altair.Chart(rows).transform_filter(f"datum['{MENU}'] == {MENU}"), n)
+def _panel(title: str, rows: pd.DataFrame, notes: Mapping[str, str], image: str | None) -> altair.LayerChart:
+    base = _placed(altair.Chart(rows).transform_filter(f"datum['{MENU}'] == {MENU}"))
     spread = base.transform_filter("datum.rank > 0").encode(**PLANE, x2="x2:Q", y2="y2:Q")
     spread = spread.mark_rule(color=PALETTE[1], opacity=FAINT, clip=True)
     first = base.transform_filter("datum.rank == 0")
@@ -80,12 +73,13 @@ def _panel(
     if any(notes.values()):
         text = altair.Chart(pd.DataFrame({MENU: list(notes), "note": list(notes.values())}))
         text = text.transform_filter(f"datum['{MENU}'] == {MENU}").mark_text(fontSize=12, baseline="top")
-        note = [text.encode(x=altair.value(side / 2), y=altair.value(side + 4), text="note:N")]
-    return panel(title, first, side, image=image, opacity=0.6, below=[spread], above=note)
+        note = [text.encode(x=altair.value(SIDE / 2), y=altair.value(SIDE + 4), text="note:N")]
+    return panel(title, first, SIDE, image=image, opacity=0.6, below=[spread], above=note)
 
 
-def _placed(chart: altair.Chart, n: int) -> altair.Chart:
-    """Each field at all places of an (n, n) grid: feet `x`, `y`, ends `x2`, `y2`, angles clockwise from up."""
+def _placed(chart: altair.Chart) -> altair.Chart:
+    """Each field at all places of a grid: feet `x`, `y`, ends `x2`, `y2`, angles clockwise from up."""
+    n = ARROWS
     chart = chart.transform_calculate(place=f"sequence({n * n})").transform_flatten(["place"])
     chart = chart.transform_calculate(
         x=f"(2 * (datum.place % {n}) + 1) / {n} - 1", y=f"(2 * floor(datum.place / {n}) + 1) / {n} - 1"

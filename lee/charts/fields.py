@@ -12,6 +12,7 @@ from lee.charts.pictures import data_uri
 from lee.charts.theme import PALETTE, Words, finish, rounded
 from lee.errors import InputError
 
+ARROWS, COLUMNS, SIDE = 9, 3, 210  # arrows in a row, panels in a row, and the side of a panel in pixels
 #: Places on [-1, 1]², `y` down.
 PLANE: dict[str, Any] = {
     "x": altair.X("x:Q", scale=altair.Scale(domain=[-1, 1], nice=False), axis=None),
@@ -39,22 +40,13 @@ class VectorField(Protocol):
 
 
 def arrows(
-    fields: VectorField | Sequence[VectorField],
-    *,
-    image: Any | None = None,
-    n: int = 9,
-    columns: int = 3,
-    side: int = 210,
-    **words: Unpack[Words],
+    fields: VectorField | Sequence[VectorField], *, image: Any | None = None, **words: Unpack[Words]
 ) -> altair.ConcatChart:
     """Vector fields as arrows over an image, one panel for each, scaled so that no arrow meets the next.
 
     Args:
         fields: One or more generators that move pixels, such as `lee.ROTATION`.
         image: A square picture (C, H, W) in [0, 1] under the arrows.
-        n: Arrows in a row.
-        columns: Panels in a row.
-        side: Side of a panel in pixels; on a narrow page all shrink together.
         **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
@@ -65,10 +57,10 @@ def arrows(
         raise InputError("`arrows` needs at least one generator; got none.")
     address = None if image is None else data_uri(image)
     drawn = [
-        panel(f.name.replace("_", " "), altair.Chart(grid_of_arrows(f, n)), side, image=address, opacity=0.75)
+        panel(f.name.replace("_", " "), altair.Chart(grid_of_arrows(f, ARROWS)), SIDE, image=address, opacity=0.75)
         for f in panels
     ]
-    return finish(altair.concat(*drawn, columns=columns, spacing=18), **words)
+    return finish(altair.concat(*drawn, columns=COLUMNS, spacing=18), **words)
 
 
 def feet_of(field: VectorField, n: int) -> tuple[list[tuple[float, float, float, float]], float]:

@@ -50,7 +50,6 @@ def landscape(
     facts: Sequence[str] = (),
     size: str | None = None,
     label: str | None = None,
-    height: int = 380,
     **words: Unpack[Words],
 ) -> altair.LayerChart:
     """Points at (`x`, `y`), coloured and shaped by `by`; the reader chooses by menus which rows are shown.
@@ -66,7 +65,6 @@ def landscape(
         facts: Further columns that the pointer shows: what the card of a model says.
         size: Column of numbers that the area of the points grows with, on a logarithmic scale.
         label: Column of words written beside the points.
-        height: Height in pixels; the width is the page's.
         **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
@@ -100,7 +98,7 @@ def landscape(
         marks.append(plain.encode(**middle, text=altair.Text(field=parts.field(label), type="nominal")))
     if notes is not None:
         marks.append(_written(notes, menus))
-    figure = altair.LayerChart(layer=marks).properties(width="container", height=height)
+    figure = altair.LayerChart(layer=marks).properties(width="container", height=380)
     figure = figure.add_params(*_menus(data, menus, start or {})) if menus else figure
     return finish(figure, **words)
 

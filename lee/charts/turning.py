@@ -15,6 +15,8 @@ TURNED = "turned"
 """Name of the angle among the chart's parameters; `usermeta` names it too, for the site's script, which lets readers drag it."""
 
 QUALITY = 80
+REACH = 4.0  # degrees that tangents go on either side
+SIDE, WIDTH = 168, 450  # pixels: of a picture, and across the curves
 LINE, KEY = 18, 26  # pixels: between two lines of words, and of a line's sample before them
 SLOPES = "slope"
 
@@ -32,15 +34,7 @@ class Scene(NamedTuple):
     curves: pd.DataFrame
 
 
-def turning(
-    scenes: Mapping[str, Scene],
-    angles: Sequence[float],
-    *,
-    reach: float = 4.0,
-    side: int = 168,
-    width: int = 450,
-    **words: Unpack[Words],
-) -> altair.ConcatChart:
+def turning(scenes: Mapping[str, Scene], angles: Sequence[float], **words: Unpack[Words]) -> altair.ConcatChart:
     """Pictures under one slider of the angle; beside each, class probabilities with their tangents at that angle.
 
     Colours tell models apart, dashes classes; a line of words for each curve tells its value and its slope. The book's site adds
@@ -49,9 +43,6 @@ def turning(
     Args:
         scenes: Titles of the pictures, and what is drawn of them.
         angles: T evenly spaced angles in degrees, 0 among them.
-        reach: How far tangents go on either side, in degrees.
-        side: Height of a picture in pixels.
-        width: Width of the curves in pixels.
         **words: Caption, alternative text and name, as for :func:`finish`.
 
     Raises:
@@ -68,10 +59,9 @@ def turning(
         if len(scene.frames) != len(angles):
             raise InputError(f"{len(scene.frames)} frames need as many angles; got {len(angles)}.")
         parts.check(scene.curves, ["angle", "probability", SLOPES], ["model", "class"])
-        panels.append(_picture(scene.frames, angles, title, step, side))
+        panels.append(_picture(scene.frames, angles, title, step))
         x = altair.X("angle:Q", title="turned by degrees" if which == len(scenes) - 1 else None, scale=span)
-        curves = _curves(scene.curves, x, models, step, reach, side)
-        panels.append(curves.properties(width=width, height=side))
+        panels.append(_curves(scene.curves, x, models, step).properties(width=WIDTH, height=SIDE))
     bind = altair.binding_range(min=stops[0], max=stops[-1], step=float(f"{step:.6g}"), name="turned by degrees ")
     figure = altair.concat(*panels, columns=2, spacing=16).add_params(altair.param(name=TURNED, value=0, bind=bind))
     figure = finish(figure, **words)
@@ -79,24 +69,22 @@ def turning(
     return figure
 
 
-def _picture(frames: Any, angles: Sequence[float], title: str, step: float, side: int) -> altair.Chart:
+def _picture(frames: Any, angles: Sequence[float], title: str, step: float) -> altair.Chart:
     """The frame at the slider's angle."""
     urls = [data_uri(frame, quality=QUALITY) for frame in frames]
     rows = pd.DataFrame({"angle": [float(a) for a in angles], "url": urls})
     smooth = max(frames[0].shape[-2:]) > PIXEL_ART
     drawn = altair.Chart(rounded(rows)).transform_filter(_here(step))
-    drawn = drawn.mark_image(width=side, height=side, smooth=smooth)
-    drawn = drawn.encode(x=altair.value(side / 2), y=altair.value(side / 2), url="url:N")
-    return drawn.properties(width=side, height=side, title=title)
+    drawn = drawn.mark_image(width=SIDE, height=SIDE, smooth=smooth)
+    drawn = drawn.encode(x=altair.value(SIDE / 2), y=altair.value(SIDE / 2), url="url:N")
+    return drawn.properties(width=SIDE, height=SIDE, title=title)
 
 
 def _here(step: float) -> str:
     return f"abs(datum.angle - {TURNED}) < {step / 100:.6g}"
 
 
-def _curves(
-    frame: pd.DataFrame, x: altair.X, models: Sequence[str], step: float, reach: float, side: int
-) -> altair.LayerChart:
+def _curves(frame: pd.DataFrame, x: altair.X, models: Sequence[str], step: float) -> altair.LayerChart:
     """Curves, tangents and dots at the slider's angle, and a line of words for each curve above them."""
     colour = altair.Color("model:N", scale=altair.Scale(domain=list(models)), legend=None)
     pairs = list(dict.fromkeys(zip(frame["model"], frame["class"], strict=True)))
@@ -104,18 +92,18 @@ def _curves(
     dash = altair.StrokeDash("rank:O", legend=None, scale=altair.Scale(
         domain=list(range(len(parts.DASHES))), range=[list(dash) for dash in parts.DASHES]))  # fmt: skip
     # The words stand in the upper part of the panel, so that picture and panel are equally high.
-    y = altair.Y("probability:Q", scale=altair.Scale(domain=[0, 1], range=[side, LINE * len(pairs) + LINE // 2]),
+    y = altair.Y("probability:Q", scale=altair.Scale(domain=[0, 1], range=[SIDE, LINE * len(pairs) + LINE // 2]),
                  title="probability", axis=altair.Axis(format=".0%", values=[0, 0.5, 1]))  # fmt: skip
     frame = frame.assign(rank=[classes.index(name) % len(parts.DASHES) for name in frame["class"]])
     base = parts.chart(frame, ["angle", "model", "class", "rank", "probability", SLOPES])
     here = base.transform_filter(_here(step))
     ends = here.transform_calculate(
-        left=f"datum.angle - {reach:g}", right=f"datum.angle + {reach:g}",
-        low=f"datum.probability - {reach:g} * datum.slope", high=f"datum.probability + {reach:g} * datum.slope",
+        left=f"datum.angle - {REACH:g}", right=f"datum.angle + {REACH:g}",
+        low=f"datum.probability - {REACH:g} * datum.slope", high=f"datum.probability + {REACH:g} * datum.slope",
     )  # fmt: skip
     layers = [
         here.mark_rule(color=NEUTRAL, opacity=0.6, strokeDash=[2, 3]).encode(
-            x=x, y=altair.value(LINE * len(pairs) + LINE // 2), y2=altair.value(side)
+            x=x, y=altair.value(LINE * len(pairs) + LINE // 2), y2=altair.value(SIDE)
         ),
         base.mark_line(strokeWidth=1.75, opacity=0.8).encode(x=x, y=y, color=colour, strokeDash=dash),
         ends.mark_rule(strokeWidth=4.5, strokeCap="round", clip=True).encode(
