@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from lee.errors import InputError, check_count, check_known
+from lee.errors import InputError, check_count
 
 Array = npt.NDArray[np.float64]
 Numbers = Tensor | Sequence[Any] | npt.NDArray[Any]
 
 RESAMPLES = 2000
-METHODS = ("BCa", "percentile")
 _BATCH = 2_000_000  # numbers resampled at a time
 _ROUNDING = 1e-12
 
@@ -59,19 +58,18 @@ def paired_difference(
     second: Numbers,
     level: float = 0.95,
     *,
-    method: str = "BCa",
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
     """Mean of `first` minus mean of `second`, both over the same images, with a bootstrap interval over images.
 
-    Source of the interval: B. Efron, *Better bootstrap confidence intervals*, JASA 82, 1987, as in `scipy.stats.bootstrap`.
+    Source of the interval (BCa: bias-corrected and accelerated): B. Efron, *Better bootstrap confidence intervals*, JASA 82,
+    1987, as in `scipy.stats.bootstrap`.
 
     Args:
         first: (n,) numbers, one for each image.
         second: (n,) numbers for the same images in the same order.
         level: Coverage of the interval.
-        method: `"BCa"` (bias-corrected and accelerated) or `"percentile"`.
         resamples: Number of resamples.
         seed: Seed of the resamples.
 
@@ -83,13 +81,13 @@ def paired_difference(
         >>> round(paired_difference([1.0, 2.0, 4.0, 3.0], [1.5, 2.0, 5.0, 4.0]).value, 3)
         -0.625
     """
-    _check_settings(level, method, resamples)
+    check_settings(level, resamples)
     a, b = _per_image(first), _per_image(second)
     if len(a) > 1 or len(b) > 1:
         raise InputError("A paired difference needs one number for each image; several trainings have ratios only.")
     gap = _same_images(a, b)[0][0] - b[0]
     n, constant = len(gap), np.ptp(gap) <= _ROUNDING * np.abs(gap).max()
-    low, high = _bootstrap(np.mean, [gap], constant, level, method, resamples, seed)
+    low, high = _bootstrap(np.mean, [gap], constant, level, resamples, seed)
     stderr = 0.0 if constant else float(gap.std(ddof=1) / math.sqrt(n))
     return Comparison(float(gap.mean()), low, high, n, p_value(float(gap.mean()), stderr, n - 1), stderr=stderr)
 
@@ -99,7 +97,6 @@ def paired_ratio(
     second: Numbers,
     level: float = 0.95,
     *,
-    method: str = "BCa",
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
@@ -112,7 +109,6 @@ def paired_ratio(
         first: (n,) numbers ≥ 0, one for each image, or (m, n) for `m` trainings of one recipe.
         second: Likewise for the same images in the same order, with as many trainings or others.
         level: Coverage of the interval.
-        method: `"BCa"` or `"percentile"`, as for :func:`paired_difference`.
         resamples: Number of resamples.
         seed: Seed of the resamples.
 
@@ -123,14 +119,14 @@ def paired_ratio(
         >>> paired_ratio([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])[:3]
         (0.5, 0.5, 0.5)
     """
-    _check_settings(level, method, resamples)
+    check_settings(level, resamples)
     a, b = _same_images(_per_image(first), _per_image(second))
     if any((v < 0).any() or not v.any(-1).all() for v in (a, b)):
         raise InputError("A ratio of means needs numbers ≥ 0 that are not all zero.")
     linear = (a / a.mean(-1, keepdims=True)).mean(0) - (b / b.mean(-1, keepdims=True)).mean(0)
     n, constant = len(linear), np.ptp(linear) <= _ROUNDING
     whole = partial(_ratio, m=len(a))
-    low, high = _bootstrap(whole, [*a, *b], constant, level, method, resamples, seed)
+    low, high = _bootstrap(whole, [*a, *b], constant, level, resamples, seed)
     stderr = 0.0 if constant else float(linear.std(ddof=1) / math.sqrt(n))
     value = float(whole(*a, *b))
     return Comparison(value, low, high, n, p_value(math.log(value), stderr, n - 1), "ratio", stderr)
@@ -158,11 +154,6 @@ def _same_images(a: Array, b: Array) -> tuple[Array, Array]:
     if a.shape[1] != b.shape[1]:
         raise InputError(f"A paired comparison needs the same images from both; got {a.shape[1]} and {b.shape[1]}.")
     return a, b
-
-
-def _check_settings(level: float, method: str, resamples: int) -> None:
-    check_settings(level, resamples)
-    check_known("method", method, METHODS)
 
 
 def check_settings(level: float, resamples: int = 100) -> None:
@@ -200,7 +191,7 @@ def exp(power: float) -> float:
 
 
 def _bootstrap(
-    statistic: Any, rows: Sequence[Array], constant: bool, level: float, method: str, resamples: int, seed: int
+    statistic: Any, rows: Sequence[Array], constant: bool, level: float, resamples: int, seed: int
 ) -> tuple[float, float]:
     """Ends of the interval; the statistic itself where resamples can't differ, NaN for fewer than three images."""
     from scipy.stats import bootstrap
@@ -211,7 +202,7 @@ def _bootstrap(
     if constant:
         return (float(statistic(*rows)),) * 2
     found = bootstrap(
-        rows, statistic, paired=True, vectorized=True, confidence_level=level, method=method, n_resamples=resamples,
+        rows, statistic, paired=True, vectorized=True, confidence_level=level, method="BCa", n_resamples=resamples,
         batch=max(1, _BATCH // (n * len(rows))), rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return float(found.low), float(found.high)
