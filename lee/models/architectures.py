@@ -153,9 +153,7 @@ def resmlp(
     )
 
 
-def poolformer(
-    dims: Sequence[int] = (48, 96), depths: Sequence[int] = (2, 2), num_classes: int = 10, in_chans: int = 3
-) -> nn.Module:
+def poolformer(dims: Sequence[int] = (48, 96), depths: Sequence[int] = (2, 2), num_classes: int = 10) -> nn.Module:
     """Build timm's PoolFormer (W. Yu et al., CVPR 2022): average pools instead of attention.
 
     timm's stem has a stride of 4, so that a 32x32 image reaches two stages as 8x8 and 4x4 maps. Layer scale
@@ -165,17 +163,15 @@ def poolformer(
         dims: channels of each stage.
         depths: blocks in each stage.
         num_classes: number of outputs.
-        in_chans: channels of the input images.
 
     Returns:
-        A module from (N, in_chans, H, W) to (N, num_classes).
+        A module from (N, 3, H, W) to (N, num_classes).
     """
     from timm.layers.norm import GroupNorm1
     from timm.models.metaformer import MetaFormer
 
     stages = len(dims)
     return MetaFormer(
-        in_chans=in_chans,
         num_classes=num_classes,
         depths=tuple(depths),
         dims=tuple(dims),

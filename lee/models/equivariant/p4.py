@@ -111,7 +111,7 @@ class OrientationPool(nn.Module):
         return x.unflatten(1, (-1, ORIENTATIONS)).max(2)[0]
 
 
-def group_cnn(fields: Sequence[int] = (8, 16, 24, 24), num_classes: int = 10, in_chans: int = 1) -> nn.Module:
+def group_cnn(fields: Sequence[int] = (8, 16, 24, 24)) -> nn.Module:
     """Build a p4 network whose scores don't change when the image is turned by 90°.
 
     The layout is that of `plain_cnn`, so a plain network of twice the channels has as many
@@ -121,18 +121,16 @@ def group_cnn(fields: Sequence[int] = (8, 16, 24, 24), num_classes: int = 10, in
 
     Args:
         fields: fields of each layer; in the first two a max-pool of 2 follows the convolution.
-        num_classes: number of outputs.
-        in_chans: channels of the input images.
 
     Returns:
-        A module from (N, in_chans, H, W) to (N, num_classes).
+        A module from grey digits (N, 1, H, W) to scores (N, 10).
     """
     layers: list[nn.Module] = []
     for index, count in enumerate(fields):
-        conv = Lift(in_chans, count, 5) if index == 0 else FieldConv(fields[index - 1], count, 3)
+        conv = Lift(1, count, 5) if index == 0 else FieldConv(fields[index - 1], count, 3)
         layers += [conv, *([nn.MaxPool2d(2)] if index < 2 else []), FieldNorm(count), nn.ReLU()]
     pool = [OrientationPool(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(*layers, *pool, nn.Linear(fields[-1], num_classes))
+    return nn.Sequential(*layers, *pool, nn.Linear(fields[-1], 10))
 
 
 def half(kernel_size: int) -> int:

@@ -9,30 +9,27 @@ from torch import Tensor, nn
 from lee.errors import InputError
 
 
-def _trunk(channels: Sequence[int], in_chans: int) -> list[nn.Module]:
-    """Convolutions with normalisation and ReLU, behind the first two a max-pool of 2."""
+def _trunk(channels: Sequence[int]) -> list[nn.Module]:
+    """Of grey images: convolutions with normalisation and ReLU, behind the first two a max-pool of 2."""
     layers: list[nn.Module] = []
     for index, count in enumerate(channels):
         size = 5 if index == 0 else 3
-        before = in_chans if index == 0 else channels[index - 1]
-        conv = nn.Conv2d(before, count, size, padding=size // 2, bias=False)
+        conv = nn.Conv2d(1 if index == 0 else channels[index - 1], count, size, padding=size // 2, bias=False)
         layers += [conv, *([nn.MaxPool2d(2)] if index < 2 else []), nn.BatchNorm2d(count), nn.ReLU()]
     return layers
 
 
-def plain_cnn(channels: Sequence[int] = (16, 32, 48, 48), num_classes: int = 10, in_chans: int = 1) -> nn.Module:
+def plain_cnn(channels: Sequence[int] = (16, 32, 48, 48)) -> nn.Module:
     """Build an ordinary convolutional network of the layout that the equivariant ones share.
 
     Args:
         channels: channels of each layer; in the first two a max-pool of 2 follows the convolution.
-        num_classes: number of outputs.
-        in_chans: channels of the input images.
 
     Returns:
-        A module from (N, in_chans, H, W) to (N, num_classes).
+        A module from grey digits (N, 1, H, W) to scores (N, 10).
     """
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], num_classes)]
-    return nn.Sequential(*_trunk(channels, in_chans), *head)
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], 10)]
+    return nn.Sequential(*_trunk(channels), *head)
 
 
 class TurnedCopies(nn.Module):
@@ -115,8 +112,6 @@ def ti_pooling(
     features: int = 64,
     angles: int = 8,
     img_size: int = 28,
-    num_classes: int = 10,
-    in_chans: int = 1,
 ) -> nn.Module:
     """Build a network whose scores don't change when the image is turned by 90°, by pooling over turned copies.
 
@@ -127,15 +122,13 @@ def ti_pooling(
         features: number of features that are pooled over the copies.
         angles: number of copies, a multiple of 4.
         img_size: side of the images in pixels, a multiple of 4.
-        num_classes: number of outputs.
-        in_chans: channels of the input images.
 
     Returns:
-        A module from (N, in_chans, img_size, img_size) to (N, num_classes).
+        A module from grey digits (N, 1, img_size, img_size) to scores (N, 10).
 
     Raises:
         InputError: `angles` is no multiple of 4.
     """
     flat = channels[-1] * (img_size // 4) ** 2
-    layers = [*_trunk(channels, in_chans), nn.Flatten(), nn.Linear(flat, features), nn.ReLU()]
-    return TIPooling(TurnedCopies(img_size, angles), nn.Sequential(*layers), nn.Linear(features, num_classes))
+    layers = [*_trunk(channels), nn.Flatten(), nn.Linear(flat, features), nn.ReLU()]
+    return TIPooling(TurnedCopies(img_size, angles), nn.Sequential(*layers), nn.Linear(features, 10))

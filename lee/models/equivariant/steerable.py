@@ -66,15 +66,13 @@ class FieldScale(nn.Module):
 
     Args:
         fields: number of fields, each of two channels.
-        momentum: of the running mean square.
-        eps: added to the mean square.
     """
 
     running: Tensor
+    momentum, eps = 0.1, 1e-5  # those of batch normalisation
 
-    def __init__(self, fields: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+    def __init__(self, fields: int) -> None:
         super().__init__()
-        self.momentum, self.eps = momentum, eps
         self.weight = nn.Parameter(torch.ones(fields))
         self.register_buffer("running", torch.ones(fields))
 
@@ -139,8 +137,6 @@ class GaussianHalving(nn.Module):
 
 def steerable_cnn(
     fields: Sequence[Sequence[int]] = ((8, 4, 4), (12, 8, 8), (16, 8, 8), (48,)),
-    num_classes: int = 10,
-    in_chans: int = 1,
 ) -> nn.Module:
     """Build a network whose scores hardly change when the image is turned by any angle, and not at all by 90°.
 
@@ -150,11 +146,9 @@ def steerable_cnn(
     Args:
         fields: for each layer, how many fields of order 0, 1, 2, ... it has; the last has scalars only. The first two layers
             end in a halving, so sides must be multiples of 4.
-        num_classes: number of outputs.
-        in_chans: channels of the input images.
 
     Returns:
-        A module from (N, in_chans, H, W) to (N, num_classes).
+        A module from grey digits (N, 1, H, W) to scores (N, 10).
 
     Raises:
         InputError: a last layer with other fields than scalars.
@@ -162,12 +156,12 @@ def steerable_cnn(
     if len(fields[-1]) != 1:
         raise InputError(f"The last layer feeds the scores, so it has scalars only: (count,), not {tuple(fields[-1])}.")
     layers: list[nn.Module] = []
-    before = Fields((in_chans,))
+    before = Fields((1,))
     for index, counts in enumerate(fields):
         gate = Gate(Fields(tuple(counts)))
         layers += [HarmonicConv(before, gate.fields_in, 5), gate]
         if index < 2:
             layers.append(GaussianHalving())
         before = Fields(tuple(counts))
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before.channels, num_classes)]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before.channels, 10)]
     return nn.Sequential(*layers, *head)
