@@ -9,6 +9,10 @@ from torch import Tensor
 from lee.datasets.rotated import turn
 from lee.process.alone import alone
 
+SHIFT = 4  # pixels, the largest along each side
+#: Neighbours of the (shuffled) batch that share their two operations: one costs as much on eight images as on one.
+GROUP = 8
+
 
 def seeded(*parts: object) -> torch.Generator:
     """Return a generator whose seed is a digest of `parts`, so that nearby seeds are unrelated."""
@@ -16,19 +20,18 @@ def seeded(*parts: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def flip_crop(images: Tensor, generator: torch.Generator, shift: int = 4) -> Tensor:
-    """Mirror half of the images and shift each by up to `shift` pixels, reflecting at the border.
+def flip_crop(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror half of the images and shift each by up to 4 pixels along each side, reflecting at the border.
 
     Args:
         images: (N, C, H, W) of any dtype.
         generator: source of all randomness.
-        shift: largest shift in pixels along each side.
 
     Returns:
         New images of the same shape; pixel (i, j) comes from (i + dy, ±j + dx).
     """
     n, _, height, width = images.shape
-    dy, dx = torch.randint(-shift, shift + 1, (2, n, 1), generator=generator)
+    dy, dx = torch.randint(-SHIFT, SHIFT + 1, (2, n, 1), generator=generator)
     flip = torch.rand(n, 1, generator=generator) < 0.5
     rows = _reflect(torch.arange(height) + dy, height)
     columns = _reflect(torch.arange(width) + dx, width)
@@ -43,9 +46,7 @@ def _reflect(index: Tensor, length: int) -> Tensor:
     return (length - 1) - ((length - 1) - index.abs()).abs()
 
 
-def strong(
-    images: Tensor, labels: Tensor, classes: int, generator: torch.Generator, *, group: int = 8
-) -> tuple[Tensor, Tensor]:
+def strong(images: Tensor, labels: Tensor, classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """RandAugment, then mixup or CutMix on half of the batches.
 
     E. D. Cubuk et al., RandAugment, NeurIPS 2020 (two operations of magnitude 9); H. Zhang et al., mixup,
@@ -56,8 +57,6 @@ def strong(
         labels: (N,).
         classes: number of classes.
         generator: source of all randomness.
-        group: how many neighbours of the (shuffled) batch share their two operations. One operation on
-            eight images costs as much as on one.
 
     Returns:
         New images and soft labels (N, classes).
@@ -72,7 +71,7 @@ def strong(
     with alone(), torch.random.fork_rng(devices=[]):  # torchvision draws from the global state
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         pixels = (images * 255).round().to(torch.uint8)
-        images = torch.cat([change(part) for part in pixels.split(group)]).to(images.dtype) / 255
+        images = torch.cat([change(part) for part in pixels.split(GROUP)]).to(images.dtype) / 255
         choice = float(torch.rand(()))
         if choice < 0.25:
             images, labels = mixup(images, labels)

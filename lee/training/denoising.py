@@ -34,15 +34,11 @@ def weights() -> Path:
 
 
 class EncoderDecoder(nn.Module):
-    """Takes noise off images: `x - decoder(encoder(x))`, with a quarter of the resolution in between.
+    """Takes noise off images: `x - decoder(encoder(x))`, with a quarter of the resolution in between."""
 
-    Args:
-        widths: Channels at the full, half and quarter resolution.
-    """
-
-    def __init__(self, widths: tuple[int, int, int] = (16, 32, 64)) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        a, b, c = widths
+        a, b, c = 16, 32, 64  # channels at the full, half and quarter resolution
         self.encoder = nn.Sequential(
             nn.Conv2d(3, a, 3, padding=1), nn.GELU(), nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GELU(),
             nn.Conv2d(b, c, 3, stride=2, padding=1), nn.GELU(), nn.Conv2d(c, c, 3, padding=1), nn.GELU(),

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from lee.errors import InputError
 
+WIDTH, HEADS = 64, 2  # channels and heads of the decoder, a single block
+
 
 class MaskedAutoencoder(nn.Module):
     """A ViT encoder that sees part of the patches, and a light decoder that fills in the rest.
@@ -19,16 +21,12 @@ class MaskedAutoencoder(nn.Module):
         encoder: timm's `VisionTransformer`, shared and not copied: training this module trains it.
         normalize: takes images in [0, 1] to what the encoder takes.
         mask_ratio: share of the patches that the encoder does not see, in (0, 1).
-        width: channels of the decoder.
-        depth: blocks of the decoder.
 
     Raises:
         InputError: the encoder is no plain vision transformer with a patch and a position embedding.
     """
 
-    def __init__(
-        self, encoder: nn.Module, normalize: nn.Module, *, mask_ratio: float = 0.75, width: int = 64, depth: int = 1
-    ) -> None:
+    def __init__(self, encoder: nn.Module, normalize: nn.Module, *, mask_ratio: float = 0.75) -> None:
         from timm.models.vision_transformer import Block, VisionTransformer
 
         super().__init__()
@@ -44,13 +42,12 @@ class MaskedAutoencoder(nn.Module):
             raise InputError(f"mask_ratio = {mask_ratio} leaves {self.visible} of {self.patches} patches to see.")
         self.patch = int(encoder.patch_embed.patch_size[0])
         channels = encoder.patch_embed.proj.weight.shape[1]
-        heads = max(1, width // 32)
         self.norm = nn.LayerNorm(encoder.embed_dim)
-        self.embed = nn.Linear(encoder.embed_dim, width)
-        self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, width))
-        self.positions = nn.Parameter(0.02 * torch.randn(1, self.patches, width))
-        self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
-        self.predict = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, channels * self.patch**2))
+        self.embed = nn.Linear(encoder.embed_dim, WIDTH)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, WIDTH))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, self.patches, WIDTH))
+        self.blocks = nn.Sequential(Block(WIDTH, HEADS, qkv_bias=True))
+        self.predict = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, channels * self.patch**2))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the loss (a scalar) on images (N, C, H, W) in [0, 1].

@@ -176,7 +176,6 @@ class EquivariancePenalty:
         generators: K names of affine generators.
         estimator: `random` (one direction per image) or `exact` (all K generators, K times the work).
         kernel: As for :func:`lee.lie_derivative`.
-        boundary: As for :func:`lee.lie_derivative`.
 
     Raises:
         InputError: For no generators, ones that move no pixels, or an unknown estimator.
@@ -189,18 +188,11 @@ class EquivariancePenalty:
         torch.Size([10, 192])
     """
 
-    def __init__(
-        self,
-        generators: Sequence[str],
-        estimator: str = "random",
-        *,
-        kernel: str = "fourier",
-        boundary: str = "reflect",
-    ) -> None:
+    def __init__(self, generators: Sequence[str], estimator: str = "random", *, kernel: str = "fourier") -> None:
         if estimator not in ESTIMATORS:
             raise InputError(f"Unknown estimator {estimator!r}.{nearest(estimator, ESTIMATORS)}")
         self.generators = unit_generators(generators)
-        self.estimator, self.kernel, self.boundary = estimator, kernel, boundary
+        self.estimator, self.kernel = estimator, kernel
 
     def __call__(self, model: nn.Module, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return `R` for images (N, C, H, W) with N ≥ 2, a scalar with a gradient.
@@ -236,7 +228,7 @@ class EquivariancePenalty:
             raise InputError(f"A penalty compares images with each other: give 2 or more, not {n}.")
         pixel = 2 / min(images.shape[-2:])
         with torch.no_grad():
-            sampler = sampler_of(images, self.kernel, self.boundary, False)
+            sampler = sampler_of(images, self.kernel, "reflect", False)
             tangents = pixel * infinitesimal_actions(self.generators, images, sampler)
             if self.estimator == "random":
                 directions = torch.randn(k, n, generator=generator).to(tangents)
