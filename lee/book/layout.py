@@ -36,16 +36,13 @@ def only_one(root: Path) -> Iterator[None]:
         yield
 
 
-def find_root(start: Path | None = None) -> Path:
-    """The folder with `_toc.yml` and `book/`: `start`, one above it, or the one that `lee` lies in.
-
-    Args:
-        start: Where to look first; the current directory by default.
+def find_root() -> Path:
+    """The folder with `_toc.yml` and `book/`: the current directory, one above it, or the one that `lee` lies in.
 
     Raises:
         InputError: If there is none: the book is part of the repository, not of the installed package.
     """
-    here = (start or Path.cwd()).resolve()
+    here = Path.cwd().resolve()
     for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
         if (folder / "_toc.yml").is_file() and (folder / "book").is_dir():
             return folder

@@ -34,13 +34,11 @@ CASES = "Cases, with simultaneous intervals"
 RECORD = "lee-verdict"
 
 
-def setup(seed: int = 0, *, threads: int = 1) -> torch.Generator:
+def setup(seed: int = 0) -> torch.Generator:
     """Prepare a notebook: its parameters checked, the charts' theme and renderer, a seed, and sums in the same order everywhere.
 
     Args:
         seed: Seed of torch's global generator in this process, and of the generator that is returned.
-        threads: Threads of torch on the CPU. Sums over other numbers of threads round differently; one thread
-            also leaves the second core to the chapter that is executed beside this one.
 
     Returns:
         A generator with its own state, to be passed to whatever draws random numbers.
@@ -51,7 +49,9 @@ def setup(seed: int = 0, *, threads: int = 1) -> torch.Generator:
     parameters.check_notebook(sys._getframe(1))
     charts.enable()
     torch.manual_seed(seed)
-    torch.set_num_threads(threads)
+    # Sums over other numbers of threads round differently; one also leaves the second core to the chapter that is executed beside
+    # this one.
+    torch.set_num_threads(1)
     # torch.func.jvp loads formulas that torch itself still scripts; nothing that a reader could mend.
     warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
     return torch.Generator().manual_seed(seed)

@@ -146,10 +146,14 @@ def test_the_index_comes_first_and_is_chapter_zero(root: Path) -> None:
     assert [p.stem for p in book.select(root, ["0"])] == ["index"]
 
 
-def test_the_root_is_found_from_below(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    assert book.find_root(root / "book" / "profiles") == root
+def test_the_root_is_found_from_below(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root / "book" / "profiles")
+    assert book.find_root() == root
     # From anywhere else it is the repository that the package is imported from.
-    assert book.find_root(tmp_path_factory.mktemp("elsewhere")) == ROOT
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert book.find_root() == ROOT
 
 
 def test_executing_leaves_the_sources_alone(root: Path) -> None:
