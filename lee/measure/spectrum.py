@@ -155,20 +155,17 @@ def unit_sized(generator: Generator, *, aspect: float = 1.0) -> Generator:
     return (1 / size * generator).renamed(generator.name, UNIT)
 
 
-def at_equal_size(
-    gram: EquivarianceGram, generators: Sequence[Generator] = ORTHOGONAL, *, aspect: float | None = None
-) -> EquivarianceGram:
+def at_equal_size(gram: EquivarianceGram, generators: Sequence[Generator] = ORTHOGONAL) -> EquivarianceGram:
     """The same Gram matrices over other generators, each scaled by :func:`unit_sized`: their diagonals can be compared.
 
     Args:
         gram: measured over generators in whose span the others are.
         generators: K spatial generators.
-        aspect: width over height of the images; None: as they were, and 1 where that is not known.
 
     Raises:
         InputError: a generator is not in the span, or moves nothing.
     """
-    units = tuple(unit_sized(g, aspect=gram.aspect or 1.0 if aspect is None else aspect) for g in generators)
+    units = tuple(unit_sized(g, aspect=gram.aspect or 1.0) for g in generators)
     rows = torch.stack([gram.coefficients(g) for g in units])
     per_image = rows @ gram.per_image.double().cpu() @ rows.T
     return replace(gram, per_image=per_image, generators=units)

@@ -96,15 +96,11 @@ def _words(c: Tensor, generators: Sequence[Generator]) -> str:
     return " + ".join(terms) or "0"
 
 
-def inheritance(
-    grams: Mapping[str, EquivarianceGram], generators: Sequence[Generator] = ORTHOGONAL, *, aspect: float | None = None
-) -> pd.DataFrame:
-    """Errors of `X`, `Y` and `[X, Y]` of every model, for all pairs whose bracket is `"new"`, at equal displacement.
+def inheritance(grams: Mapping[str, EquivarianceGram]) -> pd.DataFrame:
+    """Errors of `X`, `Y` and `[X, Y]` of every model, for the pairs of :func:`table` with a `"new"` bracket, at equal displacement.
 
     Args:
         grams: Gram matrices by model.
-        generators: as for :func:`structure_constants`.
-        aspect: width over height of the images; None: as they were, and 1 where that is not known.
 
     Returns:
         A row per model and pair: `model`, `pair`, `bracket`; `first`, `second` and `error`, the local equivariance errors of
@@ -114,14 +110,13 @@ def inheritance(
     Raises:
         InputError: a generator is not in the span of what was measured.
     """
-    new = table(generators).query("kind == @NEW")
-    named = {g.name: g for g in generators}
+    new = table().query("kind == @NEW")
+    named = {g.name: g for g in ORTHOGONAL}
     rows = []
     for model, gram in grams.items():
-        sides = gram.aspect or 1.0 if aspect is None else aspect
         for first, second, words in zip(new["first"], new["second"], new["bracket"], strict=True):
             x, y = named[first], named[second]
-            three = [gram.lee_per_image(unit_sized(g, aspect=sides)) for g in (x, y, bracket(x, y))]
+            three = [gram.lee_per_image(unit_sized(g, aspect=gram.aspect or 1.0)) for g in (x, y, bracket(x, y))]
             a, b, error = (float(values.mean()) for values in three)
             excess, stderr = _log_ratio(three[2], max(three[:2], key=lambda v: float(v.mean())))
             row = {"model": model, "pair": f"{first}, {second}", "bracket": words, "first": a, "second": b}
@@ -161,36 +156,30 @@ class Kinship(NamedTuple):
     n: int
 
 
-def kinship(
-    errors: pd.DataFrame, generators: Sequence[Generator] = ORTHOGONAL, *, groups: Sequence[str] | None = None
-) -> Kinship:
+def kinship(errors: pd.DataFrame, *, groups: Sequence[str] | None = None) -> Kinship:
     r"""Compare which generators models treat alike with which of them brackets tie together.
 
-    What is special about a generator to a model is the logarithm of its error minus the mean of the logarithms over all
-    generators, so that models that are worse at everything have no say. Over models this gives correlations. Their mean
-    over all `X, Y` with a `"new"` bracket, between the bracket and either of the two, is compared with its value under
-    every relabeling of the generators (a permutation test as that of Mantel, complete for up to eight generators).
+    What is special about a generator to a model is the logarithm of its error minus the mean of the logarithms over all six
+    of :data:`lee.measure.ORTHOGONAL`, so that models that are worse at everything have no say. Over models this gives
+    correlations. Their mean over all `X, Y` with a `"new"` bracket, between the bracket and either of the two, is compared
+    with its value under every relabeling of the generators (a permutation test as that of Mantel, complete).
 
     Source: N. Mantel, *The detection of disease clustering and a generalized regression approach*, Cancer Research 27, 1967.
 
     Args:
         errors: a row per model and a column per generator, by name; positive, at equal displacement.
-        generators: as for :func:`structure_constants`; three to eight.
         groups: names, one per model; models of one name count as one (the mean of their logarithms).
 
     Raises:
-        InputError: a missing column, a number that is not positive, fewer than four (groups of) models, more than eight
-            generators, or none with a new bracket.
+        InputError: a missing column, a number that is not positive, or fewer than four (groups of) models.
     """
-    names = [g.name for g in generators]
+    names = [g.name for g in ORTHOGONAL]
     if missing := [name for name in names if name not in errors.columns]:
         raise InputError(f"The table of errors has no column {missing[0]!r}; it needs {', '.join(names)}.")
-    if len(names) > 8:
-        raise InputError(f"All relabelings of {len(names)} generators are too many; give eight at most.")
-    weights = ties(generators)
+    weights = ties()
     logs = pd.DataFrame(errors[names].to_numpy(dtype=float))
-    if not bool((logs > 0).to_numpy().all()) or not weights.any():
-        raise InputError("Kinship needs positive errors, and generators of which some have a new bracket.")
+    if not bool((logs > 0).to_numpy().all()):
+        raise InputError("Kinship needs positive errors.")
     keys = range(len(logs)) if groups is None else [str(g) for g in groups]
     special = logs.apply(np.log).groupby(list(keys)).mean().to_numpy()
     if len(special) < 4:

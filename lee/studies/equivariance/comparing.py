@@ -103,17 +103,16 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return joined.reset_index()
 
 
-def costs(steps: "pd.Series[float]", cards: pd.DataFrame, *, batch_size: int = 128) -> pd.DataFrame:
+def costs(steps: "pd.Series[float]", cards: pd.DataFrame) -> pd.DataFrame:
     """What each row cost to train, in the order of tables.
 
     Args:
         steps: processor seconds of a training step of each row.
         cards: of :func:`lee.studies.equivariance.cards`.
-        batch_size: images per step.
 
     Returns:
         Indexed by row: `parameters`, `epochs`, `seeds`, `ms per step`, `times as long` as its base (NaN without one), and the
-        `seconds per epoch` that follow.
+        `seconds per epoch` that follow for batches of 128 images.
     """
     told = cards.groupby("row").agg(
         parameters=("parameters", "first"), epochs=("epochs", "first"), seeds=("seed", "nunique")
@@ -121,5 +120,5 @@ def costs(steps: "pd.Series[float]", cards: pd.DataFrame, *, batch_size: int = 1
     told = told.loc[ordered(told.index)]
     told["ms per step"] = 1000 * steps
     told["times as long"] = [steps[row] / steps.get(base_of(row), float("nan")) for row in told.index]
-    told["seconds per epoch"] = steps * (cards["images"].max() // batch_size)
+    told["seconds per epoch"] = steps * (cards["images"].max() // 128)
     return told
