@@ -26,37 +26,6 @@ from lee.measure.function import untouched
 BLOCKS = 10  # of images, left out one at a time
 
 
-class Gaussian(NamedTuple):
-    """Mean and covariance of a set of features.
-
-    Args:
-        mean: (D,), float64.
-        covariance: (D, D), float64, symmetric and positive semi-definite.
-        n: How many images they were estimated from; 0 if they are known.
-    """
-
-    mean: Tensor
-    covariance: Tensor
-    n: int = 0
-
-    @classmethod
-    def of(cls, features: Tensor) -> "Gaussian":
-        """The Gaussian with the mean and the (unbiased) covariance of features (N, D).
-
-        Args:
-            features: One row per image, (N, D).
-
-        Raises:
-            InputError: If there are fewer than two rows, or a number is not finite.
-        """
-        if features.ndim != 2 or len(features) < 2 or not bool(torch.isfinite(features).all()):
-            raise InputError(
-                f"Expected finite features (N, D) of two images or more; got shape {tuple(features.shape)}."
-            )
-        values = features.double()
-        return cls(values.mean(0), torch.atleast_2d(torch.cov(values.T)), len(values))
-
-
 class Distance(NamedTuple):
     """A squared Fréchet distance between two sets of equally many images.
 
@@ -129,7 +98,22 @@ def features(model: nn.Module, images: Tensor, *, batch: int = 64) -> Tensor:
     return torch.cat(parts).flatten(1).double().cpu()
 
 
-def between_gaussians(first: Gaussian, second: Gaussian) -> float:
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and unbiased covariance (D, D) of features, float64: the Gaussian that stands for a set of images.
+
+    Args:
+        features: One row per image, (N, D).
+
+    Raises:
+        InputError: If there are fewer than two rows, or a number is not finite.
+    """
+    if features.ndim != 2 or len(features) < 2 or not bool(torch.isfinite(features).all()):
+        raise InputError(f"Expected finite features (N, D) of two images or more; got shape {tuple(features.shape)}.")
+    values = features.double()
+    return values.mean(0), torch.atleast_2d(torch.cov(values.T))
+
+
+def between_gaussians(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> float:
     r"""The squared Fréchet distance of two Gaussians, not negative.
 
     The last trace is the sum of the singular values of :math:`\Sigma_1^{1/2} \Sigma_2^{1/2}`, which stays accurate where
@@ -139,19 +123,20 @@ def between_gaussians(first: Gaussian, second: Gaussian) -> float:
     Multivariate Analysis 12, 1982.
 
     Args:
-        first: A Gaussian.
-        second: Another of as many dimensions.
+        first: Mean and covariance of one, as :func:`moments` returns them.
+        second: Those of another, of as many dimensions.
 
     Raises:
         InputError: If they have another number of dimensions.
     """
-    if first.mean.shape != second.mean.shape:
+    (mean, covariance), (other, there) = first, second
+    if len(mean) != len(other):
         raise InputError(
-            f"The features must have one length; got {len(first.mean)} and {len(second.mean)}. Use one network for both."
+            f"The features must have one length; got {len(mean)} and {len(other)}. Use one network for both."
         )
-    traces = first.covariance.trace() + second.covariance.trace()
-    common = torch.linalg.svdvals(_root(first.covariance) @ _root(second.covariance)).sum()
-    return max(0.0, float((first.mean - second.mean).square().sum() + traces - 2 * common))
+    traces = covariance.trace() + there.trace()
+    common = torch.linalg.svdvals(_root(covariance) @ _root(there)).sum()
+    return max(0.0, float((mean - other).square().sum() + traces - 2 * common))
 
 
 def _root(covariance: Tensor) -> Tensor:
@@ -186,7 +171,7 @@ def frechet_distance(first: Tensor, second: Tensor, *, dimensions: int | None = 
     if dimensions is not None:
         if not 1 <= dimensions <= second.shape[1]:
             raise InputError(f"`dimensions` must be from 1 to {second.shape[1]}, not {dimensions!r}.")
-        axes = torch.linalg.eigh(Gaussian.of(second).covariance)[1][:, -dimensions:]
+        axes = torch.linalg.eigh(moments(second)[1])[1][:, -dimensions:]
         first, second = first.double() @ axes, second.double() @ axes
     value, limit = _extrapolated(first, second)
     stderr = math.nan
@@ -198,7 +183,7 @@ def frechet_distance(first: Tensor, second: Tensor, *, dimensions: int | None = 
 
 
 def _extrapolated(first: Tensor, second: Tensor) -> tuple[float, float]:
-    whole = between_gaussians(Gaussian.of(first), Gaussian.of(second))
+    whole = between_gaussians(moments(first), moments(second))
     pairs = zip(first.split(len(first) // 2)[:2], second.split(len(first) // 2)[:2], strict=True)
-    halves = [between_gaussians(Gaussian.of(a), Gaussian.of(b)) for a, b in pairs]
+    halves = [between_gaussians(moments(a), moments(b)) for a, b in pairs]
     return whole, 2 * whole - sum(halves) / 2
