@@ -12,9 +12,8 @@ from lee import datasets, models
 from lee.errors import InputError
 from lee.geometry.generators import AnyGenerator
 from lee.measure import equivariance_gram
-from lee.paths import atomic_path
 from lee.statistics import paired_ratio
-from lee.sweep.results import folder
+from lee.sweep.results import read_csv, write_csv
 
 TRANSLATION = ("translation_x", "translation_y")
 FARTHEST = 0.15  # root mean square of a difference that compression can make; other images of CIFAR-10 are farther
@@ -73,12 +72,9 @@ def measure(
         rows.append(
             {"model": name, **means, "ratio": found.value, "low": found.low, "high": found.high, "n": n, "rmse": rmse}
         )
-    frame = pd.DataFrame(rows)
-    with atomic_path(path) as part:
-        frame.to_csv(part, index=False, float_format="%.4g", lineterminator="\n")
-    return frame
+    return write_csv(pd.DataFrame(rows), path, 4)
 
 
 def read() -> pd.DataFrame:
     """The committed comparison, `data/results/compression.csv`, as :func:`measure` returns it."""
-    return pd.read_csv(folder() / "compression.csv")
+    return read_csv("compression.csv", "lee.studies.compression.measure")

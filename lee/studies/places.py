@@ -18,7 +18,7 @@ from lee.geometry import Sampler
 from lee.geometry.generators import get
 from lee.measure import error_map, infinitesimal_actions
 from lee.paths import atomic_path, package_data
-from lee.sweep.results import folder
+from lee.sweep.results import read_csv, write_csv
 
 #: The embedded photographs and the motion of the saliency transformer's maps.
 PICTURED, MOTION = ("chelsea", "flower"), "translation_x"
@@ -71,15 +71,12 @@ def borders(
             frame = pd.DataFrame({key: value.tolist() for key, value in columns.items()})
             rows.append(frame.assign(generator=g.name, image=range(first, first + len(part)), area=area))
     frame = pd.concat(rows)[["generator", "image", "lee", "net", "gross", "edges", "area"]]
-    frame = frame.sort_values(["generator", "image"], ignore_index=True)
-    with atomic_path(path) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.4g", lineterminator="\n")
-    return frame
+    return write_csv(frame.sort_values(["generator", "image"], ignore_index=True), path, 4)
 
 
 def read_borders() -> pd.DataFrame:
     """The committed shares, `data/results/places.csv`, as :func:`borders` returns them."""
-    return pd.read_csv(folder() / "places.csv")
+    return read_csv("places.csv", "lee.studies.places.borders")
 
 
 def saliency_maps() -> dict[str, Tensor]:

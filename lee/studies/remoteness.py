@@ -11,8 +11,7 @@ import pandas as pd
 from lee.errors import InputError
 from lee.metrics.distances import features, frechet_distance
 from lee.models import input_size
-from lee.paths import atomic_path
-from lee.sweep.results import Results, folder
+from lee.sweep.results import Results, read_csv, write_csv
 from lee.sweep.tasks import images_of, model_of
 
 
@@ -48,10 +47,7 @@ def measure(table: Results, reference: str, path: Path, *, n: int = 200, dimensi
         found = frechet_distance(features(model, here), homes[key], dimensions=dimensions)
         numbers = {"distance": found.value, "limit": found.limit, "stderr": found.stderr}
         rows.append({"set": task["measurement"], **numbers, "n": n, "dimensions": dimensions})
-    frame = pd.DataFrame(rows)
-    with atomic_path(path) as part:
-        frame.to_csv(part, index=False, float_format="%.5g", lineterminator="\n")
-    return frame
+    return write_csv(pd.DataFrame(rows), path, 5)
 
 
 def read(name: str) -> pd.DataFrame:
@@ -63,7 +59,4 @@ def read(name: str) -> pd.DataFrame:
     Raises:
         InputError: there are none.
     """
-    path = folder() / f"{name}.distances.csv"
-    if not path.is_file():
-        raise InputError(f"There is no {path.name} in data/results; make it with lee.studies.remoteness.measure.")
-    return pd.read_csv(path).set_index("set")
+    return read_csv(f"{name}.distances.csv", "lee.studies.remoteness.measure").set_index("set")

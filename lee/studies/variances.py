@@ -16,8 +16,7 @@ from lee.geometry.generators import AnyGenerator
 from lee.measure.checks import select
 from lee.metrics.distances import Features
 from lee.models import input_size
-from lee.paths import atomic_path
-from lee.sweep.results import Results, folder
+from lee.sweep.results import Results, read_csv, write_csv
 from lee.sweep.tasks import images_of, model_of
 
 COLUMNS = ("key", "model", "weights", "output", "n", "variance")
@@ -39,10 +38,7 @@ def measure(table: Results, path: Path) -> pd.DataFrame:
         InputError: If a network or images can't be had, or are others than those of the table.
     """
     rows = [_row(Results((part,))) for part in table.parts if len(part.rows) and not part.failed]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    with atomic_path(path) as part:
-        frame.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
-    return frame
+    return write_csv(pd.DataFrame(rows, columns=list(COLUMNS)), path, 6)
 
 
 def _row(one: Results) -> tuple[object, ...]:
@@ -70,10 +66,7 @@ def read(name: str) -> pd.DataFrame:
     Raises:
         InputError: If there are none.
     """
-    path = folder() / f"{name}.variances.csv"
-    if not path.is_file():
-        raise InputError(f"There is no {path.name} in data/results; make it with lee.studies.variances.measure.")
-    return pd.read_csv(path)
+    return read_csv(f"{name}.variances.csv", "lee.studies.variances.measure")
 
 
 def relative(table: Results, variances: pd.DataFrame, generators: Sequence[AnyGenerator]) -> pd.DataFrame:

@@ -11,8 +11,10 @@ compared on the same images.
 
 from pathlib import Path
 
+import pandas as pd
+
 from lee.errors import InputError, nearest
-from lee.paths import package_data
+from lee.paths import atomic_path, package_data
 from lee.sweep.results.parts import KEYS, SCORES
 from lee.sweep.results.table import Results
 from lee.sweep.table import read
@@ -46,3 +48,18 @@ def load(name: str | Path = "zoo") -> "Results":
             )
         files = [path, *sorted(path.parent.glob(f"{path.stem}.*.parquet"))]
     return Results(tuple(part for file in files for part in read(file).values()))
+
+
+def write_csv(frame: pd.DataFrame, path: Path, digits: int) -> pd.DataFrame:
+    """Write what a study keeps beside the tables, with so many digits; return it as it was."""
+    with atomic_path(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format=f"%.{digits}g", lineterminator="\n")
+    return frame
+
+
+def read_csv(file: str, maker: str) -> pd.DataFrame:
+    """Read what a study keeps beside the tables, in `data/results`; without it, the error names the function that makes it."""
+    path = folder() / file
+    if not path.is_file():
+        raise InputError(f"There is no {file} in data/results; make it with {maker}.")
+    return pd.read_csv(path)
