@@ -1,6 +1,7 @@
 """Errors and warnings that name the input, say what was expected, and what to do about it."""
 
 import importlib.util
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -126,14 +127,14 @@ def check_count(name: str, value: object, least: int = 1, most: int = MOST) -> N
         raise InputError(f"`{name}` must be a whole number from {least}{up_to}, not {value!r}.")
 
 
-def check_share(name: str, value: object) -> None:
-    """Refuse what is no number from 0 up to 1; `True` is none.
-
-    Raises:
-        InputError: With what was given.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise InputError(f"`{name}` must be a number from 0 up to 1, not {value!r}.")
+def check_number(name: str, value: object, low: float, high: float = math.inf, *, least: bool = False) -> None:
+    """Refuse what is no number between two others, or from the `least` one up to the other; `True` is none."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not (low < value < high or (least and value == low)):  # type: ignore[operator]
+        above = f"above {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+        raise InputError(
+            f"`{name}` must be a number {f'from {low:g} up to {high:g}' if least else above}, not {value!r}."
+        )
 
 
 def check_flag(name: str, value: object) -> None:

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from lee import memory
 from lee.autodiff import workspace
-from lee.errors import InputError, check_count, check_known, check_share
+from lee.errors import InputError, check_count, check_known, check_number
 from lee.geometry.generators import Action, AnyGenerator, Generator, get
 from lee.geometry.outputs import Representations
 from lee.layers.calls import check_modules
@@ -214,7 +214,7 @@ def _checked(
         )
     check_output_name(output)
     check_known("mode", mode, MODES)
-    check_share("tolerance", tolerance)
+    check_number("tolerance", tolerance, 0, 1, least=True)
     if mode == "deflated" and (output != "probabilities" or tolerance == 0):
         raise InputError(
             "mode='deflated' needs output='probabilities' and a tolerance above 0; use 'forward' or 'reverse' for exact numbers, "

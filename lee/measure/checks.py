@@ -61,14 +61,15 @@ def check_input(model: Callable[..., Any], x: Any, *, image: bool) -> None:
         raise InputError(
             f"Inputs must be dense tensors with data, not {x.layout} on {x.device}; use .to_dense() or real images."
         )
-    if image and x.ndim != 4:
-        raise InputError(f"Images must have shape (N, C, H, W); got {tuple(x.shape)}. Add a batch axis with x[None].")
+    if image and (x.ndim != 4 or min(x.shape[-2:]) < 2):
+        raise InputError(
+            f"Images must have shape (N, C, H, W), with 2 pixels or more along each side; got {tuple(x.shape)}. Add a batch axis "
+            "with x[None] where that is missing."
+        )
     if not x.dtype.is_floating_point:
         raise InputError(f"Inputs must be floating point, not {x.dtype}; use x.float() / 255 for 8-bit images.")
     if x.ndim == 0 or x.numel() == 0:
         raise InputError(f"The batch is empty: shape {tuple(x.shape)}.")
-    if image and min(x.shape[-2:]) < 2:
-        raise InputError(f"Images need at least 2 pixels along each side; got {x.shape[-2]} × {x.shape[-1]}.")
     if not bool(torch.isfinite(x).all()):
         raise InputError("The input contains NaN or infinity; clean it before measuring.")
     _check_placement(model, x)
@@ -81,14 +82,11 @@ def _check_placement(model: Callable[..., Any], x: Tensor) -> None:
     floating = [p for p in parameters if p.dtype.is_floating_point]
     if not floating:
         return
-    devices, dtypes = {p.device for p in floating}, {p.dtype for p in floating}
-    if x.device not in devices and x.device.type not in {d.type for d in devices}:
+    places, dtypes = {p.device.type for p in floating}, {p.dtype for p in floating}
+    if x.device.type not in places or x.dtype not in dtypes:
         raise InputError(
-            f"The input is on {x.device} but the model is on {floating[0].device}; move one with .to(...)."
-        )
-    if x.dtype not in dtypes:
-        raise InputError(
-            f"The input is {x.dtype} but the model's parameters are {floating[0].dtype}; convert one with .to(...)."
+            f"The input is {x.dtype} on {x.device} but the model's parameters are {floating[0].dtype} on {floating[0].device}; "
+            "convert one with .to(...)."
         )
 
 
@@ -109,18 +107,14 @@ def select(result: Any, output: Output) -> Tensor:
         if not isinstance(chosen, Tensor):
             raise InputError(f"The callable `output` must return a tensor; it returned {type(chosen).__name__}.")
         return _unnested(chosen)
-    if isinstance(result, Mapping):
-        key = next(iter(result), "logits")
+    if not isinstance(result, Tensor):
+        keys, key = "", "[0]" if isinstance(result, tuple | list) else " …"
+        if isinstance(result, Mapping):
+            keys, key = f" with keys {list(result)}", f"[{next(iter(result), 'logits')!r}]"
         raise InputError(
-            f"The model returns a mapping with keys {list(result)}; select a tensor, for example output=lambda o: o[{key!r}]."
-        )
-    if isinstance(result, tuple | list):
-        raise InputError(
-            f"The model returns {len(result)} values; select a tensor, for example output=lambda o: o[0] "
+            f"The model returns a {type(result).__name__}{keys}; select a tensor, for example output=lambda o: o{key} "
             "(with .softmax(-1) for probabilities)."
         )
-    if not isinstance(result, Tensor):
-        raise InputError(f"The model returns {type(result).__name__}; select a tensor with output=lambda o: ….")
     _unnested(result)
     if output == "logits":
         return result
@@ -152,12 +146,11 @@ def check_shape(value: Tensor, n: int) -> None:
     Raises:
         InputError: If it doesn't.
     """
-    if value.ndim == 0 or len(value) != n:
+    if value.ndim == 0 or len(value) != n or value.numel() == 0:
         raise InputError(
-            f"The output must have one entry per input along its first axis; {n} inputs gave shape {tuple(value.shape)}."
+            f"The output must have one entry per input along its first axis, and not be empty; {n} inputs gave shape "
+            f"{tuple(value.shape)}."
         )
-    if value.numel() == 0:
-        raise InputError(f"The output is empty: shape {tuple(value.shape)}.")
     if not value.is_floating_point() and not value.is_complex():
         raise InputError(
             f"The output holds {value.dtype}, which has no derivative; measure the scores that it was computed from (before an "

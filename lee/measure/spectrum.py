@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lee.errors import InputError, check_count
+from lee.errors import InputError, check_count, check_number
 from lee.geometry.algebra import coordinates
 from lee.geometry.generators import NAMED, Action, Generator
 from lee.statistics import EquivarianceGram
@@ -198,8 +198,7 @@ def symmetry_spectrum(
         raise InputError(
             f"A spectrum is that of a Gram matrix, as lee.equivariance_gram gives it, not of {type(gram).__name__}."
         )
-    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
-        raise InputError(f"level = {level!r} must lie in (0, 1).")
+    check_number("level", level, 0, 1)
     check_count("resamples", resamples)
     check_count("seed", seed, 0)
     if gram.n < 2:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from lee.errors import InputError, check_count
+from lee.errors import InputError, check_count, check_number
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.function import one_function
 from lee.metrics.errors import Model
@@ -32,10 +32,7 @@ def psnr(mse: Estimate, dynamic_range: float) -> Estimate:
     """
     if not isinstance(mse, Estimate):
         raise InputError(f"`mse` must be an estimate, as lee.metrics.eq_t gives it, not {mse!r}.")
-    if isinstance(dynamic_range, bool) or not isinstance(dynamic_range, int | float):
-        raise InputError(f"`dynamic_range` must be a positive number, not {dynamic_range!r}.")
-    if not (math.isfinite(dynamic_range) and dynamic_range > 0):
-        raise InputError(f"`dynamic_range` must be positive, not {dynamic_range!r}; see lee.metrics.output_range.")
+    check_number("dynamic_range", dynamic_range, 0)
     if mse.value < 0:
         raise InputError(f"A mean squared error can't be negative: {mse.value!r}.")
     if mse.value == 0:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lee.errors import InputError, check_count, check_flag
+from lee.errors import InputError, check_count, check_flag, check_number
 from lee.geometry.generators import ROTATION, TRANSLATION_X, TRANSLATION_Y, Action, AnyGenerator, Generator, get
 from lee.geometry.representations import Map, Representation, Scattered, Tokens, VectorField
 from lee.geometry.sampling import Sampler
@@ -71,8 +71,7 @@ def translations(
         InputError: If an argument is out of range, or no shift is left after rounding.
     """
     check_count("draws", draws)
-    if not isinstance(max_shift, int | float) or not 0 < max_shift < 1:
-        raise InputError(f"`max_shift` is a fraction of the side, between 0 and 1, not {max_shift!r}.")
+    check_number("max_shift", max_shift, 0, 1)
     check_count("step", step)
     check_flag("integer", integer)
     height, width = x.shape[-2:]
@@ -108,8 +107,7 @@ def amounts(
         InputError: If an argument is out of range.
     """
     check_count("draws", draws)
-    if not isinstance(radius, int | float) or not (math.isfinite(radius) and radius > 0):
-        raise InputError(f"`radius` must be a positive amount of the generator's parameter, not {radius!r}.")
+    check_number("radius", radius, 0)
     chosen = get(generator)
     parts = torch.arange(draws) + torch.rand(draws, dtype=torch.float64, generator=seeded(random))
     t = (2 * parts / draws - 1) * radius

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from lee.errors import InputError, check_count
+from lee.errors import InputError, check_count, check_number
 
 Array = npt.NDArray[np.float64]
 Numbers = Tensor | Sequence[Any] | npt.NDArray[Any]
@@ -162,8 +162,7 @@ def check_settings(level: float, resamples: int = 100) -> None:
     Raises:
         InputError: If the level is not between 0 and 1, or there are fewer than 100 resamples.
     """
-    if not isinstance(level, int | float) or not 0 < level < 1:
-        raise InputError(f"`level` must be a number between 0 and 1, not {level!r}.")
+    check_number("level", level, 0, 1)
     check_count("resamples", resamples, 100)
 
 

@@ -380,7 +380,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "lists of shifts": (lambda: metrics.shifted(X, [[1, 2]] * 4), "`shifts` must be a tensor"),  # type: ignore[arg-type]
     "an image to shift": (lambda: metrics.shifted(X[0], torch.zeros(3, 2).long()), r"tensor \(N, C, H, W\)"),
     "a number of decibels": (lambda: metrics.psnr(0.1, 1.0), "`mse` must be an estimate"),  # type: ignore[arg-type]
-    "a range": (lambda: metrics.psnr(lee.Estimate(0.1, 0.0, 2), None), "`dynamic_range` must be a positive number"),  # type: ignore[arg-type]
+    "a range": (lambda: metrics.psnr(lee.Estimate(0.1, 0.0, 2), None), "`dynamic_range` must be a number above 0"),  # type: ignore[arg-type]
     "a size of nothing": (lambda: metrics.shift(1.0, 1.0, 0, 16), "`height` must be a whole number"),
     "a spectrum of a number": (lambda: lee.symmetry_spectrum(3), "a Gram matrix"),  # type: ignore[arg-type]
     "a name": (lambda: lee.explain_representations(network(), X, "foo"), "Unknown representation 'foo'"),

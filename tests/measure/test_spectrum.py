@@ -134,7 +134,7 @@ def test_generators_without_a_displacement_of_their_own_are_refused(
 def test_bad_numbers_are_refused() -> None:
     with pytest.raises(InputError, match="two or more images"):
         symmetry_spectrum(gram_of(drawn(1)))
-    with pytest.raises(InputError, match="level = 1"):
+    with pytest.raises(InputError, match="`level` must be a number between 0 and 1, not 1"):
         symmetry_spectrum(gram_of(drawn(3)), level=1)
     with pytest.raises(InputError, match=r"aspect = -0\.5"):
         displacement_metric(AFFINE, aspect=-0.5)
