@@ -1,12 +1,10 @@
 """The claims of the paper, of the notes on it and of the book, from `data/claims.yaml`: verdicts refer to them."""
 
-from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
+from lee.configuration import Strict, read_yaml, validated
 from lee.errors import InputError, check_known
 from lee.paths import package_data
 
@@ -18,8 +16,7 @@ HEADINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(Strict, frozen=True):
     """One claim.
 
     Args:
@@ -34,7 +31,7 @@ class Claim:
     id: str
     claim: str
     source: str
-    by: str
+    by: Literal["paper", "notes", "theory", "book"]
     kind: Literal["universal", "existential"]
     chapter: str
 
@@ -52,15 +49,11 @@ def claims() -> dict[str, Claim]:
         InputError: If an entry lacks a field, has an unknown one or a word that isn't known, or two have one name.
     """
     found: dict[str, Claim] = {}
-    names = {field.name for field in fields(Claim)}
-    for row in yaml.safe_load(path().read_text(encoding="utf-8")):
-        if row.keys() != names or row["id"] in found:
-            raise InputError(
-                f"The claim {row.get('id')!r} of {path().name} needs a name of its own and {sorted(names)}."
-            )
-        check_known("author of a claim", row["by"], HEADINGS)
-        check_known("kind of claim", row["kind"], ("universal", "existential"))
-        found[row["id"]] = Claim(**row)
+    for row in read_yaml(path(), "list of claims"):
+        one = validated(Claim, row, f"{path().name}, {row.get('id')!r}")
+        if one.id in found:
+            raise InputError(f"{path().name}, {one.id!r}: another claim has this name; give it one of its own.")
+        found[one.id] = one
     return found
 
 

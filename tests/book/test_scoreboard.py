@@ -24,7 +24,12 @@ def test_every_claim_names_a_chapter_of_the_book() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"by": "us"}, "author"), ({"kind": "any"}, "kind"), ({"more": 1}, "needs a name"), ({"id": "b"}, "needs a name")],
+    [
+        ({"by": "us"}, "claims.yaml, 'a': `by` must be 'paper', 'notes', 'theory' or 'book', not 'us'"),
+        ({"kind": "any"}, "`kind` must be 'universal' or 'existential', not 'any'"),
+        ({"more": 1}, "unknown field 'more'"),
+        ({"id": "b"}, "'b': another claim has this name"),
+    ],
 )
 def test_a_claim_that_is_not_whole_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object], message: str
