@@ -17,7 +17,6 @@ from lee import models
 from lee.autodiff import pushforward
 from lee.errors import InputError
 from lee.explorer import motion, pictures
-from lee.explorer.networks import class_names, token_side
 from lee.explorer.state import REACH, SLIDERS, State
 from lee.geometry.generators import AnyGenerator
 from lee.geometry.sampling import Sampler
@@ -27,6 +26,7 @@ from lee.measure.function import one_function
 from lee.measure.maps import error_map
 from lee.measure.orbits import Orbit, orbit
 from lee.measure.shares import ErrorMap
+from lee.models import classes
 from lee.models.recipes import has_weights
 from lee.statistics import EquivarianceGram, Estimate, concatenate
 
@@ -187,8 +187,14 @@ class Measures:
         with one_function(network, "probabilities") as function:
             p = function.checked(orbit)
         top = p.mean(0).topk(min(TOP, p.shape[1])).indices.tolist()
-        names = class_names(state.models[which], state.pretrained, p.shape[1])
-        return Curve(self.stops(orbit.shape[-1]), p, tuple(top), names)
+        return Curve(self.stops(orbit.shape[-1]), p, tuple(top), self.class_names(state, which, p.shape[1]))
+
+    def class_names(self, state: State, which: int, k: int) -> tuple[str, ...]:
+        """Names of the K outputs of a model: of the classes that it was trained for, or numbers."""
+        name, known = state.models[which], tuple[str, ...]()
+        if state.pretrained or has_weights(name):
+            known = classes.described(classes.of_model(name, self.model(state, which).net))
+        return known if len(known) == k else tuple(f"class {i}" for i in range(k))
 
     def touch(self, state: State, which: int = 0) -> Touch:
         r"""The probabilities at `t` and their derivative there, exactly, by forward mode through the warp and the model.
@@ -278,3 +284,10 @@ class Measures:
         return layerwise(
             network, self.image(state, which), state.generator, kernel=state.kernel, boundary=state.boundary
         ).frame
+
+
+def token_side(network: nn.Module) -> int | None:
+    """Side in pixels of the patches that a transformer or Mixer makes its tokens of; None for other networks."""
+    sides = (getattr(module, "patch_size", None) for module in network.modules())
+    side = next(filter(None, sides), None)
+    return int(side[0]) if isinstance(side, tuple) else side

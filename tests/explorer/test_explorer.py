@@ -25,7 +25,7 @@ from lee import charts, datasets, models
 from lee.errors import InputError
 from lee.explorer import Measures, State, controls, drawing, motion, pictures, plots, serve, still, tabs
 from lee.explorer.app import Explorer
-from lee.explorer.networks import token_side
+from lee.explorer.measures import token_side
 from lee.explorer.recipe import recipe
 from lee.explorer.server import MOST_KERNELS, Kernels
 from lee.explorer.state import PRESETS, REACH, SLIDERS, mixture_of
