@@ -7,7 +7,6 @@ from timm's own cache or the network; `HF_HUB_OFFLINE=1` forbids the network, an
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,7 +30,7 @@ def create(name: str, **kwargs: Any) -> nn.Module:
 
     Raises:
         InputError: the weights are neither in the folder nor in the cache nor to be had from the network, or they are
-            damaged; the cache is the user's, so nothing in it is touched, but the file is named.
+            damaged; the cache is the user's, so nothing in it is touched, but the error says where it is.
     """
     import timm
 
@@ -120,6 +119,7 @@ def _file(folder: Path) -> Path:
 
 def _reason(name: str, error: Exception) -> str:
     """Why weights can't be had, in a sentence without its full stop."""
+    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     said = " ".join(str(error).split()).rstrip(".")[:300] or type(error).__name__
@@ -131,25 +131,6 @@ def _reason(name: str, error: Exception) -> str:
     if "weights_only" in said:  # what follows in it is how to let the file run code
         return "the file holds more than tensors, and reading the rest would run code"
     if any(sign in f"{type(error).__name__} {error}" for sign in _DAMAGED):
-        remove = "".join(f"remove {path.resolve()} and " for path in _cached(name))
-        return f"what was fetched is damaged; {remove}try again ({said})"
+        kept = f"{HF_HUB_CACHE} (see HF_HOME) or {torch.hub.get_dir()}"
+        return f"what was fetched is damaged; remove what is left of it in timm's cache, {kept}, and try again ({said})"
     return said
-
-
-def _cached(name: str) -> Iterator[Path]:
-    """The files of a model's weights in the caches of the hub and of torch."""
-    import timm
-    from huggingface_hub import try_to_load_from_cache
-
-    config = timm.get_pretrained_cfg(name)
-    if config is None:
-        return
-    repository, _, revision = (config.hf_hub_id or "").partition("@")
-    for file in ("model.safetensors", "pytorch_model.bin", config.hf_hub_filename):
-        found = try_to_load_from_cache(repository, file, revision=revision or None) if repository and file else None
-        if isinstance(found, str):
-            yield Path(found)
-    if isinstance(config.url, str) and config.url:
-        kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url).name
-        if kept.is_file():
-            yield kept
