@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Any, Unpack
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from lee.charts.pictures import Picture, diverging, each, pictures, pixels, scale_bar
 from lee.charts.theme import Words
 from lee.errors import InputError
+from lee.measure.shares import in_patches
 
 STRONG = 0.99  # of all patches lie below the number that gets the strongest colour
 PAPER, INK, GAP = (255, 255, 255), (26, 26, 26), 12
@@ -35,10 +37,7 @@ def overlaid(images: Any, shares: Any, *, patch: int = 1, limit: float | None = 
         raise InputError(
             f"Every image needs a map of its size, (N, H, W); got {len(photographs)} images and maps of shape {given.shape}."
         )
-    n, height, width = given.shape
-    if patch < 1 or height % patch or width % patch:
-        raise InputError(f"Patches of {patch} × {patch} pixels don't fill an image of {height} × {width}.")
-    sums = np.nan_to_num(given).reshape(n, height // patch, patch, width // patch, patch).sum((2, 4))
+    sums = in_patches(torch.from_numpy(np.nan_to_num(given)), patch).numpy()
     limit = float(np.quantile(np.abs(sums), STRONG)) or 1.0 if limit is None else limit
     found = []
     for photograph, numbers in zip(photographs, sums, strict=True):

@@ -13,6 +13,7 @@ from lee.charts.pictures import PIXEL_ART, data_uri, scale_bar
 from lee.charts.theme import DIVERGING
 from lee.datasets.image_files import ENDINGS
 from lee.explorer.pictures import MOST_BYTES, resized
+from lee.measure.shares import in_patches
 from lee.statistics import Estimate
 
 SHARE = 0.99
@@ -121,7 +122,7 @@ def errors(rows: Sequence[tuple[str, Estimate, Estimate | None]], *, name: str, 
 def where(image: Tensor, share: Tensor, *, patch: int, model: str, name: str) -> str:
     """The shares of the pixels of an image (1, 3, H, W), summed over patches, over its photograph; `share` is (1, H, W)."""
     (picture,), limit = overlaid(image, share, patch=patch)
-    sums = share.double().unflatten(1, (-1, patch)).unflatten(3, (-1, patch)).sum((2, 4))[0]
+    sums = in_patches(share.double(), patch)[0]
     of = "pixels" if patch == 1 else f"patches of {patch} × {patch} pixels"
     row, column = divmod(int(sums.argmax()), sums.shape[1])
     adding, cancelling = (float(sums[side].sum()) for side in (sums > 0, sums < 0))

@@ -18,6 +18,7 @@ from lee.layers import layerwise
 from lee.layers.families import families
 from lee.measure import ORTHOGONAL, equivariance_gram, error_map, orbit, symmetry_spectrum
 from lee.measure.function import untouched
+from lee.measure.shares import in_patches
 from lee.paths import atomic_path
 from lee.statistics import EquivarianceGram, Estimate, paired_ratio
 
@@ -247,8 +248,7 @@ def _maps(given: Given, found: dict[str, Any]) -> dict[str, Any]:
     share = error_map(given.network, images, MAPPED, chunk=given.chunk, **given.method).share.double()
     height, width = share.shape[1:]
     patch = next(p for p in range(max(1, given.side // PATCHES), 0, -1) if height % p == width % p == 0)
-    sums = share.reshape(len(share), height // patch, patch, width // patch, patch).sum((2, 4))
-    return {"motion": MAPPED, "images": chosen, "patch": patch, "shares": sums}
+    return {"motion": MAPPED, "images": chosen, "patch": patch, "shares": in_patches(share, patch)}
 
 
 def _discrete(given: Given, found: dict[str, Any]) -> dict[str, Any]:
