@@ -86,17 +86,18 @@ def _train_one(name: str, where: dict[str, Any], device: str, quiet: bool) -> No
 
 def _train_missing(pattern: str, where: dict[str, Any], device: str, workers: int | None, quiet: bool) -> None:
     """Train every missing model of a pattern; fail at the end if one did."""
-    from lee.training.fleet import devices_of, missing, train_missing
+    from lee.process.alone import devices
+    from lee.training.fleet import missing, train_missing
 
     names = missing(pattern, **where)
     if not names:
         typer.echo(f"Nothing is missing of {pattern!r}.")
         return
-    devices = devices_of(device, workers)
-    typer.echo(f"{len(names)} to train, {min(len(devices), len(names))} at a time: {', '.join(names)}")
+    places = devices(device, workers)
+    typer.echo(f"{len(names)} to train, {min(len(places), len(names))} at a time: {', '.join(names)}")
     failed = []
     tell: Callable[[str], None] = (lambda line: None) if quiet else typer.echo
-    outcomes = train_missing(names, devices=devices, on_line=tell, **where)
+    outcomes = train_missing(names, devices=places, on_line=tell, **where)
     with closing(outcomes):  # at once when interrupted: nothing that is queued may start
         for ended, outcome in enumerate(outcomes, 1):
             if outcome.error:

@@ -16,7 +16,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
-from lee.errors import InputError
+from lee.errors import InputError, check_count
 
 Undo = Callable[[], None]
 T = TypeVar("T")
@@ -136,6 +136,19 @@ class computed_once(Generic[T]):
     def __get__(self, instance: Any, owner: type) -> T:
         value = instance.__dict__[self.compute.__name__] = self.compute(instance)
         return value
+
+
+def devices(device: str, workers: int | None = None) -> list[str]:
+    """A device for each process: `cuda` becomes the GPUs in turn where there are several, others stay as they are.
+
+    Without a number of workers there are as many as GPUs, or as this process may use processors.
+    """
+    if workers is not None:
+        check_count("workers", workers)
+    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    every = [f"cuda:{gpu}" for gpu in range(gpus)] if gpus > 1 else [device]
+    count = (processors() if device == "cpu" else len(every)) if workers is None else workers
+    return [every[place % len(every)] for place in range(count)]
 
 
 def check_device(device: str | torch.device) -> None:

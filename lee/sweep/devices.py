@@ -16,16 +16,6 @@ from lee.errors import InputError
 _HELD: list[FileLock] = []
 
 
-def spread(device: str, workers: int) -> list[str]:
-    """A device for each worker process of this machine: `cuda` becomes the GPUs in turn, others stay as they are.
-
-    >>> spread("cpu", 2)
-    ['cpu', 'cpu']
-    """
-    gpus = torch.cuda.device_count() if device == "cuda" else 0
-    return [f"cuda:{place % gpus}" if gpus > 1 else device for place in range(workers)]
-
-
 @cache
 def own(device: str) -> str:
     """The device of this process, which doesn't know its neighbours: `cuda` becomes the first GPU that nobody has taken.

@@ -19,9 +19,7 @@ from typing import Any
 
 import torch
 
-from lee.errors import InputError
-from lee.process.alone import alone, processors
-from lee.sweep.devices import spread
+from lee.process.alone import alone, devices, processors
 from lee.sweep.measures import failed, measure
 from lee.sweep.shortage import STEPS
 from lee.sweep.table import encode
@@ -97,11 +95,10 @@ def processes(
     Raises:
         InputError: there is to be no worker.
     """
-    if workers < 1:
-        raise InputError(f"`workers` must be at least 1, not {workers}.")
+    places = devices(device, workers)
     share = threads or max(1, processors() // workers)
     waiting, again, attempts = iter(tasks), deque[Task](), Counter[str]()
-    crew = [_Worker(one, share) for one in spread(device, workers)]
+    crew = [_Worker(one, share) for one in places]
     try:
         while True:
             for worker in crew:

@@ -15,12 +15,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from queue import SimpleQueue
 
-import torch
-
 from lee.errors import InputError, nearest
 from lee.models.cards import check_weights, read_card
 from lee.models.recipes import Recipe, ZooSpec, load_spec, load_specs
-from lee.process.alone import processors
 from lee.process.children import Children, Stopped
 from lee.training.zoo import destination
 
@@ -72,27 +69,6 @@ def _current(spec: ZooSpec, folder: Path) -> bool:
     except (InputError, KeyError, TypeError):
         return False
     return made.digest() == spec.digest()
-
-
-def devices_of(device: str, workers: int | None = None) -> list[str]:
-    """Return one device per process: every GPU for `cuda`, and the CPU as often as it has cores.
-
-    Args:
-        device: cpu, cuda (all of them), cuda:1 or mps.
-        workers: this many processes instead.
-
-    Raises:
-        InputError: fewer than one worker.
-    """
-    if workers is not None and workers < 1:
-        raise InputError(f"{workers} workers were asked for. Choose 1 or more.")
-    if device == "cuda":
-        found = [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cuda"]
-    elif device == "cpu":
-        found = ["cpu"] * processors()
-    else:
-        found = [device]
-    return found if workers is None else [found[index % len(found)] for index in range(workers)]
 
 
 def train_missing(

@@ -18,8 +18,9 @@ from lee.errors import InputError
 from lee.models.cards import read_card
 from lee.models.recipes import load_specs
 from lee.paths import file_sha256
+from lee.process.alone import devices
 from lee.training import train
-from lee.training.fleet import devices_of, missing, train_missing
+from lee.training.fleet import missing, train_missing
 from lee.training.zoo import publish, train_zoo
 
 FILE: dict[str, Any] = {
@@ -130,14 +131,14 @@ def test_a_training_killed_on_the_way_ends_with_the_same_weights(recipes: Path) 
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert devices_of("cpu", 3) == ["cpu"] * 3
-    assert set(devices_of("cpu")) == {"cpu"}
+    assert devices("cpu", 3) == ["cpu"] * 3
+    assert set(devices("cpu")) == {"cpu"}
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert devices_of("cuda") == ["cuda:0", "cuda:1"]
-    assert devices_of("cuda", 3) == ["cuda:0", "cuda:1", "cuda:0"]
-    assert devices_of("cuda:1") == ["cuda:1"]
-    with pytest.raises(InputError, match="0 workers"):
-        devices_of("cpu", 0)
+    assert devices("cuda") == ["cuda:0", "cuda:1"]
+    assert devices("cuda", 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert devices("cuda:1") == ["cuda:1"]
+    with pytest.raises(InputError, match="`workers` must be a whole number from 1, not 0"):
+        devices("cpu", 0)
 
 
 @pytest.mark.parametrize(
