@@ -27,7 +27,7 @@ from lee.autodiff.functorch import load_formulas
 from lee.errors import InputError, nearest
 from lee.geometry.generators import Generator, get
 from lee.measure.function import untouched
-from lee.measure.spectrum import displacement_metric
+from lee.measure.spectrum import unit_sized
 from lee.measure.terms import infinitesimal_actions, sampler_of
 from lee.process.alone import alone
 from lee.statistics import Estimate
@@ -280,10 +280,7 @@ def unit_generators(names: Sequence[str]) -> tuple[Generator, ...]:
     chosen = [get(name) for name in names]
     if not chosen:
         raise InputError("A penalty needs at least one generator, such as 'rotation'.")
-    sizes = displacement_metric(chosen).diagonal().sqrt().tolist()
-    return tuple(
-        (1 / size * g).renamed(g.name) for g, size in zip(chosen, sizes, strict=True) if isinstance(g, Generator)
-    )
+    return tuple(unit_sized(g) for g in chosen if isinstance(g, Generator))
 
 
 def _centred(scores: Tensor) -> Tensor:
