@@ -14,7 +14,8 @@ from docutils import nodes
 from myst_nb.core.render import MimeData, NbElementRenderer
 from sphinx.util import logging
 
-VEGALITE = "application/vnd.vegalite.v5+json"
+from lee.charts.theme import VEGALITE
+
 HTML = "text/html"
 LOGGER = logging.getLogger(__name__)
 

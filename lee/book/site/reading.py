@@ -18,6 +18,8 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
+from lee.charts.theme import VEGALITE
+
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
@@ -28,7 +30,7 @@ MARK = "**In one line:**"
 _FORMULA = re.compile(r"\$\$.*?\$\$", re.DOTALL)
 _FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 _LEFT_OUT = {"hide-input", "remove-input", "hide-cell", "remove-cell", "parameters"}
-_DRAWN = {"application/vnd.vegalite.v5+json", "image/png", "image/svg+xml"}
+_DRAWN = {VEGALITE, "image/png", "image/svg+xml"}
 
 
 _LIVE = re.compile(r"<!-- (lee-\w+) ?(\w*) -->.*?<!-- /lee -->", re.DOTALL)
