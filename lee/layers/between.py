@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lee.geometry.antialiasing import FilteredActivation, low_pass
-from lee.geometry.representations import Map, Representation, Tokens, Trivial
+from lee.geometry.representations import Map, Tokens, Trivial
 from lee.layers.families import family
 from lee.layers.trace import Traced
 
@@ -57,47 +57,40 @@ def _apart(function: Layer) -> Layer:
     return lambda h: function(h.clone())
 
 
-def _maps(r: Representation, z: Tensor) -> Tensor:
-    """The part of a batch that has places as maps (N, C, H, W)."""
-    if isinstance(r, Tokens):
-        return z[:, r.prefix :].mT.unflatten(-1, r.grid)
-    return z.movedim(-1, 1) if isinstance(r, Map) and r.channels_last else z
-
-
-def _back(r: Representation, maps: Tensor) -> Tensor:
+def _back(r: Map | Tokens, maps: Tensor) -> Tensor:
     """The layout of `r` again, of any grid, with no tokens before it."""
     if isinstance(r, Tokens):
         return maps.flatten(-2).mT
-    return maps.movedim(1, -1) if isinstance(r, Map) and r.channels_last else maps
+    return maps.movedim(1, -1) if r.channels_last else maps
 
 
-def _exchanges(layer: Layer, r: Representation, h: Tensor) -> bool:
+def _exchanges(layer: Layer, r: Map | Tokens, h: Tensor) -> bool:
     """Whether a layer commutes with an exchange of all places, so that it can be applied at any."""
     if isinstance(r, Tokens) and r.prefix:
         return False
     h = h[:1]
-    maps = _maps(r, h)
+    maps = r.maps(h)
     order = torch.randperm(maps[0, 0].numel(), generator=torch.Generator().manual_seed(0)).to(h.device)
 
     def exchanged(z: Tensor) -> Tensor:
-        maps = _maps(r, z)
+        maps = r.maps(z)
         return _back(r, maps.flatten(-2)[..., order].view(maps.shape))
 
     y = layer(h)
     return y.shape == h.shape and _alike(layer(exchanged(h)), exchanged(y), y)
 
 
-def _between(layer: Layer, given: Representation, made: Representation, factor: int, boundary: str) -> Layer:
+def _between(layer: Layer, given: Map | Tokens, made: Map | Tokens, factor: int, boundary: str) -> Layer:
     """`m - m°` of a layer that can be applied at any places."""
-    fine = FilteredActivation(lambda maps: _maps(_like(made, maps), layer(_back(given, maps))), factor, boundary)
+    fine = FilteredActivation(lambda maps: _like(made, maps).maps(layer(_back(given, maps))), factor, boundary)
 
     def folded(h: Tensor) -> Tensor:
-        return layer(h) - _back(made, fine(_maps(given, h)))
+        return layer(h) - _back(made, fine(given.maps(h)))
 
     return folded
 
 
-def _like(r: Representation, maps: Tensor) -> Representation:
+def _like(r: Map | Tokens, maps: Tensor) -> Map | Tokens:
     return Tokens((maps.shape[-2], maps.shape[-1])) if isinstance(r, Tokens) else r
 
 
@@ -148,9 +141,9 @@ def _low_pass(n: int, cutoff: float, boundary: str) -> Tensor:
     return low_pass(torch.eye(n, dtype=torch.float64).view(n, 1, 1, n), cutoff, boundary=boundary).view(n, n)
 
 
-def _is_affine(layer: Layer, given: Representation, made: Representation, h: Tensor) -> bool:
+def _is_affine(layer: Layer, given: Map | Tokens, made: Map | Tokens, h: Tensor) -> bool:
     """Whether a layer is affine and keeps the number of places."""
-    return _averages(layer, h[:1]) and _maps(made, layer(h[:1])).shape[-2:] == _maps(given, h[:1]).shape[-2:]
+    return _averages(layer, h[:1]) and made.maps(layer(h[:1])).shape[-2:] == given.maps(h[:1]).shape[-2:]
 
 
 def _averages(layer: Layer, h: Tensor) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lee.errors import InputError, check_count, check_flag, check_number
 from lee.geometry.generators import ROTATION, TRANSLATION_X, TRANSLATION_Y, Action, AnyGenerator, Generator, get
-from lee.geometry.representations import Map, Representation, Scattered, Tokens, VectorField
+from lee.geometry.representations import Representation, Scattered, Tokens
 from lee.geometry.sampling import Sampler
 from lee.memory import retold
 
@@ -176,25 +176,22 @@ def whole_samples(motion: Motion, grids: Sequence[tuple[int, int]], sampler: Sam
 
 def grid_of(representation: Representation, z: Tensor) -> tuple[int, int] | None:
     """Height and width of the grid that a tensor lies on; None where it has none."""
-    maps = apart(representation, z, 1)[0]
+    maps = representation.maps(z)
     return None if maps is None else (maps.shape[-2], maps.shape[-1])
 
 
 def apart(representation: Representation, z: Tensor, n: int) -> tuple[Tensor | None, Tensor]:
     """The part of a tensor of `n` samples that lies on a grid, (n, C, h, w) or None, and the rest, (n, r)."""
-    if isinstance(representation, Map):
-        return (z.movedim(-1, 1) if representation.channels_last else z), z.new_zeros(len(z), 0)
-    if isinstance(representation, VectorField):
-        return z, z.new_zeros(len(z), 0)
+    maps = representation.maps(z)
+    if maps is None:
+        return None, z.reshape(n, -1)
     if isinstance(representation, Tokens):
-        k = representation.prefix
-        return z[:, k:].mT.unflatten(-1, representation.grid), z[:, :k].flatten(1)
+        return maps, z[:, : representation.prefix].flatten(1)
     if isinstance(representation, Scattered):
-        samples, index = z.reshape(-1, representation.numel), representation.index.to(z.device)
-        placed = torch.zeros(representation.numel, dtype=torch.bool, device=z.device)
-        placed[index.flatten()] = True
-        return samples[:, index].mT.unflatten(-1, representation.grid), samples[:, ~placed]
-    return None, z.reshape(n, -1)
+        free = torch.ones(representation.numel, dtype=torch.bool, device=z.device)
+        free[representation.index.flatten().to(z.device)] = False
+        return maps, z.reshape(-1, representation.numel)[:, free]
+    return maps, z.new_zeros(len(z), 0)
 
 
 def disc(z: Tensor, boundary: str = "reflect") -> Tensor:
