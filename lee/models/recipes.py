@@ -51,6 +51,17 @@ def without_seed(name: str) -> str:
     return re.sub(r"-seed\d+$", "", name)
 
 
+def described(spec: ZooSpec, *columns: str) -> dict[str, Any]:
+    """What the recipe of a network says of it, under the names of columns of a table of a study; `row` is without the seed."""
+    recipe = spec.recipe
+    known = {
+        "model": spec.name, "name": spec.name, "row": without_seed(spec.stem), "title": spec.title, "family": spec.family,
+        "seed": recipe.seed, "epochs": recipe.pretrain_epochs + recipe.epochs, "augmentation": recipe.augmentation,
+        "penalty": recipe.penalty,
+    }  # fmt: skip
+    return {column: known[column] for column in columns}
+
+
 def recipe_file(prefix: str) -> Path:
     """Return the recipe file of a prefix.
 

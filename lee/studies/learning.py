@@ -4,7 +4,7 @@ import pandas as pd
 import torch
 
 from lee.geometry.generators import AnyGenerator
-from lee.models.recipes import load_spec
+from lee.models.recipes import described, load_spec
 from lee.statistics import Estimate
 from lee.studies.variances import relative
 from lee.sweep.results import Results
@@ -15,6 +15,8 @@ MOTIONS: dict[str, tuple[AnyGenerator, ...]] = {
     "translation": ("translation_x", "translation_y"),
     "rotation": ("rotation",),
 }
+# What each row says of its network.
+_ABOUT = ("model", "family", "augmentation", "seed")
 
 
 def epochs(model: str, weights: str) -> int:
@@ -67,7 +69,9 @@ def curves(table: Results, variances: pd.DataFrame) -> pd.DataFrame:
                     "low": low,
                     "high": high,
                 }
-                rows.append({**described(model), "epoch": epochs(model, weights), **told, "n": estimate.n})
+                rows.append(
+                    {**described(load_spec(model), *_ABOUT), "epoch": epochs(model, weights), **told, "n": estimate.n}
+                )
     return pd.DataFrame(rows).sort_values(["model", "output", "motion", "split", "epoch"], ignore_index=True)
 
 
@@ -81,17 +85,7 @@ def accuracies(table: Results) -> pd.DataFrame:
         `model`, `family`, `augmentation`, `seed`, `epoch`, `split`, `accuracy` and `images`.
     """
     found = table.figures("accuracy")
-    about = pd.DataFrame([described(model) for model in found["model"]])
+    about = pd.DataFrame([described(load_spec(model), *_ABOUT) for model in found["model"]])
     done = [epochs(model, weights) for model, weights in zip(found["model"], found["weights"], strict=True)]
     joined = pd.concat([about.assign(epoch=done), found[["split", "accuracy", "images"]]], axis=1)
     return joined.sort_values(["model", "split", "epoch"], ignore_index=True)
-
-
-def described(model: str) -> dict[str, object]:
-    """What a network's recipe says of it: `model`, `family`, `augmentation` and `seed`.
-
-    Args:
-        model: name of a network with a recipe.
-    """
-    spec = load_spec(model)
-    return {"model": model, "family": spec.family, "augmentation": spec.recipe.augmentation, "seed": spec.recipe.seed}

@@ -21,28 +21,14 @@ from lee.measure.derivative import equivariance_gram
 from lee.metrics.turntable import DEGREES, IMAGES, TURNED, figures
 from lee.models import Normalized
 from lee.models.cards import read_card
-from lee.models.recipes import Recipe, ZooSpec, load_specs, without_seed
+from lee.models.recipes import Recipe, described, load_specs
 from lee.statistics import Estimate
 from lee.studies.comparisons import spread_of
 from lee.sweep.results import Results
 from lee.training import evaluate, train
 
+_ABOUT = ("name", "row", "title", "family", "seed", "epochs", "augmentation")
 _TURNED = ("relative", "quarter", "angle", "accuracy", "probability", "change")
-
-
-def _described(spec: ZooSpec, parameters: int) -> dict[str, Any]:
-    """What every row starts with."""
-    recipe = spec.recipe
-    return {
-        "name": spec.name,
-        "row": without_seed(spec.stem),
-        "title": spec.title,
-        "family": spec.family,
-        "seed": recipe.seed,
-        "epochs": recipe.pretrain_epochs + recipe.epochs,
-        "augmentation": recipe.augmentation,
-        "parameters": parameters,
-    }
 
 
 def live(file: Path, names: Iterable[str] | None = None, **options: Any) -> tuple[pd.DataFrame, dict[str, Normalized]]:
@@ -63,7 +49,7 @@ def live(file: Path, names: Iterable[str] | None = None, **options: Any) -> tupl
         sets = [datasets.load(spec.recipe.dataset, split=split) for split in ("train", "test")]
         result = train(spec, *sets, progress=False)
         trained[name] = result.model
-        about = _described(spec, sum(p.numel() for p in result.model.parameters()))
+        about = {**described(spec, *_ABOUT), "parameters": sum(p.numel() for p in result.model.parameters())}
         rows.append({**about, "minutes": result.minutes, **measure(result.model, sets[1], **options)})
     return pd.DataFrame(rows), trained
 
@@ -108,7 +94,8 @@ def measured(table: Results) -> pd.DataFrame:
         if name not in lee:
             continue
         card = read_card(spec)
-        about = _described(replace(spec, recipe=Recipe(**card["recipe"])), card["parameters"])
+        trained = replace(spec, recipe=Recipe(**card["recipe"]))
+        about = {**described(trained, *_ABOUT), "parameters": card["parameters"]}
         numbers = {"error": errors[name], "tested": scores["images"][name], "lee": lee[name].to_numpy()}
         rows.append({**about, "minutes": card["minutes"], **numbers, **turns.loc[name, list(_TURNED)]})
     return pd.DataFrame(rows)

@@ -5,9 +5,9 @@ from statistics import NormalDist
 
 import pandas as pd
 
-from lee.models.recipes import load_specs, without_seed
+from lee.models.recipes import described, load_specs, without_seed
 from lee.statistics import paired_ratio
-from lee.studies.equivariance.networks import base_of, described, ordered
+from lee.studies.equivariance.networks import ABOUT, base_of, ordered
 from lee.sweep.results import Results
 from lee.training.penalty import unit_generators
 
@@ -27,7 +27,7 @@ def scores(table: Results, *, level: float = 0.95) -> pd.DataFrame:
     specs = load_specs()
     keys = ["model", "measurement"]
     frame = table.figures("accuracy").merge(table.figures("moved")[[*keys, "moved", "moved_se", "other"]], on=keys)
-    about = pd.DataFrame([{"name": name, **described(specs[name])} for name in frame["model"]])
+    about = pd.DataFrame([{"name": name, **described(specs[name], *ABOUT)} for name in frame["model"]])
     quantile = NormalDist().inv_cdf((1 + level) / 2)
     frame["accuracy_half"] = quantile * (frame["accuracy"] * (1 - frame["accuracy"]) / frame["images"]) ** 0.5
     frame["moved_half"] = quantile * frame["moved_se"]

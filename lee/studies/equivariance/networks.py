@@ -1,18 +1,19 @@
 """The networks themselves: what their cards and their names say."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import pandas as pd
 
 from lee.models.cards import read_card
-from lee.models.recipes import ZooSpec, load_specs, without_seed
+from lee.models.recipes import described, load_specs
 
 #: What the end of a row's name says of its network, in the order of tables.
 VARIANTS = {
     "": "as it is", "0.1": "penalty 0.1", "1": "penalty 1", "10": "penalty 10", "blur": "blurred strides",
     "filtered": "filtered ReLUs", "blur-1": "blurred strides and penalty 1", "filtered-1": "filtered ReLUs and penalty 1",
 }  # fmt: skip
+#: What the rows of tables say of their networks.
+ABOUT = ("row", "family", "seed", "penalty")
 
 
 def cards(names: Sequence[str]) -> pd.DataFrame:
@@ -30,23 +31,13 @@ def cards(names: Sequence[str]) -> pd.DataFrame:
         rows.append(
             {
                 "name": name,
-                **described(spec),
+                **described(spec, *ABOUT),
                 "epochs": card["recipe"]["epochs"],
                 "parameters": card["parameters"],
                 "images": card["data"]["train_images"],
             }
         )
     return pd.DataFrame(rows)
-
-
-def described(spec: ZooSpec) -> dict[str, Any]:
-    """What a row of a table says of its network: `row`, `family`, `seed` and `penalty`."""
-    return {
-        "row": without_seed(spec.stem),
-        "family": spec.family,
-        "seed": spec.recipe.seed,
-        "penalty": spec.recipe.penalty,
-    }
 
 
 def base_of(row: str) -> str:
