@@ -34,11 +34,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     """Refuses keys that stand twice in a mapping, and keys that are no text."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        """Build a mapping.
-
-        Raises:
-            ConstructorError: For such a key, with its line.
-        """
+        """Build a mapping; a key of these kinds is named with its line."""
         seen: set[str] = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if key.tag == "tag:yaml.org,2002:merge":
@@ -53,14 +49,9 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 def read_yaml(path: Path, what: str) -> Any:
-    """The content of a file.
+    """The content of a file, which errors call `what`.
 
-    Args:
-        path: The file.
-        what: What errors call it, such as `sweep`.
-
-    Raises:
-        InputError: It can't be read, is not YAML in UTF-8, has a key twice, or is too large, also by aliases.
+    It is refused if it can't be read, is not YAML in UTF-8, has a key twice, or is too large, also by aliases.
     """
     if path.exists() and not path.is_file():
         raise InputError(f"The {what} {path} can't be read: it is no file.")
@@ -76,11 +67,7 @@ def read_yaml(path: Path, what: str) -> Any:
 
 
 def parse_yaml(text: str, what: str) -> Any:
-    """The content of a text; see :func:`read_yaml`.
-
-    Raises:
-        InputError: As there.
-    """
+    """The content of a text; see :func:`read_yaml`."""
     try:
         _check_depth(text)
         loader = _Loader(text)
@@ -117,15 +104,9 @@ def _size(node: Any, known: dict[int, float]) -> float:
 
 
 def validated(model: type[Model], content: Any, where: str) -> Model:
-    """The content as a model, if it is one.
+    """The content of a file, which errors call `where`, as a model.
 
-    Args:
-        model: The model.
-        content: What a file holds.
-        where: What errors call it.
-
-    Raises:
-        InputError: With the path of the value in the content, the value, what was expected, and for a name the nearest.
+    Otherwise the error has the path of the value, the value, what was expected, and for a name the nearest.
     """
     if not isinstance(content, Mapping):
         fields = ", ".join(model.model_fields)

@@ -100,27 +100,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def check_known(what: str, name: object, known: Iterable[str]) -> None:
-    """Refuse a name that isn't among the known ones.
-
-    Raises:
-        InputError: With the nearest one.
-    """
+    """Refuse a name that isn't among the known ones, of which the nearest is suggested."""
     if name not in (names := list(known)):
         raise InputError(f"Unknown {what} {name!r}.{nearest(str(name), names)}")
 
 
 def check_count(name: str, value: object, least: int = 1, most: int = MOST) -> None:
-    """Refuse what is no whole number in a range; `True` is none.
-
-    Args:
-        name: Of the argument.
-        value: What was given.
-        least: The smallest that is allowed.
-        most: The largest.
-
-    Raises:
-        InputError: With the range.
-    """
+    """Refuse what is no whole number from `least` to `most`; `True` is none."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or not least <= value <= most:  # type: ignore[operator]
         up_to = f" to {most}" if most < MOST or (whole and value > most) else ""  # type: ignore[operator]
@@ -138,21 +124,13 @@ def check_number(name: str, value: object, low: float, high: float = math.inf, *
 
 
 def check_flag(name: str, value: object) -> None:
-    """Refuse what is neither True nor False: a text such as "no" would count as True.
-
-    Raises:
-        InputError: With what was given.
-    """
+    """Refuse what is neither True nor False: a text such as "no" would count as True."""
     if not isinstance(value, bool):
         raise InputError(f"`{name}` must be True or False, not {value!r}.")
 
 
 def check_installed(what: str, extra: str, *modules: str) -> None:
-    """Refuse to go on without some modules, which the extra of this package installs.
-
-    Raises:
-        InputError: With those that are missing.
-    """
+    """Refuse to go on without some modules, which the extra of this package installs."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(

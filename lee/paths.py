@@ -15,11 +15,7 @@ DATA_VARIABLE = "LEE_DATA"
 
 
 def package_data() -> Path:
-    """Return the folder of recipes, trained networks and tables: `data` of a checkout, `lee/data` of the installed package.
-
-    Raises:
-        InputError: neither folder exists, so the installation is incomplete.
-    """
+    """Return the folder of recipes, trained networks and tables: `data` of a checkout, `lee/data` of the installed package."""
     package = Path(__file__).resolve().parent
     candidates = (package / "data", package.parent / "data")
     for folder in candidates:
@@ -30,11 +26,7 @@ def package_data() -> Path:
 
 
 def data_root() -> Path:
-    """Return the user's data folder, named by the environment variable `LEE_DATA`.
-
-    Raises:
-        InputError: the variable is unset, or names something that is no folder.
-    """
+    """Return the user's data folder, named by the environment variable `LEE_DATA`."""
     value = os.environ.get(DATA_VARIABLE)
     if not value:
         raise InputError(
@@ -72,15 +64,7 @@ def installed_file(package: str, file: str, again: str) -> Path:
 
 
 def check_writable(what: str, path: Path) -> None:
-    """Refuse, before any work is done, a file that can't be written afterwards.
-
-    Args:
-        what: What the error calls it.
-        path: The file; neither it nor its folder need exist.
-
-    Raises:
-        InputError: It can't be made there.
-    """
+    """Refuse, before any work is done, a file that can't be written afterwards; neither it nor its folder need exist."""
     target = Path(os.path.realpath(path))
     try:
         if target.is_symlink():

@@ -18,11 +18,7 @@ _dtype: torch.dtype | None = None
 
 @contextmanager
 def rounded_products(dtype: torch.dtype) -> Iterator[None]:
-    """Compute the tangents' products with weights in `dtype`; to be entered :func:`lee.process.alone.alone`.
-
-    Args:
-        dtype: Such as `torch.bfloat16`.
-    """
+    """Compute the tangents' products with weights in `dtype`; to be entered :func:`lee.process.alone.alone`."""
     global _dtype
     before = _dtype
 

@@ -43,11 +43,7 @@ def path() -> Path:
 
 @cache
 def claims() -> dict[str, Claim]:
-    """All claims by their names, in the order of the file.
-
-    Raises:
-        InputError: If an entry lacks a field, has an unknown one or a word that isn't known, or two have one name.
-    """
+    """All claims by their names, in the order of the file."""
     found: dict[str, Claim] = {}
     for row in read_yaml(path(), "list of claims"):
         one = validated(Claim, row, f"{path().name}, {row.get('id')!r}")
@@ -58,10 +54,6 @@ def claims() -> dict[str, Claim]:
 
 
 def claim(name: str) -> Claim:
-    """One claim.
-
-    Raises:
-        InputError: If there is none of this name.
-    """
+    """One claim."""
     check_known("claim", name, claims())
     return claims()[name]

@@ -53,9 +53,6 @@ def with_install(notebook: NotebookNode, address: str) -> NotebookNode:
 def write(root: Path | None = None) -> list[Path]:
     """Write the cell into all committed notebooks.
 
-    Args:
-        root: The repository; found from the current directory by default.
-
     Returns:
         The notebooks whose bytes have changed.
     """

@@ -16,13 +16,9 @@ COPY = Path("_build/book-src")
 
 @contextmanager
 def only_one(root: Path) -> Iterator[None]:
-    """Let no other process execute or render the same book meanwhile; a process may enter again, a crash gives the right back.
+    """Let no other process execute or render the book of a repository meanwhile.
 
-    Args:
-        root: The folder with `_toc.yml` and `book/`.
-
-    Raises:
-        InputError: Another process does so, or the folder can't be written to.
+    A process may enter again, a crash gives the right back.
     """
     file = root.resolve() / COPY.parent / "lock"
     try:
@@ -63,14 +59,7 @@ def chapters(root: Path) -> list[Path]:
 
 
 def read(path: Path) -> NotebookNode:
-    """A notebook.
-
-    Args:
-        path: An `.ipynb` file.
-
-    Raises:
-        InputError: It can't be read, or is no notebook of format 4.
-    """
+    """A notebook of format 4, from its file."""
     try:
         if not path.is_file():
             raise ValueError("it is no file")

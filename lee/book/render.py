@@ -43,11 +43,7 @@ def render(root: Path | None = None, *, source: Path | None = None, fresh: bool 
 
 
 def _build(root: Path, source: Path, site: Path, fresh: bool) -> None:
-    """Run jupyter-book, strictly.
-
-    Raises:
-        RenderError: It warns.
-    """
+    """Run jupyter-book, strictly: a warning is an error."""
     if fresh:
         for stale in (site, site.parent / ".doctrees"):
             shutil.rmtree(stale, ignore_errors=True)

@@ -64,11 +64,7 @@ def arrows(
 
 
 def feet_of(field: VectorField, n: int) -> tuple[list[tuple[float, float, float, float]], float]:
-    """`x`, `y` and `ξ(x, y)` at an (n, n) grid of places on [-1, 1]², and the length of the longest vector.
-
-    Raises:
-        InputError: If the field is zero everywhere.
-    """
+    """`x`, `y` and `ξ(x, y)` at an (n, n) grid of places on [-1, 1]², and the length of the longest vector."""
     (a, b), (c, d) = field.matrix
     u, v = field.offset
     ticks = [(2 * i + 1) / n - 1 for i in range(n)]
@@ -83,9 +79,6 @@ def grid_of_arrows(field: VectorField, n: int) -> pd.DataFrame:
     """Feet (`x`, `y`), heads (`x2`, `y2`) and angles of an (n, n) grid of arrows on [-1, 1]².
 
     The angle is in degrees, clockwise from up, for a triangle at the head.
-
-    Raises:
-        InputError: If the field is zero everywhere.
     """
     feet, longest = feet_of(field, n)
     scale = 1.7 / n / longest

@@ -89,11 +89,7 @@ def _told(data: pd.DataFrame) -> list[altair.Tooltip]:
 
 
 def rectangles(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rectangles of :func:`icicle`: `x0`, `x1` in [0, 1], `depth`, `family` and what a pointer over one shows.
-
-    Raises:
-        InputError: If a column is missing, or there is nothing but zeros.
-    """
+    """The rectangles of :func:`icicle`: `x0`, `x1` in [0, 1], `depth`, `family` and what a pointer over one shows."""
     parts.check(frame, ["depth", "parent", *MEASURED], ["path", "type", "call", "kind"])
     kinds = (frame["family"] if "family" in frame else families(frame)).tolist()
     alone = frame["self_norm2"].fillna(0.0)
@@ -212,11 +208,7 @@ def _stroked(data: pd.DataFrame, by: str | None) -> dict[str, Any]:
 
 
 def running(frame: pd.DataFrame, *, by: str | None = None, error: str | None = None) -> pd.DataFrame:
-    """The points of :func:`cumulative`: a zero, then one row per call in order of completion.
-
-    Raises:
-        InputError: If a column is missing, or a network has nothing but zeros.
-    """
+    """The points of :func:`cumulative`: a zero, then one row per call in order of completion."""
     parts.check(frame, ["parent", "self_norm2", *([error] if error else [])], ["path", "type", by])
     curves = []
     groups: list[tuple[Any, pd.DataFrame]] = [("", frame)] if by is None else list(frame.groupby(by, sort=False))

@@ -27,11 +27,7 @@ def field(column: str) -> str:
 
 
 def check(frame: pd.DataFrame, numbers: Sequence[str], others: Sequence[str | None]) -> None:
-    """Refuse what can't be drawn.
-
-    Raises:
-        InputError: If the frame is empty, a column is missing or a column of `numbers` holds something else.
-    """
+    """Refuse what can't be drawn: an empty frame, a missing column, or one of `numbers` that holds something else."""
     if frame.empty:
         raise InputError("A chart needs at least one row of data; the frame is empty.")
     for column in (*numbers, *(c for c in others if c is not None)):
@@ -43,11 +39,7 @@ def check(frame: pd.DataFrame, numbers: Sequence[str], others: Sequence[str | No
 
 
 def check_log(frame: pd.DataFrame, log: str, x: str, y: str) -> None:
-    """Refuse numbers that a logarithmic axis can't show.
-
-    Raises:
-        InputError: If `log` names no axis or a number on a logarithmic axis is not positive.
-    """
+    """Refuse a word that names no axes, and numbers that a logarithmic axis can't show."""
     if log not in LOG_AXES:
         raise InputError(f"log={log!r} names no axis; expected one of {', '.join(map(repr, LOG_AXES))}.")
     for column in {"": (), "x": (x,), "y": (y,), "xy": (x, y)}[log]:
@@ -168,11 +160,7 @@ def tooltip(frame: pd.DataFrame, *columns: str | None) -> list[altair.Tooltip]:
 
 
 def spaced(values: Iterable[float], what: str) -> tuple[list[float], float]:
-    """Sort the distinct `values` of a slider and return them with their step.
-
-    Raises:
-        InputError: If there are fewer than two or they are not evenly spaced.
-    """
+    """Sort the distinct `values` of a slider, two or more and evenly spaced, and return them with their step."""
     stops = sorted({float(v) for v in values})
     steps = [b - a for a, b in pairwise(stops)]
     if not steps or max(steps) - min(steps) > 1e-6 * max(abs(s) for s in [*stops, *steps]):

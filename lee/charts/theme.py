@@ -122,11 +122,7 @@ def captioned(spec: dict[str, Any], *, still: bool = False) -> dict[str, Any]:
 
 
 def plain(markdown: str) -> str:
-    """A caption without its marks: links, code and emphasis as words, the few commands of its formulas as characters.
-
-    Args:
-        markdown: One paragraph of Markdown with formulas between dollars.
-    """
+    """A caption without its marks: links, code and emphasis as words, the few commands of its formulas as characters."""
 
     def formula(found: re.Match[str]) -> str:
         text = re.sub(r"\\sqrt\{(.*)\}", r"√(\1)", found[1])
@@ -143,9 +139,6 @@ def png(spec: dict[str, Any]) -> bytes:
 
     Args:
         spec: A Vega-Lite spec with a width in pixels.
-
-    Raises:
-        InputError: If `vl-convert-python` is not installed.
     """
     check_installed("A picture of a chart", "book", "vl_convert")
     import vl_convert
@@ -190,11 +183,7 @@ def finish(chart: AnyChart, *, caption: str, alt: str, name: str | None = None) 
 
 
 def about(*, caption: str, alt: str, name: str | None = None) -> dict[str, str]:
-    """Caption, alternative text and name of a figure, stripped and checked.
-
-    Raises:
-        InputError: If the caption or the alternative text is empty.
-    """
+    """Caption, alternative text and name of a figure, stripped and checked."""
     for label, text in (("caption", caption), ("alternative text (alt)", alt)):
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"A figure needs a non-empty {label}; got {text!r}.")

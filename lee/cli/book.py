@@ -57,11 +57,7 @@ def book(
 
 
 def _check_effective(ctx: typer.Context, option: str) -> None:
-    """Refuse what would be passed over beside an option.
-
-    Raises:
-        InputError: With the first such option.
-    """
+    """Refuse what would be passed over beside an option."""
     for parameter in ctx.command.params:
         source = ctx.get_parameter_source(parameter.name or "")
         if parameter.name in IDLE[option] and source is not None and source.name == "COMMANDLINE":

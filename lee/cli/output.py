@@ -102,11 +102,7 @@ class Screen(Console):
         raise
 
     def show(self, printed: Table) -> None:
-        """Print a table.
-
-        Raises:
-            InputError: Standard output can't be written.
-        """
+        """Print a table, or refuse where standard output can't be written."""
         with _printing():
             self.print(printed)
 
@@ -140,15 +136,9 @@ def print_json(content: Any) -> None:
 
 
 def check_destination(option: str, path: Path | None, formats: Sequence[str] = ()) -> None:
-    """Refuse, before any work is done, a file that can't be written afterwards.
+    """Refuse, before any work is done, a file of another ending, or one that can't be written afterwards.
 
-    Args:
-        option: What the file was named with.
-        path: The file; None where none was named.
-        formats: Endings that it may have; none for any.
-
-    Raises:
-        InputError: With what is wrong.
+    `option` is what the file was named with; without a file there is nothing to refuse.
     """
     if path is None:
         return
@@ -164,14 +154,7 @@ def check_destination(option: str, path: Path | None, formats: Sequence[str] = (
 
 
 def check_apart(destinations: Mapping[str, Path | None]) -> None:
-    """Refuse, before any work is done, files of which one would overwrite another.
-
-    Args:
-        destinations: What each was named with → the file; None where none was named.
-
-    Raises:
-        InputError: With two that are the same.
-    """
+    """Refuse, before any work is done, files of which one would overwrite another; the keys are what they were named with."""
     taken: dict[str, str] = {}
     for option, path in destinations.items():
         if path is not None and (other := taken.setdefault(os.path.realpath(path), option)) != option:
@@ -180,11 +163,7 @@ def check_apart(destinations: Mapping[str, Path | None]) -> None:
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """A file that is written whole or not at all.
-
-    Raises:
-        InputError: it can't be written.
-    """
+    """A file that is written whole or not at all."""
     try:
         with atomic_path(path) as temporary:
             yield temporary
@@ -193,11 +172,7 @@ def written(path: Path) -> Iterator[Path]:
 
 
 def write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write rows to a Parquet, CSV or JSON file (by its ending), whole or not at all.
-
-    Raises:
-        InputError: the file can't be written.
-    """
+    """Write rows to a Parquet, CSV or JSON file (by its ending), whole or not at all."""
     import pandas as pd
 
     frame = pd.DataFrame(list(rows))

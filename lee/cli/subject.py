@@ -64,11 +64,7 @@ class Subject:
 def load_subject(
     model: str, images: str, *, n: int, size: int | None, weights: Path | None, pretrained: bool, device: str, seed: int
 ) -> Subject:
-    """Load the model and the images that a command's options name.
-
-    Raises:
-        InputError: One of them can't be had, or the model can't be run on the images.
-    """
+    """Load the model and the images that a command's options name."""
     from lee import datasets, models, provenance
     from lee.process.alone import check_device
 
@@ -99,11 +95,7 @@ def _kind(model: str, weights: Path | None, pretrained: bool) -> str:
 
 
 def tried(network: "nn.Module", inputs: "Tensor", failure: str) -> None:
-    """Run a model once as it is, so that images that don't suit it are told from a failing measurement.
-
-    Raises:
-        InputError: It can't be run.
-    """
+    """Run a model once as it is, so that images that don't suit it are told from a failing measurement."""
     import torch
 
     from lee.measure.function import untouched
@@ -115,11 +107,7 @@ def tried(network: "nn.Module", inputs: "Tensor", failure: str) -> None:
 
 @contextmanager
 def sentences(failure: str) -> Iterator[None]:
-    """Say of whatever a user's own model raises, or ends the program with, that it does.
-
-    Raises:
-        InputError: With what it said.
-    """
+    """Say of whatever a user's own model raises, or ends the program with, that it does."""
     try:
         yield
     except LeeError:

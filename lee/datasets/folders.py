@@ -51,14 +51,7 @@ def imagefolder(path: str, n: int | None, size: int | None, seed: int) -> Decode
 
 
 def check_folder(path: str) -> None:
-    """Refuse a folder that :func:`imagefolder` could read nothing from.
-
-    Args:
-        path: a folder; a relative one is looked for here, then in `LEE_DATA`.
-
-    Raises:
-        InputError: no such folder, or no images in it.
-    """
+    """Refuse a folder that :func:`imagefolder` could read nothing from."""
     _list_images(_find_folder(path))
 
 
@@ -88,11 +81,7 @@ def _find_folder(path: str) -> Path:
 
 
 def _content(file: str) -> bytes:
-    """The bytes of a file of one picture.
-
-    Raises:
-        InputError: It is no file (a pipe would be waited for), can't be read, or is too large for a picture.
-    """
+    """The bytes of a file of one picture. Refused are a pipe, which would be waited for, and what is too large for a picture."""
     path = Path(file)
     if not path.is_file():
         raise InputError(f"{file} is no file, or a link that leads nowhere. Remove it from the folder.")

@@ -59,11 +59,7 @@ def check_split(split: str) -> None:
 
 
 def check_labels(labels: Tensor, classes: int, path: Path) -> None:
-    """Refuse labels (N,) beyond the classes that there are, and a file without any.
-
-    Raises:
-        InputError: With the file.
-    """
+    """Refuse labels (N,) beyond the classes that there are, and a file without any."""
     if not len(labels) or int(labels.min()) < 0 or int(labels.max()) >= classes:
         found = f"labels from {int(labels.min())} to {int(labels.max())}" if len(labels) else "no labels"
         raise InputError(

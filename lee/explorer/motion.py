@@ -44,13 +44,7 @@ def act(x: Tensor, generator: Generator, t: Tensor | float, sampler: Sampler) ->
 
 
 def action(generator: Generator, kernel: str = "fourier", boundary: str = "reflect") -> Action:
-    """The path as an action that :func:`lee.orbit` follows, also for mixtures of spatial and photometric generators.
-
-    Args:
-        generator: A combination of the basis fields.
-        kernel: Interpolation kernel.
-        boundary: Boundary extension.
-    """
+    """The path as an action that :func:`lee.orbit` follows, also for mixtures of spatial and photometric generators."""
     sampler = Sampler(kernel, boundary)
     return Action(
         lambda x, t: act(x, generator, t, sampler.for_image(*x.shape[-2:])), generator.name, unit=generator.unit

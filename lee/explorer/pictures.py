@@ -39,11 +39,7 @@ def offered() -> tuple[str, ...]:
 
 
 def check_offered(name: str, folders: Sequence[str]) -> None:
-    """Refuse a folder of this machine that was not named when the page was started.
-
-    Raises:
-        InputError: With what to do.
-    """
+    """Refuse a folder of this machine that was not named when the page was started."""
     if FOLDER in name.lower() and name not in folders:  # it may stand behind other words, as in rgb:imagefolder:PATH
         raise InputError(f"{name!r} is not offered here. Name its folder when you start: lee explore --images FOLDER")
 
@@ -53,9 +49,6 @@ def load(name: str, side: int) -> tuple[Tensor, tuple[str, ...]]:
 
     Returns:
         Images in colour, (n, 3, side, side) in [0, 1], and n words, or none.
-
-    Raises:
-        InputError: As :func:`lee.datasets.load`.
     """
     try:
         found = datasets.load(name, n=None if name in MEMBERS else MOST_IMAGES, size=side)

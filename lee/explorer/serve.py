@@ -18,16 +18,7 @@ ADDRESS = "127.0.0.1"
 
 
 def notebook(folder: Path, images: Sequence[Path] = (), models: Sequence[str] = ()) -> Path:
-    """Write the notebook that voila shows: one cell.
-
-    Args:
-        folder: Where.
-        images: Folders of images that the page offers.
-        models: What it begins with; by default, what the explorer begins with.
-
-    Raises:
-        InputError: More than two models, or what is not the name of one.
-    """
+    """Write the notebook that voila shows, of one cell, with the folders of images on offer and the models that it begins with."""
     import nbformat
     from nbformat.v4 import new_code_cell, new_notebook
 

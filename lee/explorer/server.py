@@ -29,11 +29,7 @@ class Kernels(AsyncMappingKernelManager):
         self._one_by_one = asyncio.Lock()
 
     async def start_kernel(self, **kwargs: Any) -> str:  # type: ignore[override]
-        """Start a kernel.
-
-        Raises:
-            HTTPError: There are as many as there may be, and each has a page; the text is shown on the page.
-        """
+        """Start a kernel, unless there are as many as there may be, each with a page, which shows the text of the error."""
         async with self._one_by_one:  # so that many requests at once are counted
             if len(self) >= MOST_KERNELS:
                 await self._make_room()
@@ -58,11 +54,7 @@ class Own:
         return False
 
     async def prepare(self, **kwargs: Any) -> None:
-        """Refuse other hosts (jupyter_server does) and other sites, before anything is started.
-
-        Raises:
-            HTTPError: 403.
-        """
+        """Refuse other hosts (jupyter_server does) and other sites, before anything is started."""
         await super().prepare(**kwargs)  # type: ignore[misc]
         request = self.request  # type: ignore[attr-defined]
         foreign = request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
@@ -74,11 +66,7 @@ class Page(Own, TornadoVoilaHandler):  # type: ignore[misc]
     """The page itself; loading it starts a kernel."""
 
     async def prepare(self, **_: Any) -> None:
-        """Refuse who has no token.
-
-        Raises:
-            HTTPError: 403.
-        """
+        """Refuse who has no token."""
         await super().prepare(_redirect_to_login=False)
         _ = self.xsrf_token  # asked for, it becomes the cookie with which a page that is left may end its kernel
 

@@ -10,15 +10,7 @@ from lee.geometry.generators import BASIS, Action, AnyGenerator, Generator, get
 
 
 def spatial(generator: AnyGenerator, what: str) -> Generator:
-    """A generator that moves pixels and leaves their values alone, from its name or itself.
-
-    Args:
-        generator: A name or a generator.
-        what: What needs it, for the message.
-
-    Raises:
-        InputError: For another one.
-    """
+    """A generator that moves pixels and leaves their values alone, from its name or itself; the error says `what` needs one."""
     found = get(generator)
     if isinstance(found, Action) or not found.is_spatial:
         raise InputError(

@@ -23,11 +23,7 @@ Representations = str | Representation | Mapping[str, "str | Representation"] | 
 
 
 def resolve(representation: str | Representation) -> Representation:
-    """A representation from its name or itself.
-
-    Raises:
-        InputError: If the name is unknown.
-    """
+    """A representation from its name or itself."""
     if isinstance(representation, Representation):
         return representation
     check_known("representation", representation, SHORTHAND)

@@ -30,11 +30,7 @@ _BACK = ", because it is later combined entry by entry with a tensor laid out so
 
 
 class Overrides:
-    """The user's `representations` by pattern of module path, for the outputs of matching modules.
-
-    Raises:
-        InputError: For an unknown name of a representation.
-    """
+    """The user's `representations` by pattern of module path, for the outputs of matching modules."""
 
     def __init__(self, given: Representations) -> None:
         patterns = given if isinstance(given, Mapping) else {} if given is None else {"output": resolve(given)}
@@ -52,11 +48,7 @@ class Overrides:
         return (fitting[-1], self.patterns[fitting[-1]]) if fitting else None
 
     def check_used(self, paths: list[str]) -> None:
-        """Refuse patterns that matched no module.
-
-        Raises:
-            InputError: With the nearest path.
-        """
+        """Refuse patterns that matched no module."""
         for pattern in self.patterns:
             if pattern not in self.used:
                 raise InputError(

@@ -255,11 +255,7 @@ CHANGED = (
 
 
 def check_calls(calls: Sequence[Call], found: Sequence[Traced]) -> None:
-    """Refuse a pass with other calls than the traced ones.
-
-    Raises:
-        InputError: If they differ.
-    """
+    """Refuse a pass with other calls than the traced ones."""
     if list(calls) != [t.call for t in found]:
         raise InputError(CHANGED)
 

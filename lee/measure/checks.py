@@ -22,11 +22,7 @@ def plain(model: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_model(model: Any) -> None:
-    """Refuse what is no function of images: a model's name, or its class.
-
-    Raises:
-        InputError: With what to write in its place.
-    """
+    """Refuse what is no function of images, such as a model's name or its class, and say what to write in its place."""
     if isinstance(model, str):
         raise InputError(
             f"A model is a module or a function; {model!r} is a name: lee.models.load({model!r}) loads it."
@@ -141,11 +137,7 @@ def _unnested(result: Tensor) -> Tensor:
 
 
 def check_shape(value: Tensor, n: int) -> None:
-    """Refuse an output (…) that has not one entry per input along its first axis.
-
-    Raises:
-        InputError: If it doesn't.
-    """
+    """Refuse an output without derivatives, or that has not one entry per input along its first axis."""
     if value.ndim == 0 or len(value) != n or value.numel() == 0:
         raise InputError(
             f"The output must have one entry per input along its first axis, and not be empty; {n} inputs gave shape "

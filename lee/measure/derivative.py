@@ -41,11 +41,7 @@ def automatic_chunk(x: Tensor, k: int) -> int:
 
 
 def chunks(x: Tensor, k: int, chunk: int | None) -> Iterator[Tensor]:
-    """Images (N, ...) in parts of `chunk`, or of :func:`automatic_chunk` for K tangents.
-
-    Raises:
-        InputError: If that is no positive number of images.
-    """
+    """Images (N, ...) in parts of `chunk`, or of :func:`automatic_chunk` for K tangents."""
     if chunk is not None:
         check_count("chunk", chunk)
     yield from x.split(chunk or automatic_chunk(x, k))

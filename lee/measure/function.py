@@ -86,11 +86,7 @@ def _sums_up(value: Tensor) -> bool:
 
 @contextmanager
 def one_function(model: Callable[..., Any], output: Output = "logits") -> "Iterator[Function]":
-    """A model and the output that is asked of it, as one function that is put back afterwards; see :func:`untouched`.
-
-    Raises:
-        InputError: For a lazy module that has no parameters yet.
-    """
+    """A model and the output that is asked of it, as one function that is put back afterwards; see :func:`untouched`."""
     inner = plain(model)
     roots = reached(inner, output)
     # Dropout that is on in a model in eval mode is meant (Monte Carlo dropout, statistics of the batch), but not measured.
@@ -178,11 +174,7 @@ class Function:
         return self.value(x)
 
     def checked(self, x: Tensor) -> Tensor:
-        """:meth:`value`, refused unless it is finite and has one entry per image.
-
-        Raises:
-            InputError: If it isn't.
-        """
+        """:meth:`value`, refused unless it is finite and has one entry per image."""
         return self._sound(self.value(x), x)
 
     def _sound(self, value: Tensor, x: Tensor) -> Tensor:
@@ -191,11 +183,7 @@ class Function:
         return value
 
     def refuse(self, bad: Tensor, what: str, x: Tensor) -> None:
-        """Refuse entries (n, ...) that are NaN or infinite, with the first module that gives any.
-
-        Raises:
-            InputError: If there are any.
-        """
+        """Refuse entries (n, ...) that are NaN or infinite, with the first module that gives any."""
         if not bool(bad.any()):
             return
         image = int(bad.flatten(1).any(1).nonzero()[0]) if bad.ndim > 1 else int(bad.nonzero()[0])
@@ -211,9 +199,6 @@ class Function:
         """:meth:`checked`, with NaN or infinity inside refused as well, whatever the model makes of them afterwards.
 
         The value may differ by rounding from that of an unwatched pass: torch's own encoder layers take other kernels.
-
-        Raises:
-            InputError: With the first module.
         """
         values: list[Tensor] = []
         if name := first_module_that_fails(self.roots, lambda: values.append(self.value(x))):

@@ -144,11 +144,7 @@ class _Part:
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """Along the first axis.
-
-    Raises:
-        InputError: If there is none, or the pictures have different sizes.
-    """
+    """Along the first axis, if there is a part, and all pictures have one size."""
     if not parts:
         raise InputError("There are no images: the iterable gave no batch.")
     if any(p.shape[1:] != parts[0].shape[1:] for p in parts):

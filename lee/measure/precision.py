@@ -57,11 +57,7 @@ class Lowering:
 
 
 def lowering(precision: str, x: Tensor) -> Lowering | None:
-    """The lower precision that is asked for with images `x` (N, ...); None for their own.
-
-    Raises:
-        InputError: For another name, and for TF32 without a GPU.
-    """
+    """The lower precision that is asked for with images `x` (N, ...), TF32 on a GPU only; None for their own."""
     check_known("precision", precision, PRECISIONS)
     if precision == "tf32" and x.device.type != "cuda":
         raise InputError(

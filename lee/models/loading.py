@@ -143,14 +143,7 @@ def load(
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that no model has, before anything is built.
-
-    Args:
-        name: as for `load`.
-
-    Raises:
-        InputError: with the nearest name.
-    """
+    """Refuse a name that no model has, before anything is built."""
     import timm
 
     if has_recipe(name):

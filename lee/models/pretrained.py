@@ -63,11 +63,7 @@ def full_name(name: str) -> str:
 
 
 def find(name: str) -> Path | None:
-    """The folder of a model's weights below `LEE_WEIGHTS`; None if it isn't there, or the variable is not set.
-
-    Raises:
-        InputError: the variable names something that is no folder.
-    """
+    """The folder of a model's weights below `LEE_WEIGHTS`; None if it isn't there, or the variable is not set."""
     value = os.environ.get(WEIGHTS_VARIABLE)
     if not value:
         return None

@@ -73,11 +73,7 @@ def vit_s() -> SaliencyTransformer:
 
 
 def backbone() -> nn.Module:
-    """Return its transformer alone, whose features are the class token's 384 numbers, for images in [0, 1].
-
-    Raises:
-        InputError: As for :func:`vit_s`.
-    """
+    """Return its transformer alone, whose features are the class token's 384 numbers, for images in [0, 1]."""
     return vit_s().backbone.eval()
 
 

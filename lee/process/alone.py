@@ -152,11 +152,7 @@ def devices(device: str, workers: int | None = None) -> list[str]:
 
 
 def check_device(device: str | torch.device) -> None:
-    """Refuse a device that isn't here.
-
-    Raises:
-        InputError: With what there is.
-    """
+    """Refuse a device that isn't here."""
     try:
         found = torch.device(device)
     except RuntimeError as error:

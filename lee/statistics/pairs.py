@@ -157,11 +157,7 @@ def _same_images(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def check_settings(level: float, resamples: int = 100) -> None:
-    """Refuse what no interval can be made of.
-
-    Raises:
-        InputError: If the level is not between 0 and 1, or there are fewer than 100 resamples.
-    """
+    """Refuse a level that is not between 0 and 1, and fewer than 100 resamples."""
     check_number("level", level, 0, 1)
     check_count("resamples", resamples, 100)
 

@@ -71,9 +71,6 @@ def table(generators: Sequence[Generator] = ORTHOGONAL) -> pd.DataFrame:
     Returns:
         A row per pair: `first`, `second`, `bracket` in words, and `kind`: `"zero"`; `"inside"` the span of the two, where the
         triangle inequality bounds its error by theirs; or `"new"`.
-
-    Raises:
-        InputError: as for :func:`structure_constants`.
     """
     constants = structure_constants(generators)
     rows = []

@@ -99,9 +99,6 @@ def write_maps(path: Path) -> None:
 
     Args:
         path: The file.
-
-    Raises:
-        InputError: As there.
     """
     with atomic_path(path) as temporary:
         save_file({key: value.half().contiguous() for key, value in saliency_maps().items()}, temporary)

@@ -40,11 +40,7 @@ def _taken(gpu: int) -> bool:
 
 
 def _private_folder() -> Path:
-    """This user's folder for locks in the temporary folder, where anybody may have put a link in its place.
-
-    Raises:
-        InputError: Somebody has.
-    """
+    """This user's folder for locks in the temporary folder, where a link that somebody has put in its place is refused."""
     user = os.getuid() if hasattr(os, "getuid") else 0
     folder = Path(tempfile.gettempdir()) / f"lee-{user}"
     with suppress(FileExistsError):

@@ -104,11 +104,7 @@ def _limited(models: Sequence[str], limit: str | None) -> list[str]:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[Path]:
-    """The folder of finished tasks, with the only right to write there; a crash gives the right back.
-
-    Raises:
-        InputError: another run has it, or the folder can't be made.
-    """
+    """The folder of finished tasks, with the only right to write there, if no other run has it; a crash gives the right back."""
     folder = out.with_name(f"{out.name}.tasks")
     try:
         folder.mkdir(parents=True, exist_ok=True)

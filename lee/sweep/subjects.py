@@ -44,9 +44,6 @@ def expand(patterns: Sequence[Any], where: str = "the sweep") -> tuple[str, ...]
 def epoch_of(weights: str) -> int:
     """The epoch of training that weights such as `epoch 13` are of; 0 if they are none of such a name.
 
-    Args:
-        weights: as in a specification.
-
     >>> epoch_of("epoch 13"), epoch_of("trained")
     (13, 0)
     """

@@ -178,11 +178,7 @@ def _is_whole(content: bytes) -> bool | None:
 
 
 def write(content: bytes, path: Path) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        InputError: the disk is full, or the place can't be written to.
-    """
+    """Write a file whole or not at all."""
     try:
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)

@@ -70,11 +70,7 @@ class Task:
 
 @lru_cache(maxsize=2)
 def model_of(name: str, weights: str, device: str) -> Normalized:
-    """The model with its trained or initial weights, or those after an epoch; the last two are kept, as tasks come model by model.
-
-    Raises:
-        InputError: it can't be had.
-    """
+    """The model with its trained or initial weights, or those of an epoch; the last two are kept, as tasks come model by model."""
     trained = weights == "trained"
     if epoch := epoch_of(weights):
         if not has_recipe(name):
@@ -148,12 +144,7 @@ def _digests(name: str, weights: str) -> tuple[str, str]:
 
 
 def digests_of(model: Normalized, name: str) -> tuple[str, str]:
-    """Digests of a model's weights, and of its structure.
-
-    Args:
-        model: the network.
-        name: what it was loaded by.
-    """
+    """Digests of a model's weights, and of its structure."""
     buffers = {key: value.tolist() for key, value in model.normalize.named_buffers()}
     structure = f"{_ADDRESS.sub('', repr(model.net))} {buffers} {model.input_size}"
     if ":" in name:

@@ -21,14 +21,9 @@ def seeded(*parts: object) -> torch.Generator:
 
 
 def flip_crop(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror half of the images and shift each by up to 4 pixels along each side, reflecting at the border.
+    """Mirror half of the images (N, C, H, W) and shift each by up to 4 pixels along each side, reflecting at the border.
 
-    Args:
-        images: (N, C, H, W) of any dtype.
-        generator: source of all randomness.
-
-    Returns:
-        New images of the same shape; pixel (i, j) comes from (i + dy, ±j + dx).
+    Pixel (i, j) comes from (i + dy, ±j + dx).
     """
     n, _, height, width = images.shape
     dy, dx = torch.randint(-SHIFT, SHIFT + 1, (2, n, 1), generator=generator)
@@ -47,19 +42,10 @@ def _reflect(index: Tensor, length: int) -> Tensor:
 
 
 def strong(images: Tensor, labels: Tensor, classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """RandAugment, then mixup or CutMix on half of the batches.
+    """RandAugment of images (N, C, H, W) in [0, 1], then mixup or CutMix on half of the batches, which makes labels (N, classes).
 
     E. D. Cubuk et al., RandAugment, NeurIPS 2020 (two operations of magnitude 9); H. Zhang et al., mixup,
     ICLR 2018 (alpha 0.2); S. Yun et al., CutMix, ICCV 2019 (alpha 1). All by torchvision.
-
-    Args:
-        images: (N, C, H, W) in [0, 1].
-        labels: (N,).
-        classes: number of classes.
-        generator: source of all randomness.
-
-    Returns:
-        New images and soft labels (N, classes).
     """
     from torchvision.transforms import v2
 
@@ -83,13 +69,8 @@ def strong(images: Tensor, labels: Tensor, classes: int, generator: torch.Genera
 
 
 def turned(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Turn each image about its centre by an angle drawn uniformly from the circle; bilinear, 0 outside.
+    """Turn each image (N, C, H, W) about its centre by an angle drawn uniformly from the circle; bilinear, 0 outside.
 
-    Args:
-        images: (N, C, H, W); what leaves the image is lost, as in rotated MNIST.
-        generator: source of all randomness.
-
-    Returns:
-        New images of the same shape.
+    What leaves the image is lost, as in rotated MNIST.
     """
     return turn(images, 2 * math.pi * torch.rand(len(images), generator=generator))

@@ -35,11 +35,7 @@ class EpochRecord:
 def save(
     path: Path, spec: ZooSpec, module: nn.Module, optimizer: torch.optim.Optimizer, history: list[EpochRecord]
 ) -> None:
-    """Write a checkpoint; a kill while writing leaves the one before.
-
-    Raises:
-        InputError: it can't be written, because the disk is full, say.
-    """
+    """Write a checkpoint; a kill while writing leaves the one before."""
     content = {
         "spec": spec.digest(),
         "model": module.state_dict(),

@@ -272,11 +272,7 @@ def moved_share(
 
 
 def unit_generators(names: Sequence[str]) -> tuple[Generator, ...]:
-    """Generators that displace the points of a square image by one half side, root mean square.
-
-    Raises:
-        InputError: no names, an unknown one, or a generator that moves nothing.
-    """
+    """Generators that displace the points of a square image by one half side, root mean square."""
     chosen = [get(name) for name in names]
     if not chosen:
         raise InputError("A penalty needs at least one generator, such as 'rotation'.")

@@ -101,10 +101,8 @@ def publish(
 ) -> dict[str, Any]:
     """Write the weights and the card of a finished training; return the card's front matter.
 
-    The accuracy on the card is that of the file: read back, in float32, on the whole test set.
-
-    Raises:
-        InputError: a weight is NaN or infinite.
+    The accuracy on the card is that of the file: read back, in float32, on the whole test set. Weights that are NaN or infinite
+    are refused.
     """
     if not all(bool(value.isfinite().all()) for value in result.model.net.state_dict().values()):
         raise InputError(f"The weights of {spec.name} are not finite: the training diverged. Lower its lr.")

@@ -53,11 +53,7 @@ def _directive(comment: re.Match[str]) -> str:
 
 
 def minutes(notebook: dict[str, Any]) -> int:
-    """Whole minutes to read a notebook, at least 1; folded code and folded solutions are not counted.
-
-    Args:
-        notebook: A notebook of format 4, as parsed from its JSON.
-    """
+    """Whole minutes to read a notebook, at least 1; folded code and folded solutions are not counted."""
     total = 0.0
     for cell in notebook["cells"]:
         source = "".join(cell["source"])

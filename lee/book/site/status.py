@@ -13,11 +13,7 @@ HEADER = ("Page", "Profile", "Cells run", "Errors", "Time", "Executed")
 
 
 def describe(notebook: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    """Profile, cells run, errors, time and date of one executed notebook, as the table shows them.
-
-    Args:
-        notebook: A notebook of format 4, as parsed from its JSON.
-    """
+    """Profile, cells run, errors, time and date of one executed notebook, as the table shows them."""
     code = [c for c in notebook["cells"] if c["cell_type"] == "code" and "".join(c["source"]).strip()]
     run = sum(c["execution_count"] is not None for c in code)
     errors = sum(o["output_type"] == "error" for c in code for o in c["outputs"])

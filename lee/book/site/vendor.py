@@ -18,11 +18,7 @@ VEGA_PACKAGE = "vl-convert-python"
 
 
 def vendor_scripts(target: Path) -> None:
-    """Put MathJax at `target/mathjax` and Vega at `target/vega/vega.js`, unless the same versions are there.
-
-    Raises:
-        InputError: If one of the two packages is not installed.
-    """
+    """Put MathJax at `target/mathjax` and Vega at `target/vega/vega.js`, unless the same versions are there."""
     stamp = target / "versions.txt"
     try:
         versions = "".join(f"{name} {version(name)}\n" for name in (MATHJAX_PACKAGE, VEGA_PACKAGE))

@@ -100,11 +100,7 @@ def mean(places: Tensor, dims: list[int]) -> tuple[Tensor, bool]:
 
 
 def of_representation(representation: Representation, shape: torch.Size) -> Tensor | None:
-    """Places of one sample's tensor that are read as `representation`; None where none are (a vector field, say).
-
-    Raises:
-        InputError: If the representation doesn't fit the shape.
-    """
+    """Places of one sample's tensor that are read as `representation`; None where none are (a vector field, say)."""
     if isinstance(representation, Trivial):
         return torch.full((), NONE, dtype=torch.complex128).expand(shape)
     places = None

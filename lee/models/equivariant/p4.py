@@ -51,9 +51,6 @@ class Lift(nn.Module):
         in_channels: channels of the input maps.
         fields: fields of the output, which has four times as many channels.
         kernel_size: side of the filters; the padding keeps the size, so it must be odd.
-
-    Raises:
-        InputError: an even `kernel_size`.
     """
 
     def __init__(self, in_channels: int, fields: int, kernel_size: int) -> None:
@@ -78,9 +75,6 @@ class FieldConv(Lift):
         in_fields: fields of the input, which has four times as many channels.
         fields: fields of the output.
         kernel_size: side of the filters, odd.
-
-    Raises:
-        InputError: an even `kernel_size`.
     """
 
     def __init__(self, in_fields: int, fields: int, kernel_size: int) -> None:
@@ -134,11 +128,7 @@ def group_cnn(fields: Sequence[int] = (8, 16, 24, 24)) -> nn.Module:
 
 
 def half(kernel_size: int) -> int:
-    """The padding that keeps the size.
-
-    Raises:
-        InputError: an even size.
-    """
+    """The padding that keeps the size, which must be odd."""
     if kernel_size % 2 == 0:
         raise InputError(f"kernel_size = {kernel_size} has no centre to turn about. Choose an odd number.")
     return kernel_size // 2

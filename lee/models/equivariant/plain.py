@@ -38,9 +38,6 @@ class TurnedCopies(nn.Module):
     Args:
         img_size: side of the images in pixels.
         angles: number of copies, a multiple of 4 so that quarter turns permute them exactly.
-
-    Raises:
-        InputError: another number of angles.
     """
 
     index: Tensor

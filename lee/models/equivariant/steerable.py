@@ -26,9 +26,6 @@ class HarmonicConv(nn.Module):
         fields_in: fields of the input.
         fields_out: fields of the output.
         kernel_size: side of the kernels; the padding keeps the size, so it must be odd.
-
-    Raises:
-        InputError: an even `kernel_size`.
     """
 
     def __init__(self, fields_in: Fields, fields_out: Fields, kernel_size: int) -> None:
@@ -62,11 +59,7 @@ class HarmonicConv(nn.Module):
 
 
 class FieldScale(nn.Module):
-    """Batch normalisation of fields that turn: each is divided by the root mean square of its length, never shifted.
-
-    Args:
-        fields: number of fields, each of two channels.
-    """
+    """Batch normalisation of fields that turn, of two channels each: division by the root mean square of the length, no shift."""
 
     running: Tensor
     momentum, eps = 0.1, 1e-5  # those of batch normalisation
@@ -118,11 +111,7 @@ class GaussianHalving(nn.Module):
     """Halve the side of maps after a Gaussian blur of a pixel's width, which has no direction; constants stay what they are."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return maps (N, C, H/2, W/2) of maps (N, C, H, W); the new pixels lie between the old ones.
-
-        Raises:
-            InputError: an odd side, on which the new pixels would not lie symmetrically.
-        """
+        """Return maps (N, C, H/2, W/2) of maps (N, C, H, W) with even sides; the new pixels lie midway between the old ones."""
         height, width = x.shape[-2:]
         if height % 2 or width % 2:
             raise InputError(f"Maps of {height} × {width} pixels can't be halved symmetrically. Use multiples of 4.")

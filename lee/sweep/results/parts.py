@@ -37,11 +37,7 @@ def numbers_of(part: Part) -> pd.DataFrame:
 
 
 def gram_of(part: Part) -> EquivarianceGram:
-    """The Gram matrices of a part, over the generators that it names.
-
-    Raises:
-        InputError: it has none.
-    """
+    """The Gram matrices of a part, over the generators that it names."""
     k = len(part.described["basis"])
     if k == 0:
         raise InputError(f"{part.described['model']} has no Gram matrix in this task, only figures of the whole set.")
