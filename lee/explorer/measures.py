@@ -27,7 +27,7 @@ from lee.measure.maps import error_map
 from lee.measure.orbits import Orbit, orbit
 from lee.measure.shares import ErrorMap
 from lee.models import classes
-from lee.models.recipes import has_weights
+from lee.models.recipes import has_recipe, has_weights, load_spec
 from lee.statistics import EquivarianceGram, Estimate, concatenate
 
 TOP = 5
@@ -187,14 +187,8 @@ class Measures:
         with one_function(network, "probabilities") as function:
             p = function.checked(orbit)
         top = p.mean(0).topk(min(TOP, p.shape[1])).indices.tolist()
-        return Curve(self.stops(orbit.shape[-1]), p, tuple(top), self.class_names(state, which, p.shape[1]))
-
-    def class_names(self, state: State, which: int, k: int) -> tuple[str, ...]:
-        """Names of the K outputs of a model: of the classes that it was trained for, or numbers."""
-        name, known = state.models[which], tuple[str, ...]()
-        if state.pretrained or has_weights(name):
-            known = classes.described(classes.of_model(name, self.model(state, which).net))
-        return known if len(known) == k else tuple(f"class {i}" for i in range(k))
+        names = class_names(state.models[which], state.pretrained, p.shape[1])
+        return Curve(self.stops(orbit.shape[-1]), p, tuple(top), names)
 
     def touch(self, state: State, which: int = 0) -> Touch:
         r"""The probabilities at `t` and their derivative there, exactly, by forward mode through the warp and the model.
@@ -284,6 +278,16 @@ class Measures:
         return layerwise(
             network, self.image(state, which), state.generator, kernel=state.kernel, boundary=state.boundary
         ).frame
+
+
+def class_names(model: str, pretrained: bool, k: int) -> tuple[str, ...]:
+    """Names of the K classes of a model: CIFAR-10's, ImageNet's for models trained on it, or numbers."""
+    known: tuple[str, ...] = ()
+    if has_recipe(model):
+        known = classes.TRAINED_ON.get(load_spec(model).recipe.dataset, ())
+    elif pretrained or has_weights(model):
+        known = classes.described(classes.imagenet())
+    return known if len(known) == k else tuple(f"class {i}" for i in range(k))
 
 
 def token_side(network: nn.Module) -> int | None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from lee.explorer import drawing, plots
-from lee.explorer.measures import Measures
+from lee.explorer.measures import Measures, class_names
 from lee.explorer.recipe import recipe
 from lee.explorer.state import State
 
@@ -29,7 +29,7 @@ def where(measures: Measures, state: State, which: int) -> str:
 def orbit(measures: Measures, state: State, which: int) -> str:
     """Outputs along the orbit, their derivative integrated, and where the class flips."""
     generator, found = state.generator, measures.orbit(state, which)
-    names = measures.class_names(state, which, found.outputs.shape[-1])
+    names = class_names(state.models[which], state.pretrained, found.outputs.shape[-1])
     return plots.orbit(
         found, names=names, model=state.models[which], name=generator.name, unit=generator.unit, height=_height(state)
     )

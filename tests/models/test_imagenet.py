@@ -15,7 +15,6 @@ from lee import datasets, models, provenance, sweep
 from lee.datasets.embedded import MEMBERS
 from lee.errors import InputError
 from lee.explorer import measures
-from lee.explorer.state import State
 from lee.models import cards, classes, imagenet
 from lee.paths import file_sha256
 from lee.studies import overview
@@ -85,7 +84,7 @@ def test_they_are_listed_verified_and_expanded_with_the_others() -> None:
     listed = tuple(name for name in models.names() if name.startswith("imagenet/"))
     assert listed == tuple(imagenet.NETWORKS) == sweep.expand(["imagenet/*"]) == sweep.expand(imagenet.NETWORKS)
     assert [ok for name, ok, _ in cards.verify() if name in listed] == [True] * 3
-    assert measures.Measures().class_names(State(models=(LITE0,)), 0, 1000)[281] == "tabby"
+    assert measures.class_names(LITE0, False, 1000)[281] == "tabby"
 
 
 @pytest.mark.parametrize("name", imagenet.NETWORKS)
