@@ -87,9 +87,9 @@ def judged(reference: Reference, p: Tensor, mode: str, in_double: Callable[[], T
         return Verification(mode, deviation, noisy, precision, deviation <= ROUGH, noted)
     # Zero up to rounding, that of the tangent and of the differences included. Where these are precise they tell a zero from a
     # small number, of which the own precision may leave nothing.
-    rounded = 10 * reference.rounding(reference.best[2])
-    small = own**0.5 * reference.response + rounded
-    zero = not precise or float(slope.norm()) <= max(1e-8, 4 * own) * reference.response + rounded
+    least = 10 * reference.rounding(reference.best[2])
+    small = own**0.5 * reference.response + least
+    zero = not precise or float(slope.norm()) <= max(1e-8, 4 * own) * reference.response + least
     if zero and gap <= small and noise <= max(small, 0.01 * reference.response):
         return Verification(mode, 0.0, 0.0, precision, True, "zero beside the response to other changes")
     if gap <= 3 * noise and bool(pushed.any()):  # an exact zero beside stairs is no number

@@ -146,8 +146,8 @@ class Pushing:
             return self(x, tangents)
         stepped = way.mode == "differences" and self.verification is not None and self.verification.verified
         doubt = doubt_of_steps(self.function, x, value, tangents, lanes, way) if stepped else ""
-        halved = torch.finfo(x.dtype).eps > 1e-4 and self.function.convertible and self._tangents is not None
-        if halved and self.verification is not None and self.verification.verified:
+        halved = torch.finfo(x.dtype).eps > 1e-4 and self.function.convertible
+        if halved and self._tangents and self.verification is not None and self.verification.verified:
             few = slice(COMPARED)
             exact = self._tangents(x[few].double())
             doubt = doubt or doubt_of_rounding(self.function, x[few], tangents[:, few], lanes[:, few], way, exact)
