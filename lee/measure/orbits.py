@@ -27,7 +27,7 @@ from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.derivative import Model, chunks
 from lee.measure.function import one_function
 from lee.measure.pushing import Pushing
-from lee.measure.terms import check_action, infinitesimal_actions, sampler_of
+from lee.measure.terms import check_actions, check_output_actions, infinitesimal_actions, sampler_of
 from lee.statistics import Verification
 
 HALVINGS = 12  # of the interval in which the class flips
@@ -167,8 +167,7 @@ def orbit(
     if len(x) != 1:
         raise InputError(f"An orbit is that of one image, (C, H, W); got {len(x)} images.")
     resolved = get(generator)
-    if isinstance(resolved, Action):
-        check_action(resolved, x)
+    check_actions([resolved], x)
     sampler = sampler_of(x, kernel, boundary, align_corners)
 
     def moving(some: Tensor) -> tuple[Tensor, Tensor]:  # each image depends on its own amount alone
@@ -186,6 +185,7 @@ def orbit(
         with workspace(x):
             parts = [pushing(p, v[None]) for p, v in map(moving, amounts.split(together))]
         values, pushed = torch.cat([p[0] for p in parts]), torch.cat([p[1][0] for p in parts])
+        check_output_actions([resolved], values[int(amounts.abs().argmin())][None])
         found = [
             _back(resolved, z[None], v[None], amount, x, sampler, representations)
             for z, v, amount in zip(values, pushed, amounts, strict=True)
@@ -196,7 +196,11 @@ def orbit(
 
             def classes(some: Tensor) -> Tensor:
                 points = _moved(resolved, x, some, sampler).split(size or len(some))
-                return torch.cat([function.value(p).argmax(1) for p in points]).cpu()
+                scores = torch.cat([function.checked(p) for p in points])
+                back = _returning(resolved, scores[:1], x, sampler, representations)
+                if back is not None:  # the class of `outputs`, which are moved back
+                    scores = torch.cat([back(z[None], t) for z, t in zip(scores, some, strict=True)])
+                return scores.argmax(1).cpu()
 
             flips = _flips(classes, amounts, outputs.argmax(1).cpu(), int(amounts.abs().argmin()))
     return Orbit(amounts, outputs, derivatives, flips, resolved.name, resolved.unit, pushing.verification)
@@ -227,6 +231,19 @@ def _moved(generator: Generator | Action, x: Tensor, amounts: Tensor, sampler: S
     return moved
 
 
+def _returning(
+    generator: Generator | Action, z: Tensor, x: Tensor, sampler: Sampler, given: Representations
+) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """`ρ_out(g_t⁻¹) v` for outputs such as `z` (1, ...), from `v` and `t`; None where they stay as they are."""
+    if isinstance(generator, Action):
+        own = generator.output
+        return None if own is None else lambda v, t: own(v.clone(), -t.to(v.real))
+    representation = of_output(z, x, given)
+    if isinstance(representation, Trivial):
+        return None
+    return lambda v, t: representation.finite(generator, -t, v, sampler)
+
+
 def _back(
     generator: Generator | Action,
     z: Tensor,
@@ -237,21 +254,9 @@ def _back(
     given: Representations,
 ) -> tuple[Tensor, Tensor]:
     """`ρ_out(g_t⁻¹) z` of one output (1, ...) that changes by `pushed` per unit of `t`, and its velocity."""
-    if isinstance(generator, Action):
-        if generator.output is None:
-            return z, pushed
-        own = generator.output
-
-        def action(v: Tensor, s: Tensor) -> Tensor:
-            return own(v, -s.to(v.real))
-    else:
-        representation = of_output(z, x, given)
-        if isinstance(representation, Trivial):
-            return z, pushed
-
-        def action(v: Tensor, s: Tensor) -> Tensor:
-            return representation.finite(generator, -s, v, sampler)
-
+    action = _returning(generator, z, x, sampler, given)
+    if action is None:
+        return z, pushed
     value, velocity = torch.func.jvp(action, (z, amount), (pushed.to(z.dtype), torch.ones_like(amount)))[:2]
     return value, velocity
 

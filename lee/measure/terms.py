@@ -5,8 +5,9 @@ No warp is differentiated: one spatial gradient of the image gives all the tange
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,15 +46,32 @@ def _velocity(action: _Act, z: Tensor) -> Tensor:
     """`d/dt|₀ action(z, t)`, same shape as `z`."""
     load_formulas()
     zero = torch.zeros((), dtype=_real(z), device=z.device)
-    still = action(z.clone(), zero)
-    if not isinstance(still, Tensor):
-        raise InputError(f"An action (x, t) -> x must return a tensor; it returned {type(still).__name__}.")
+    _check_kept(action(z.clone(), zero), z)
     value, velocity = torch.func.jvp(lambda t: action(z.clone(), t), (zero,), (torch.ones_like(zero),))[:2]
+    _check_kept(value, z)
+    return velocity.detach()
+
+
+def _check_kept(value: Any, z: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        raise InputError(f"An action (x, t) -> x must return a tensor; it returned {type(value).__name__}.")
     if value.shape != z.shape:
         raise InputError(
             f"An action (x, t) -> x must keep the shape {tuple(z.shape)}; it returned {tuple(value.shape)}."
         )
-    return velocity.detach()
+
+
+def acted(act: _Act, z: Tensor, t: float) -> Tensor:
+    """`act(z, t)` on a copy and as a copy: an action may write into its input, or use the same memory for all its results.
+
+    Raises:
+        InputError: If it returns something else than a tensor of the same shape.
+    """
+    amount = torch.tensor(t, dtype=_real(z), device=z.device)
+    with torch.no_grad():
+        value = act(z.clone(), amount)
+    _check_kept(value, z)
+    return value.clone()
 
 
 def infinitesimal_actions(generators: Sequence[Generator | Action], x: Tensor, sampler: Sampler) -> Tensor:
@@ -126,9 +144,7 @@ class Terms:
     def start(self, x: Tensor) -> None:
         """Check the user's actions and the function on the first images; nothing the second time."""
         if not self.pushing.started:
-            for generator in self.generators:
-                if isinstance(generator, Action):
-                    check_action(generator, x[:2])
+            check_actions(self.generators, x)
         self.pushing.start(x, self.tangents)
 
     def explain(self, error: Exception, x: Tensor) -> None:
@@ -156,9 +172,7 @@ class Terms:
         tangents = self.tangents(x)
         value, lanes = self.pushing(x, tangents)
         if not self._checked:
-            for generator in self.generators:
-                if isinstance(generator, Action):
-                    check_output_action(generator, value[:2])
+            check_output_actions(self.generators, value)
             self._checked = True
         if not bool(lanes.any()) and bool(tangents.any()):
             self._warn_if_constant(x)
@@ -183,25 +197,26 @@ class Terms:
             )
 
 
-def check_action(generator: Action, x: Tensor) -> None:
+def check_actions(generators: Iterable[Generator | Action], x: Tensor) -> None:
     """Refuse an action on inputs (N, ...) that is not the identity at 0, or whose derivative there is not that of its values."""
+    for generator in {id(g): g for g in generators}.values():
+        if isinstance(generator, Action):
+            _check_action(generator, x[:2])
+
+
+def check_output_actions(generators: Iterable[Generator | Action], z: Tensor) -> None:
+    """As :func:`check_actions` for what actions do to outputs (N, ...), which may be nothing."""
+    for generator in {id(g): g for g in generators}.values():
+        if isinstance(generator, Action) and generator.output is not None:
+            _check_motion(f"The action {generator.name!r} on the output", generator.output, z[:2])
+
+
+def _check_action(generator: Action, x: Tensor) -> None:
     said, act = f"The action {generator.name!r}", generator.function
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-    if not _changes(act, x) and all(torch.equal(_at(act, noise, t), _at(act, noise, 0.0)) for t in _FAR):
+    if not _changes(act, x) and all(torch.equal(acted(act, noise, t), acted(act, noise, 0.0)) for t in _FAR):
         raise InputError(f"{said} does not depend on t: it leaves the input as it is for every t.")
     _check_motion(said, act, x)
-
-
-def check_output_action(generator: Action, z: Tensor) -> None:
-    """As :func:`check_action` for what an action does to outputs (N, ...), which may be nothing."""
-    if generator.output is not None:
-        _check_motion(f"The action {generator.name!r} on the output", generator.output, z)
-
-
-def _at(act: _Act, z: Tensor, t: float) -> Tensor:
-    amount = torch.tensor(t, dtype=_real(z), device=z.device)
-    with torch.no_grad():
-        return act(z.clone(), amount).clone()
 
 
 def _changes(act: _Act, z: Tensor) -> bool:
@@ -210,28 +225,28 @@ def _changes(act: _Act, z: Tensor) -> bool:
 
 
 def _check_motion(said: str, act: _Act, z: Tensor) -> None:
-    velocity, still = _velocity(act, z), _at(act, z, 0.0)
+    velocity, still = _velocity(act, z), acted(act, z, 0.0)
     eps, size = torch.finfo(z.dtype).eps, float(z.norm())
     if not float((still - z).norm()) <= 100 * eps**0.5 * size:  # also NaN
         raise InputError(f"{said} does not leave everything as it is at t = 0; {_STILL}")
-    if not torch.equal(_at(act, z, 1e-2), _at(act, z, 1e-2)):
+    if not torch.equal(acted(act, z, 1e-2), acted(act, z, 1e-2)):
         raise InputError(
             f"{said} gives another result at every call; take its random numbers from a generator of its own."
         )
-    steady = not bool(velocity.any()) and torch.equal(_at(act, z, 1e-3), still)  # in steps, or nothing for these
-    if steady and any(not torch.equal(_at(act, z, t), still) for t in (1e-2, *_FAR)):
+    steady = not bool(velocity.any()) and torch.equal(acted(act, z, 1e-3), still)  # in steps, or nothing for these
+    if steady and any(not torch.equal(acted(act, z, t), still) for t in (1e-2, *_FAR)):
         raise InputError(
             f"{said} does not change with t near 0, but further away, as by int(t), round or floor. {_SMOOTH}"
         )
     for sign in (1, -1):  # a jump is as far after a thousandth part of the way
-        far, near = (float((_at(act, z, sign * h) - still).norm()) for h in (1e-2, 1e-5))
+        far, near = (float((acted(act, z, sign * h) - still).norm()) for h in (1e-2, 1e-5))
         if near > max(0.5 * far, 100 * eps * size):
             raise InputError(
                 f"{said} goes as far with t = {sign * 1e-5:g} as with {sign * 1e-2:g}: it jumps at 0, as by sign(t), ceil or "
                 f"t > 0. {_SMOOTH}"
             )
-    slopes = [(_at(act, z, h) - _at(act, z, -h)) / (2 * h) for h in (1e-2, 1e-3)]
-    sides = [[(_at(act, z, h) - still) / h for h in (sign * 1e-2, sign * 1e-3)] for sign in (1, -1)]
+    slopes = [(acted(act, z, h) - acted(act, z, -h)) / (2 * h) for h in (1e-2, 1e-3)]
+    sides = [[(acted(act, z, h) - still) / h for h in (sign * 1e-2, sign * 1e-3)] for sign in (1, -1)]
     for (far_slope, slope), what in (
         (slopes, "differences give"),
         *((side, "differences to one side give") for side in sides),

@@ -31,6 +31,7 @@ from lee.geometry.sampling import Sampler
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.function import one_function
 from lee.measure.looking import look, look_at_chunk
+from lee.measure.terms import acted, check_actions, check_output_actions
 from lee.metrics.motion import Motion, amounts, apart, as_motions, disc, in_view, rotations, translations
 from lee.statistics import Estimate
 
@@ -63,9 +64,7 @@ class Differences:
         """
         total = self.counts.sum()
         if not total > 0:
-            raise InputError(
-                "No sample of the output stays in view under any motion; use smaller ones or a smaller margin."
-            )
+            raise InputError("No sample of the output stays in view under any motion; make it, or the margin, smaller.")
         return self.squares.sum(0) / total
 
     @property
@@ -90,7 +89,7 @@ def moved(
     if isinstance(motion.generator, Generator):
         return representation.finite(motion.generator, motion.t, z, sampler)
     function = motion.generator.output if output else motion.generator.function
-    return z if function is None else function(z, torch.tensor(motion.t, dtype=z.dtype, device=z.device))
+    return z if function is None else acted(function, z, motion.t)
 
 
 def compare(
@@ -163,20 +162,21 @@ def differences(
     check_input(model, images, image=(known := any(isinstance(m.generator, Generator) for m in steps)))
     sampler = Sampler(kernel, boundary)
     sampler = sampler.for_image(*images.shape[-2:]) if images.ndim == 4 else sampler
-    image, rounding = Image(), 0.0
-    squares, counts = torch.zeros(len(steps), len(images), dtype=torch.float64), torch.zeros(len(steps)).double()
-    with memory.kept(), one_function(model, output) as function, torch.no_grad():
+    with memory.kept(), one_function(model, output) as function, torch.no_grad():  # which leaves inference mode
+        rounding, squares, counts = 0.0, torch.zeros(len(steps), len(images)).double(), torch.zeros(len(steps)).double()
+        check_actions([m.generator for m in steps], images)
         look(function, images[:3])
         for index in torch.arange(len(images)).split(1 if function.one_by_one else chunk):
             x = images[index]
             value = function.checked(x)
-            if int(index[0]) == 0 and len(x) > 1:
+            if int(index[0]) == 0:
+                check_output_actions([m.generator for m in steps], value)
                 look_at_chunk(function, x, value)
             if value.dtype not in (torch.float64, torch.complex128):  # there is no better advice for these
                 rounding = max(rounding, torch.finfo(value.dtype).eps ** 2 * float(_square(value).mean()))
             representation = of_output(value, x, representations) if known else Trivial()
             for k, motion in enumerate(steps):
-                actual = function.checked(moved(motion, x, image, sampler))
+                actual = function.checked(moved(motion, x, Image(), sampler))
                 wanted = moved(motion, value, representation, sampler, output=True)
                 squares[k, index], counts[k] = compare(
                     len(x), actual, wanted, representation, motion, sampler, margin, band_limit

@@ -117,6 +117,32 @@ def test_where_the_class_flips_and_what_the_tangent_predicts() -> None:
     assert found.predicted_flips[1] == pytest.approx((0.8 - 2 * mean) / (2 * mean))
 
 
+@pytest.mark.parametrize("amounts", [5, 21])
+def test_a_class_flips_where_the_scores_that_are_moved_back_cross(amounts: int) -> None:
+    """The output turns by t as the image brightens: both scores are known, and where they cross is found by dense amounts."""
+
+    def model(z: Tensor) -> Tensor:
+        return torch.stack([z.mean((1, 2, 3)), torch.full((len(z),), 0.6, dtype=z.dtype)], 1)
+
+    def turn(z: Tensor, t: Tensor) -> Tensor:
+        return torch.stack([t.cos() * z[:, 0] - t.sin() * z[:, 1], t.sin() * z[:, 0] + t.cos() * z[:, 1]], 1)
+
+    image = images(1, 12, 12)[0]
+    action = lee.Action(lambda z, t: z * t.exp(), "gain", turn)
+    found = lee.orbit(model, image, action, torch.linspace(-1, 1, amounts), output="logits")
+    t = torch.linspace(-1, 1, 200_001).double()
+    back = turn(torch.stack([float(image.mean()) * t.exp(), torch.full_like(t, 0.6)], 1), -t)
+    other = t[(back.argmax(1) != back[100_000].argmax()) & (t > 0)]
+    assert found.flips is not None
+    assert found.flips[1] == pytest.approx(float(other.min()), abs=2 / (amounts - 1) / 2**11)
+
+
+def test_what_an_action_does_to_the_output_of_an_orbit_is_checked() -> None:
+    action = lee.Action(lambda z, t: z * t.exp(), "gain", lambda z, t: z + 0.5)
+    with pytest.raises(InputError, match="on the output does not leave everything as it is"):
+        lee.orbit(net(), images(1, 12, 12)[0], action, T, output="logits")
+
+
 def test_what_has_no_orbit_is_refused() -> None:
     model, image = net(), images(1, 12, 12)[0]
     for wrong in ([0.0, 0.1], [0.1, 0.2, 0.3], [0.2, 0.0, -0.2], 0.3):

@@ -605,7 +605,7 @@ def test_shifts_that_all_round_to_zero_are_refused() -> None:
 
 def test_an_action_that_changes_the_shape_is_refused() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
-    with pytest.raises(InputError, match="must keep shapes"):
+    with pytest.raises(InputError, match="must keep the shape"):
         metrics.sampled_invariance(
             net, torch.rand(4, 3, 8, 8), lambda z, t: z[:1], radius=0.1, draws=2, output="logits"
         )
