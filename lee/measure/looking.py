@@ -6,6 +6,7 @@ or lets the images of a batch interact is many: the first two are held still, th
 
 import math
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -159,7 +160,7 @@ def look_at_chunk(function: Function, x: Tensor, value: Tensor) -> None:
     These are the last ones, in the opposite order: where images compete for places (a mixture of experts with a capacity), the
     last ones lose and the first one never does. Of fewer than four :func:`look` has not seen one before and behind another.
     """
-    if function.interacts or function.one_by_one or function.changes:
+    if len(x) == 1 or function.interacts or function.one_by_one or function.changes:
         return
     eps = max(_eps(value), _eps(x))
     few = list(range(len(x)))[::-1][: min(4, max(1, len(x) // 4)) if len(x) > 3 else None]
@@ -167,6 +168,23 @@ def look_at_chunk(function: Function, x: Tensor, value: Tensor) -> None:
     if apart > 10 * eps**0.5 and apart > 10 * _inner_eps(function, x, value) ** 0.5:
         function.interacts = True
         _warn_of_batch()
+
+
+def looked_at(function: Function, images: Tensor, chunk: int) -> Callable[[Tensor], Tensor]:
+    """Look at a function on the first of some images (N, ...) and at their first chunk, and warn.
+
+    Returns:
+        What gives the finite values of any number of images, `chunk` at a time, or one where they must go alone.
+
+    Raises:
+        InputError: As :func:`look`.
+    """
+    look(function, images[:3])
+    size = 1 if function.one_by_one else chunk
+    first = images[:size]
+    if len(first) > 1:
+        look_at_chunk(function, first, function.checked(first))
+    return lambda x: torch.cat([function.checked(part) for part in x.split(size)])
 
 
 def _apart(a: Tensor, b: Tensor) -> float:

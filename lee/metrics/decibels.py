@@ -8,6 +8,7 @@ from torch import Tensor
 from lee.errors import InputError, check_count, check_number
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.function import one_function
+from lee.measure.looking import looked_at
 from lee.metrics.errors import Model
 from lee.statistics import Estimate
 
@@ -57,7 +58,7 @@ def output_range(model: Model, images: Tensor, *, output: Output = "logits", chu
     check_input(model, images, image=False)
     check_count("chunk", chunk)
     with one_function(model, output) as function, torch.no_grad():
-        values = [function.checked(x) for x in images.split(chunk)]
-    if values[0].is_complex():
+        values = looked_at(function, images, chunk)(images)
+    if values.is_complex():
         raise InputError("The output is complex, so it has no range; select its real part or its size with `output`.")
-    return float(max(v.max() for v in values) - min(v.min() for v in values))
+    return float(values.max()) - float(values.min())

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from lee.errors import InputError, check_count
 from lee.measure.checks import check_input, plain
-from lee.measure.function import untouched
+from lee.measure.function import one_function
+from lee.measure.looking import looked_at
 
 BLOCKS = 10  # of images, left out one at a time
 
@@ -93,9 +94,9 @@ def features(model: nn.Module, images: Tensor, *, batch: int = 64) -> Tensor:
     subject = Features(plain(model))
     check_input(subject, images, image=True)
     check_count("batch", batch)
-    with untouched(subject), torch.no_grad():
-        parts = [subject(x).clone() for x in images.clone().split(batch)]
-    return torch.cat(parts).flatten(1).double().cpu()
+    subject.training = getattr(subject.model, "training", True)
+    with one_function(subject) as function, torch.no_grad():
+        return looked_at(function, images, batch)(images).flatten(1).double().cpu()
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,26 +8,29 @@ As in the paper, every map is taken to cover the image evenly, so that a shift b
 Source: Gruver et al., ICLR 2023, Fig. 4 right, compares both with LEE, for each module on its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
 
 from lee import memory
 from lee.errors import InputError, check_count, check_known
-from lee.geometry.generators import AnyGenerator
+from lee.geometry.generators import Action, AnyGenerator
 from lee.geometry.outputs import Representations
 from lee.geometry.representations import Image, Representation
 from lee.geometry.sampling import Sampler
 from lee.layers.calls import Call, Watch, check_modules
 from lee.layers.nested import changed, tensors
 from lee.layers.readings import Overrides
-from lee.layers.trace import Traced, hooks_of, trace_alike
+from lee.layers.trace import Traced, check_call, hooks_of, trace_alike
 from lee.measure.checks import check_input
-from lee.measure.function import untouched
+from lee.measure.function import Function, one_function
+from lee.measure.looking import looked_at
+from lee.measure.state import ModuleState, RandomState
 from lee.metrics.errors import compare, moved
 from lee.metrics.motion import Motion, as_motions, grid_of, whole_samples
 from lee.statistics import Estimate
@@ -77,7 +80,19 @@ def _representations(traced: Traced) -> tuple[list[Representation], Representati
     return (known, traced.outputs[0].representation) if len(known) == len(given) else None
 
 
-def _folds(model: nn.Module, image: Tensor) -> bool:
+def _everything(result: Any) -> Tensor:
+    """All that a model returns for each image, (N, D): what must be one function of it."""
+    found = [v for v in pytree.tree_leaves(result) if isinstance(v, Tensor)] or tensors(result)
+    found = [v for v in found if v.ndim and len(v) == len(found[0])]
+    if not found:
+        raise InputError(
+            f"The model must return tensors with one entry per image; it returned {type(result).__name__}."
+        )
+    real = [torch.view_as_real(v) if v.is_complex() else v if v.is_floating_point() else v.float() for v in found]
+    return torch.cat([v.reshape(len(v), -1) for v in real], 1)
+
+
+def _folds(function: Function, model: nn.Module, image: Tensor) -> bool:
     """Whether a tensor of some call doesn't have the batch as its first axis, so that images could mix in it."""
     found: list[bool] = []
 
@@ -85,7 +100,7 @@ def _folds(model: nn.Module, image: Tensor) -> bool:
         found.extend(v.ndim == 0 or len(v) != 1 for v in tensors((args, kwargs, output)))
 
     with Watch(model, after=look):
-        model(image.clone())
+        function.value(image)
     return any(found)
 
 
@@ -93,44 +108,67 @@ class _Measurement:
     """One run of :func:`layer_errors`: the calls of a model, and where their differences are entered."""
 
     def __init__(
-        self, model: nn.Module, images: Tensor, motions: list[Motion], sampler: Sampler, margin: int, band_limit: bool,
-        whole: bool, representations: Representations,
+        self, function: Function, model: nn.Module, images: Tensor, motions: list[Motion], sampler: Sampler, margin: int,
+        band_limit: bool, whole: bool, representations: Representations,
     ) -> None:  # fmt: skip
-        self.model, self.motions, self.sampler = model, motions, sampler
+        self.function, self.model, self.motions, self.sampler = function, model, motions, sampler
         self.margin, self.band_limit, self.whole = margin, band_limit, whole
         self.calls = trace_alike(model, images, overrides := Overrides(representations), centred=True)
         overrides.check_used([t.call.path for t in self.calls])
         self.tally = _Tally(len(motions), len(images))
 
+    @torch.no_grad()
     def _enter(
         self, call: int, k: int, motion: Motion, index: Tensor, actual: Tensor, value: Tensor, kind: Representation
     ) -> None:
         wanted = moved(motion, value, kind, self.sampler, output=True)
         squares, count = compare(len(index), actual, wanted, kind, motion, self.sampler, self.margin, self.band_limit)
+        if not bool(squares.isfinite().all()):
+            named = self.calls[call].call.name
+            raise InputError(
+                f"The module {named} gives NaN or infinity as {motion.generator.name} moves an image: no number."
+            )
         self.tally.add(call, k, index, squares, count)
+
+    def _kept(self, module: nn.Module) -> Callable[[], None]:
+        """What puts random numbers and a module back to where they are now, as far as the model draws or changes them."""
+        numbers = RandomState(self.function.roots) if self.function.random else None
+        state = ModuleState([module]) if self.function.changes else None
+
+        def restore() -> None:
+            if numbers is not None:
+                numbers.restore()
+            if state is not None:
+                state.restore(hooks=False)
+
+        return restore
 
     def modules(self, x: Tensor, index: Tensor) -> None:
         """`m(ρ h) - ρ m(h)` of every call that contains no other, at its own input `h`."""
-        given: dict[int, Any] = {}
+        given: dict[int, tuple[Any, Callable[[], None]]] = {}
 
         def before(call: Call, module: nn.Module, args: Any, kwargs: Any) -> None:
+            check_call(call, self.calls)
             if self.calls[call.index].leaf:  # a copy: the module may write into its input
-                given[call.index] = changed((args, kwargs), lambda v, _: v.clone())
+                given[call.index] = changed((args, kwargs), lambda v, _: v.clone()), self._kept(module)
 
         def after(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             known = _representations(self.calls[call.index])
-            stored, value = given.pop(call.index, None), _first(output)
-            if stored is None or known is None or value is None:
+            before_it, value = given.pop(call.index, None), _first(output)
+            if before_it is None or known is None or value is None:
                 return
+            (stored, start), go_on, value = before_it, self._kept(module), value.clone()
             inputs = list(zip(known[0], tensors(stored), strict=True))
             with watch.again(call.index):
                 for k, motion in enumerate(self._own(inputs, (known[1], value))):
+                    start()  # each time the same function
                     again = _first(self._again(module, stored, known[0], motion))
                     if again is not None:
                         self._enter(call.index, k, motion, index, again, value, known[1])
+            go_on()
 
         with Watch(self.model, before, after, hooks_of(self.calls)) as watch:
-            self.model(x.clone())
+            self.function.checked(x)
 
     def _own(self, inputs: list[tuple[Representation, Tensor]], output: tuple[Representation, Tensor]) -> list[Motion]:
         """The motions of one call's tensors."""
@@ -147,15 +185,17 @@ class _Measurement:
         still: dict[int, Tensor] = {}
 
         def keep(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            check_call(call, self.calls)
             value = _first(output)
             if value is not None and _output_known(self.calls[call.index]):
                 still[call.index] = value.clone()  # a later module may write into it
 
         with Watch(self.model, after=keep, hooks=hooks_of(self.calls)):
-            self.model(x.clone())
+            self.function.checked(x)
         for k, motion in enumerate(self.motions):
 
             def enter(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any, k: int = k) -> None:
+                check_call(call, self.calls)
                 if call.index in still:
                     representation = self.calls[call.index].outputs[0].representation
                     assert representation is not None
@@ -163,7 +203,7 @@ class _Measurement:
                     self._enter(call.index, k, self.motions[k], index, actual, value, representation)
 
             with Watch(self.model, after=enter, hooks=hooks_of(self.calls)):
-                self.model(moved(motion, x, Image(), self.sampler).clone())
+                self.function.checked(moved(motion, x, Image(), self.sampler))
 
     def frame(self) -> pd.DataFrame:
         """One row per call in order of execution."""
@@ -227,11 +267,16 @@ def layer_errors(
     check_count("margin", margin, 0)
     check_count("chunk", chunk)
     steps, inner = as_motions(motions), check_modules(model)
+    if any(isinstance(m.generator, Action) for m in steps):
+        raise InputError(
+            "Layers need affine or photometric motions; an action (x, t) -> x says nothing of hidden layers."
+        )
     check_input(inner, images, image=True)
     sampler = Sampler(kernel, boundary).for_image(*images.shape[-2:])
-    with memory.kept(), untouched(inner), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        run = _Measurement(inner, images, steps, sampler, margin, band_limit, whole, representations)
-        at_once = 1 if _folds(inner, images[:1]) else chunk
+    with memory.kept(), one_function(inner, _everything) as function, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        looked_at(function, images, chunk)
+        run = _Measurement(function, inner, images, steps, sampler, margin, band_limit, whole, representations)
+        at_once = 1 if function.one_by_one or _folds(function, inner, images[:1]) else chunk
         for index in torch.arange(len(images)).split(at_once):
             (run.modules if scope == "module" else run.features)(images[index], index)
     return run.frame()

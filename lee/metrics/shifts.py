@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lee.errors import InputError, check_count, check_known
 from lee.measure.checks import Output, check_input, check_output_name
-from lee.measure.function import Function, one_function
-from lee.measure.looking import look, look_at_chunk
+from lee.measure.function import one_function
+from lee.measure.looking import looked_at
 from lee.metrics.motion import seeded
 from lee.statistics import Estimate
 
@@ -135,32 +135,25 @@ def agreement(
     _check(images, shifts, max_shift, boundary, size, reference)
     check_count("chunk", chunk)
     random = seeded(random)
-    agreed = torch.zeros(len(images), dtype=torch.float64)
     with one_function(model, output) as function, torch.no_grad():
-        look(
-            function,
-            shifted(images[:3], torch.zeros(len(images[:3]), 2, dtype=torch.long), boundary=boundary, size=size),
-        )
-        at_once = 1 if function.one_by_one else chunk
-        if len(images) > 1 and at_once > 1:
-            some = images[:at_once]
-            some = shifted(some, torch.zeros(len(some), 2, dtype=torch.long), boundary=boundary, size=size)
-            look_at_chunk(function, some, function.checked(some))
+        agreed = torch.zeros(len(images), dtype=torch.float64)  # not a tensor of inference mode
+        some = images[:chunk]
+        still = torch.zeros(len(some), 2, dtype=torch.long)
+        values = looked_at(function, shifted(some, still, boundary=boundary, size=size), chunk)
 
         def classes(moves: Tensor) -> Tensor:
-            parts = zip(images.split(at_once), moves.split(at_once), strict=True)
-            return torch.cat([_top(function, shifted(x, s, boundary=boundary, size=size)) for x, s in parts])
+            parts = zip(images.split(chunk), moves.split(chunk), strict=True)
+            return torch.cat([_top(values(shifted(x, s, boundary=boundary, size=size))) for x, s in parts])
 
         middle = [(n - size) // 2 if size is not None else 0 for n in images.shape[-2:]]
-        still = classes(torch.tensor(middle).expand(len(images), 2)) if reference == "image" else None
+        fixed = classes(torch.tensor(middle).expand(len(images), 2)) if reference == "image" else None
         for _ in range(shifts):
-            first = classes(_draw(images, max_shift, boundary, size, random)) if still is None else still
+            first = classes(_draw(images, max_shift, boundary, size, random)) if fixed is None else fixed
             agreed += (first == classes(_draw(images, max_shift, boundary, size, random))).double()
     return agreed / shifts
 
 
-def _top(function: Function, x: Tensor) -> Tensor:
-    scores = function.checked(x)
+def _top(scores: Tensor) -> Tensor:
     if scores.ndim != 2 or scores.shape[1] < 2 or scores.is_complex():
         kind = "complex numbers of " if scores.is_complex() else ""
         raise InputError(f"Consistency needs class scores (N, K) with K ≥ 2; got {kind}shape {tuple(scores.shape)}.")

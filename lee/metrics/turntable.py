@@ -17,6 +17,7 @@ from lee.geometry.generators import ROTATION
 from lee.geometry.warping import warp
 from lee.measure.derivative import equivariance_gram, lie_derivative
 from lee.measure.function import one_function
+from lee.measure.looking import looked_at
 
 #: Angles of the curves in degrees.
 DEGREES = tuple(range(0, 181, 5))
@@ -28,16 +29,22 @@ MOST = 500  # images per plain pass
 def turned(images: Tensor, degrees: Sequence[float]) -> Tensor:
     """Turn images (N, C, H, W) clockwise by each angle: (A, N, C, H, W), by the band-limited kernel of the derivative.
 
-    Quarter turns are those of `torch.rot90`, so that a network that commutes with them shows no error of the sampling.
+    Quarter turns are those of `torch.rot90`, so that a network that commutes with them shows no error of the sampling. Images
+    that are not square keep their shape: by 90° they are turned as by any other angle.
 
     Args:
         images: (N, C, H, W).
         degrees: A angles, clockwise.
+
+    Raises:
+        InputError: There is no angle, or one is not a finite number.
     """
-    every = []
+    if not len(degrees) or not all(np.isfinite(angle) for angle in degrees):
+        raise InputError(f"`degrees` must hold one finite angle or more, not {list(degrees)!r}.")
+    every, step = [], 90 if images.shape[-1] == images.shape[-2] else 180
     for angle in degrees:
         quarters = angle / 90
-        exact = quarters == round(quarters)
+        exact = angle % step == 0
         every.append(images.rot90(-round(quarters), (2, 3)) if exact else warp(images, ROTATION, np.deg2rad(angle)))
     return torch.stack(every)
 
@@ -62,9 +69,9 @@ def curves(
     """
     if degrees[0] != 0:
         raise InputError(f"The first angle is what the others are compared with: 0, not {degrees[0]:g}.")
-    with one_function(model) as function:
-        every = torch.stack([torch.cat([function.checked(x) for x in some.split(chunk or MOST)]) for some in orbit])
-    every = every.softmax(-1)
+    with one_function(model, "probabilities") as function:
+        values = looked_at(function, orbit[0], chunk or MOST)
+        every = torch.stack([values(some) for some in orbit])
     true = every.gather(2, labels.expand(len(orbit), -1)[..., None])[..., 0]
     return pd.DataFrame(
         {
@@ -89,8 +96,8 @@ def tangent(model: nn.Module, image: Tensor, label: int, degrees: Sequence[float
         Columns `angle` in degrees, `probability`, and `slope` per degree, the same in all rows.
     """
     orbit = turned(image[None], degrees)
-    with one_function(model) as function:
-        values = torch.cat([function.checked(x).softmax(-1)[:, label] for x in orbit])
+    with one_function(model, "probabilities") as function:
+        values = looked_at(function, orbit[0], 1)(orbit.flatten(0, 1))[:, label]
     slope = float(lie_derivative(model, image[None], ROTATION)[0, label]) * np.pi / 180
     return pd.DataFrame({"angle": list(degrees), "probability": values.double().numpy(), "slope": slope})
 
@@ -120,10 +127,8 @@ def figures(
     """
     gram = equivariance_gram(model, images, generators=[ROTATION], output="logits", chunk=chunk, progress=False)
     with one_function(model) as function:
-        value, quarter = (
-            torch.cat([function.checked(x) for x in part.split(chunk or MOST)])
-            for part in (images, images.rot90(1, (2, 3)))
-        )
+        values = looked_at(function, images, chunk or MOST)
+        value, quarter = values(images), values(turned(images, [-90])[0])
     spread = float((value - value.mean(0)).square().mean())
     change = float((quarter - value).abs().max() / value.abs().max())
     few = images[:n_turned]
