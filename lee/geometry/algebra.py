@@ -36,8 +36,8 @@ def bracket(first: str | Generator, second: str | Generator) -> Generator:
         True
     """
     first, second = (spatial(g, "The bracket") for g in (first, second))
-    a, b = torch.tensor(first.matrix).double(), torch.tensor(first.offset).double()
-    c, d = torch.tensor(second.matrix).double(), torch.tensor(second.offset).double()
+    a, c = (torch.tensor(g.matrix, dtype=torch.float64) for g in (first, second))
+    b, d = (torch.tensor(g.offset, dtype=torch.float64) for g in (first, second))
     (xx, yx), (xy, yy) = (c @ a - a @ c).tolist()
     x, y = (c @ b - a @ d).tolist()
     return Generator(f"[{first.name}, {second.name}]", (x, y, xx, yx, xy, yy, 0.0, 0.0, 0.0), "t")
@@ -54,12 +54,19 @@ def coordinates(target: Generator, basis: Sequence[Generator | Action]) -> Tenso
         InputError: If `target` is not in the span of `basis`.
     """
     columns = [g.coefficients if isinstance(g, Generator) else (0.0,) * len(BASIS) for g in basis]
-    matrix = torch.tensor(columns, dtype=torch.float64).T
-    goal = torch.tensor(target.coefficients, dtype=torch.float64)
+    matrix, sizes = _unit_sized(torch.tensor(columns, dtype=torch.float64).T)
+    goal, size = _unit_sized(torch.tensor([target.coefficients], dtype=torch.float64).T)
     solution = torch.linalg.pinv(matrix) @ goal
-    if (matrix @ solution - goal).norm() > 1e-9 * max(1.0, float(goal.norm())):
+    if (matrix @ solution - goal).norm() > 1e-9 * goal.norm():
         raise InputError(
             f"Generator {target.name!r} is not a combination of the measured ones ({', '.join(g.name for g in basis)}); "
             "measure again with it among `generators`."
         )
-    return solution
+    return solution[:, 0] * (size / sizes)
+
+
+def _unit_sized(columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns divided by their largest entries, (D, K), and these, (K,), 1 for a column of zeros: size says nothing of span."""
+    sizes = columns.abs().amax(0)
+    sizes = torch.where(sizes > 0, sizes, 1)
+    return columns / sizes, sizes

@@ -186,20 +186,20 @@ def symmetry_spectrum(
         gram: measured over linearly independent spatial generators, on two or more images; photometric ones
             among them, which move no pixels, are left out.
         aspect: width over height of the images; None: as they were, and 1 where that is not known (tables of square images).
-        resamples: bootstrap resamples of the images.
+        resamples: bootstrap resamples of the images, 100 or more.
         level: of the intervals, in (0, 1).
         seed: of the resamples.
 
     Raises:
         InputError: an action whose displacement is not known, generators that depend on each other, no spatial one, a
-            single image, or a level outside (0, 1).
+            single image, a level outside (0, 1), or fewer than 100 resamples.
     """
     if not isinstance(gram, EquivarianceGram):
         raise InputError(
             f"A spectrum is that of a Gram matrix, as lee.equivariance_gram gives it, not of {type(gram).__name__}."
         )
     check_number("level", level, 0, 1)
-    check_count("resamples", resamples)
+    check_count("resamples", resamples, 100)
     check_count("seed", seed, 0)
     if gram.n < 2:
         raise InputError("A spectrum with intervals needs a Gram matrix of two or more images.")
@@ -207,11 +207,10 @@ def symmetry_spectrum(
     generators, names = [gram.generators[k] for k in kept], tuple(gram.basis[k] for k in kept)
     aspect = gram.aspect or 1.0 if aspect is None else aspect
     metric = displacement_metric(generators, aspect=aspect)
-    sizes, axes = torch.linalg.eigh(metric)
-    if float(sizes[0]) <= 1e-9 * float(sizes[-1]):
+    whiten = _whitening(metric)
+    if whiten is None:
         raise InputError(f"The generators {', '.join(names)} depend on each other; leave out the combinations.")
-    whiten = axes / sizes.sqrt() @ axes.T
-    per_image = whiten @ gram.per_image.double().cpu()[:, kept][:, :, kept] @ whiten
+    per_image = whiten.T @ gram.per_image.double().cpu()[:, kept][:, :, kept] @ whiten
     eigenvalues, vectors = torch.linalg.eigh(per_image.mean(0))
     drawn, turned = torch.linalg.eigh(_resampled(per_image, resamples, seed))
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
@@ -224,6 +223,17 @@ def symmetry_spectrum(
         eigenvalues.clamp_min(0), low.clamp_min(0), high.clamp_min(0), directions, cosines.mean(0),
         _degrees(cosines, level), resampled, names, _as_generators(directions, generators), level, gram.n, metric,
     )  # fmt: skip
+
+
+def _whitening(metric: Tensor) -> Tensor | None:
+    """`W` with `Wᵀ M W = 1`, (K, K); None for generators that depend on each other, whatever their sizes."""
+    units = metric.diagonal().sqrt()
+    if not bool(units.all()):
+        return None
+    sizes, axes = torch.linalg.eigh(metric / units[:, None] / units)
+    if float(sizes[0]) <= 1e-9 * float(sizes[-1]):
+        return None
+    return axes / sizes.sqrt() @ axes.T / units[:, None]
 
 
 def _degrees(cosines: Tensor, level: float) -> Tensor:

@@ -102,3 +102,25 @@ def test_a_multiple_is_in_a_unit_of_its_own() -> None:
             wrong()
     with pytest.raises(lee.InputError, match="`side` must be"):
         TRANSLATION_X.per_pixel(0)
+
+
+def test_a_small_generator_is_in_the_span_or_not_as_a_large_one() -> None:
+    for size in (1e-10, 1e-30, 1e10):
+        with pytest.raises(lee.InputError, match="not a combination"):
+            coordinates(size * ROTATION, [TRANSLATION_X])
+        with pytest.raises(lee.InputError, match="not a combination"):
+            coordinates(size * (ROTATION + 1e-6 * TRANSLATION_X), [ROTATION])
+        found = coordinates(size * (2 * ROTATION + lee.SCALE), [ROTATION, 1e-12 * lee.SCALE])
+        torch.testing.assert_close(found, size * torch.tensor([2, 1e12], dtype=torch.float64), rtol=1e-12, atol=0)
+    assert coordinates(0 * ROTATION, [TRANSLATION_X]).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_bracket_does_not_depend_on_the_default_dtype(dtype: torch.dtype) -> None:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        found = lee.bracket(ROTATION.per_degree(), 0.1 * TRANSLATION_X).coefficients
+    finally:
+        torch.set_default_dtype(before)
+    assert found[1] == pytest.approx(0.1 * math.pi / 180, rel=1e-15)

@@ -44,7 +44,7 @@ def test_displacement_metric_is_the_mean_over_a_fine_grid(aspect: float) -> None
 
 def test_directions_solve_the_generalised_eigenproblem() -> None:
     gram = gram_of(drawn(50))
-    spectrum = symmetry_spectrum(gram, resamples=10)
+    spectrum = symmetry_spectrum(gram, resamples=100)
     metric = displacement_metric(AFFINE)
     wanted, vectors = scipy.linalg.eigh(gram.matrix.numpy(), metric.numpy())
     assert np.allclose(spectrum.eigenvalues.numpy(), wanted)
@@ -56,11 +56,11 @@ def test_directions_solve_the_generalised_eigenproblem() -> None:
 
 def test_eigenvalues_do_not_depend_on_the_basis_that_was_measured() -> None:
     per_image = drawn(40)
-    first = symmetry_spectrum(gram_of(per_image), resamples=20)
+    first = symmetry_spectrum(gram_of(per_image), resamples=100)
     change = torch.randn(6, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     fields = torch.tensor([g.coefficients for g in AFFINE], dtype=torch.float64)
     other = tuple(Generator(f"g{k}", tuple(row)) for k, row in enumerate((change @ fields).tolist()))
-    second = symmetry_spectrum(gram_of(change @ per_image @ change.T, other), resamples=20)
+    second = symmetry_spectrum(gram_of(change @ per_image @ change.T, other), resamples=100)
     assert torch.allclose(first.eigenvalues, second.eigenvalues, rtol=1e-8)
     assert torch.allclose(first.low, second.low, rtol=1e-8)
     for one, two in zip(first.generators, second.generators, strict=True):
@@ -107,7 +107,7 @@ def test_a_model_that_ignores_rotations_has_rotation_as_its_most_respected_direc
     waves = torch.fft.fft2(noise) * (torch.fft.fftfreq(side)[:, None] ** 2 + torch.fft.fftfreq(side) ** 2 < 0.01)
     images = torch.fft.ifft2(waves).real * torch.exp(-((radius / 0.5) ** 4))
     gram = lee.equivariance_gram(Rings(), images, output="logits", progress=False)
-    spectrum = symmetry_spectrum(gram, resamples=50)
+    spectrum = symmetry_spectrum(gram, resamples=100)
     rotation = torch.tensor(ROTATION.coefficients[:6]).double() * (3 / 2) ** 0.5  # of unit displacement
     found = torch.tensor(spectrum.generators[0].coefficients[:6]).double()
     cosine = float((found * torch.tensor([1, 1, 1 / 3, 1 / 3, 1 / 3, 1 / 3]).double() * rotation).sum().abs())
@@ -149,14 +149,14 @@ def test_the_metric_is_that_of_the_images(size: tuple[int, int]) -> None:
     gram = lee.equivariance_gram(model, x, generators=AFFINE, output="logits", progress=False)
     y, across = Sampler().for_image(*size).fields(AFFINE, *size).flatten(2).mT.flatten(1), np.prod(size)
     known = scipy.linalg.eigh(gram.matrix.numpy(), (y @ y.T / across).numpy(), eigvals_only=True)
-    found = symmetry_spectrum(gram, resamples=10)
+    found = symmetry_spectrum(gram, resamples=100)
     assert np.allclose(found.eigenvalues.numpy(), known, rtol=0.02)  # samples in the middle of pixels
     both = concatenate([gram, dataclasses.replace(gram, aspect=1.0)])
     assert both.aspect is None
 
 
 def test_shares_are_squared_cosines_over_an_orthogonal_basis() -> None:
-    spectrum = symmetry_spectrum(gram_of(drawn(50)), resamples=10)
+    spectrum = symmetry_spectrum(gram_of(drawn(50)), resamples=100)
     shares = spectrum.shares()
     assert torch.allclose(shares.sum(1), torch.ones(6).double())
     assert torch.allclose(shares.sum(0), torch.ones(6).double())
@@ -188,7 +188,9 @@ def test_the_spread_is_the_angle_between_samples_and_their_resamples() -> None:
     assert (inner >= 0).all()
     assert torch.allclose(torch.rad2deg(inner.clamp(max=1).arccos()).quantile(0.95, dim=0), spectrum.spread)
     true = metric.sqrt().inverse()  # row k: the k-th true direction
-    seen = [symmetry_spectrum(gram_of(drawn(100, seed, covariance)), resamples=1).directions for seed in range(1, 200)]
+    seen = [
+        symmetry_spectrum(gram_of(drawn(100, seed, covariance)), resamples=100).directions for seed in range(1, 200)
+    ]
     angles = torch.stack([torch.rad2deg((d @ metric * true).sum(1).abs().clamp(max=1).arccos()) for d in seen])
     # A resample is as far from its sample as the sample is from the truth, give or take a factor of one and a half.
     ratio = spectrum.spread / angles.quantile(0.95, dim=0)
@@ -211,5 +213,29 @@ def test_gram_matrices_at_equal_size_have_the_errors_of_unit_sized_generators() 
     assert same.basis == tuple(g.name for g in ORTHOGONAL)
     for k, generator in enumerate(ORTHOGONAL):
         assert float(same.matrix[k, k]) == pytest.approx(gram.lee(unit_sized(generator)).value)
-    before, after = (symmetry_spectrum(g, resamples=5).eigenvalues for g in (gram, same))
+    before, after = (symmetry_spectrum(g, resamples=100).eigenvalues for g in (gram, same))
     assert torch.allclose(before, after)
+
+
+def test_how_large_generators_are_says_nothing_of_whether_they_depend_on_each_other() -> None:
+    """Coordinates of a small generator are large, and that is all."""
+    whole = gram_of(drawn(30))
+    small = 1e-6 * ROTATION
+    rows = torch.stack([whole.coefficients(g) for g in (TRANSLATION_X, ROTATION)])
+    per_image = rows @ whole.per_image @ rows.T
+    scale = torch.tensor([1.0, 1e-6], dtype=torch.float64)
+    usual = symmetry_spectrum(gram_of(per_image, (TRANSLATION_X, ROTATION)))
+    found = symmetry_spectrum(gram_of(per_image * scale * scale[:, None], (TRANSLATION_X, small)))
+    torch.testing.assert_close(found.eigenvalues, usual.eigenvalues)
+    torch.testing.assert_close(found.directions * scale, usual.directions)
+    torch.testing.assert_close(found.low, usual.low)
+    for dependent in ((ROTATION, small), (ROTATION, SCALE, 1e-8 * (ROTATION + SCALE))):
+        k = len(dependent)
+        with pytest.raises(InputError, match="depend on each other"):
+            symmetry_spectrum(gram_of(torch.eye(k).double().expand(4, k, k), dependent))
+
+
+@pytest.mark.parametrize("resamples", [1, 2, 99])
+def test_few_resamples_make_no_interval(resamples: int) -> None:
+    with pytest.raises(InputError, match="`resamples` must be a whole number from 100"):
+        symmetry_spectrum(gram_of(drawn(10)), resamples=resamples)

@@ -49,12 +49,13 @@ class Fields(Representation):
         """`ξ·∇z` and the turning of the values, shape (K, N, channels, H, W)."""
         moved = Map().infinitesimal(generators, z, sampler)
         spun = self._by_order(z, lambda m: m * torch.tensor([[0.0, -1.0], [1.0, 0.0]]) if m else torch.zeros(1, 1))
-        rates = torch.tensor([_rate(g) for g in generators]).to(z)
+        rates = torch.tensor([_rate(g) for g in generators], dtype=torch.float64).to(z)
         return moved + rates.view(-1, 1, 1, 1, 1) * spun
 
     def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
         """The warped maps, their values turned."""
-        return self.turn_values(Map().finite(generator, t, z, sampler), _rate(generator) * torch.as_tensor(t).double())
+        amount = t.double() if isinstance(t, Tensor) else t
+        return self.turn_values(Map().finite(generator, t, z, sampler), _rate(generator) * amount)
 
     def _by_order(self, z: Tensor, matrix_of: Callable[[int], Tensor]) -> Tensor:
         """Multiply the fields of each order by its matrix."""
