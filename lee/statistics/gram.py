@@ -10,7 +10,7 @@ from lee.errors import InputError
 from lee.geometry.algebra import coordinates
 from lee.geometry.generators import NAMED, SPATIAL_BASIS, Action, AnyGenerator, Generator, get
 from lee.statistics.estimates import Estimate
-from lee.statistics.verification import Verification
+from lee.statistics.verification import Verification, weakest
 
 
 def unit_of(generator: Generator | Action) -> str:
@@ -143,7 +143,8 @@ class EquivarianceGram:
                 raise InputError(f"A paired comparison needs the same {what}: {mine!r} against {its!r}.")
         estimate = self.lee(generator)
         gap = self.lee_per_image(generator) - other.lee_per_image(generator)
-        return Estimate.of(gap, unit=estimate.unit, kernel=self.kernel, name=estimate.name)
+        found = Estimate.of(gap, unit=estimate.unit, kernel=self.kernel, name=estimate.name)
+        return found._replace(verification=weakest([self.verification, other.verification]))
 
     def __str__(self) -> str:
         return "\n".join(str(self.lee(name)) for name in self.motions)
@@ -164,4 +165,5 @@ def concatenate(grams: Sequence[EquivarianceGram]) -> EquivarianceGram:
     if any(getattr(g, what) != getattr(first, what) for g in grams[1:] for what in same):
         raise InputError("Gram matrices can be joined only if generators, kernel, boundary and output are the same.")
     aspect = first.aspect if all(g.aspect == first.aspect for g in grams) else None
-    return replace(first, per_image=torch.cat([g.per_image for g in grams]), aspect=aspect)
+    known = weakest([g.verification for g in grams])
+    return replace(first, per_image=torch.cat([g.per_image for g in grams]), aspect=aspect, verification=known)

@@ -1,6 +1,7 @@
 """What the check of a number has shown."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,3 +49,17 @@ class Verification:
             "verified_deviation": self.deviation if math.isfinite(self.deviation) else None,
             "verified_precision": self.precision,
         }
+
+
+def weakest(found: Sequence[Verification | None]) -> Verification | None:
+    """What is known of a number that is made of several: the verification that says least; None where one has none.
+
+    Args:
+        found: Those of the parts.
+    """
+    known = [v for v in found if v is not None]
+    if len(known) < len(found):
+        return None
+    return min(
+        known, key=lambda v: (v.verified, -v.deviation if math.isfinite(v.deviation) else -math.inf), default=None
+    )

@@ -1,5 +1,6 @@
 """Estimates and Gram matrices: known truths, simulation, and bad input."""
 
+import dataclasses
 import math
 
 import pytest
@@ -68,6 +69,18 @@ def test_paired_difference_is_sharper() -> None:
         first.minus(gram(400, kernel="central"), "translation_x")
     with pytest.raises(lee.InputError, match="same n"):
         first.minus(gram(3), "translation_x")
+
+
+def test_a_number_made_of_two_is_verified_as_the_one_that_is_known_less_well() -> None:
+    close, far, wrong = (
+        lee.statistics.Verification("forward", deviation, 0.0, "float64", deviation < 0.1)
+        for deviation in (1e-9, 1e-3, 0.4)
+    )
+    g = gram()
+    for mine, its, known in ((close, far, far), (far, close, far), (wrong, close, wrong), (None, close, None)):
+        first, second = (dataclasses.replace(g, verification=v) for v in (mine, its))
+        assert first.minus(second, "rotation").verification == known
+        assert concatenate([first, second]).verification == known
 
 
 def test_joining() -> None:
