@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from lee.errors import InputError
-from lee.statistics.pairs import Array, Numbers, check_settings, p_value, quantile
+from lee.statistics.numbers import Array, Numbers, numbers
+from lee.statistics.pairs import check_settings, p_value, quantile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +117,7 @@ def rank_correlation(
 
 
 def _checked(first: Numbers, second: Numbers, level: float) -> tuple[Array, Array]:
-    a, b = (np.asarray(v, dtype=float).ravel() for v in (first, second))
+    a, b = numbers(first, "first"), numbers(second, "second")
     if len(a) < 2 or len(b) != len(a) or not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InputError(
             f"A rank correlation needs two lists of finite numbers of one length; got {len(a)} and {len(b)}."
@@ -164,12 +166,13 @@ def _design(given: Any, n: int) -> tuple[Array | None, tuple[str, ...]]:
         return None, ()
     rows = [np.ones(n)]
     for name, column in given.items():
-        values = np.asarray(column)
+        values = numbers(column, name) if isinstance(column, Tensor) else np.asarray(column)
         if values.shape != (n,):
             raise InputError(
                 f"The covariate {name!r} needs {n} entries, one for each pair; its shape is {values.shape}."
             )
-        if values.dtype.kind in "iuf":
+        if values.dtype.kind in "iufc":
+            values = numbers(values, name)
             if not np.isfinite(values).all():
                 raise InputError(f"The covariate {name!r} holds numbers that are not finite.")
             rows += [values.astype(float)] if np.ptp(values) else []
@@ -203,7 +206,7 @@ def _resampled(
 ) -> Array:
     """The statistic in `resamples` samples of clusters drawn with replacement."""
     count, n = members.shape
-    scales = [np.zeros(n)] * 2 if errors is None else [np.asarray(e, dtype=float).ravel() for e in errors]
+    scales = [np.zeros(n)] * 2 if errors is None else [numbers(e, "errors") for e in errors]
     if any(len(s) != n or not (s >= 0).all() or not np.isfinite(s).all() for s in scales):
         raise InputError(f"`errors` needs two lists of {n} finite standard errors ≥ 0.")
     parts, step = [], max(1, _BATCH // n**2)

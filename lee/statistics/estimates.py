@@ -3,9 +3,10 @@
 import math
 from typing import NamedTuple
 
-from torch import Tensor
+import torch
 
 from lee.errors import InputError
+from lee.statistics.numbers import Numbers, numbers
 from lee.statistics.pairs import check_settings, quantile
 from lee.statistics.verification import Verification
 
@@ -41,7 +42,7 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of(
-        cls, samples: Tensor, *, unit: str = "", kernel: str = "", name: str = "", quantity: str = "LEE"
+        cls, samples: Numbers, *, unit: str = "", kernel: str = "", name: str = "", quantity: str = "LEE"
     ) -> "Estimate":
         """Mean and standard error of one number per image, (n,).
 
@@ -53,19 +54,20 @@ class Estimate(NamedTuple):
             quantity: Which measure it is.
 
         Raises:
-            InputError: If there is no image, or something else than real numbers.
+            InputError: If there is no image, or something else than one finite real number for each.
         """
-        if not isinstance(samples, Tensor) or samples.is_complex():
-            raise InputError("An estimate is that of a real tensor with one number per image: torch.tensor([...]).")
-        n = samples.numel()
+        known = torch.from_numpy(numbers(samples, "samples"))
+        n = len(known)
         if n == 0:
             raise InputError("There are no images to average over.")
-        samples = samples.double().cpu()
-        stderr = float(samples.std(correction=1) / math.sqrt(n)) if n > 1 else math.nan
-        gap = samples - samples.mean()
+        if not bool(known.isfinite().all()):
+            k = int((~known.isfinite()).nonzero()[0])
+            raise InputError(f"`samples` holds {float(known[k])} for image {k}, so there is no mean; leave it out.")
+        stderr = float(known.std(correction=1) / math.sqrt(n)) if n > 1 else math.nan
+        gap = known - known.mean()
         spread = float(gap.square().mean().sqrt())
         skew = float((gap / spread).pow(3).mean()) if spread > 0 else math.nan
-        return cls(float(samples.mean()), stderr, n, unit, kernel, name, quantity, skew=skew)
+        return cls(float(known.mean()), stderr, n, unit, kernel, name, quantity, skew=skew)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         r"""Confidence interval of the mean that knows how skewed the images' numbers are.

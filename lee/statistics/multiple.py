@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lee.errors import InputError
+from lee.statistics.numbers import numbers
 
 
 def holm(p: Sequence[float] | npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -29,9 +30,9 @@ def holm(p: Sequence[float] | npt.ArrayLike) -> npt.NDArray[np.float64]:
         >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
         [0.03, 0.06, 0.06]
     """
-    values = np.asarray(p, dtype=float)
-    if values.ndim != 1 or not bool(np.all((values >= 0) & (values <= 1))):
-        raise InputError(f"Holm's correction needs a flat list of p-values in [0, 1]; got {np.asarray(p).tolist()!r}.")
+    values = numbers(p, "p")
+    if not bool(np.all((values >= 0) & (values <= 1))):
+        raise InputError(f"Holm's correction needs a flat list of p-values in [0, 1]; got {values.tolist()!r}.")
     order = np.argsort(values, kind="stable")
     steps = np.minimum(1.0, values[order] * np.arange(len(values), 0, -1))
     adjusted = np.empty_like(values)

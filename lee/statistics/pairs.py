@@ -7,13 +7,9 @@ from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from torch import Tensor
 
 from lee.errors import InputError, check_count, check_number
-
-Array = npt.NDArray[np.float64]
-Numbers = Tensor | Sequence[Any] | npt.NDArray[Any]
+from lee.statistics.numbers import Array, Numbers, numbers
 
 RESAMPLES = 2000
 _BATCH = 2_000_000  # numbers resampled at a time
@@ -82,7 +78,7 @@ def paired_difference(
         -0.625
     """
     check_settings(level, resamples)
-    a, b = _per_image(first), _per_image(second)
+    a, b = _per_image(first, "first"), _per_image(second, "second")
     if len(a) > 1 or len(b) > 1:
         raise InputError("A paired difference needs one number for each image; several trainings have ratios only.")
     gap = _same_images(a, b)[0][0] - b[0]
@@ -120,7 +116,7 @@ def paired_ratio(
         (0.5, 0.5, 0.5)
     """
     check_settings(level, resamples)
-    a, b = _same_images(_per_image(first), _per_image(second))
+    a, b = _same_images(_per_image(first, "first"), _per_image(second, "second"))
     if any((v < 0).any() or not v.any(-1).all() for v in (a, b)):
         raise InputError("A ratio of means needs numbers ≥ 0 that are not all zero.")
     linear = (a / a.mean(-1, keepdims=True)).mean(0) - (b / b.mean(-1, keepdims=True)).mean(0)
@@ -139,10 +135,10 @@ def _ratio(*rows: Any, m: int, axis: int = -1) -> Any:
         return np.exp(sum(logs[:m]) / m - sum(logs[m:]) / (len(rows) - m))
 
 
-def _per_image(given: Numbers) -> Array:
+def _per_image(given: Numbers, name: str) -> Array:
     """Trainings × images, (m, n)."""
-    values = np.asarray(given, dtype=float)
-    if values.ndim not in (1, 2) or values.shape[-1] < 2 or not values.size or not np.isfinite(values).all():
+    values = numbers(given, name, (1, 2))
+    if values.shape[-1] < 2 or not values.size or not np.isfinite(values).all():
         raise InputError(
             "A paired comparison needs one finite number per image from both, for two images or more; "
             f"got an array of shape {values.shape}."

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from lee.errors import InputError
-from lee.statistics.pairs import Numbers, check_settings, p_value, quantile
+from lee.statistics.numbers import Numbers, numbers
+from lee.statistics.pairs import check_settings, p_value, quantile
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def seed_spread(values: Numbers, groups: Sequence[Any], level: float = 0.95) -> 
         >>> print(seed_spread([1.0, 1.2, 5.0, 5.2, 9.0, 9.2], list("aabbcc")))
         within 0.141 [0.0801, 0.527], between 4, ICC 1.00 [0.98, 1.00] (n = 6 in 3 groups)
     """
-    y = np.asarray(values, dtype=float).ravel()
+    y = numbers(values, "values")
     labels, member = np.unique(np.asarray([str(g) for g in groups]), return_inverse=True)
     k, n = len(labels), len(y)
     if len(member) != n or not np.isfinite(y).all():

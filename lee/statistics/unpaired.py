@@ -8,7 +8,8 @@ import torch
 
 from lee.errors import InputError
 from lee.statistics.estimates import Estimate
-from lee.statistics.pairs import Array, Numbers, check_settings, exp, quantile
+from lee.statistics.numbers import Array, Numbers, numbers
+from lee.statistics.pairs import check_settings, exp, quantile
 
 
 class SetRatio(NamedTuple):
@@ -91,7 +92,8 @@ def set_ratio(
     if (first_scale is None) != (second_scale is None):
         raise InputError("Give a scale for both sets of images, or for neither.")
     check_settings(level)
-    (log_a, u), (log_b, w) = _log_mean(first, first_scale), _log_mean(second, second_scale)
+    log_a, u = _log_mean(first, first_scale, "first")
+    log_b, w = _log_mean(second, second_scale, "second")
     if len(log_a) != len(log_b):
         raise InputError(f"Both sets need the same models; got {len(log_a)} and {len(log_b)}.")
     r, models, n = log_a - log_b, len(log_a), min(len(u), len(w))
@@ -129,21 +131,24 @@ def _added(a: float, b: float, correlation: float) -> float:
     return math.sqrt(max(a * a + b * b - 2 * correlation * a * b, 0.0))
 
 
-def _log_mean(numbers: Numbers, scale: Numbers | None) -> tuple[Array, Array]:
+def _log_mean(given: Numbers, scale: Numbers | None, name: str) -> tuple[Array, Array]:
     """Logarithm of each model's mean (or of its ratio to the scale's), and each image's influence on their average."""
-    values = _table(numbers)
+    values = _table(given, name)
     means = values.mean(1, keepdims=True)
     logs, influence = np.log(means[:, 0]), values / means
     if scale is not None:
-        below = np.broadcast_to(_table(scale), values.shape)
+        below = _table(scale, f"{name}_scale")
+        if below.shape not in (values.shape, (1, values.shape[1])):
+            raise InputError(f"`{name}_scale` must belong to the numbers {values.shape}; its shape is {below.shape}.")
+        below = np.broadcast_to(below, values.shape)
         under = below.mean(1, keepdims=True)
         logs, influence = logs - np.log(under[:, 0]), influence - below / under
     return logs, influence.mean(0)
 
 
-def _table(numbers: Numbers) -> Array:
-    table = np.atleast_2d(np.asarray(numbers, dtype=float))
-    if table.ndim != 2 or table.shape[1] < 2 or not np.isfinite(table).all() or (table < 0).any():
+def _table(given: Numbers, name: str) -> Array:
+    table = np.atleast_2d(numbers(given, name, (1, 2)))
+    if table.shape[1] < 2 or not np.isfinite(table).all() or (table < 0).any():
         raise InputError(
             f"Expected finite numbers ≥ 0 (models, images) of two images or more; got shape {table.shape}."
         )

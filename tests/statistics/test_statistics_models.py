@@ -236,5 +236,5 @@ def test_holm_keeps_the_rate_of_false_alarms(rng: RNG) -> None:
 
 @pytest.mark.parametrize("p", [[0.1, 1.2], [-0.1], [math.nan], [[0.1, 0.2]], 0.3])
 def test_holm_refuses_what_is_no_p_value(p: object) -> None:
-    with pytest.raises(InputError, match="flat list of p-values"):
+    with pytest.raises(InputError, match=r"p-values in|real numbers of shape"):
         holm(p)  # type: ignore[arg-type]
