@@ -21,7 +21,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 #: Notes on pictures.
 ON_WHITE, FIRST_FRAME, CUT = "transparent parts laid on white", "only the first frame", "16-bit colours cut to 8 bits"
-_BITS, _PHOTOMETRIC = 258, 262  # tags of a TIFF file
+_BITS, _PHOTOMETRIC, _PLANES, _KIND = 258, 262, 284, 339  # tags of a TIFF file
+_SIGNED, _COMPLEX = 2, (5, 6)  # kinds of numbers in it
+_GREYS = {"L;2": 3, "L;4": 15}  # of a PNG with fewer bits, the white that its transparent grey counts up to
 _DARK = 1 / 16
 
 
@@ -72,12 +74,51 @@ def _too_large(name: str, most: int) -> str:
     return f"{name} has too many pixels; at most {most / 1e6:.0f} million can be read. Make it smaller."
 
 
+def _check_layout(image: Image.Image, name: str) -> None:
+    """Refuse what Pillow reads, but not as it was meant.
+
+    Raises:
+        InputError: For numbers with a sign, which it takes for others, and for planes of more than 8 bits, which it mixes up.
+    """
+    tags = getattr(image, "tag_v2", {})
+    bits, kinds = max(tags.get(_BITS, (1,))), tags.get(_KIND, (1,))
+    if any(kind in _COMPLEX or (kind == _SIGNED and bits < 32) for kind in kinds):
+        raise InputError(
+            f"{name} holds {bits}-bit numbers with a sign or complex ones, whose black and white nobody can know. Save it with "
+            "8 or 16 bits without a sign."
+        )
+    if bits > 8 and tags.get(_PLANES) == 2 and len(image.getbands()) > 1:
+        raise InputError(
+            f"{name} holds its colours of {bits} bits in separate planes, which can't be read. Save them together."
+        )
+
+
+def _find_transparent(image: Image.Image, name: str) -> None:
+    """Let the grey that a PNG calls transparent count up to 255 as its pixels do.
+
+    Raises:
+        InputError: For a colour of 16 bits, which can't be told from others once it is cut to 8.
+    """
+    tiles, key = getattr(image, "tile", None), image.info.get("transparency")
+    raw = str(tiles[0][3]) if tiles else ""
+    if raw in _GREYS and isinstance(key, int):
+        image.info["transparency"] = (key & _GREYS[raw]) * 255 // _GREYS[raw]
+    if raw.startswith("RGB;16") and isinstance(key, tuple):
+        raise InputError(
+            f"{name} calls a 16-bit colour transparent, which can't be told from others. Save it with 8 bits."
+        )
+
+
 def _read(image: Image.Image, name: str) -> Picture:
+    _check_layout(image, name)
+    _find_transparent(image, name)
     notes = []
     if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: a camera's picture and its thumbnails
         notes.append(FIRST_FRAME)
     if image.mode == "F" or image.mode.startswith("I"):
-        grey = _deep(image, name).astype(np.float32)
+        grey, clear = _deep(image, name)
+        if clear:
+            notes.append(ON_WHITE)
         return Picture(np.repeat(grey[:, :, None], 3, axis=2), tuple(notes))
     if ";16" in str(getattr(image, "tile", "")):  # Pillow has no colours of more than 8 bits
         notes.append(CUT)
@@ -90,8 +131,8 @@ def _read(image: Image.Image, name: str) -> Picture:
     return Picture(np.asarray(turned.convert("RGB")), tuple(notes))
 
 
-def _deep(image: Image.Image, name: str) -> np.ndarray:
-    """Grey values (H, W) in [0, 1] of a picture with more than 8 bits."""
+def _deep(image: Image.Image, name: str) -> tuple[np.ndarray, bool]:
+    """Grey values (H, W) in [0, 1] of a picture with more than 8 bits, and whether some were transparent."""
     values = np.asarray(ImageOps.exif_transpose(image if image.mode in ("I", "F") else image.convert("I")))
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(_BITS, (16,))[0] if image.mode.startswith("I;") else 16
@@ -101,7 +142,9 @@ def _deep(image: Image.Image, name: str) -> np.ndarray:
             f"{name} holds {kind} from {values.min():.6g} to {values.max():.6g}; from 0 (black) to {white} (white) was "
             f"expected. Scale its values and save it again, as 8 or 16 bits say."
         )
-    return 1 - values / white if tags.get(_PHOTOMETRIC) == 0 else values / white
+    grey = 1 - values / white if tags.get(_PHOTOMETRIC) == 0 else values / white
+    clear = values == image.info.get("transparency", -1)
+    return np.where(clear, 1, grey).astype(np.float32), bool(clear.any())
 
 
 def center_square(pixels: np.ndarray, size: int, fraction: float = 1.0) -> np.ndarray:

@@ -1,8 +1,10 @@
 """Pictures from files: every kind that people have is read with the right values, or refused by name."""
 
 import io
+import struct
 import warnings
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,27 @@ def test_floats_in_the_unit_interval_are_read_and_others_refused() -> None:
             read(saved(Image.fromarray(wrong.astype(np.float32)), "TIFF"), "depth.tif")
 
 
+def tiff(values: np.ndarray, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, values, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.complex64])
+@pytest.mark.parametrize("values", [ramp() // 4, colour() // 4])
+def test_numbers_with_a_sign_have_no_known_white(dtype: Any, values: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"x\.tif (holds (8|16)-bit numbers with a sign|can't be read)"):
+        read(tiff(values.astype(dtype), photometric="rgb" if values.ndim == 3 else None), "x.tif")
+
+
+def test_planes_of_colours() -> None:
+    planes = colour().transpose(2, 0, 1)
+    options = {"photometric": "rgb", "planarconfig": "separate"}
+    assert np.array_equal(read(tiff(planes, **options), "x").pixels, colour())
+    with pytest.raises(InputError, match="16 bits in separate planes"):
+        read(tiff(planes.astype(np.uint16) * 257, **options), "x")
+
+
 def test_sixteen_bit_colours_are_cut_to_eight_and_that_is_said() -> None:
     stream = io.BytesIO()
     tifffile.imwrite(stream, colour().astype(np.uint16) * 257, photometric="rgb")
@@ -157,6 +180,42 @@ def test_an_opaque_alpha_channel_is_nothing_to_speak_of() -> None:
     found = read(saved(opaque, "PNG"), "x")
     assert np.array_equal(found.pixels, colour())
     assert found.notes == ()
+
+
+def png(values: np.ndarray, bits: int, transparent: Sequence[int]) -> bytes:
+    """A PNG as the specification has it, of grey (H, W) or colours (H, W, 3), one of which is transparent."""
+
+    def part(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    rows = b""
+    for row in values.reshape(len(values), -1):
+        if bits == 16:
+            rows += b"\0" + row.astype(">u2").tobytes()
+        else:
+            digits = "".join(format(v, f"0{bits}b") for v in row.tolist())
+            rows += b"\0" + bytes(int(digits[i : i + 8], 2) for i in range(0, len(digits), 8))
+    header = struct.pack(">IIBBBBB", values.shape[1], len(values), bits, 2 if values.ndim == 3 else 0, 0, 0, 0)
+    key = struct.pack(f">{len(transparent)}H", *transparent)
+    parts = [part(b"IHDR", header), part(b"tRNS", key), part(b"IDAT", zlib.compress(rows)), part(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_grey_that_a_png_calls_transparent(bits: int) -> None:
+    white = 2**bits - 1
+    values = np.random.default_rng(0).integers(0, white + 1, (6, 8))
+    one = int(values[2, 3])
+    found = read(png(values, bits, [one]), "x")
+    pixels = found.pixels / 255 if found.pixels.dtype == np.uint8 else found.pixels
+    assert np.allclose(pixels, np.where(values == one, 1, values / white)[:, :, None], atol=1e-6)
+    assert found.notes == (ON_WHITE,)
+
+
+def test_a_transparent_colour_of_sixteen_bits_is_refused() -> None:
+    values = colour(6, 8).astype(np.uint16) * 257
+    with pytest.raises(InputError, match=r"x\.png calls a 16-bit colour transparent"):
+        read(png(values, 16, values[2, 3].tolist()), "x.png")
 
 
 # Orientation
