@@ -37,7 +37,7 @@ def equivariance_deviation(function: Map, x: Tensor, action: Map, output_action:
     with untouched(function), torch.no_grad():
         value = _tensor("f", function(x.clone())).clone()
         moved = _tensor("f", function(_tensor("action", action(x.clone())).clone())).clone()
-    wanted = value if output_action is None else _tensor("output_action", output_action(value))
+    wanted = value if output_action is None else _tensor("output_action", output_action(value.clone()))
     if moved.shape != wanted.shape:
         raise InputError(
             f"f(g x) has the shape {tuple(moved.shape)} and g f(x) the shape {tuple(wanted.shape)}; "

@@ -58,3 +58,12 @@ def test_a_module_is_run_in_eval_mode_and_left_as_it_was() -> None:
     assert_equivariant(model, X, quarter, quarter)
     assert model.training
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_an_action_on_the_output_may_write_into_it() -> None:
+    x = torch.rand(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    deviations = [
+        equivariance_deviation(lambda z: z.square(), x, lambda z: 2 * z, own)
+        for own in (lambda z: 3 * z, lambda z: z.mul_(3))
+    ]
+    assert deviations[0] == deviations[1] == pytest.approx(1)
