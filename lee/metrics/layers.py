@@ -240,7 +240,8 @@ def layer_errors(
     Args:
         model: Any module; measured in eval mode and left as it was.
         images: (N, C, H, W), floating point.
-        motions: Finite motions, from :func:`translations`, :func:`rotations` or :func:`amounts`.
+        motions: Finite motions, from :func:`translations`, :func:`rotations` or :func:`amounts`; not of a user's action, which says
+            nothing of hidden layers.
         scope: `"module"`: each call that contains no other, on its own: its own input is moved (Gruver et al., Fig. 4
             right). `"features"`: the image is moved, and the output of every call is compared, so that errors add up along
             the network.
@@ -251,7 +252,7 @@ def layer_errors(
             nothing is interpolated. The same fraction of the side is then another shift for another layer, or none at all.
         band_limit: Compare only the frequencies that every rotation leaves on the grid.
         representations: Overrides by pattern of module path, as for the layer-wise decomposition.
-        chunk: Images per pass; 1 is used for models that fold anything into the batch axis, as Swin its windows.
+        chunk: Images per pass; 1 is used for models that fold anything into the batch axis, as Swin its windows, or are random.
 
     Returns:
         One row per call, in order of execution: `path`, `type`, `call`, `depth`, `leaf`, `n` (entries compared, per image),
@@ -275,6 +276,11 @@ def layer_errors(
     sampler = Sampler(kernel, boundary).for_image(*images.shape[-2:])
     with memory.kept(), one_function(inner, _everything) as function, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         looked_at(function, images, chunk)
+        if function.needs_graph:
+            raise InputError(
+                "The model differentiates inside itself, where its layers can't be followed; measure the whole model with "
+                "lee.metrics.differences."
+            )
         run = _Measurement(function, inner, images, steps, sampler, margin, band_limit, whole, representations)
         at_once = 1 if function.one_by_one or _folds(function, inner, images[:1]) else chunk
         for index in torch.arange(len(images)).split(at_once):

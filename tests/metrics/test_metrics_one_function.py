@@ -222,6 +222,24 @@ def test_layers_have_no_action_of_a_user() -> None:
         metrics.layer_errors(Net(), images(2, 12, 12), [("rotation", 0.1), (gain, 0.3)])
 
 
+class Sloped(nn.Module):
+    """What a gradient that it takes itself says of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = x.clone().requires_grad_()
+        return torch.autograd.grad(self.conv(z).square().sum(), z)[0].mean((2, 3))
+
+
+def test_layers_of_a_model_that_differentiates_itself_are_refused() -> None:
+    with pytest.raises(InputError, match="differentiates inside itself"):
+        metrics.layer_errors(Sloped(), images(2, 12, 12), SMALL)
+    assert metrics.eq_r(Sloped(), images(2, 12, 12), output="logits").value > 0
+
+
 # ---- turns ----------------------------------------------------------------------------------------------------------
 
 
