@@ -27,44 +27,20 @@ If all effects are at their thresholds, a claim is called reproduced or contradi
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
 from lee.errors import InputError, check_known
 from lee.statistics.multiple import simultaneous
-from lee.statistics.pairs import check_settings, exp, quantile
+from lee.statistics.pairs import check_settings, quantile
+from lee.statistics.scales import SCALES
 
 Word = Literal["reproduced", "mixed", "contradicted", "underpowered", "not testable here"]
 Stand = Literal["supports", "opposes", "undecided"]
 
 POWER = 0.8
-
-
-def _log(value: float) -> float:
-    return math.log(value) if value > 0 else math.nan if math.isnan(value) else -math.inf
-
-
-def _fisher(value: float) -> float:
-    return math.atanh(math.copysign(min(abs(value), 1 - 1e-12), value)) if math.isfinite(value) else math.nan
-
-
-Map = Callable[[float], float]
-
-
-def _logit(value: float) -> float:
-    return 2 * _fisher(2 * value - 1)
-
-
-#: How intervals are widened: for differences, for ratios by their logarithm, for correlations by Fisher's z, for shares (numbers
-#: between 0 and 1) by their logit.
-SCALES: dict[str, tuple[Map, Map]] = {
-    "difference": (float, float),
-    "ratio": (_log, exp),
-    "correlation": (_fisher, math.tanh),
-    "share": (_logit, lambda z: (1 + math.tanh(z / 2)) / 2),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
