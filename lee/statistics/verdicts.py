@@ -197,10 +197,10 @@ class Verdict:
 
     @property
     def number(self) -> str:
-        """The effect with its interval; of several uncertain ones the least and the largest, if all are one kind of number."""
+        """The effect with its interval; of several uncertain ones the least and the largest, or a count if they differ in kind."""
         shown = [one for one in self.cases if one.case.stderr != 0] or self.cases
         if not _alike(shown):
-            return "several kinds: see the chapter"
+            return f"{self.count('supports')} of {len(self.cases)} cases"
         ends = [f(shown, key=lambda one: one.case.effect) for f in (min, max) if shown]
         return " to ".join(dict.fromkeys(one.number for one in ends)) or "–"
 

@@ -195,4 +195,4 @@ def test_ratios_have_significant_digits_and_cases_of_several_kinds_no_common_ran
     assert judge([wide]).number == "1.7e+06 [5.7e+04, 2e+07]"
     near = Case(name="near", effect=1.02, low=0.964, high=1.071, predicted="above", scale="ratio")
     assert judge([near]).number == "1.020 [0.964, 1.071]"
-    assert judge([wide, *cases(PLUS)]).number == "several kinds: see the chapter"
+    assert judge([wide, *cases(PLUS)]).number == "2 of 2 cases"
