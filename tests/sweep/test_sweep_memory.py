@@ -14,6 +14,7 @@ import torch
 from sweeps import run, spec_of, workplace
 
 from lee import memory, sweep
+from lee.process.alone import devices as spread
 from lee.sweep import devices, results, shortage
 
 here = pytest.fixture(workplace)
@@ -145,9 +146,9 @@ def test_the_real_allocator_s_error_is_known() -> None:
 
 def test_each_worker_process_has_a_gpu_of_its_own(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert devices.spread("cuda", 5) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0"]
-    assert devices.spread("cuda:1", 2) == ["cuda:1", "cuda:1"]
-    assert devices.spread("cpu", 2) == ["cpu", "cpu"]
+    assert spread("cuda", 5) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0"]
+    assert spread("cuda:1", 2) == ["cuda:1", "cuda:1"]
+    assert spread("cpu", 2) == ["cpu", "cpu"]
     given: list[str] = []
 
     def worker(device: str, threads: int) -> Any:
@@ -160,7 +161,7 @@ def test_each_worker_process_has_a_gpu_of_its_own(here: Path, monkeypatch: pytes
         next(iter(sweep.processes(tasks, 2, device="cuda")))
     assert given == ["cuda:0"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert devices.spread("cuda", 2) == ["cuda", "cuda"]
+    assert spread("cuda", 2) == ["cuda", "cuda"]
 
 
 def take(folder: str, answer: Any) -> None:
