@@ -17,6 +17,8 @@ RELATIVE = 5e-3
 ABSOLUTE = 1e-6  # what is smaller is rounding itself
 GREY_LEVELS = 4  # of 255, between the same pixels of two pictures
 NUMBER = re.compile(r"(?<![\w.])[-+−]?\d+(?:\.(\d+))?(?:e([-+]?\d+))?(%?)", re.IGNORECASE)
+POWER = re.compile("×10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)")  # as prose writes an exponent
+RAISED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 PICTURE = re.compile(r"data:image/(?:png|jpeg);base64,([A-Za-z0-9+/=]+)")
 
 
@@ -41,7 +43,7 @@ def _same_text(a: str, b: str) -> bool:
     pictures = zip(PICTURE.findall(a), PICTURE.findall(b), strict=False)
     if len(PICTURE.findall(a)) != len(PICTURE.findall(b)) or not all(_same_picture(x, y) for x, y in pictures):
         return False
-    a, b = PICTURE.sub("", a), PICTURE.sub("", b)
+    a, b = (POWER.sub(lambda m: "e" + m[1].translate(RAISED), PICTURE.sub("", text)) for text in (a, b))
     if NUMBER.sub("#", a) != NUMBER.sub("#", b):  # the words around the numbers
         return False
     return all(map(_same_number, NUMBER.finditer(a), NUMBER.finditer(b)))
