@@ -61,7 +61,7 @@ def _theme() -> alt.theme.ThemeConfig:
             "view": {"stroke": None, "continuousHeight": 300},
             "axis": {
                 "labelFontSize": 12, "titleFontSize": 13, "titleFontWeight": 500, "titlePadding": 10,
-                "labelPadding": 5, "tickSize": 4, "labelLimit": 240,
+                "labelPadding": 5, "tickSize": 4, "labelLimit": 160,
             },
             "axisY": {"domain": False, "ticks": False},
             "axisX": {"grid": False},
