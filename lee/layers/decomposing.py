@@ -148,7 +148,10 @@ def layerwise(
                 if steered:
                     found = trace(inner, images_alike, overrides, centred=grids == "centred")
                 if [(t.call, t.placed) for t in found] != [(t.call, t.placed) for t in first]:
-                    raise InputError("The images make different module calls, so there is no common list of layers.")
+                    raise InputError(
+                        "The images make different module calls, or some of a call's tensors can be followed for one image and not "
+                        "for another, so there is no common list of layers. Measure images that are alike together."
+                    )
                 if measuring is None:
                     setting = Setting(
                         inner, resolved, terms.sampler, terms, mode, probes, deflation, random, found, _parents(found)
