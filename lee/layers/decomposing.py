@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,10 +16,11 @@ from lee.geometry.outputs import Representations
 from lee.layers.calls import check_modules
 from lee.layers.decomposition import Decomposition, Moments, table
 from lee.layers.deflation import Deflation
-from lee.layers.local import FoldError
-from lee.layers.passes import Pass, Setting, is_sum, measure_pass, verified_mode
+from lee.layers.folds import FoldError
+from lee.layers.passes import Pass, Setting
 from lee.layers.readings import Overrides
 from lee.layers.trace import Traced, trace
+from lee.layers.verified import Measuring, parents_of
 from lee.measure.checks import Output, batches_of, check_input, check_output_name, count_of
 from lee.measure.derivative import automatic_chunk
 from lee.measure.function import one_function
@@ -122,7 +122,7 @@ def layerwise(
     measured: list[Pass] = []
     total = count_of(images)
     deflation = Deflation(tolerance, total) if output == "probabilities" and tolerance > 0 else None
-    measuring: _Measuring | None = None
+    measuring: Measuring | None = None
     given = representations
     if isinstance(representations, Mapping):
         given = {"output": representations["output"]} if "output" in representations else None
@@ -154,9 +154,9 @@ def layerwise(
                     )
                 if measuring is None:
                     setting = Setting(
-                        inner, resolved, terms.sampler, terms, mode, probes, deflation, random, found, _parents(found)
+                        inner, resolved, terms.sampler, terms, mode, probes, deflation, random, found, parents_of(found)
                     )
-                    measuring = _Measuring(setting, verify)
+                    measuring = Measuring(setting, verify)
                 measuring.turn_to(terms, found)
                 for part in _measured(measuring, images_alike, pushing.chunk(chunk)):
                     measured.append(part)
@@ -164,47 +164,7 @@ def layerwise(
     if measuring is None:
         raise InputError("There are no images: the iterable gave no batch.")
     overrides.check_used([t.call.path for t in found])
-    return _summed(measured, found, _parents(found), resolved, output, kernel, measuring.verification)
-
-
-class _Measuring:
-    """Passes of images, the first one in each mode checked.
-
-    Args:
-        setting: What stays the same.
-        verify: Whether anything is checked.
-    """
-
-    def __init__(self, setting: Setting, verify: bool) -> None:
-        self.setting, self.verify = setting, verify
-        self.verification: Verification | None = None
-        self._gaps: dict[str, float] = {}
-
-    def turn_to(self, terms: Terms, found: list[Traced]) -> None:
-        """Go on with another batch."""
-        self.setting = replace(self.setting, terms=terms, sampler=terms.sampler, found=found, parents=_parents(found))
-
-    def __call__(self, x: Tensor, lanes: int) -> Pass:
-        """Decompose images `x` (n, C, H, W).
-
-        Raises:
-            VerificationError: If the parts don't sum to the total.
-        """
-        measured = measure_pass(self.setting, x, lanes)
-        mode = measured.mode
-        if self.verify and mode not in self._gaps:
-            if not is_sum(gap := measured.relative_gap, x.dtype):  # at a tie, or a fault
-                mode, gap = verified_mode(self.setting, x, lanes, mode)
-            self._gaps[mode] = gap
-            note = f"the parts sum to it to {max(self._gaps.values()):.1g}"
-            of_total = self.setting.terms.pushing.verification
-            if of_total is not None:
-                self.verification = replace(of_total, note=f"{of_total.note}; {note}" if of_total.note else note)
-        if mode != measured.mode:
-            self.setting = replace(self.setting, mode=mode)
-            measured = measure_pass(self.setting, x, lanes)
-        self.setting = replace(self.setting, deflation=measured.deflation)
-        return measured
+    return _summed(measured, found, parents_of(found), resolved, output, kernel, measuring.verification)
 
 
 def _checked(
@@ -230,18 +190,7 @@ def _checked(
     return resolved
 
 
-def _parents(found: list[Traced]) -> list[int]:
-    """The nearest measured call around each; -1 for the model, -2 for calls that are counted in their parent."""
-    parents = []
-    for traced in found:
-        above = traced.call.parent
-        while above > 0 and not found[above].placed:
-            above = found[above].call.parent
-        parents.append(above if traced.placed or traced.call.parent < 0 else -2)
-    return parents
-
-
-def _measured(measuring: _Measuring, batch: Tensor, chunk: int | None) -> Iterator[Pass]:
+def _measured(measuring: Measuring, batch: Tensor, chunk: int | None) -> Iterator[Pass]:
     """The batch in parts; halves the chunk when memory runs out, and goes image by image where a fold can't be followed."""
     lanes_times_images = chunk or automatic_chunk(batch, 0)
     start, singly = 0, False

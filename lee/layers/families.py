@@ -4,6 +4,7 @@ A family is read from the class's name, so that the layers of torch, timm and of
 the model at hand, what reduces the resolution (a stride, a patch embedding) is told from what keeps it.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,19 +26,18 @@ FAMILIES = (
 """All families. `functional` is what a container does by itself, between the modules that it calls. An `MLP` is a perceptron
 that is measured as a whole, as the one that mixes tokens: between its layers nothing has a place."""
 
-# The first family with a fitting part wins: an AttentionPool is attention, a ConvNormAct's own part is functional.
+# The first family with a fitting part of the name wins: an AttentionPool is attention, a ConvNormAct's own part is functional.
+# Names are written in small letters, with words apart: `_act` is a word, as in BatchNormAct2d, and no part of FeatureExtractor.
 _PARTS = {
-    "attention": ("attention", "attn"),
-    "convolution": ("conv", "patchembed"),
-    "pooling": ("pool", "blur", "downsample", "upsample"),
-    "normalisation": ("norm", "layerscale", "affine"),
-    "linear": ("linear", "embedding"),
-    "MLP": ("mlp", "feedforward", "perceptron"),
-    "activation": (
-        "relu", "gelu", "silu", "swish", "sigmoid", "tanh", "elu", "mish", "softmax", "softplus", "softsign", "glu", "act",
-    ),
-    "other": ("dropout", "droppath", "identity", "flatten"),
-}  # fmt: skip
+    "attention": r"attention|attn",
+    "convolution": r"conv(?!e)|patch_?embed",
+    "pooling": r"pool|blur|downsample|upsample",
+    "normalisation": r"norm(?!al(?!i))|layer_?scale|affine",
+    "linear": r"(?<!non)(?<!non_)linear|embedding",
+    "MLP": r"mlp|feed_?forward|perceptron",
+    "activation": r"re_?lu|gelu|si_?lu|swish|sigmoid|tanh|elu|mish|softmax|softplus|softsign|glu|linear|_act(?:iv|_|[0-9]|$)",
+    "other": r"dropout|drop_?path|identity|flatten",
+}
 
 
 def family(type_name: str, *, leaf: bool = True, reduces: bool = False) -> str:
@@ -55,8 +55,8 @@ def family(type_name: str, *, leaf: bool = True, reduces: bool = False) -> str:
         >>> family("Conv2d"), family("BatchNormAct2d"), family("Bottleneck", leaf=False), family("Conv2d", reduces=True)
         ('convolution', 'normalisation', 'functional', 'strided convolution')
     """
-    lower = type_name.lower()
-    found = next((name for name, parts in _PARTS.items() if any(part in lower for part in parts)), "other")
+    words = "_" + re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type_name).lower()
+    found = next((name for name, parts in _PARTS.items() if re.search(parts, words)), "other")
     if not leaf and found != "attention":
         return "functional"
     return "strided convolution" if found == "convolution" and reduces else found

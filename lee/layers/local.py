@@ -2,7 +2,7 @@ r"""The local Lie derivative :math:`\Lambda_m = J_m\,(X \cdot h_m) - X \cdot m(h
 
 Each call is run again on its own input, with the input's infinitesimal action as tangent. In a second lane those of its
 children are carried to its output; what they leave of it is the call's own local term :math:`\lambda_m`, which for most
-containers is zero. A term that is zero up to rounding is dropped: nothing of it would reach the output.
+containers is zero. An own term that is zero up to rounding is dropped, and with it nothing but rounding is left to the call around.
 """
 
 from collections.abc import Callable, Sequence
@@ -57,6 +57,7 @@ class _Collector:
         check_call(call, self.found)
         traced = self.found[call.index]
         if call.index and traced.placed and not traced.vanishes and not traced.transparent:
+            traced.check_inputs(tensors((args, kwargs)), len(self.primals.x))
             # Copied, tensors and lists, for a module may write into its input.
             kept = changed((args, kwargs), lambda v, _: v.clone())
             self.kept[call.index] = (kept, tensors(kept))
@@ -65,7 +66,7 @@ class _Collector:
         if call.index not in self.kept:
             return
         traced, outputs = self.found[call.index], tensors(output)
-        check_fold(traced, outputs, len(self.primals.x))
+        traced.check_outputs(outputs, len(self.primals.x))
         nested, inputs = self.kept.pop(call.index)
         try:
             tangents, moved = (
@@ -130,12 +131,13 @@ class _Collector:
             (z if a is None else a, z if m is None else m[0], z if b is None else b)
             for (a, b), m, z in zip(lanes, moved, zero, strict=True)
         ]
-        whole = [a - m for a, m, _ in terms]
-        if any(_is_more_than_rounding(w, [a, m], v) for w, (a, m, _), v in zip(whole, terms, outputs, strict=True)):
-            self.whole[index] = whole
-        own = [w - b for w, (_, _, b) in zip(whole, terms, strict=True)]
-        if any(_is_more_than_rounding(o, t, v) for o, t, v in zip(own, terms, outputs, strict=True)):
-            self.own[index] = own
+        whole, explained = [a - m for a, m, _ in terms], [b for _, _, b in terms]
+        own = [w - b for w, b in zip(whole, explained, strict=True)]
+        sizes = [0.0 if m is None else float(v.norm()) for m, v in zip(moved, outputs, strict=True)]
+        if any(_is_more_than_rounding(o, t, size) for o, t, size in zip(own, terms, sizes, strict=True)):
+            self.own[index], self.whole[index] = own, whole
+        elif any(b is not None for _, b in lanes):  # what is dropped here is left to the call around: nothing is lost
+            self.whole[index] = explained
 
 
 def locals_of(
@@ -149,7 +151,8 @@ def locals_of(
         And what the model's direct children leave unexplained of `J·(X·x)` of the whole model, (n, ...).
 
     Raises:
-        InputError: If the pass makes other calls than the traced ones, or folds the images in a way that can't be followed.
+        InputError: If the pass makes other calls than the traced ones.
+        FoldError: If it folds the images in a way that can't be followed.
         ForwardError: If a stacked pass fails.
     """
     collector = _Collector(model, found, parents, generator, sampler, primals)
@@ -163,23 +166,6 @@ def locals_of(
     return collector.own, moving if explained is None else moving - explained
 
 
-def check_fold(traced: Traced, outputs: list[Tensor], n: int) -> None:
-    """Images must be folded one after the other along the first axis, as the trace of one image has it."""
-    for value, (shape, size) in zip(outputs, traced.prints, strict=True):
-        whole = value.shape == (n * shape[0], *shape[1:]) if shape else False
-        if n == 1 or (whole and _alike(float(value[: shape[0]].detach().abs().double().mean()), size, value.dtype)):
-            continue
-        raise FoldError(traced.call.name)
-
-
-def _alike(a: float, b: float, dtype: torch.dtype) -> bool:
-    return abs(a - b) <= 0.1 * torch.finfo(dtype).eps ** 0.5 * max(abs(a), abs(b)) + 1e-12
-
-
-class FoldError(Exception):
-    """A batch can't be told apart inside a module; images are then measured one by one."""
-
-
 def action(representation: Representation | None, z: Tensor, generator: Generator, sampler: Sampler) -> Tensor | None:
     """`X·z`, shape (1, *z.shape); None where it is zero for certain."""
     if representation is None or isinstance(representation, Trivial):
@@ -187,6 +173,6 @@ def action(representation: Representation | None, z: Tensor, generator: Generato
     return representation.infinitesimal([generator], z, sampler)
 
 
-def _is_more_than_rounding(value: Tensor, terms: Sequence[Tensor], out: Tensor) -> bool:
-    scale = sum(float(t.norm()) for t in terms) + float(out.norm())
-    return float(value.norm()) > ROUNDING * torch.finfo(out.dtype).eps * scale
+def _is_more_than_rounding(value: Tensor, terms: Sequence[Tensor], size: float) -> bool:
+    """Whether a difference of terms is more than their rounding, or than that of moving an output of this norm."""
+    return float(value.norm()) > ROUNDING * torch.finfo(value.dtype).eps * (sum(float(t.norm()) for t in terms) + size)

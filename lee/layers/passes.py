@@ -1,13 +1,13 @@
 """One pass of images: local derivatives, the total, and the terms pushed to the output."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from lee.autodiff import ForwardModeError
-from lee.errors import InputError, VerificationError
+from lee.errors import InputError
 from lee.geometry.generators import Generator
 from lee.geometry.sampling import Sampler
 from lee.layers.decomposition import Moments, summed_up, taken_apart
@@ -17,9 +17,7 @@ from lee.layers.local import ForwardError, locals_of
 from lee.layers.primals import Primals
 from lee.layers.reverse import BackwardError, Bumps
 from lee.layers.trace import Traced
-from lee.measure.reference import generic
 from lee.measure.terms import Terms
-from lee.memory import unless_refused
 
 
 @dataclass(frozen=True)
@@ -105,47 +103,6 @@ def measure_pass(setting: Setting, x: Tensor, lanes: int) -> Pass:
     if deflation is not None:
         deflation = deflation.after(total.moving - total.moved, taken)
     return Pass(moments, terms.gap.square().sum(-1), terms.mode, rounding, deflation)
-
-
-def is_sum(gap: float, dtype: torch.dtype) -> bool:
-    """Whether a relative gap is what rounding, and kinks that it puts on the other side, leave."""
-    return gap <= (1e-4 if dtype == torch.float64 else 0.01)
-
-
-def verified_mode(setting: Setting, x: Tensor, lanes: int, first: str) -> tuple[str, float]:
-    """The first mode whose parts sum to the verified total at a generic image, and how far they are from it, relative to it.
-
-    Parts that don't agree in the images' own precision are added up in double precision, which tells kinks that fall on the
-    other side of a rounding from a fault. `first` is the mode that was taken for the images; all else as for :func:`measure_pass`.
-
-    Raises:
-        VerificationError: If the parts sum to the total in no mode.
-        InputError: If no mode can be taken.
-    """
-    point, tried, reasons = generic(x[:1]), [], []
-    function = setting.terms.pushing.function
-    others = ("forward",) if function.interacts else ("forward", "reverse")
-    modes = [first, *(m for m in others if m != first)] if setting.mode == "auto" else [setting.mode]
-    for mode in modes:
-        one = replace(setting, mode=mode, random=torch.Generator().manual_seed(0))
-        try:
-            gap = measure_pass(one, point, lanes).relative_gap
-            if gap > 0.01 and x.dtype != torch.float64 and function.convertible:
-                with unless_refused(), function.doubled():  # a model may insist on a precision of its own
-                    gap = min(gap, measure_pass(one, point.double(), lanes).relative_gap)
-        except InputError as error:
-            reasons.append(error)
-            continue
-        if is_sum(gap, x.dtype):
-            return mode, gap
-        tried.append(f"{gap:.2g} in mode={mode!r}")
-    if tried:
-        raise VerificationError(
-            f"The parts of the model don't sum to its Lie derivative: relative to it they are off by {', '.join(tried)}. A module "
-            "call does something that its inputs and outputs don't show (values kept from call to call, random numbers, gradients "
-            "stopped on the way); verify=False shows the numbers all the same."
-        )
-    raise reasons[0]
 
 
 @dataclass(frozen=True)

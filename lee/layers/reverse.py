@@ -10,7 +10,7 @@ from lee.geometry.generators import Generator
 from lee.geometry.representations import Image, Representation
 from lee.geometry.sampling import Sampler
 from lee.layers.calls import Call, Watch
-from lee.layers.local import ROUNDING, action, check_fold
+from lee.layers.local import ROUNDING, action
 from lee.layers.nested import tensors, with_tensors
 from lee.layers.places import Reading
 from lee.layers.trace import Traced, check_calls, hooks_of
@@ -118,13 +118,16 @@ class Bumps:
 
     def _before(self, call: Call, module: nn.Module, args: Any, kwargs: Any) -> Any:
         m = self.place.get(call.index)
-        return None if m is None else self._all_moved((args, kwargs), self.found[call.index].inputs, 0, m)
+        if m is None:
+            return None
+        self.found[call.index].check_inputs(tensors((args, kwargs)), self.n)
+        return self._all_moved((args, kwargs), self.found[call.index].inputs, 0, m)
 
     def _after(self, call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         m = self.place.get(call.index)
         if m is None:
             return None
-        check_fold(self.found[call.index], tensors(output), self.n)
+        self.found[call.index].check_outputs(tensors(output), self.n)
         return self._all_moved(output, self.found[call.index].outputs, 1, m)
 
     def pulled_back(self, cotangents: Iterable[Tensor]) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lee.errors import InputError
-from lee.geometry.representations import Map, Tokens
+from lee.geometry.representations import Map, Tokens, Trivial
 from lee.layers.calls import Call, Watch
 from lee.layers.flow import Flow, clear
+from lee.layers.folds import Print, check_fold, print_of
 from lee.layers.hooks import Hooks, own_hooks
 from lee.layers.nested import Lent, changed, tensors
 from lee.layers.places import Follow, Reading, follow_nothing, given_of, guesses_of, label, placed_image, places_of
@@ -35,7 +36,8 @@ class Traced:
         vanishes: Whether its local derivative is zero whatever the values: nothing happens, or a linear map of the channels.
         hidden: Why the call is no function of its arguments alone, or not all that it does is returned; else empty.
         hooks: What the module's own hooks do.
-        prints: Shape and mean magnitude of each output, by which one image is found again in a batch.
+        input_prints: By which the first image's inputs are found again in a batch.
+        output_prints: The same of its outputs.
         steered: Of the model's own call: whether values of the image may have chosen what is computed, or where.
     """
 
@@ -47,7 +49,8 @@ class Traced:
     vanishes: bool = False
     hidden: str = ""
     hooks: Hooks = field(default_factory=Hooks)
-    prints: list[tuple[tuple[int, ...], float]] = field(default_factory=list)
+    input_prints: list[Print] = field(default_factory=list)
+    output_prints: list[Print] = field(default_factory=list)
     steered: bool = False
 
     @property
@@ -58,6 +61,18 @@ class Traced:
             and bool(self.outputs)
             and all(r.representation is not None for r in self.inputs + self.outputs)
         )
+
+    def check_inputs(self, values: Sequence[Tensor], n: int) -> None:
+        """Refuse inputs (of a batch of `n` images) that move with the image and are not folded one image after the other."""
+        self._check(self.inputs, values, self.input_prints, n)
+
+    def check_outputs(self, values: Sequence[Tensor], n: int) -> None:
+        """The same of outputs."""
+        self._check(self.outputs, values, self.output_prints, n)
+
+    def _check(self, readings: Sequence[Reading], values: Sequence[Tensor], prints: Sequence[Print], n: int) -> None:
+        moving = [k for k, r in enumerate(readings) if not isinstance(r.representation, Trivial | None)]
+        check_fold(self.call.name, [values[k] for k in moving], [prints[k] for k in moving], n)
 
     @property
     def why(self) -> str:
@@ -217,6 +232,8 @@ class _Tracer:
         self.found[call.index] = Traced(call, [self.readings.of(v) for v in given])
         self._versions[call.index] = [(v, v._version) for v in given]
         self._keep_constants(call, "inputs", self.found[call.index].inputs, given)
+        with follow_nothing():
+            self.found[call.index].input_prints = [print_of(v) for v in given]
         self._sources[call.index] = [_copied_label(v) for v in given]
         return args, kwargs
 
@@ -229,7 +246,7 @@ class _Tracer:
             )
         given, passed = self._sources.pop(call.index), self._versions.pop(call.index)
         with follow_nothing():
-            traced.prints = [(tuple(v.shape), float(v.abs().double().mean())) for v in outputs]
+            traced.output_prints = [print_of(v) for v in outputs]
         traced.outputs = [self.readings.of_output(v, call, given, self.overrides) for v in outputs]
         self._keep_constants(call, "outputs", traced.outputs, outputs)
         nothing = len(outputs) == 1 and any(outputs[0] is v and v._version == version for v, version in passed)

@@ -11,12 +11,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lee.errors import BatchInteractionWarning, InputError, LeeError, RandomFunctionWarning, StateWarning
+from lee.errors import (
+    BatchInteractionWarning,
+    ConstantOutputWarning,
+    InputError,
+    LeeError,
+    RandomFunctionWarning,
+    StateWarning,
+)  # fmt: skip
 from lee.measure.function import Function
 from lee.measure.plausible import warn_of_probabilities
-from lee.measure.reference import narrowed
+from lee.measure.reference import generic, narrowed
 from lee.measure.state import RandomState
-from lee.memory import is_shortage
+from lee.memory import is_shortage, unless_refused
 
 
 def look(function: Function, x: Tensor) -> Tensor:
@@ -53,8 +60,8 @@ def _look(function: Function, x: Tensor) -> Tensor:
     function.changes = function.state.changed()
     draws = not before.is_same(RandomState(function.roots)) and not _seeds_itself(function, x[:1])
     if len(x) > 1 and not function.changes and not draws:
-        among = _together(function, x)
-        if among is not None and not _differ(among, first, max(_eps(first), _eps(x)) ** 0.75):
+        among, spread = _together(function, x)
+        if among is not None and not _differ(among, first, max(_eps(first), _eps(x)) ** 0.75, spread):
             return first
     first = function.checked(x[:1])
     if draws or _differ(first, function.value(x[:1])):  # what leaves out a branch at random often gives the same twice
@@ -79,16 +86,20 @@ def _among_others(x: Tensor) -> Tensor:
     return torch.cat([x[1:2], x[:1], x[2:3]])
 
 
-def _together(function: Function, x: Tensor) -> Tensor | None:
-    """The value for the first image in one pass with others; None where there is one image, or memory for one alone."""
+def _together(function: Function, x: Tensor) -> tuple[Tensor | None, float]:
+    """The value for the first image in one pass with others, and how far another image's is from it.
+
+    The value is None where there is one image, or memory for one alone.
+    """
     if len(x) < 2:
-        return None
+        return None, 0.0
     try:
-        return function.checked(_among_others(x))[1:2]
+        values = function.checked(_among_others(x))
     except Exception as error:
         if not is_shortage(error):
             raise
-    return None
+        return None, 0.0
+    return values[1:2], float(_wide(values[:1] - values[1:2]).norm()) if len(values) > 1 and _eps(values) else 0.0
 
 
 def _hold_still(function: Function, x: Tensor) -> None:
@@ -130,20 +141,34 @@ def _warn_of_state() -> None:
 
 
 def _look_at_batch(function: Function, x: Tensor) -> None:
-    among, one = _together(function, x), function.value(x[:1])
+    (among, spread), one = _together(function, x), function.value(x[:1])
     if among is None:
         return
     eps = max(_eps(among), _eps(x))  # a model may go on in double precision what came in single
-    if not _differ(among, one, eps**0.75):
+    if not _differ(among, one, eps**0.75, spread):
         return
     if function.convertible and eps > 1e-12:
         try:  # kernels round differently for other sizes of a batch
-            precise = function.in_double(_among_others(x))[1:2]
-            function.interacts = _differ(precise, function.in_double(x[:1]), 1e-9)
+            function.interacts = _interacts(function, x)
         except Exception:  # then the function has no double precision
-            function.interacts = _differ(among, one, eps**0.5)
+            function.interacts = _differ(among, one, eps**0.5, spread)
     else:
-        function.interacts = _differ(among, one, max(eps, _inner_eps(function, x, one)) ** 0.5)
+        function.interacts = _differ(among, one, max(eps, _inner_eps(function, x, one)) ** 0.5, spread)
+    if function.interacts:
+        _warn_of_batch()
+
+
+def _interacts(function: Function, x: Tensor) -> bool:
+    """Whether an image has another value among others, in double precision."""
+    values = function.in_double(_among_others(x))
+    return _differ(values[1:2], function.in_double(x[:1]), 1e-9, float(_wide(values[:1] - values[1:2]).norm()))
+
+
+def look_closer(function: Function, x: Tensor) -> None:
+    """Find out whether images (n, ...) interact by less than single precision shows beside a large constant, and warn."""
+    if len(x) > 1 and function.convertible and not function.interacts and not function.one_by_one and _eps(x) > 1e-12:
+        with unless_refused():
+            function.interacts = _interacts(function, x)
     if function.interacts:
         _warn_of_batch()
 
@@ -164,7 +189,7 @@ def look_at_chunk(function: Function, x: Tensor, value: Tensor) -> None:
         return
     eps = max(_eps(value), _eps(x))
     few = list(range(len(x)))[::-1][: min(4, max(1, len(x) // 4)) if len(x) > 3 else None]
-    apart = _apart(value[few], function.value(x[few]))
+    apart = _apart(value, few, function.value(x[few]))
     if apart > 10 * eps**0.5 and apart > 10 * _inner_eps(function, x, value) ** 0.5:
         function.interacts = True
         _warn_of_batch()
@@ -187,16 +212,40 @@ def looked_at(function: Function, images: Tensor, chunk: int) -> Callable[[Tenso
     return lambda x: torch.cat([function.checked(part) for part in x.split(size)])
 
 
-def _apart(a: Tensor, b: Tensor) -> float:
-    """Largest distance of an image's outputs (n, ...), relative to their size, or to a part of the usual one where that is more."""
-    if a.shape != b.shape or a.dtype != b.dtype:
+def _apart(value: Tensor, few: list[int], again: Tensor) -> float:
+    """Largest distance of an image's output among a few, `again`, from that among all, `value` (n, ...).
+
+    It is relative to the output's size, or to a part of the usual one where that is more, or to how far images are apart where
+    that is less: most of an output may be a constant.
+    """
+    if value[few].shape != again.shape or value.dtype != again.dtype:
         return math.inf
-    wide = torch.complex128 if a.dtype.is_complex else torch.float64
-    gaps, sizes = (
-        (v.reshape(len(v), -1)).norm(dim=1) for v in (a.to("cpu", wide) - b.to("cpu", wide), b.to("cpu", wide))
+    every, b = _wide(value), _wide(again)
+    gaps, sizes, from_mean = (v.reshape(len(v), -1).norm(dim=1) for v in (every[few] - b, b, every - every.mean(0)))
+    spread, usual = (float(v.square().mean().sqrt()) for v in (from_mean, sizes))
+    scales = sizes.clamp(min=0.03 * usual).clamp(max=max(spread, 10 * _eps(value) ** 0.5 * usual))
+    return float((gaps / torch.where(scales > 0, scales, 1.0)).max())
+
+
+def warn_if_constant(function: Function, x: Tensor) -> None:
+    """Where moved images have changed nothing: tell an invariant model from one that gives images like `x` (n, ...) one output."""
+    x = x[:1] if function.one_by_one else x
+    if torch.equal(function.checked(x), function.checked(generic(x))):
+        warn_of_constant(stacklevel=4)
+
+
+def warn_of_constant(stacklevel: int) -> None:
+    """Warn of an output that no change of the image changes."""
+    warnings.warn(
+        "The model's output does not change in any direction around these inputs: it ignores them or is saturated. "
+        "That nothing changes is no evidence of learned equivariance.",
+        ConstantOutputWarning,
+        stacklevel=stacklevel + 1,
     )
-    floor = 0.03 * float(sizes.square().mean().sqrt())
-    return float((gaps / sizes.clamp(min=floor or 1.0)).max())
+
+
+def _wide(value: Tensor) -> Tensor:
+    return value.detach().to("cpu", torch.complex128 if value.dtype.is_complex else torch.float64)
 
 
 def _warn_of_batch() -> None:
@@ -213,13 +262,16 @@ def _eps(value: Tensor) -> float:
     return torch.finfo(value.dtype).eps if value.is_floating_point() or value.is_complex() else 0.0
 
 
-def _differ(a: Tensor, b: Tensor, tolerance: float | None = None) -> bool:
-    """Whether two outputs are further apart than rounding, relative to their size."""
+def _differ(a: Tensor, b: Tensor, tolerance: float | None = None, spread: float = math.inf) -> bool:
+    """Whether two outputs are further apart than rounding, relative to their size.
+
+    Most of an output may be a constant, of which two images' outputs are `spread` apart: then relative to that.
+    """
     if a.shape != b.shape or a.dtype != b.dtype:
         return True
     if not a.dtype.is_floating_point and not a.dtype.is_complex:
         return not torch.equal(a, b)
     allowed = 100 * torch.finfo(a.dtype).eps if tolerance is None else tolerance
-    wide = torch.complex128 if a.dtype.is_complex else torch.float64
-    gap, size = (a.to("cpu", wide) - b.to("cpu", wide)).norm(), b.to("cpu", wide).norm()
-    return bool(gap > allowed * size)  # false for NaN, which has an error of its own
+    gap, size = float((_wide(a) - _wide(b)).norm()), float(_wide(b).norm())
+    rounding = max(4 * torch.finfo(a.dtype).eps, 100 * allowed**2) * size
+    return gap > min(allowed * size, max(allowed ** (2 / 3) * spread, rounding))  # not for NaN, which has its own error

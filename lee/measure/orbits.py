@@ -26,6 +26,7 @@ from lee.geometry.sampling import Sampler
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.derivative import Model, chunks
 from lee.measure.function import one_function
+from lee.measure.looking import warn_if_constant
 from lee.measure.pushing import Pushing
 from lee.measure.terms import check_actions, check_output_actions, infinitesimal_actions, sampler_of
 from lee.statistics import Verification
@@ -191,6 +192,8 @@ def orbit(
             for z, v, amount in zip(values, pushed, amounts, strict=True)
         ]
         outputs, derivatives = (torch.cat(parts) for parts in zip(*found, strict=True))
+        if not bool((outputs != outputs[:1]).any()):
+            warn_if_constant(function, x)
         flips = None
         if outputs.ndim == 2 and outputs.shape[1] > 1 and not outputs.is_complex():
 

@@ -14,7 +14,7 @@ from lee.errors import InputError, LeeError, VerificationWarning, check_flag, re
 from lee.measure.checks import check_shape
 from lee.measure.function import Function
 from lee.measure.judgement import NOTHING, at_once
-from lee.measure.looking import look, look_at_chunk
+from lee.measure.looking import look, look_at_chunk, look_closer
 from lee.measure.precision import COMPARED, Lowering
 from lee.measure.reference import Reference, combined, generic, norms, weights_of
 from lee.measure.verification import Way, doubt_of_rounding, doubt_of_steps, fell_back, push, verified
@@ -101,6 +101,8 @@ class Pushing:
 
     def _choose_at(self, points: Tensor, value: Tensor, x: Tensor, tangents: Tangents) -> None:
         """Choose a way that agrees with the function's values at a generic point near one of the first images `x`."""
+        if not self.function.interacts:
+            look_closer(self.function, points)
         if self.function.interacts:
             self._verify(points[:2], self.function.value(points[:2]), tangents(points[:2]), self.mode)
             return

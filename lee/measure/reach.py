@@ -4,11 +4,12 @@ A measurement has to know them all: their training flags, parameters and buffers
 arguments do.
 """
 
+import dis
 import types
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -110,21 +111,28 @@ def _parts_of_function(function: types.FunctionType) -> Iterator[Any]:
             continue
     if _is_library(function.__globals__.get("__name__")):
         return
-    names = set(_names(function.__code__))
-    for name in names:
-        value = function.__globals__.get(name)
-        if isinstance(value, types.ModuleType):  # `net.model(x)` names both
-            yield from (v for n in names if isinstance(v := vars(value).get(n), nn.Module | types.FunctionType))
-        else:
-            yield value
+    for code in _codes(function.__code__):
+        for name in _globals_of(code):
+            value = function.__globals__.get(name)
+            if isinstance(value, types.ModuleType):  # `net.model(x)` names both
+                attributes = (vars(value).get(n) for n in code.co_names)
+                yield from (v for v in attributes if isinstance(v, nn.Module | types.FunctionType))
+            else:
+                yield value
 
 
-def _names(code: types.CodeType) -> Iterator[str]:
-    """The names that a function and the functions inside it look up."""
-    yield from code.co_names
+@lru_cache(maxsize=4096)
+def _globals_of(code: types.CodeType) -> frozenset[str]:
+    """The globals that a code object looks up; an attribute, as in `self.head`, is none."""
+    return frozenset(i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code of a function and of the functions inside it."""
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _names(constant)
+            yield from _codes(constant)
 
 
 def _is_library(module: str | None) -> bool:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from lee.autodiff.functorch import load_formulas
-from lee.errors import ConstantOutputWarning, InputError, LeeError, OutputWarning, check_known, reason
+from lee.errors import InputError, LeeError, OutputWarning, check_known, reason
 from lee.geometry.generators import Action, Generator
 from lee.geometry.interpolation import KERNELS
 from lee.geometry.outputs import Representations, of_output
 from lee.geometry.representations import Image, Map, Trivial
 from lee.geometry.sampling import Sampler
+from lee.measure.looking import warn_of_constant
 from lee.measure.pushing import Pushing
 from lee.memory import is_shortage
 
@@ -189,12 +190,7 @@ class Terms:
         """Tell an exactly invariant model from one that ignores its input, by its derivative in a random direction."""
         direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
         if not bool(self.pushing(x, direction[None])[1].any()):
-            warnings.warn(
-                "The model's output does not change in any direction around these inputs: it ignores them or is saturated. "
-                "The zero is no evidence of learned equivariance.",
-                ConstantOutputWarning,
-                stacklevel=5,
-            )
+            warn_of_constant(stacklevel=5)
 
 
 def check_actions(generators: Iterable[Generator | Action], x: Tensor) -> None:

@@ -30,7 +30,7 @@ from lee.geometry.representations import Image, Representation, Trivial
 from lee.geometry.sampling import Sampler
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.function import one_function
-from lee.measure.looking import look, look_at_chunk
+from lee.measure.looking import look, look_at_chunk, warn_if_constant
 from lee.measure.terms import acted, check_actions, check_output_actions
 from lee.metrics.motion import Motion, amounts, apart, as_motions, disc, in_view, rotations, translations
 from lee.statistics import Estimate
@@ -181,6 +181,8 @@ def differences(
                 squares[k, index], counts[k] = compare(
                     len(x), actual, wanted, representation, motion, sampler, margin, band_limit
                 )
+        if not bool(squares.any()):
+            warn_if_constant(function, images[:3])
     if 0 < float(squares.sum()) < ROUNDED**2 * rounding * float(counts.sum()) * len(images):
         warnings.warn(
             f"The outputs differ by no more than rounding in {value.dtype} may make them; double precision shows more.",

@@ -17,7 +17,7 @@ from torch import Tensor
 from lee.errors import InputError, check_count, check_known
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.function import one_function
-from lee.measure.looking import looked_at
+from lee.measure.looking import looked_at, warn_if_constant
 from lee.metrics.motion import seeded
 from lee.statistics import Estimate
 
@@ -150,6 +150,8 @@ def agreement(
         for _ in range(shifts):
             first = classes(_draw(images, max_shift, boundary, size, random)) if fixed is None else fixed
             agreed += (first == classes(_draw(images, max_shift, boundary, size, random))).double()
+        if bool((agreed == shifts).all()):
+            warn_if_constant(function, shifted(some, still, boundary=boundary, size=size)[:3])
     return agreed / shifts
 
 

@@ -18,6 +18,8 @@ LEAVES = {
     "Conv2d": "convolution", "ReLU": "activation", "GELU": "activation", "GELUTanh": "activation", "SiLU": "activation",
     "BatchNorm2d": "normalisation", "BatchNormAct2d": "normalisation", "LayerNorm2d": "normalisation",
     "Linear": "linear", "MaxPool2d": "pooling", "SelectAdaptivePool2d": "pooling", "BlurPool2d": "pooling",
+    "FeatureExtractor": "other", "ContractingBlock": "other", "PixelUnshuffle": "other", "NonLinear": "activation",
+    "ConvertColours": "other", "ConvNormAct": "convolution", "QuickAct2d": "activation", "MyActivation": "activation",
     "Identity": "other", "Dropout": "other", "MultiheadAttention": "attention", "Custom": "other",
 }  # fmt: skip
 

@@ -285,9 +285,9 @@ def test_a_detached_path_is_measured_forward_and_refused_in_reverse() -> None:
 def test_running_out_of_memory_halves_the_chunk_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    import lee.layers.decomposing
+    import lee.layers.verified
 
-    measure = sys.modules["lee.layers.decomposing"]
+    measure = sys.modules["lee.layers.verified"]
     original, lanes = measure.measure_pass, []
 
     def greedy(setting: Any, x: Tensor, n: int) -> Any:

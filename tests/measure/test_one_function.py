@@ -156,6 +156,21 @@ def test_an_image_may_depend_on_others_on_one_side_alone(model: Callable[[Tensor
         lee_of(model, images(n))
 
 
+@pytest.mark.parametrize("offset", [300.0, 3e3])
+def test_images_that_interact_beside_a_large_constant_are_named(offset: float) -> None:
+    """In single precision the constant hides what images do to each other from every comparison that is relative to it."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+    x = images(6).float()
+    found = []
+    for constant in (0.0, offset):
+        with pytest.warns(lee.BatchInteractionWarning):
+            error = lee.local_equivariance_error(
+                lambda z, b=constant: b + net(z) - net(z).mean(0), x, "rotation", output="logits"
+            )
+        found.append(float(error.value))
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
+
+
 def test_kernels_that_round_differently_are_no_interaction() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -242,6 +257,23 @@ def test_training_mode_behind_a_function_is_eval_mode(model: Callable[[Tensor], 
     assert found == pytest.approx(expected, rel=1e-9)
     assert all(m.training for m in NET.modules())
     assert all(torch.equal(before[k], v) for k, v in NET.state_dict().items())
+
+
+head = nn.LazyLinear(2)
+
+
+def test_an_attribute_is_no_global_of_its_name() -> None:
+    """`self.head` has nothing to do with a `head` that lies in the same file or notebook."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = NET
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.head(z)
+
+    assert lee_of(Model()) == lee_of(NET)
 
 
 def test_the_output_may_reach_modules_too() -> None:

@@ -1,6 +1,7 @@
 """The discrete measures hold a model and an action to what the derivative holds them to: one function, the identity at 0."""
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -259,3 +260,18 @@ def test_images_that_are_not_square_keep_their_shape() -> None:
 def test_angles_are_finite(degrees: list[float]) -> None:
     with pytest.raises(InputError, match="`degrees`"):
         turntable.turned(images(2, 12, 12), degrees)
+
+
+@pytest.mark.parametrize("measure", [
+    lambda model, x: metrics.consistency(model, x),
+    lambda model, x: metrics.sampled_invariance(model, x, "rotation", radius=0.2, output="logits"),
+    lambda model, x: metrics.eq_r(model, x, max_angle=0.2, output="logits"),
+    lambda model, x: lee.orbit(model, x[0], "rotation", torch.linspace(-0.2, 0.2, 5), output="logits").gap,
+])  # fmt: skip
+def test_a_model_that_ignores_its_images_is_told_from_an_invariant_one(measure: Callable[..., Any]) -> None:
+    x = images(3)
+    with pytest.warns(lee.ConstantOutputWarning):
+        measure(lambda z: torch.ones(len(z), 4, dtype=z.dtype) + 0 * z.mean(), x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", lee.ConstantOutputWarning)
+        measure(lambda z: 9 * z.amax((2, 3)) ** 0 * z[:, :, :1, :1].mean((2, 3)), x)
