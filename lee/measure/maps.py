@@ -38,6 +38,10 @@ from lee.statistics import EquivarianceGram
 EXACT, ROUGH = 1e-6, 0.01
 
 
+class NoErrorToShare(InputError):
+    """The Lie derivative is zero for all images, up to rounding."""
+
+
 def error_map(
     model: Model,
     images: Tensor | Iterable[Any],
@@ -122,7 +126,7 @@ def error_map(
         terms.sampler.aspect,
     )
     if all(p.nothing for p in parts):
-        raise InputError(
+        raise NoErrorToShare(
             f"The Lie derivative along {', '.join(gram.basis)} is zero for all images, up to rounding: there is nothing to "
             "share out."
         )

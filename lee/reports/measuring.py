@@ -18,6 +18,7 @@ from lee.layers import layerwise
 from lee.layers.families import families
 from lee.measure import ORTHOGONAL, equivariance_gram, error_map, orbit, symmetry_spectrum
 from lee.measure.function import untouched
+from lee.measure.maps import NoErrorToShare
 from lee.measure.shares import in_patches
 from lee.paths import atomic_path
 from lee.statistics import EquivarianceGram, Estimate, paired_ratio
@@ -241,11 +242,14 @@ def _layers(given: Given, found: dict[str, Any]) -> list[dict[str, Any]]:
     return parts
 
 
-def _maps(given: Given, found: dict[str, Any]) -> dict[str, Any]:
-    """Shares of patches in the error of rotation, of the typical and the worst image."""
+def _maps(given: Given, found: dict[str, Any]) -> dict[str, Any] | None:
+    """Shares of patches in the error of rotation, of the typical and the worst image; None where neither has one."""
     chosen = _chosen(found)
     images = given.inputs[list(chosen.values())]
-    share = error_map(given.network, images, MAPPED, chunk=given.chunk, **given.method).share.double()
+    try:
+        share = error_map(given.network, images, MAPPED, chunk=given.chunk, **given.method).share.double()
+    except NoErrorToShare:
+        return None
     height, width = share.shape[1:]
     patch = next(p for p in range(max(1, given.side // PATCHES), 0, -1) if height % p == width % p == 0)
     return {"motion": MAPPED, "images": chosen, "patch": patch, "shares": in_patches(share, patch)}

@@ -129,13 +129,15 @@ def _flips(found: dict[str, Any]) -> list[str]:
         ends = [math.degrees(abs(v)) for v in curve["flips"] if v is not None]
         reach = math.degrees(curve["t"][-1])
         guess = [math.degrees(abs(v)) for v in curve["predicted_flips"] or () if v is not None]
-        now = f"first changes after {shown(min(ends))}°" if ends else f"stays the same up to {shown(reach)}°"
+        now = f"stays the same up to {shown(reach)}° of rotation, the largest angle that was tried"
+        if ends:
+            now = f"first changes after {shown(min(ends))}° of rotation"
         by = (
             f"; the derivative alone predicts {shown(min(guess))}°"
             if guess
             else "; the derivative alone predicts no change"
         )
-        told.append(f"On the {curve['kind']} image the top class {now} of rotation{by}.")
+        told.append(f"On the {curve['kind']} image the top class {now}{by}.")
     return told
 
 

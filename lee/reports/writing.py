@@ -161,6 +161,9 @@ def _layers(found: dict[str, Any]) -> Iterator[Content]:
         rows = pd.DataFrame(
             {"family": name, "share": share} for name, share in part["families"].items() if abs(share or 0) > TINY
         )
+        if rows.empty:
+            yield f"<p>Along {motion} no layer contributes anything.</p>"
+            continue
         yield charts.bars(
             rows, "share", "family", title="signed share of the error",
             caption=f"Along {motion}, {part['n']} images: what each kind of layer contributes. The shares sum to 1 exactly "
@@ -181,6 +184,9 @@ def _layers(found: dict[str, Any]) -> Iterator[Content]:
 def _maps(found: dict[str, Any], inputs: Tensor) -> Iterator[Content]:
     maps = found["maps"]
     yield "<h2>Where in the picture</h2>"
+    if maps is None:
+        yield "<p>The Lie derivative along the rotation is zero for these images: no place of them holds an error.</p>"
+        return
     patch, shares = maps["patch"], np.array(maps["shares"], dtype=float)
     images = inputs[list(maps["images"].values())]
     pixels = np.kron(shares, np.ones((1, patch, patch))) / patch**2

@@ -101,7 +101,7 @@ def test_the_error_of_a_ratio_covers_the_truth() -> None:
     """Known fractions, noisy batches: the deviation in units of its standard error has a spread of about one."""
     random = np.random.default_rng(0)
     deviations = []
-    for _ in range(200):
+    for _ in range(80):
         sizes = random.gamma(4, size=(10, 2)) * [1, 3]  # the first part is a quarter of the sum
         parts = [layer_frame().iloc[:3].assign(self_norm2=[0.0, a, b], norm2=1.0) for a, b in sizes]
         row = pooled(parts).iloc[1]
