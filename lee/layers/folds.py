@@ -58,7 +58,7 @@ def _places(size: int, device: torch.device) -> Tensor:
 
 def _sample(value: Tensor) -> Tensor:
     value = value.detach()
-    return value.take(_places(value.numel(), value.device))
+    return value.reshape(-1)[_places(value.numel(), value.device)]
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

@@ -320,6 +320,7 @@ def test_the_identity_has_no_error_and_an_infinite_ratio(metric: Callable[..., E
     assert "inf ± 0 dB" in str(decibel)
 
 
+@pytest.mark.filterwarnings("ignore::lee.errors.ConstantOutputWarning")
 @pytest.mark.parametrize("shape", [(), (3,), (2, 8, 8)])
 def test_a_constant_has_no_error(shape: tuple[int, ...]) -> None:
     x = images(4, 8, 8)
