@@ -171,10 +171,11 @@ def _checked(gram: EquivarianceGram) -> str:
 
 
 def _ratio(mine: Tensor, other: Tensor) -> list[float] | None:
-    """Ratio of the mean squares with a 95 % interval, over the same images."""
+    """Ratio of the mean squares with a 95 % interval and its p-value, over the same images."""
     if len(mine) < 2 or not bool(mine.any()) or not bool(other.any()):
         return None
-    return list(paired_ratio(mine.tolist(), other.tolist())[:3])
+    found = paired_ratio(mine.tolist(), other.tolist())
+    return [found.value, found.low, found.high, found.p]
 
 
 def _directions(gram: EquivarianceGram) -> list[dict[str, Any]]:

@@ -80,8 +80,11 @@ def _references(found: dict[str, Any]) -> list[str]:
             ratio = other["ratios"].get(motion)
             if ratio is None or None in ratio:
                 continue
-            value, low, high = ratio
-            verdict = "more than" if low > 1 else "less than" if high < 1 else "not clearly different from"
+            value, low, high, p = ratio
+            clear = p < 0.05  # of many images, interval and test may differ
+            verdict = "not clearly different from"
+            if clear and not low <= 1 <= high:
+                verdict = "more than" if low > 1 else "less than"
             told.append(
                 f"Under {MOTIONS[motion]} the squared change of its output is {shown(value)} times that of {name} on the same "
                 f"images (95 % interval {shown(low)} to {shown(high)}): {verdict} it."

@@ -1,7 +1,7 @@
 """Estimates with standard errors, Gram matrices, and what can be said about differences between models.
 
 Two kinds of chance enter a comparison. The *images* are a sample: :func:`paired_difference` and :func:`paired_ratio`
-resample them, the same ones for both models; :func:`set_ratio` compares two sets of images. The *models* are a sample too:
+take the same ones for both models; :func:`set_ratio` compares two sets of images. The *models* are a sample too:
 :func:`rank_correlation` resamples models, and :class:`Spread` says how far two trainings of one recipe lie apart. Where
 many comparisons are read together, :func:`holm` keeps the probability of even one false alarm small, and :func:`judge` says what
 they mean for a claim, by the one rule of the book.

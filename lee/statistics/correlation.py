@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lee.errors import InputError
 from lee.statistics.numbers import Array, Numbers, numbers
-from lee.statistics.pairs import check_settings, p_value, quantile
+from lee.statistics.quantiles import check_settings, p_value, quantile
 
 if TYPE_CHECKING:
     import pandas as pd

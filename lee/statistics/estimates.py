@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 
 from lee.errors import InputError
-from lee.statistics.numbers import Numbers, numbers
-from lee.statistics.pairs import check_settings, quantile
+from lee.statistics.numbers import Numbers, numbers, size_of
+from lee.statistics.quantiles import check_settings, quantile
 from lee.statistics.verification import Verification
 
 
@@ -63,11 +63,15 @@ class Estimate(NamedTuple):
         if not bool(known.isfinite().all()):
             k = int((~known.isfinite()).nonzero()[0])
             raise InputError(f"`samples` holds {float(known[k])} for image {k}, so there is no mean; leave it out.")
-        stderr = float(known.std(correction=1) / math.sqrt(n)) if n > 1 else math.nan
+        if bool((known == known[0]).all()):  # their mean is one of them, which a sum would round
+            return cls(float(known[0]), 0.0 if n > 1 else math.nan, n, unit, kernel, name, quantity)
+        size = size_of(known.numpy())
+        known = known / size
+        stderr = size * float(known.std(correction=1) / math.sqrt(n))
         gap = known - known.mean()
         spread = float(gap.square().mean().sqrt())
         skew = float((gap / spread).pow(3).mean()) if spread > 0 else math.nan
-        return cls(float(known.mean()), stderr, n, unit, kernel, name, quantity, skew=skew)
+        return cls(size * float(known.mean()), stderr, n, unit, kernel, name, quantity, skew=skew)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         r"""Confidence interval of the mean that knows how skewed the images' numbers are.

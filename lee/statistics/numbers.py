@@ -1,5 +1,6 @@
 """Numbers of a user's, in whatever holds them: the one rule by which comparisons read them."""
 
+import math
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -34,6 +35,18 @@ def numbers(given: Any, name: str, axes: Sequence[int] = (1,)) -> Array:
         shapes = " or ".join(_SHAPES[k] for k in axes)
         raise InputError(f"`{name}` must hold real numbers of shape {shapes}; got shape {values.shape}.")
     return values
+
+
+def size_of(values: Array) -> float:
+    """A power of two near the largest of finite numbers, 1 if all are 0.
+
+    Divided by it they keep all their digits, and neither their squares nor their cubes vanish or overflow.
+
+    Args:
+        values: of any shape.
+    """
+    largest = float(np.abs(values).max(initial=0.0))
+    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest else 1.0
 
 
 def _array(given: Any, name: str) -> Array:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from lee.statistics.pairs import exp
+from lee.statistics.quantiles import exp
 
 
 def _log(value: float) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lee.errors import InputError
 from lee.statistics.numbers import Numbers, numbers
-from lee.statistics.pairs import check_settings, p_value, quantile
+from lee.statistics.quantiles import check_settings, p_value, quantile
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from lee.errors import InputError
 from lee.statistics.estimates import Estimate
 from lee.statistics.numbers import Array, Numbers, numbers
-from lee.statistics.pairs import check_settings, exp, quantile
+from lee.statistics.quantiles import check_settings, exp, quantile
 
 
 class SetRatio(NamedTuple):

@@ -34,7 +34,7 @@ from typing import Literal
 
 from lee.errors import InputError, check_known
 from lee.statistics.multiple import simultaneous
-from lee.statistics.pairs import check_settings, quantile
+from lee.statistics.quantiles import check_settings, quantile
 from lee.statistics.scales import SCALES
 
 Word = Literal["reproduced", "mixed", "contradicted", "underpowered", "not testable here"]

@@ -14,7 +14,7 @@ import pandas as pd
 from lee.errors import InputError
 from lee.models.recipes import without_seed
 from lee.statistics import Case, Spread, holm, paired_ratio, seed_spread
-from lee.statistics.pairs import exp
+from lee.statistics.quantiles import exp
 
 Pairs = Sequence[Sequence[str]]
 

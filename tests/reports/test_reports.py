@@ -68,7 +68,7 @@ def test_errors_are_those_of_lee(found: dict[str, Any]) -> None:
         length / 8, rel=1e-4
     )  # the border is 8 pixels from the middle
     assert rows["brightness"]["per_pixel"] is None
-    value, low, high = found["errors"]["references"]["other"]["ratios"]["rotation"]
+    value, low, high, _ = found["errors"]["references"]["other"]["ratios"]["rotation"]
     other = lee.lie_derivative(Small(1), about.inputs, "rotation", **METHOD).square().sum(1).mean()
     assert value == pytest.approx(length**2 / float(other), rel=1e-4)
     assert low < value < high
@@ -132,8 +132,8 @@ def test_sentences_follow_from_the_numbers(found: dict[str, Any]) -> None:
     changed = copy.deepcopy(found)
     changed["about"]["n"] = 64
     changed["errors"]["verification"] = "not verified: x"
-    changed["errors"]["references"]["other"]["ratios"]["rotation"] = [3.0, 2.0, 5.0]
-    changed["errors"]["references"]["other"]["ratios"]["translation_x"] = [0.5, 0.2, 0.9]
+    changed["errors"]["references"]["other"]["ratios"]["rotation"] = [3.0, 2.0, 5.0, 0.001]
+    changed["errors"]["references"]["other"]["ratios"]["translation_x"] = [0.5, 0.2, 0.9, 0.01]
     changed["errors"]["directions"][0]["spread"], changed["errors"]["directions"][-1]["spread"] = 80, 10
     for curve in changed["curves"]:
         curve["flips"], curve["predicted_flips"] = [None, None], [None, math.pi / 18]
@@ -148,6 +148,8 @@ def test_sentences_follow_from_the_numbers(found: dict[str, Any]) -> None:
         "stays the same up to 15° of rotation, the largest angle that was tried; the derivative alone predicts 10°"
         in text
     )
+    changed["errors"]["references"]["other"]["ratios"]["rotation"][3] = 0.06
+    assert "(95 % interval 2.0 to 5.0): not clearly different from it." in " ".join(reports.meaning(changed))
 
 
 def test_the_page_is_one_file_that_asks_for_no_other(found: dict[str, Any]) -> None:

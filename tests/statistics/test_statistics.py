@@ -29,6 +29,14 @@ def test_estimate_of_known_samples() -> None:
         Estimate.of(torch.empty(0))
 
 
+def test_the_mean_of_equal_numbers_is_one_of_them_and_scales_cancel() -> None:
+    found = Estimate.of([0.1] * 3)
+    assert (found.value, found.stderr, str(found)) == (0.1, 0.0, "0.1 ± 0 (n = 3)")
+    for scale in (1e-200, 1e200):
+        ends = Estimate.of([scale, 2 * scale, 4 * scale]).interval()
+        assert [end / scale for end in ends] == pytest.approx(Estimate.of([1.0, 2.0, 4.0]).interval())
+
+
 def test_standard_error_covers_the_truth() -> None:
     """Of 2000 simulated means of 40 squared normals, about 95 % lie within 1.96 standard errors of the truth."""
     samples = torch.randn(2000, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64).square()
