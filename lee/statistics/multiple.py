@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from lee.errors import InputError
+from lee.errors import InputError, check_count
 from lee.statistics.numbers import numbers
+from lee.statistics.quantiles import check_settings
 
 
 def holm(p: Sequence[float] | npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -44,11 +45,16 @@ def simultaneous(cases: int, level: float = 0.95) -> float:
     """The level that each of several intervals needs, for all of them to hold together (Bonferroni).
 
     Args:
-        cases: their number.
+        cases: their number, 0 or more.
         level: probability that all hold, in (0, 1).
+
+    Raises:
+        InputError: If that is no number of cases, or no such probability.
 
     Examples:
         >>> round(simultaneous(5), 6)
         0.99
     """
+    check_count("cases", cases, 0)
+    check_settings(level)
     return 1 - (1 - level) / max(1, cases)

@@ -29,3 +29,11 @@ SCALES: dict[str, tuple[Map, Map]] = {
     "correlation": (_fisher, math.tanh),
     "share": (_logit, lambda z: (1 + math.tanh(z / 2)) / 2),
 }
+
+#: Between which numbers these kinds lie, both included, in words too.
+RANGES = {
+    "difference": (-math.inf, math.inf, "any number"),
+    "ratio": (math.ulp(0.0), math.inf, "above 0 for a ratio"),
+    "correlation": (-1.0, 1.0, "from -1 to 1 for a correlation"),
+    "share": (0.0, 1.0, "from 0 to 1 for a share (not per cent)"),
+}

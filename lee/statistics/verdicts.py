@@ -35,7 +35,7 @@ from typing import Literal
 from lee.errors import InputError, check_known
 from lee.statistics.multiple import simultaneous
 from lee.statistics.quantiles import check_settings, quantile
-from lee.statistics.scales import SCALES
+from lee.statistics.scales import RANGES, SCALES
 
 Word = Literal["reproduced", "mixed", "contradicted", "underpowered", "not testable here"]
 Stand = Literal["supports", "opposes", "undecided"]
@@ -52,21 +52,22 @@ class Case:
 
     Args:
         name: What was compared.
-        effect: The estimate.
+        effect: The estimate. An interval that leaves it out, as one by resamples may, is extended to it.
         predicted: Where the claim expects it: `"above"` or `"below"` the threshold.
         threshold: The criterion; 0 by default, 1 for a ratio.
         stderr: Standard error; of the logarithm for a ratio, of Fisher's z for a correlation, of the logit for a share. 0 where
             nothing was sampled.
-        df: Degrees of freedom of Student's t; infinite for the normal distribution.
-        low: Lower end of an interval, in place of a standard error. A NaN says that none is known: the case stays undecided.
+        df: Degrees of freedom of Student's t, above 0; infinite for the normal distribution.
+        low: Lower end of an interval, in place of a standard error. A NaN at either end, or as standard error, says that none is
+            known: the case stays undecided.
         high: Upper end.
         level: Level of that interval.
         scale: `"difference"`, `"ratio"`, `"correlation"` or `"share"`.
         n: Size of the sample, of images or networks; 0 if nothing was sampled.
 
     Raises:
-        InputError: If the effect isn't finite (or, for a ratio, positive), a word isn't known, or both or none of interval and
-            standard error are given.
+        InputError: If effect or threshold isn't finite or on the scale, a standard error is negative, an interval ends before it
+            begins, `df` isn't above 0, a word isn't known, or both or none of interval and standard error are given.
     """
 
     name: str
@@ -85,10 +86,22 @@ class Case:
         check_known("scale", self.scale, SCALES)
         check_known("side", self.predicted, ("above", "below"))
         check_settings(self.level)
-        if not math.isfinite(self.effect) or (self.scale == "ratio" and min(self.effect, self.criterion) <= 0):
-            raise InputError(f"The case {self.name!r} needs a finite effect, above 0 for a ratio; got {self.effect!r}.")
+        of, (least, most, told) = f"The case {self.name!r}", RANGES[self.scale]
+        for what, value in (("effect", self.effect), ("threshold", self.criterion)):
+            if not math.isfinite(value) or not least <= value <= most:
+                raise InputError(f"{of} needs a finite {what}, {told}; got {value!r}.")
         if (self.stderr is None) == (self.low is None) or (self.low is None) != (self.high is None):
-            raise InputError(f"The case {self.name!r} needs either a standard error or both ends of an interval.")
+            raise InputError(f"{of} needs either a standard error or both ends of an interval.")
+        if self.stderr is not None and self.stderr < 0:
+            raise InputError(f"{of} needs a standard error of 0 or more; got {self.stderr!r}.")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise InputError(f"{of} has an interval from {self.low!r} to {self.high!r}: give its lower end first.")
+        if not self.df > 0 and self._known:
+            raise InputError(f"{of} needs degrees of freedom above 0; got {self.df!r}.")
+
+    @property
+    def _known(self) -> bool:
+        return not any(math.isnan(v) for v in (self.stderr, self.low, self.high) if v is not None)
 
     @property
     def criterion(self) -> float:
@@ -101,13 +114,14 @@ class Case:
         Args:
             level: of the interval, in (0, 1).
         """
+        if not self._known:
+            return math.nan, math.nan
         if self.stderr is not None:
             return (quantile(level, self.df) * self.stderr,) * 2
-        assert self.low is not None
-        assert self.high is not None
         to = SCALES[self.scale][0]
+        low, effect, high = (to(v) for v in (self.low, self.effect, self.high) if v is not None)
         factor = quantile(level, self.df) / quantile(self.level, self.df)
-        return factor * (to(self.effect) - to(self.low)), factor * (to(self.high) - to(self.effect))
+        return factor * max(effect - low, 0.0), factor * max(high - effect, 0.0)
 
 
 @dataclass(frozen=True)
@@ -237,7 +251,7 @@ def judge(
     """
     check_known("kind", kind, ("universal", "existential"))
     check_settings(level)
-    wide = simultaneous(sum(case.stderr != 0 for case in cases), level)
+    wide = simultaneous(len([case for case in cases if case.stderr != 0]), level)
     judged = tuple(_judged(case, wide) for case in cases)
     stands = {one.stand for one in judged}
     if not judged:
@@ -277,10 +291,8 @@ def _margin(one: Judged) -> float:
 def _digits(value: float, low: float, high: float, scale: str) -> str:
     if low == high:
         return f"{value:.2g}"
-    if scale == "ratio" and not high < 2 * low:  # its ends lie on different scales
-        return f"{value:.2g} [{low:.2g}, {high:.2g}]"
     half = (high - low) / 2
-    if not math.isfinite(half):
+    if not math.isfinite(half) or (scale == "ratio" and not high < 2 * low):  # its ends lie on different scales
         return f"{value:.2g} [{low:.2g}, {high:.2g}]"
     places = max(0, 1 - math.floor(math.log10(half)))
     if places > 5:  # very small numbers read better with an exponent

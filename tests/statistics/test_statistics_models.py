@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from lee.errors import InputError
-from lee.statistics import holm, rank_correlation, seed_spread
+from lee.statistics import holm, rank_correlation, seed_spread, simultaneous
 
 RNG = np.random.Generator
 
@@ -238,3 +238,9 @@ def test_holm_keeps_the_rate_of_false_alarms(rng: RNG) -> None:
 def test_holm_refuses_what_is_no_p_value(p: object) -> None:
     with pytest.raises(InputError, match=r"p-values in|real numbers of shape"):
         holm(p)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("cases", "level"), [(5, 2.0), (5, 1.0), (-1, 0.95), (2.5, 0.95)])
+def test_levels_of_what_is_no_number_of_cases_are_refused(cases: float, level: float) -> None:
+    with pytest.raises(InputError, match=r"`cases`|`level`"):
+        simultaneous(cases, level)  # type: ignore[arg-type]

@@ -109,6 +109,20 @@ def test_an_unknown_error_leaves_a_case_undecided() -> None:
     verdict = judge([two])
     assert verdict.word == "underpowered"
     assert math.isnan(verdict.detectable)
+    for unknown in ({"low": 0.5, "high": math.nan}, {"low": math.nan, "high": 2.0}, {"stderr": math.nan, "df": 0}):
+        (one,) = judge([Case(name="", effect=1.0, predicted="above", **unknown)]).cases  # type: ignore[arg-type]
+        assert one.stand == "undecided"
+        assert math.isnan(one.low)
+        assert math.isnan(one.high)
+
+
+@pytest.mark.parametrize(("effect", "count"), [(0.5, 1), (0.5, 4), (0.1, 4)])
+def test_an_interval_that_leaves_its_effect_out_is_extended_to_it(effect: float, count: int) -> None:
+    """Widened or not, it holds the interval that was given and the effect."""
+    case = Case(name="", effect=effect, low=0.2, high=0.3, predicted="above", threshold=0.15)
+    for one in judge([case] * count).cases:
+        assert one.low <= min(0.2, effect)
+        assert one.high >= max(0.3, effect)
 
 
 def test_the_smallest_effect_that_would_have_been_seen() -> None:
@@ -163,6 +177,15 @@ def test_words_and_numbers() -> None:
         ({"stderr": None}, "either a standard error or both ends"),
         ({"low": 0.0, "high": 1.0}, "either a standard error or both ends"),
         ({"level": 1.0}, "level"),
+        ({"stderr": -0.1}, "The case '0' needs a standard error of 0 or more; got -0.1"),
+        ({"scale": "share", "effect": 97.0}, "'0' needs a finite effect, from 0 to 1 for a share"),
+        ({"scale": "share", "effect": 0.97, "threshold": 50.0}, "'0' needs a finite threshold, from 0 to 1"),
+        ({"scale": "correlation", "effect": 1.5}, "from -1 to 1"),
+        ({"threshold": math.nan}, "finite threshold"),
+        ({"scale": "ratio", "threshold": 0.0}, "finite threshold, above 0 for a ratio"),
+        ({"stderr": None, "low": 1.5, "high": -1.0}, "from 1.5 to -1.0: give its lower end first"),
+        ({"df": 0.0}, "'0' needs degrees of freedom above 0"),
+        ({"df": math.nan}, "degrees of freedom"),
     ],
 )
 def test_bad_cases_are_refused(wrong: dict[str, object], message: str) -> None:
