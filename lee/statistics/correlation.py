@@ -22,7 +22,7 @@ class RankCorrelation(NamedTuple):
 
     Args:
         value: In [-1, 1].
-        low: Lower end of the interval; NaN for fewer than four pairs or clusters.
+        low: Lower end of the interval; NaN for pairs or clusters so few that no order of them is as rare as the level asks.
         high: Upper end.
         n: Number of pairs.
         p: p-value, two-sided, of no association.
@@ -65,6 +65,11 @@ def rank_correlation(
     drawn with replacement, all those of a cluster together, and each value moves by an independent normal error where
     `errors` are given.
 
+    A perfect agreement of `n` things is no proof of one: there the interval reaches, with resamples too, from the end that the
+    formula has for half an exchange of two neighbours, :math:`r = 1 - 6 / (n^3 - n)`, to 1. It is unknown where even a
+    perfect agreement, 2 of n! orders, is more likely by chance than 1 − `level`, as for four things and 95 %. Of normal numbers
+    with a ρ up to 0.9, 95 % intervals hold the truth in 92 to 99 % of samples of 5 or 6 and in 91 to 98 % of 7 to 12.
+
     Source: Fieller, Hartley & Pearson, *Tests for rank correlation coefficients I*, Biometrika 44, 1957; for the errors of
     measurement P. A. Curran, *Monte Carlo error analyses of Spearman's rank test*, arXiv:1411.3816.
 
@@ -104,15 +109,16 @@ def rank_correlation(
         raise InputError("Given the covariates, nothing of the one or the other list is left to correlate.")
     value = round(max(-1.0, min(1.0, value)), 12)
     p = _p(value, len(members), k)
-    if len(members) < 4:
-        low, high = math.nan, math.nan
-    elif not resamples:
-        low, high = _by_formula(value, n, k, level)
-    else:
+    low, high = known = _by_formula(value, len(members), k, level)
+    if resamples:
         drawn = _resampled(pair, design, members, errors, resamples, np.random.default_rng(seed))
         tail = (1 - level) / 2
         usable = drawn[np.isfinite(drawn)]  # a resample may hold one thing only
         low, high = (float(np.quantile(usable, q)) for q in (tail, 1 - tail)) if len(usable) else (math.nan,) * 2
+        if abs(value) == 1:  # things that agree perfectly do so in each resample
+            low, high = (min(low, known[0]), high) if value > 0 else (low, max(high, known[1]))
+    if len(members) < 4 or _rarest(len(members)) > (1 - level) * (1 + 1e-9):
+        low, high = math.nan, math.nan
     return RankCorrelation(value, low, high, n, p, names)
 
 
@@ -221,13 +227,19 @@ def _resampled(
 
 
 def _by_formula(value: float, n: int, k: int, level: float) -> tuple[float, float]:
-    """Fieller's interval; a perfect agreement stays one."""
+    """Fieller's interval."""
     if n - 3 - k < 1:
         return math.nan, math.nan
-    if abs(value) > 1 - 1e-12:
-        return value, value
     reach = quantile(level, math.inf) * math.sqrt(1.06 / (n - 3 - k))
+    if abs(value) == 1:
+        least = math.tanh(math.atanh(1 - 6 / (n**3 - n)) - reach)
+        return (least, 1.0) if value > 0 else (-1.0, -least)
     return math.tanh(math.atanh(value) - reach), math.tanh(math.atanh(value) + reach)
+
+
+def _rarest(count: int) -> float:
+    """Probability that independent lists agree perfectly, the one way or the other."""
+    return 2 / math.factorial(min(count, 20))
 
 
 def _p(value: float, count: int, k: int) -> float:
@@ -235,5 +247,4 @@ def _p(value: float, count: int, k: int) -> float:
     df = count - 2 - k
     if df < 1:
         return math.nan
-    least = 2 / math.factorial(min(count, 20))  # two of all orders agree perfectly
-    return max(least, p_value(value, math.sqrt(max(0.0, 1 - value**2) / df), df))
+    return max(_rarest(count), p_value(value, math.sqrt(max(0.0, 1 - value**2) / df), df))

@@ -114,8 +114,9 @@ def test_rank_correlation_is_spearmans(ties: bool) -> None:
     reach = scipy.stats.norm.ppf(0.975) * math.sqrt(1.06 / 9)
     assert found.low == pytest.approx(math.tanh(math.atanh(found.value) - reach))
     assert found.high == pytest.approx(math.tanh(math.atanh(found.value) + reach))
-    assert rank_correlation(a, a.exp())[:3] == (1.0, 1.0, 1.0)
-    assert rank_correlation(a, -a).value == -1.0
+    half = math.tanh(math.atanh(1 - 6 / (12**3 - 12)) - reach)  # between perfect and one exchange
+    assert rank_correlation(a, a.exp())[:3] == (1.0, pytest.approx(half), 1.0)
+    assert rank_correlation(a, -a)[:3] == (-1.0, -1.0, pytest.approx(-half))
 
 
 def test_the_interval_of_a_rank_correlation_covers() -> None:

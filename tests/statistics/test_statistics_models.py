@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from lee.errors import InputError
-from lee.statistics import holm, rank_correlation, seed_spread, simultaneous
+from lee.statistics import Case, holm, judge, rank_correlation, seed_spread, simultaneous
 
 RNG = np.random.Generator
 
@@ -56,6 +56,38 @@ def test_bootstrap_intervals_cover_the_correlation(rng: RNG, rho: float) -> None
         found = rank_correlation(*normals(rng, rho, 40), resamples=300, seed=seed)
         covered += found.low <= truth <= found.high
     assert between(covered, runs, 0.935)  # a percentile interval of 40 pairs is a little short
+
+
+@pytest.mark.parametrize("resamples", [0, 100])
+def test_a_perfect_agreement_of_few_is_no_proof_of_one(resamples: int) -> None:
+    alike = {n: rank_correlation(range(n), range(n), resamples=resamples) for n in (4, 5, 20)}
+    assert math.isnan(alike[4].low)  # 2 of 24 orders
+    assert math.isnan(rank_correlation(range(5), range(5), 0.99, resamples=resamples).low)  # 2 of 120
+    assert 0 < alike[5].low < 0.5 < 0.99 < alike[20].low < alike[20].high == 1
+    turned = rank_correlation(range(5), range(0, -5, -1), resamples=resamples)
+    assert turned[:3] == (-1, -1, -alike[5].low)
+
+
+@pytest.mark.parametrize(("n", "rho"), [(5, 0.8), (5, 0.95), (8, 0.9)])
+def test_intervals_of_few_cover_strong_correlations(rng: RNG, n: int, rho: float) -> None:
+    truth, runs = 6 / np.pi * np.arcsin(rho / 2), 400
+    found = [rank_correlation(*normals(rng, rho, n)) for _ in range(runs)]
+    covered = sum(one.low <= truth <= one.high for one in found)
+    assert covered >= scipy.stats.binom.ppf(1e-4, runs, 0.94)
+
+
+@pytest.mark.parametrize(("n", "count"), [(4, 5), (5, 1), (5, 5), (6, 5)])
+def test_claims_of_correlations_of_few_are_seldom_wrong(rng: RNG, n: int, count: int) -> None:
+    """Existential claims about independent lists: at most 5 % are called reproduced (a perfect agreement used to be enough)."""
+    level, runs, wrong = simultaneous(count), 200, 0
+    for _ in range(runs):
+        found = [rank_correlation(*rng.standard_normal((2, n)), level) for _ in range(count)]
+        drawn = [
+            Case(name="", effect=f.value, low=f.low, high=f.high, level=level, predicted="above", scale="correlation")
+            for f in found
+        ]
+        wrong += judge(drawn, "existential").word == "reproduced"
+    assert wrong <= scipy.stats.binom.ppf(1 - 1e-4, runs, 0.05)
 
 
 def test_seeds_of_one_recipe_are_drawn_together(rng: RNG) -> None:
