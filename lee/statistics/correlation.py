@@ -116,10 +116,10 @@ def rank_correlation(
         usable = drawn[np.isfinite(drawn)]  # a resample may hold one thing only
         low, high = (float(np.quantile(usable, q)) for q in (tail, 1 - tail)) if len(usable) else (math.nan,) * 2
         if abs(value) == 1:  # things that agree perfectly do so in each resample
-            low, high = (min(low, known[0]), high) if value > 0 else (low, max(high, known[1]))
+            low, high = (np.minimum(low, known[0]), high) if value > 0 else (low, np.maximum(high, known[1]))
     if len(members) < 4 or _rarest(len(members)) > (1 - level) * (1 + 1e-9):
         low, high = math.nan, math.nan
-    return RankCorrelation(value, low, high, n, p, names)
+    return RankCorrelation(value, float(low), float(high), n, p, names)
 
 
 def _checked(first: Numbers, second: Numbers, level: float) -> tuple[Array, Array]:

@@ -53,9 +53,14 @@ class Spread:
         :math:`\sqrt{\sigma_e^2 (1 / m_1 + 1 / m_2) + s^2}`, with the standard error `s` over images.
 
         Args:
-            trainings: How many trainings of each of the two recipes are known.
+            trainings: How many trainings of each of the two recipes are known, 1 or more.
             over_images: Standard error of the difference over images, in the unit of the numbers.
+
+        Raises:
+            InputError: If one of the recipes has no training.
         """
+        if not all(m >= 1 for m in trainings):
+            raise InputError(f"A recipe without a known training can't be compared: trainings = {trainings!r}.")
         return math.hypot(self.within * math.sqrt(sum(1 / m for m in trainings)), over_images)
 
     def reach(self, level: float = 0.95, trainings: tuple[int, ...] = (1, 1), over_images: float = 0.0) -> float:

@@ -54,7 +54,7 @@ def compare(
     Args:
         per_image: A row for each image, a column for each model, such as `Results.per_image` gives.
         studies: Pairs `(first, second)` of models under the name of the question that they answer. Other trainings of the same
-            recipes are found and join in.
+            recipes are found and join in; of two trainings of one recipe, these two are compared.
         spread: Spread between seeds of the logarithms, from :func:`spread_of`; without it the columns on seeds are NaN.
         recipes: Model → recipe; the name without its seed by default.
         level: Coverage of the intervals.
@@ -68,13 +68,13 @@ def compare(
         `frame.attrs["missing"]` lists the pairs that are left out, and the model that each lacks.
 
     Raises:
-        InputError: If a pair isn't two names.
+        InputError: If a pair isn't two names, or one name twice.
     """
     recipes = recipes or {name: without_seed(name) for name in per_image.columns}
     rows, missing = [], []
     for study, pairs in studies.items():
         for pair in pairs:
-            if isinstance(pair, str) or len(pair) != 2:
+            if isinstance(pair, str) or len(pair) != 2 or pair[0] == pair[1]:
                 raise InputError(f"Study {study!r} needs pairs of two models each, not {pair!r}.")
             lacking = [name for name in pair if name not in per_image.columns]
             if lacking:
@@ -98,7 +98,11 @@ def _row(
     resamples: int,
     seed: int,
 ) -> dict[str, float]:
-    sides = [per_image[[m for m in per_image.columns if recipes[m] == recipes[name]]].to_numpy().T for name in pair]
+    alone = recipes[pair[0]] == recipes[pair[1]]  # joined, both sides would be the same trainings
+    joined = [
+        [m for m in per_image.columns if m == name or (recipes[m] == recipes[name] and not alone)] for name in pair
+    ]
+    sides = [per_image[names].to_numpy().T for names in joined]
     found = paired_ratio(sides[0], sides[1], level, resamples=resamples, seed=seed)
     many = (len(sides[0]), len(sides[1]))
     row = {"first_trainings": many[0], "second_trainings": many[1], "n": found.n, "ratio": found.value}

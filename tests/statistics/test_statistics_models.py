@@ -64,6 +64,8 @@ def test_a_perfect_agreement_of_few_is_no_proof_of_one(resamples: int) -> None:
     assert math.isnan(alike[4].low)  # 2 of 24 orders
     assert math.isnan(rank_correlation(range(5), range(5), 0.99, resamples=resamples).low)  # 2 of 120
     assert 0 < alike[5].low < 0.5 < 0.99 < alike[20].low < alike[20].high == 1
+    three = {name: np.random.default_rng(k).standard_normal(6) for k, name in enumerate("xyz")}
+    assert math.isnan(rank_correlation(range(6), range(6), given=three, resamples=resamples).low)
     turned = rank_correlation(range(5), range(0, -5, -1), resamples=resamples)
     assert turned[:3] == (-1, -1, -alike[5].low)
 
@@ -227,6 +229,12 @@ def test_the_reach_is_that_of_two_recipes(rng: RNG, trainings: tuple[int, int]) 
         rejected += found.p(difference, trainings, 0.3) < 0.05
     assert between(beyond, runs, 0.05)
     assert beyond == rejected
+
+
+@pytest.mark.parametrize("trainings", [(0, 1), (1, -1)])
+def test_a_recipe_without_a_training_has_no_error(trainings: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match="without a known training"):
+        seed_spread([1.0, 1.1, 2.0, 2.0], list("aabb")).stderr(trainings)
 
 
 def test_a_spread_needs_repetitions() -> None:

@@ -58,6 +58,19 @@ def test_a_comparison_takes_in_all_trainings(rng: np.random.Generator) -> None:
     assert found["seed_low"] < found["low"] < found["ratio"] < found["high"] < found["seed_high"]
 
 
+def test_two_trainings_of_one_recipe_are_compared_themselves(rng: np.random.Generator) -> None:
+    frame = errors(rng, {"a": 0.5, "b": 1.0})
+    spread = spread_of(frame, parents(frame))
+    found = compare(frame, {"seeds": [["a.0", "a.1"]]}, spread=spread, recipes=parents(frame)).iloc[0]
+    expected = paired_ratio(frame["a.0"].to_numpy(), frame["a.1"].to_numpy())
+    assert (found["ratio"], found["low"], found["high"], found["p"]) == (*expected[:3], expected.p)
+    assert (found["first_trainings"], found["second_trainings"]) == (1, 1)
+    assert spread is not None
+    assert found["seed_p"] == spread.p(math.log(expected.value), (1, 1), expected.stderr)
+    with pytest.raises(InputError, match="two models each"):
+        compare(frame, {"same": [["a.0", "a.0"]]}, recipes=parents(frame))
+
+
 def test_seeds_are_what_equal_recipes_differ_by(rng: np.random.Generator) -> None:
     """Of equal recipes the test over images, which knows these networks only, often finds a difference; over seeds, seldom."""
     runs, images, seeds = 150, 0, 0
