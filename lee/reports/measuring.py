@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lee import metrics
+from lee.errors import InputError
 from lee.geometry.generators import Generator, get
 from lee.layers import layerwise
 from lee.layers.families import families
@@ -143,7 +144,7 @@ def _errors(given: Given, found: dict[str, Any]) -> dict[str, Any]:
         }
     return {
         "rows": rows, "classes": classes, "verification": _checked(gram), "references": others,
-        "per_image": {m: gram.lee_per_image(m) for m in gram.motions}, "directions": _directions(gram),
+        "per_image": {m: gram.lee_per_image(m) for m in gram.motions}, **_directions(gram),
     }  # fmt: skip
 
 
@@ -178,18 +179,22 @@ def _ratio(mine: Tensor, other: Tensor) -> list[float] | None:
     return [found.value, found.low, found.high, found.p]
 
 
-def _directions(gram: EquivarianceGram) -> list[dict[str, Any]]:
-    if gram.n < 2:
-        return []
-    spectrum = symmetry_spectrum(gram)
-    shares = spectrum.shares()
-    return [
+def _directions(gram: EquivarianceGram) -> dict[str, Any]:
+    """The directions, and how the errors along the last and the first compare; none where the images are too few for them."""
+    try:
+        spectrum = symmetry_spectrum(gram)
+    except InputError:
+        return {"directions": [], "factor": None}
+    shares, ends = spectrum.shares(), spectrum.held_out[:, [0, -1]]
+    factor = spectrum.factor if len(ends) > 1 and bool(ends.any(0).all()) else None
+    rows = [
         {
             "value": spectrum.eigenvalues[k], "low": spectrum.low[k], "high": spectrum.high[k], "spread": spectrum.spread[k],
             "shares": {g.name: shares[k, i] for i, g in enumerate(ORTHOGONAL)},
         }
         for k in range(len(spectrum.eigenvalues))
     ]  # fmt: skip
+    return {"directions": rows, "factor": factor and [factor.value, factor.low, factor.high, factor.p]}
 
 
 def _chosen(found: dict[str, Any]) -> dict[str, int]:

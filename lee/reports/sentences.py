@@ -13,6 +13,7 @@ EVERYDAY = {
     "brightness": (0.01, "gets 1 % brighter"),
 }
 UNSURE = 45  # degrees in which 95 % of resampled directions lie, beyond which one says little
+CHANCE = 0.05  # p-value, from which on nothing is called a difference
 FEW = 30  # images, below which intervals are wide
 MOTIONS = {
     "translation_x": "horizontal translation", "translation_y": "vertical translation", "rotation": "rotation",
@@ -81,7 +82,7 @@ def _references(found: dict[str, Any]) -> list[str]:
             if ratio is None or None in ratio:
                 continue
             value, low, high, p = ratio
-            clear = p < 0.05  # of many images, interval and test may differ
+            clear = p < CHANCE  # of many images, interval and test may differ
             verdict = "not clearly different from"
             if clear and not low <= 1 <= high:
                 verdict = "more than" if low > 1 else "less than"
@@ -95,7 +96,8 @@ def _references(found: dict[str, Any]) -> list[str]:
 def _direction(found: dict[str, Any]) -> list[str]:
     directions = found["errors"]["directions"]
     if len(directions) < 2:
-        return []
+        few = "Which affine motions the model respects most and least, these images don't tell: there are too few of them."
+        return [few]
     least, most = directions[-1], directions[0]
 
     def words(direction: dict[str, Any]) -> str:
@@ -103,11 +105,19 @@ def _direction(found: dict[str, Any]) -> list[str]:
         unsure = "" if direction["spread"] < UNSURE else " (these images don't determine it well)"
         return f"{100 * share:.0f} % {MOTIONS[name]}{unsure}"
 
-    ratio = least["value"] / most["value"] if most["value"] else math.inf
-    times = f" Between the two the error differs by a factor of {shown(ratio)}." if math.isfinite(ratio) else ""
+    times, factor = "By how much the error differs between the two, these images don't tell", found["errors"]["factor"]
+    if factor and None not in factor:
+        value, low, high, p = map(float, factor)
+        on = "on images that didn't choose these motions"
+        span = f"{shown(value)}, 95 % interval {shown(low)} to {shown(high)}"
+        times = (
+            f"Between the two the error differs by a factor of {span}, {on}"
+            if low > 1 and p < CHANCE
+            else f"{times} (a factor of {span}, {on})"
+        )
     return [
         f"Of all affine motions that move the pixels equally far, the one that the model respects most is {words(most)}, and the "
-        f"one that it respects least is {words(least)}.{times}"
+        f"one that it respects least is {words(least)}. {times}."
     ]  # fmt: skip
 
 

@@ -82,6 +82,30 @@ def test_intervals_cover_well_separated_eigenvalues() -> None:
     assert (inside / 200 > 0.78).all()
 
 
+@pytest.mark.parametrize(("images", "ranks"), [(3, 1), (5, 1), (2, 2)])
+def test_images_too_few_for_all_directions_are_refused(images: int, ranks: int) -> None:
+    """`n (C - 1) < 6`: the least eigenvalues would be 0, or rounding, for any model; in single precision, too."""
+    rows = torch.randn(images, ranks, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for per_image in (rows.mT @ rows, (rows.mT @ rows).float().double()):
+        with pytest.raises(lee.InputError, match=f"depend on {images * ranks} directions at most"):
+            symmetry_spectrum(gram_of(per_image))
+    assert symmetry_spectrum(gram_of(torch.zeros(images, 6, 6).double())).eigenvalues.tolist() == [0] * 6
+
+
+@pytest.mark.parametrize(("n", "truth"), [(8, 1.0), (40, 1.0), (40, 30.0)])
+def test_images_that_did_not_choose_the_directions_give_the_factor_between_them(n: int, truth: float) -> None:
+    """Of 100 samples; the ratio of the eigenvalues of 8 images is 3 or more where the truth is 1."""
+    metric = displacement_metric(AFFINE)
+    covariance = metric.sqrt() @ torch.diag(torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, truth]).double()) @ metric.sqrt()
+    spectra = [symmetry_spectrum(gram_of(drawn(n, seed, covariance)), resamples=100) for seed in range(100)]
+    factors = [s.factor for s in spectra]
+    assert sum(f.low <= truth <= f.high for f in factors) >= 86  # 95 less four standard errors
+    assert torch.tensor([f.value for f in factors]).median() == pytest.approx(truth, rel=0.25)
+    assert all(f.n == n // 2 for f in factors)
+    naive = torch.tensor([float(s.eigenvalues[-1] / s.eigenvalues[0]) for s in spectra]).median()
+    assert n > 8 or naive > 3
+
+
 def test_alignment_tells_determined_directions_from_undetermined_ones() -> None:
     metric = displacement_metric(AFFINE)
     truth = torch.tensor([1.0, 10.0, 100.0, 1000.0, 1000.0, 1000.0]).double()

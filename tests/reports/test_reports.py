@@ -152,6 +152,39 @@ def test_sentences_follow_from_the_numbers(found: dict[str, Any]) -> None:
     assert "(95 % interval 2.0 to 5.0): not clearly different from it." in " ".join(reports.meaning(changed))
 
 
+def test_the_factor_between_directions_is_told_where_images_that_did_not_choose_them_tell_it(
+    found: dict[str, Any],
+) -> None:
+    unknown = "By how much the error differs between the two, these images don't tell"
+    for factor, told in (
+        (
+            [7.0, 2.0, 25.0, 0.01],
+            "Between the two the error differs by a factor of 7.0, 95 % interval 2.0 to 25, on images that",
+        ),
+        ([7.0, 0.5, 98.0, 0.2], f"{unknown} (a factor of 7.0, 95 % interval 0.50 to 98, on images that"),
+        ([7.0, 2.0, 25.0, 0.06], f"{unknown} (a factor"),
+        ([7.0, None, None, 0.2], f"{unknown}."),
+        (None, f"{unknown}."),
+    ):
+        changed = copy.deepcopy(found)
+        changed["errors"]["factor"] = factor
+        assert told in " ".join(reports.meaning(changed))
+    changed["errors"]["directions"] = []
+    assert "respects most and least, these images don't tell: there are too few of them." in " ".join(
+        reports.meaning(changed)
+    )
+
+
+def test_two_outputs_and_few_images_have_no_directions() -> None:
+    """Two probabilities sum to 1, so 5 images show five of six directions; the least error was rounding, a factor of 10¹⁶."""
+    network = (
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 2), torch.nn.Softmax(1)).double().eval()
+    )
+    x = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gram = lee.equivariance_gram(network, x, output="logits", progress=False)
+    assert measuring._directions(gram) == {"directions": [], "factor": None}
+
+
 def test_the_page_is_one_file_that_asks_for_no_other(found: dict[str, Any]) -> None:
     about = copy.deepcopy(found)
     about["about"]["model"] = "<b>bold</b>"
