@@ -43,7 +43,8 @@ class Distance(NamedTuple):
     stderr: float = math.nan
 
     def __str__(self) -> str:
-        return f"{self.value:.4g}, extrapolated {self.limit:.4g} ± {self.stderr:.2g} (n = {self.n} each)"
+        none = ", noise around 0" if self.limit <= 0 else ""  # no squared distance is negative
+        return f"{self.value:.4g}, extrapolated {self.limit:.4g} ± {self.stderr:.2g}{none} (n = {self.n} each)"
 
 
 class Features(nn.Module):

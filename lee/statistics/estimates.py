@@ -114,11 +114,12 @@ class Estimate(NamedTuple):
 
 
 def _digits(value: float, stderr: float) -> str:
-    if not math.isfinite(stderr) or stderr <= 0:
+    if not math.isfinite(value + stderr) or stderr <= 1e-15 * abs(value):  # less than a float can tell from none
         return f"{value:.4g} ± {stderr:.2g}"
-    if value and not 1e-4 <= abs(value) < 1e5:
-        exponent = math.floor(math.log10(abs(value)))
-        inner = _digits(value / 10**exponent, stderr / 10**exponent)
+    size = max(abs(value), stderr)
+    if not 1e-4 <= size < 1e5:
+        exponent = math.floor(math.log10(size))
+        inner = _digits(value / 10.0**exponent, stderr / 10.0**exponent)
         return f"({inner})e{exponent:+03d}"
     places = max(0, 1 - math.floor(math.log10(stderr)))
     return f"{value:.{places}f} ± {stderr:.{places}f}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lee import datasets, models
 from lee.errors import InputError
-from lee.metrics.distances import between_gaussians, features, frechet_distance, moments
+from lee.metrics.distances import Distance, between_gaussians, features, frechet_distance, moments
 
 
 def _gaussian(seed: int, d: int = 5) -> tuple[Tensor, Tensor]:
@@ -80,6 +80,11 @@ def test_equal_distributions_have_a_limit_around_zero() -> None:
     value, limit = (torch.tensor([getattr(f, name) for f in found]) for name in ("value", "limit"))
     assert float(value.min()) > 0.2
     assert abs(float(limit.mean())) < 0.2 * float(value.mean())
+
+
+def test_a_limit_below_zero_is_told_as_noise() -> None:
+    assert str(Distance(0.5, -1.9, 64, 1.2)) == "0.5, extrapolated -1.9 ± 1.2, noise around 0 (n = 64 each)"
+    assert str(Distance(5.0, 4.0, 64, 1.2)) == "5, extrapolated 4 ± 1.2 (n = 64 each)"
 
 
 def test_features_are_what_the_last_layer_reads() -> None:

@@ -47,7 +47,9 @@ def test_standard_error_covers_the_truth() -> None:
 
 @pytest.mark.parametrize(
     ("value", "stderr", "expected"),
-    [(0.0123456, 0.00123, "0.0123 ± 0.0012"), (1.2e-7, 3.4e-9, "(1.200 ± 0.034)e-07"), (3.0, math.nan, "3 ± nan"),
+    [(1e-30, 3.0, "0.0 ± 3.0"), (0.0, 1e-9, "(0.0 ± 1.0)e-09"), (3e-5, 4e-7, "(3.000 ± 0.040)e-05"), (0.1, 1e-17, "0.1 ± 1e-17"),
+     (math.nan, 1.0, "nan ± 1"),
+     (0.0123456, 0.00123, "0.0123 ± 0.0012"), (1.2e-7, 3.4e-9, "(1.200 ± 0.034)e-07"), (3.0, math.nan, "3 ± nan"),
      (0.0, 0.0, "0 ± 0"), (0.0, 0.5, "0.00 ± 0.50"), (123456.0, 1000.0, "(1.235 ± 0.010)e+05")],
 )  # fmt: skip
 def test_printing(value: float, stderr: float, expected: str) -> None:
