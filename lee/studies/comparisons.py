@@ -63,7 +63,7 @@ def compare(
 
     Returns:
         A row for each pair whose models are in the table: `study`, `first`, `second`, numbers of trainings `first_trainings` and
-        `second_trainings`, `n` images, `ratio`, its bootstrap interval over images `low` and `high` with `p` and, over all rows,
+        `second_trainings`, `n` images, `ratio`, its interval over images `low` and `high` with `p` and, over all rows,
         Holm's `p_holm`; the same with the spread between seeds: `seed_low`, `seed_high`, `seed_p`, `seed_p_holm`. The attribute
         `frame.attrs["missing"]` lists the pairs that are left out, and the model that each lacks.
 

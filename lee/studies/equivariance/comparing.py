@@ -51,7 +51,7 @@ def gaps(
         base: such as `resnet`.
         generators: names in the span of what was measured; their errors are added.
         by_seed: compare seed with seed; otherwise all seeds of the row with all of the base.
-        level: of the intervals, by bootstrap over images.
+        level: of the intervals over images.
         resamples: number of resamples.
 
     Returns:
