@@ -104,11 +104,11 @@ def report(
 def _classes(name: str, subject: given.Subject) -> tuple[tuple[str, ...], "Tensor | None"]:
     """A name for each output, and the output that is right for each image, as far as they are known."""
     from lee.models import classes
+    from lee.reports.measuring import outputs_of
 
     names = classes.of_model(name, getattr(subject.network, "net", subject.network))
-    places = classes.places(subject.chosen.class_names, names)
-    labels = subject.chosen.labels
-    return classes.described(names), None if places is None or labels is None else places[labels]
+    outputs = outputs_of(subject.network, subject.inputs).numel()
+    return classes.described(names), classes.right_outputs(subject.chosen, names, outputs)
 
 
 def _references(

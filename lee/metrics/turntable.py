@@ -57,7 +57,7 @@ def curves(
     Args:
         model: takes images in [0, 1], returns scores.
         orbit: of `turned` for the same angles, (A, N, C, H, W); the first angle is 0.
-        labels: (N,).
+        labels: the output that is right for each image, (N,).
         degrees: the angles.
         chunk: images per pass, at most; None for as many as usual.
 
@@ -116,7 +116,7 @@ def figures(
     Args:
         model: takes images in [0, 1], returns scores.
         images: (N, C, H, W).
-        labels: (N,).
+        labels: the output that is right for each image, (N,).
         n_turned: images behind the curves.
         degrees: angles of the curves; the first is 0.
         chunk: images per pass, at most; None for as many as usual.

@@ -9,11 +9,13 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from lee.datasets import ImageSet
 from lee.datasets.local_data import CIFAR10_CLASSES
 from lee.models.recipes import has_recipe, load_spec
 
+_DIGITS = ("mnist", "rotmnist", "digits", "rotated-digits")
 #: Class names of the data sets that recipes name.
-TRAINED_ON = {"cifar10": CIFAR10_CLASSES, **dict.fromkeys(("mnist", "rotmnist"), tuple("0123456789"))}
+TRAINED_ON = {"cifar10": CIFAR10_CLASSES, **dict.fromkeys(_DIGITS, tuple("0123456789"))}
 
 
 @cache
@@ -75,3 +77,15 @@ def places(names: Sequence[str], known: Sequence[str]) -> Tensor | None:
     if not names or len(among) != len(known) or not all(name in among for name in names):
         return None
     return torch.tensor([among[name] for name in names])
+
+
+def right_outputs(data: ImageSet, known: Sequence[str], outputs: int) -> Tensor | None:
+    """The output that is right for each image, int64 (N,); None unless labels and the names of both sides' classes tell.
+
+    Args:
+        data: the images, whose labels count the data set's classes.
+        known: the class of each output, see :func:`of_model`.
+        outputs: how many outputs there are; names of another number of them tell nothing.
+    """
+    found = places(data.class_names, known) if len(known) == outputs else None
+    return None if found is None or data.labels is None else found[data.labels]

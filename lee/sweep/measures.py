@@ -108,7 +108,7 @@ def _numbers(task: Task, device: str, chunk: int | None) -> Numbers:
     _check_digests(task, model, chosen)
     x = chosen.images.to(device)
     subject, output = (Features(model), "logits") if way.output == "features" else (model, way.output)
-    given = Measured(model, subject, output, chosen, x, way, chunk)
+    given = Measured(model, subject, output, chosen, x, way, classes.of_model(task.model, model.net), chunk)
     if way.generators is None:
         return {"image": np.arange(0)}, quantities.figures(given), None
     usual = automatic_chunk(x, len(way.generators) or len(default_generators(x)))
@@ -121,7 +121,7 @@ def _numbers(task: Task, device: str, chunk: int | None) -> Numbers:
     scores = _passed(model, x, chunk or CHUNK)
     value = select(scores if subject is model else _passed(subject, x, chunk or CHUNK), output).flatten(1)
     columns: Columns = {"image": np.arange(len(x)), "output_square": value.square().mean(1).numpy()}
-    columns |= _predictions(scores, chosen, classes.of_model(task.model, model.net))
+    columns |= _predictions(scores, chosen, given.known)
     return columns | quantities.columns(given, value) | packed(gram.per_image.numpy()), quantities.figures(given), gram
 
 
@@ -150,9 +150,8 @@ def _predictions(scores: Tensor, chosen: ImageSet, known: tuple[str, ...]) -> Co
     if scores.ndim != 2 or scores.shape[1] < 2:
         return columns
     columns["confidence"], columns["prediction"] = (found.numpy() for found in scores.softmax(1).max(1))
-    places = classes.places(chosen.class_names, known) if len(known) == scores.shape[1] else None
-    if chosen.labels is not None and places is not None:
-        true = places[chosen.labels]
+    true = classes.right_outputs(chosen, known, scores.shape[1])
+    if true is not None:
         columns["correct"] = columns["prediction"] == true.numpy()
         columns["loss"] = cross_entropy(scores, true, reduction="none").numpy()
     return columns

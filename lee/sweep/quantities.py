@@ -3,7 +3,7 @@
 A figure is what is no mean over the rows: an accuracy on more images, a ratio of means, a distance between sets, a curve.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import radians
 from typing import Any
 
@@ -16,10 +16,12 @@ from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.layers import aliased_part
 from lee.measure.derivative import default_generators, lie_derivative
+from lee.measure.function import one_function
 from lee.metrics import turntable
 from lee.metrics.distances import features, frechet_distance
 from lee.metrics.yardsticks import yardsticks
 from lee.models import Normalized, input_size
+from lee.models.classes import right_outputs
 from lee.sweep.spec import Measurement
 from lee.sweep.tasks import images_of
 from lee.training import evaluate
@@ -40,6 +42,7 @@ class Measured:
         subject, output: what is differentiated, and which output of it.
         chosen, x: the images with their labels, and the same images (N, C, H, W) where the model is.
         way: what the specification asks for.
+        known: the class of each output, as far as somebody says.
         chunk: images per pass, at most; None for as many as usual.
     """
 
@@ -49,6 +52,7 @@ class Measured:
     chosen: ImageSet
     x: Tensor
     way: Measurement
+    known: tuple[str, ...]
     chunk: int | None
 
     @property
@@ -98,13 +102,13 @@ def figures(given: Measured) -> dict[str, dict[str, Any]]:
     """The measures of the whole set, by name; numbers, or lists of them over the angle.
 
     Raises:
-        InputError: a measure needs labels, and the images have none.
+        InputError: a measure needs labels, and the images have none, or the model doesn't say which outputs they are.
     """
     way, found = given.way, dict[str, dict[str, Any]]()
     if options := way.measures.get("accuracy"):
         data = images_of(way.dataset, way.split, options["images"], way.seed, _side(given))
         found["accuracy"] = {
-            "accuracy": evaluate(given.model, data, batch_size=given.chunk or SCORED),
+            "accuracy": evaluate(given.model, _by_outputs(given, data), batch_size=given.chunk or SCORED),
             "images": len(data),
         }
     if options := way.measures.get("aliasing"):
@@ -126,11 +130,32 @@ def figures(given: Measured) -> dict[str, dict[str, Any]]:
         distance = frechet_distance(*(features(given.model, x, batch=given.chunk or CHUNK) for x in (here, there)))
         found["distance"] = {"distance": distance.value, "limit": distance.limit}
     if options := way.measures.get("turntable"):
-        if given.chosen.labels is None:
+        labels = _by_outputs(given, given.chosen).labels
+        if labels is None:
             raise InputError(f"The data set {way.dataset!r} has no labels to follow over the angle.")
         how = {"n_turned": options["images"], "degrees": range(0, 181, options["step"]), "chunk": given.chunk}
-        found["turntable"] = turntable.figures(given.model, given.x, given.chosen.labels, **how)
+        found["turntable"] = turntable.figures(given.model, given.x, labels, **how)
     return found
+
+
+def _by_outputs(given: Measured, data: ImageSet) -> ImageSet:
+    """Images whose labels count the model's outputs, not the data set's classes; none where there are no labels.
+
+    Raises:
+        InputError: the model doesn't say which of its outputs stands for which class of the images.
+    """
+    if data.labels is None:
+        return data
+    with one_function(given.model) as function:
+        outputs = function.checked(given.x[:1]).shape[-1]
+    true = right_outputs(data, given.known, outputs)
+    if true is None:
+        raise InputError(
+            f"Which of the {outputs} outputs is right for the classes of {data.name!r} isn't known: the model says of "
+            f"{len(given.known) or 'none'} of its outputs which class they stand for. A network of your own says so by an "
+            "attribute `class_names` with a name for each output, all classes of the images among them."
+        )
+    return replace(data, labels=true)
 
 
 def _side(given: Measured) -> int | None:

@@ -81,7 +81,7 @@ def evaluate(model: nn.Module, data: ImageSet, *, batch_size: int = 500, precisi
 
     Args:
         model: takes images in [0, 1], returns (N, classes).
-        data: labelled images.
+        data: images whose labels are the outputs that are right for them (:func:`lee.models.classes.right_outputs`).
         batch_size: images per forward pass.
         precision: `float32`, or `bfloat16` autocast for a quicker, slightly rounded score.
 
@@ -141,8 +141,8 @@ def train(
         The model in eval mode with its history.
 
     Raises:
-        InputError: no labels, fewer images than a batch, a network that doesn't fit the images or their classes, a checkpoint
-            of another recipe, or a full disk.
+        InputError: no labels, fewer images than a batch, a network that doesn't fit the images or names their classes in another
+            order, a checkpoint of another recipe, or a full disk.
     """
     recipe = spec.recipe
     images, labels, rest = fraction(train_set, recipe)
@@ -193,6 +193,12 @@ def _check_fit(spec: ZooSpec, model: nn.Module, data: ImageSet, classes: int) ->
         raise InputError(
             f"{spec.name}: the network gives {tuple(scores.shape)} for two images, but {data.name!r} has {classes} classes. Change "
             "their number in `arguments`."
+        )
+    said = getattr(getattr(model, "net", None), "class_names", None)  # by which it would be measured afterwards
+    if said is not None and tuple(map(str, said))[: len(data.class_names)] != data.class_names:
+        raise InputError(
+            f"{spec.name}: output k learns class k of {data.name!r}, {', '.join(data.class_names[:3])}, ..., but the network's "
+            f"`class_names` begin with {', '.join(map(str, said[:3]))}. Give them the order of the data set."
         )
 
 

@@ -1,11 +1,13 @@
 """Sweeps: the numbers are those of the library, and the table says where they come from."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from sweeps import rows, run, spec_of, workplace
 
 import lee
@@ -158,3 +160,56 @@ def test_provenance_is_stored_once_and_says_everything(here: Path) -> None:
     assert (found["seconds"] > 0).all()
     metadata = pq.read_schema(here / "t.parquet").metadata[b"lee.sweep"]
     assert metadata.count(b"torchvision_version") == 1
+
+
+CLASSES = """
+import torch
+from torch import nn
+
+class Dark(nn.Module):
+    def __init__(self, *names):
+        super().__init__()
+        self.class_names = names or None
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        bright = self.scale * x.mean((1, 2, 3))
+        return torch.stack([bright, 1 - bright], 1)  # the second output is that of dark images
+
+def same(): return Dark("bright", "dark")
+def other(): return Dark("dark", "bright")
+def more():
+    net = Dark("bright", "dark", "grey")
+    net.forward = lambda x: torch.cat([Dark.forward(net, x), x.mean((1, 2, 3))[:, None] * 0], 1)
+    return net
+def unnamed(): return Dark()
+def foreign(): return Dark("cat", "dog")
+"""
+
+
+def test_figures_and_rows_go_by_the_names_of_the_classes(here: Path) -> None:
+    """Whatever the order of the outputs, a network that answers rightly has accuracy 1, and one that doesn't, 0."""
+    for name, grey in (("bright", 200), ("dark", 40)):
+        (here / "light" / name).mkdir(parents=True)
+        pixels = np.random.default_rng(grey).integers(grey - 30, grey + 30, (2, 12, 12, 3), np.uint8)
+        for i, image in enumerate(pixels):
+            Image.fromarray(image).save(here / "light" / name / f"{i}.png")
+    (here / "light_nets.py").write_text(CLASSES)
+    sys.modules.pop("light_nets", None)
+    how = {"dataset": "imagefolder:light", "n": 4, "size": 8, "generators": ["rotation"]}
+    measures = {"accuracy": {"images": None}, "turntable": {"images": 4, "step": 90}}
+    names = ["same", "more", "other", "unnamed", "foreign"]
+    ways = {"light": {**how, "measures": measures}}
+    out = here / "t.parquet"
+    report = run(sweep.parse({"models": [f"light_nets:{name}" for name in names], "measurements": ways}), out)
+    parts = {part.described["model"].partition(":")[2]: part for part in table.read(out).values()}
+    for name, right in (("same", 1.0), ("more", 1.0), ("other", 0.0)):
+        figures = parts[name].described["figures"]
+        assert parts[name].rows["correct"].to_pylist() == [bool(right)] * 4
+        assert figures["accuracy"] == {"accuracy": right, "images": 4}
+        assert figures["turntable"]["accuracy"] == [right] * 3
+        sure = parts[name].rows["confidence"].to_numpy().mean()
+        told = figures["turntable"]["probability"][0]
+        assert told == pytest.approx(sure, rel=ROUNDED) if right else told < 0.5
+    assert {failure[0] for failure in report.failures} == {"light_nets:unnamed", "light_nets:foreign"}
+    assert all("`class_names`" in failure[2] for failure in report.failures)

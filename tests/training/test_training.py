@@ -38,6 +38,13 @@ def small_net(width: int = 8, classes: int = 10) -> nn.Module:
     )
 
 
+def backwards() -> nn.Module:
+    """A network that says of its outputs what they are not taught."""
+    net = small_net()
+    net.class_names = "9876543210"  # type: ignore[assignment]
+    return net
+
+
 RECIPE = Recipe("digits", epochs=3, batch_size=32, lr=0.02, label_smoothing=0.1, augmentation="flip-crop")
 SPEC = ZooSpec("small", f"{__name__}:small_net", RECIPE, input_size=(1, 8, 8), mean=(0.5,), std=(0.5,))
 
@@ -433,6 +440,7 @@ def test_the_digest_of_a_recipe_ignores_only_its_title() -> None:
             r"small: the network can't read the images of 'digits'",
         ),
         ({"arguments": {"width": 8, "classes": 3}}, r"small: the network gives \(2, 3\) .* 'digits' has 10 classes"),
+        ({"factory": f"{__name__}:backwards"}, "`class_names` begin with 9, 8, 7. Give them the order of the data set"),
     ],
 )
 def test_a_network_that_does_not_fit_the_data_is_refused(
