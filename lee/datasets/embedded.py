@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from lee.datasets.image_files import center_square, read, stacked
-from lee.datasets.local_data import Decoded, check_split, choose
+from lee.datasets.local_data import Decoded, check_one_split, check_split, choose
 from lee.datasets.rotated import rotate_randomly
 from lee.errors import InputError, LeeError
 from lee.paths import check_digest, file_sha256, installed_file
@@ -123,8 +123,7 @@ def load_embedded(name: str, n: int | None, size: int | None, split: str, seed: 
     """
     if name in ("digits", "rotated-digits"):
         return _digits(n, split, seed, rotated=name == "rotated-digits")
-    if split != "test":
-        raise InputError(f"The data set {name!r} has only the split 'test', not {split!r}.")
+    check_one_split(name, split)
     if name == "photos":
         images, labels = _photos(n, size or 224, seed)
     else:

@@ -16,7 +16,7 @@ from lee.datasets.corruptions import CIFAR10_C, CORRUPT, parse
 from lee.datasets.embedded import DISTRIBUTIONS, FILES, MEMBERS, digest, load_embedded
 from lee.datasets.folders import check_folder, imagefolder
 from lee.datasets.image_files import resize
-from lee.datasets.local_data import Decoded, cifar10, cifar10_lossless, cifar100, mnist
+from lee.datasets.local_data import Decoded, check_one_split, cifar10, cifar10_lossless, cifar100, mnist
 from lee.datasets.rotated import rotmnist
 from lee.errors import InputError, check_count, nearest
 
@@ -126,7 +126,7 @@ def load(
         size: side in pixels. `photos` and folders are cropped to a square and resized (224 when None),
             patches are cut at this size (32), other sets are resized if it is given.
         split: `train` or `test`; only CIFAR, `mnist`, `rotmnist` and the digits have `train` (`cifar10-lossless` nothing else).
-            Folders have no splits.
+            The others, folders among them, are one set, `test`.
         seed: which images, where patches are cut, by what angle digits are turned, and the noise.
         download: fetch `cifar10`, `cifar100` or `mnist` (also for `rotmnist`) into `LEE_DATA` if they aren't there.
 
@@ -177,6 +177,7 @@ def _decode(name: str, n: int | None, size: int | None, split: str, seed: int, d
     if name in READERS:
         return READERS[name](split, n, seed, download=download)
     if name.startswith(_FOLDER):
+        check_one_split(name, split)
         return imagefolder(name.removeprefix(_FOLDER), n, size, seed)
     raise _unknown(name)
 

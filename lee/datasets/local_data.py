@@ -58,6 +58,16 @@ def check_split(split: str) -> None:
     check_known("split", split, ("train", "test"))
 
 
+def check_one_split(name: str, split: str) -> None:
+    """Raise `InputError` unless `split` is `test`, for a data set that isn't parted: what it tests was never trained on."""
+    check_split(split)
+    if split != "test":
+        raise InputError(
+            f"The data set {name!r} has only the split 'test', not {split!r}: its images are one set. Choose `split: test`, or "
+            "a data set with both, as for training."
+        )
+
+
 def check_labels(labels: Tensor, classes: int, path: Path) -> None:
     """Refuse labels (N,) beyond the classes that there are, and a file without any."""
     if not len(labels) or int(labels.min()) < 0 or int(labels.max()) >= classes:

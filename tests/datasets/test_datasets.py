@@ -315,6 +315,21 @@ def test_imagefolder_with_and_without_classes(root: Path) -> None:
         datasets.load("imagefolder:empty")
 
 
+def test_what_is_one_set_has_no_split_to_train_on(root: Path) -> None:
+    _picture(root / "pets" / "cat" / "1.png", 90)
+    _picture(root / "pets" / "dog" / "1.png", 30)
+    for name in (
+        "imagefolder:pets",
+        "rgb:imagefolder:pets",
+        "corrupt:imagefolder:pets/contrast/1",
+        "photos",
+        "patches",
+    ):
+        assert len(datasets.load(name, size=24, n=2)) == 2
+        with pytest.raises(InputError, match="has only the split 'test', not 'train': its images are one set"):
+            datasets.load(name, size=24, n=2, split="train")
+
+
 def test_verify_finds_the_recorded_files_and_a_changed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(ok for _, ok, _ in datasets.verify(list(MEMBERS)))
     package = tmp_path / "counterfeit"
