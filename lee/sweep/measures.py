@@ -23,7 +23,7 @@ from lee.statistics import EquivarianceGram
 from lee.sweep import quantities, shortage
 from lee.sweep.quantities import CHUNK, Columns, Measured
 from lee.sweep.table import Part, packed
-from lee.sweep.tasks import Task, digests_of, forget, images_of, model_of
+from lee.sweep.tasks import Task, digest_of_images, digests_of, forget, images_of, model_of
 
 Numbers = tuple[Columns, dict[str, Any], EquivarianceGram | None]
 
@@ -127,9 +127,15 @@ def _numbers(task: Task, device: str, chunk: int | None) -> Numbers:
 
 def _check_digests(task: Task, model: Normalized, chosen: ImageSet) -> None:
     """Refuse weights or images other than those that the task is named after: another machine may have others."""
+    way = task.measurement
     if chosen.sha256 != task.data_sha256:
         raise InputError(
             f"{chosen.name} isn't here what it was when the sweep was planned; its digest is {chosen.sha256}."
+        )
+    if digest_of_images(way) != task.images_sha256:
+        raise InputError(
+            f"The images that {way.name!r} compares with, or labels or names of classes, aren't here what they were when the sweep "
+            "was planned."
         )
     if digests_of(model, task.model)[0] != task.weights_sha256:
         raise InputError(f"The weights of {task.model} aren't here what they were when the sweep was planned.")

@@ -23,7 +23,7 @@ from lee.metrics.yardsticks import yardsticks
 from lee.models import Normalized, input_size
 from lee.models.classes import right_outputs
 from lee.sweep.spec import Measurement
-from lee.sweep.tasks import images_of
+from lee.sweep.tasks import images_of, of_measures
 from lee.training import evaluate
 from lee.training.penalty import moved_share
 
@@ -105,8 +105,9 @@ def figures(given: Measured) -> dict[str, dict[str, Any]]:
         InputError: a measure needs labels, and the images have none, or the model doesn't say which outputs they are.
     """
     way, found = given.way, dict[str, dict[str, Any]]()
-    if options := way.measures.get("accuracy"):
-        data = images_of(way.dataset, way.split, options["images"], way.seed, _side(given))
+    read = of_measures(way, way.size or input_size(given.model))
+    if "accuracy" in way.measures:
+        data = images_of(*read["accuracy"])
         found["accuracy"] = {
             "accuracy": evaluate(given.model, _by_outputs(given, data), batch_size=given.chunk or SCORED),
             "images": len(data),
@@ -125,7 +126,7 @@ def figures(given: Measured) -> dict[str, dict[str, Any]]:
         )
         found["moved"] = {"moved": share.value, "moved_se": share.stderr, "other": other.value}
     if options := way.measures.get("distance"):
-        home = images_of(options["dataset"], options["split"], options["images"], options["seed"], _side(given))
+        home = images_of(*read["distance"])
         here, there = given.x[: options["images"]], home.images.to(given.x)
         distance = frechet_distance(*(features(given.model, x, batch=given.chunk or CHUNK) for x in (here, there)))
         found["distance"] = {"distance": distance.value, "limit": distance.limit}
@@ -156,10 +157,6 @@ def _by_outputs(given: Measured, data: ImageSet) -> ImageSet:
             "attribute `class_names` with a name for each output, all classes of the images among them."
         )
     return replace(data, labels=true)
-
-
-def _side(given: Measured) -> int | None:
-    return given.way.size or input_size(given.model)
 
 
 def _motions(name: str, given: Measured) -> list[metrics.Motion]:

@@ -191,11 +191,13 @@ class _Work:
         """
         if task.weights_sha256 or (":" in task.model and not task.model.startswith("lee.")):
             return None
-        told = {name: value for name, value in task.described.items() if name not in ("weights_sha256", "family")}
+        apart = ("weights_sha256", "images_sha256", "family")
+        told = {name: value for name, value in task.described.items() if name not in apart}
         chosen = task.measurement.generators
         for part in self.merged.values():
             basis = chosen == () or list(chosen or ()) == part.described["basis"]
-            if not part.failed and basis and told.items() <= part.described.items():
+            same = not part.failed and basis and told.items() <= part.described.items()
+            if same and _has_images(part, task):
                 self.unloaded[f"{task.model}, {task.measurement.weights}"] = None
                 return part
         return None
@@ -208,12 +210,19 @@ class _Work:
         except InputError:
             path.unlink()
         found = found or self.merged.get(task.key)
-        return found if found is None or found.failed or _has_labels(found, task.measurement) else None
+        return found if found is not None and _has_images(found, task) else None
 
 
-def _has_labels(part: Part, way: Measurement) -> bool:
-    """Whether the labels of a part are those that the images have now: digests are of the pixels."""
-    labels = images_of(*of_data(way)).labels
+def _has_images(part: Part, task: Task) -> bool:
+    """Whether a part is of the images that there are now, with their labels; its key is of the pixels of some alone.
+
+    Tables from before this was recorded have the labels.
+    """
+    if "images_sha256" in part.described:
+        return bool(part.described["images_sha256"] == task.images_sha256)
+    if part.failed:
+        return True
+    labels = images_of(*of_data(task.measurement)).labels
     column = part.rows["label"] if "label" in part.rows.column_names else None
     if column is None or column.null_count == len(column):
         return len(part.rows) == 0 or labels is None

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import lee.models
@@ -19,6 +19,8 @@ from lee.sweep.subjects import epoch_of, family_of
 from lee.sweep.table import SCHEMA
 
 _DESCRIBED = ("dataset", "split", "output", "kernel", "boundary", "align_corners", "n", "seed", "size")
+#: What :func:`images_of` takes: data set, split, how many, seed and size.
+Place = tuple[str, str, int | None, int | None, int | None]
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -33,6 +35,8 @@ class Task:
         weights_sha256: digest of the weights; empty if the model can't be loaded.
         architecture_sha256: digest of its structure and normalisation, and of the source of a user's factory.
         data_sha256: digest of the data set's files.
+        images_sha256: digest of all images that its numbers follow from, see :func:`digest_of_images`. No part of the key, as
+            tables that were made before it are still current; a table that has it is compared with it.
     """
 
     model: str
@@ -41,15 +45,16 @@ class Task:
     weights_sha256: str
     architecture_sha256: str
     data_sha256: str
+    images_sha256: str = ""
 
     @cached_property
     def key(self) -> str:
-        """The task's name: 20 hexadecimal digits of a digest of everything above and of the schema.
+        """The task's name: 20 hexadecimal digits of a digest of what says so above, and of the schema.
 
         No version of the package is in it: what changes numbers raises `lee.sweep.table.SCHEMA`.
         """
         content = {"schema": SCHEMA, **asdict(self)}
-        content.pop("family")
+        content = {name: value for name, value in content.items() if name not in ("family", "images_sha256")}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
     @property
@@ -65,6 +70,7 @@ class Task:
             "measures": {name: dict(options) for name, options in way.measures.items()},
             "weights_sha256": self.weights_sha256,
             "data_sha256": self.data_sha256,
+            "images_sha256": self.images_sha256,
         }  # fmt: skip
 
 
@@ -103,6 +109,7 @@ def forget() -> None:
     """Drop the models and images that are kept: files may have changed since they were read."""
     model_of.cache_clear()
     images_of.cache_clear()
+    _digest_of_set.cache_clear()
 
 
 def plan(names: Iterable[str], ways: Iterable[Measurement]) -> Iterator[Task]:
@@ -120,19 +127,44 @@ def plan(names: Iterable[str], ways: Iterable[Measurement]) -> Iterator[Task]:
         InputError: a data set can't be read; that is found out before the first model.
     """
     ways = list(ways)
-    digests = {place: images_of(*place).sha256 for place in dict.fromkeys(map(of_data, ways))}
+    digests = [(images_of(*of_data(way)).sha256, digest_of_images(way)) for way in ways]
     for name in names:
         family = family_of(name)
         for weights in dict.fromkeys(way.weights for way in ways):
             of_model = _digests(name, weights)
             yield from (
-                Task(name, family, way, *of_model, digests[of_data(way)]) for way in ways if way.weights == weights
+                Task(name, family, way, *of_model, *digest)
+                for way, digest in zip(ways, digests, strict=True)
+                if way.weights == weights
             )
 
 
-def of_data(way: Measurement) -> tuple[str, str, int | None, int | None, int | None]:
+def of_data(way: Measurement) -> Place:
     """What :func:`images_of` takes for a measurement."""
     return way.dataset, way.split, way.n, way.seed, way.size
+
+
+def of_measures(way: Measurement, size: int | None) -> dict[str, Place]:
+    """The same for the measures that read images of their own, by their names, in a size."""
+    found: dict[str, Place] = {}
+    if options := way.measures.get("accuracy"):
+        found["accuracy"] = way.dataset, way.split, options["images"], way.seed, size
+    if options := way.measures.get("distance"):
+        found["distance"] = options["dataset"], options["split"], options["images"], options["seed"], size
+    return found
+
+
+def digest_of_images(way: Measurement) -> str:
+    """A digest of the files, labels and names of classes of all images that a measurement reads."""
+    places = (of_data(way), *of_measures(way, way.size).values())
+    return hashlib.sha256("".join(map(_digest_of_set, places)).encode()).hexdigest()
+
+
+@cache
+def _digest_of_set(place: Place) -> str:
+    data = images_of(*place)
+    labels = None if data.labels is None else data.labels.tolist()
+    return hashlib.sha256(json.dumps([data.sha256, labels, data.class_names]).encode()).hexdigest()
 
 
 def _digests(name: str, weights: str) -> tuple[str, str]:

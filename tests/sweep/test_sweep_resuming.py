@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from multiprocessing import get_context
@@ -24,6 +24,7 @@ from sweeps import keys, rows, run, spec_of, workplace, write_spec
 
 import lee
 from lee import sweep
+from lee.datasets.local_data import choose
 from lee.errors import InputError
 from lee.sweep import results, table, tasks
 
@@ -115,6 +116,71 @@ def test_other_labels_are_another_task(here: Path) -> None:
     (here / "pets" / "cat").rmdir()  # the same pixels in the same order
     assert run(spec, out).measured == 1
     assert rows(out)["label"].tolist() == [0, 0]
+
+
+def _photographs(folder: Path, names: Sequence[str], seed: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    for name in names:
+        Image.fromarray(random.integers(0, 255, (16, 16, 3), np.uint8)).save(folder / f"{name}.png")
+
+
+def _renamed(pets: Path, home: Path) -> None:
+    (pets / "cat").rename(pets / "bird")  # the same pixels in the same order, under the same indices
+
+
+def _not_sampled(pets: Path, home: Path) -> None:
+    files = sorted(pets.rglob("*.png"))
+    left_out = next(i for i in range(len(files)) if i not in choose(len(files), 2, 0).tolist())
+    _photographs(files[left_out].parent, [files[left_out].stem], seed=9)
+
+
+def _home(pets: Path, home: Path) -> None:
+    _photographs(home, ["a"], seed=7)
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [(_renamed, {"rows", "none", "far"}), (_not_sampled, {"none", "far"}), (_home, {"far"})],
+)
+def test_what_a_task_reads_beside_its_own_images_makes_it_stale(
+    here: Path, change: Callable[[Path, Path], None], again: set[str]
+) -> None:
+    pets, home = here / "pets", here / "home"
+    _photographs(pets / "cat", "abcd", seed=1)
+    _photographs(pets / "dog", "efgh", seed=2)
+    _photographs(home, "abcd", seed=3)
+    with (here / "mine.py").open("a") as file:
+        file.write(
+            "\ndef pets():\n    net = Net(classes=3)\n    net.class_names = 'cat', 'dog', 'bird'\n    return net\n"
+        )
+    shared = {"dataset": "imagefolder:pets", "size": 16}
+    far = {"dataset": "imagefolder:home", "split": "test", "images": 4}
+    ways = {
+        "rows": {**shared, "n": 2, "generators": ["rotation"]},
+        "none": {**shared, "n": 2, "generators": "none", "measures": {"accuracy": {"images": 8}}},
+        "far": {**shared, "n": 8, "generators": "none", "measures": {"distance": far}},
+    }
+    out, spec = here / "t.parquet", spec_of(models=["mine:pets"], measurements=ways)
+    assert run(spec, out).measured == 3
+    before = results.load(out).tasks.set_index("measurement")["images_sha256"]
+    assert run(spec, out).measured == 0
+    change(pets, home)
+    assert run(spec, out).measured == len(again)
+    after = results.load(out).tasks.set_index("measurement")["images_sha256"]
+    assert set(before.index[before != after.reindex(before.index)]) == again
+    assert run(spec, out).measured == 0
+
+
+def test_a_table_from_before_all_images_were_recorded_is_current(here: Path) -> None:
+    out = here / "t.parquet"
+    run(spec_of(), out)
+    parts = table.read(out).values()
+    old = [replace(p, described={k: v for k, v in p.described.items() if k != "images_sha256"}) for p in parts]
+    out.write_bytes(table.encode(old))
+    before = out.read_bytes()
+    assert run(spec_of(), out).measured == 0
+    assert out.read_bytes() == before
 
 
 BROKEN = """
