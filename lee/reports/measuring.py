@@ -79,14 +79,16 @@ def measured(given: Given, folder: Path, *, progress: bool = True) -> dict[str, 
 
     Args:
         given: What is measured.
-        folder: Where finished parts are kept; those of the same model, images and settings are read and not measured again.
+        folder: Where finished parts are kept; those of the same model, images, labels and settings are read and not measured again.
         progress: Show a bar with the part that is at work.
 
     Raises:
         InputError: The model can't be measured on the images.
         VerificationError: No way of differentiating agrees with the function's values.
     """
-    key = hashlib.sha256(json.dumps(given.described, sort_keys=True, default=str).encode()).hexdigest()
+    labels = None if given.labels is None else given.labels.tolist()  # digests of images don't have them
+    follows = [given.described, labels, given.class_names]
+    key = hashlib.sha256(json.dumps(follows, sort_keys=True, default=str).encode()).hexdigest()
     found: dict[str, Any] = {"about": given.described}
     with tqdm(total=len(PARTS), unit="part", disable=not progress, leave=False) as bar:
         for name, part in PARTS.items():

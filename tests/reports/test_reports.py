@@ -5,6 +5,7 @@ import json
 import math
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,25 @@ def test_an_edited_factory_starts_anew(here: Path, monkeypatch: pytest.MonkeyPat
         CliRunner().invoke(app, ["report", "report_models:plain", "--n", "1", "--size", "16", "--reference", "none"])
     assert keys[0] == keys[2] != keys[1]
     sys.modules.pop("report_models", None)
+
+
+def test_an_interrupted_report_goes_on_with_the_same_labels_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(
+        measuring,
+        "PARTS",
+        {"errors": lambda about, found: done.append("errors") or 1, "discrete": lambda about, found: len(done)},
+    )
+    about = given()
+    about = replace(about, labels=torch.zeros(len(about.inputs), dtype=torch.long), class_names=("a", "b"))
+    for other, times in (
+        (about, 1), (about, 1), (replace(about, class_names=("b", "a")), 2), (about, 3),
+        (replace(about, labels=about.labels + 1), 4), (replace(about, labels=None), 5), (replace(about, labels=None), 5),
+    ):  # fmt: skip
+        measuring.measured(other, tmp_path, progress=False)
+        assert len(done) == times
 
 
 def test_a_reference_with_other_weights_starts_anew_and_an_untrained_one_is_called_so(
