@@ -2,18 +2,21 @@
 
 import hashlib
 import platform
+import re
 import subprocess
 import sys
 import sysconfig
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
 
 #: Packages that can change a measured number.
 PACKAGES = ("lee", "torch", "torchvision", "timm", "numpy")
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def versions() -> dict[str, str]:
@@ -71,6 +74,20 @@ def sources_sha256(*modules: str) -> str:
 def _is_installed(file: Path) -> bool:
     places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     return any(file.is_relative_to(place) or file.resolve().is_relative_to(place) for place in places)
+
+
+def structure_sha256(model: Any, name: str) -> str:
+    """Return a digest of how a network is built, whatever its weights: its modules, its normalisation, its source.
+
+    Args:
+        model: a :class:`lee.models.Normalized`.
+        name: that it was loaded by, or its factory: of `package.module:factory` the user's own source counts, too.
+    """
+    buffers = {key: value.tolist() for key, value in model.normalize.named_buffers()}
+    structure = f"{_ADDRESS.sub('', repr(model.net))} {buffers} {model.input_size}"
+    if ":" in name:
+        structure += f" {sources_sha256(name.partition(':')[0], *(type(m).__module__ for m in model.net.modules()))}"
+    return hashlib.sha256(structure.encode()).hexdigest()
 
 
 def weights_sha256(module: nn.Module) -> str:

@@ -5,6 +5,8 @@ Embedded sets (`photos`, `patches`, `digits`, ...) ship in installed packages. `
 `rgb:BASE` and `corrupt:BASE/KIND/STRENGTH` are made from another set.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -82,6 +84,12 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def labelled_sha256(self) -> str:
+        """Digest of the source files, the labels and the names of the classes; folders change the last two without a file."""
+        labels = None if self.labels is None else self.labels.tolist()
+        return hashlib.sha256(json.dumps([self.sha256, labels, self.class_names]).encode()).hexdigest()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         return self.batches(32)

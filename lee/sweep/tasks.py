@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, lru_cache
@@ -21,7 +20,6 @@ from lee.sweep.table import SCHEMA
 _DESCRIBED = ("dataset", "split", "output", "kernel", "boundary", "align_corners", "n", "seed", "size")
 #: What :func:`images_of` takes: data set, split, how many, seed and size.
 Place = tuple[str, str, int | None, int | None, int | None]
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -162,9 +160,7 @@ def digest_of_images(way: Measurement) -> str:
 
 @cache
 def _digest_of_set(place: Place) -> str:
-    data = images_of(*place)
-    labels = None if data.labels is None else data.labels.tolist()
-    return hashlib.sha256(json.dumps([data.sha256, labels, data.class_names]).encode()).hexdigest()
+    return images_of(*place).labelled_sha256
 
 
 def _digests(name: str, weights: str) -> tuple[str, str]:
@@ -177,10 +173,4 @@ def _digests(name: str, weights: str) -> tuple[str, str]:
 
 def digests_of(model: Normalized, name: str) -> tuple[str, str]:
     """Digests of a model's weights, and of its structure."""
-    buffers = {key: value.tolist() for key, value in model.normalize.named_buffers()}
-    structure = f"{_ADDRESS.sub('', repr(model.net))} {buffers} {model.input_size}"
-    if ":" in name:
-        structure += (
-            f" {provenance.sources_sha256(name.partition(':')[0], *(type(m).__module__ for m in model.net.modules()))}"
-        )
-    return provenance.weights_sha256(model), hashlib.sha256(structure.encode()).hexdigest()
+    return provenance.weights_sha256(model), provenance.structure_sha256(model, name)

@@ -23,7 +23,7 @@ from lee.models.recipes import Recipe, ZooSpec
 from lee.process.alone import alone
 from lee.training.augmentation import seeded
 from lee.training.batches import batches, fraction
-from lee.training.checkpoints import EpochRecord, read, save, snapshot
+from lee.training.checkpoints import EpochRecord, origin_of, read, save, snapshot
 from lee.training.masked import MaskedAutoencoder
 from lee.training.optimisation import learning_rate, optimizer_of, prepare, pseudo_loss
 from lee.training.penalty import EquivariancePenalty, moved_share, scores_and_derivative
@@ -142,12 +142,13 @@ def train(
 
     Raises:
         InputError: no labels, fewer images than a batch, a network that doesn't fit the images or names their classes in another
-            order, a checkpoint of another recipe, or a full disk.
+            order, a checkpoint of another recipe, other data or another network, or a full disk.
     """
     recipe = spec.recipe
     images, labels, rest = fraction(train_set, recipe)
-    content, history = read(checkpoint, spec)
     model = prepare(build(spec), recipe)
+    origin = origin_of(spec, model, train_set, test_set)
+    content, history = read(checkpoint, origin)
     assert train_set.labels is not None  # fraction refuses a set without
     _check_fit(spec, model, train_set, int(train_set.labels.max()) + 1)
     training = _Training(model, recipe, int(train_set.labels.max()) + 1, test_set, device, progress)
@@ -162,21 +163,19 @@ def train(
             if phase.name == "masked":
                 chosen = (train_set.images, labels, None)
             for epoch in range(max(len(history), phase.start), phase.start + phase.epochs):
-                record = training.epoch(phase, optimizer, chosen, epoch)
-                history.append(record)
+                history.append(record := training.epoch(phase, optimizer, chosen, epoch))
                 if snapshots is not None and phase.name == "supervised":  # before the checkpoint: a kill loses none
                     snapshot(snapshots, model.net, epoch + 1 - phase.start, phase.epochs)
                 if checkpoint is not None:
-                    save(checkpoint, spec, module, optimizer, history)
+                    save(checkpoint, origin, module, optimizer, history)
                 if on_epoch is not None:
                     on_epoch(record)
     digests = {"train": train_set.sha256, "test": test_set.sha256}
-    seen = replace(train_set, images=images, labels=labels)
-    accuracy = evaluate(model.to(device), seen)
+    accuracy = evaluate(model.to(device), replace(train_set, images=images, labels=labels))
     return TrainResult(model.eval(), tuple(history), len(images), accuracy, digests)
 
 
-def _check_fit(spec: ZooSpec, model: nn.Module, data: ImageSet, classes: int) -> None:
+def _check_fit(spec: ZooSpec, model: Normalized, data: ImageSet, classes: int) -> None:
     """Refuse a network that can't read the images, or has not a score for each class."""
     some, was_training = next(iter(data.batches(2)))[0], model.training
     try:
@@ -194,11 +193,11 @@ def _check_fit(spec: ZooSpec, model: nn.Module, data: ImageSet, classes: int) ->
             f"{spec.name}: the network gives {tuple(scores.shape)} for two images, but {data.name!r} has {classes} classes. Change "
             "their number in `arguments`."
         )
-    said = getattr(getattr(model, "net", None), "class_names", None)  # by which it would be measured afterwards
-    if said is not None and tuple(map(str, said))[: len(data.class_names)] != data.class_names:
+    said = tuple(map(str, getattr(model.net, "class_names", None) or data.class_names))  # what measures go by
+    if said[: len(data.class_names)] != data.class_names:
         raise InputError(
-            f"{spec.name}: output k learns class k of {data.name!r}, {', '.join(data.class_names[:3])}, ..., but the network's "
-            f"`class_names` begin with {', '.join(map(str, said[:3]))}. Give them the order of the data set."
+            f"{spec.name}: output k learns class k of {data.name!r}, but the network's `class_names` begin with "
+            f"{', '.join(said[:3])}. Give them the order of the data set."
         )
 
 

@@ -1,5 +1,7 @@
-"""Checkpoints and snapshots of a training: written whole or not at all; a checkpoint of another recipe is refused."""
+"""Checkpoints and snapshots of a training: written whole or not at all; a checkpoint of anything else is refused."""
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,18 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from lee import provenance
+from lee.datasets import ImageSet
 from lee.errors import InputError
+from lee.models import Normalized
 from lee.models.recipes import ZooSpec
 from lee.paths import atomic_path
+
+_CHANGED = {
+    "spec": "another recipe",
+    "data": "other data: images, labels or names of classes have changed since",
+    "network": "another network: its modules or its source have changed since",
+}
 
 
 @dataclass(frozen=True)
@@ -33,11 +44,15 @@ class EpochRecord:
 
 
 def save(
-    path: Path, spec: ZooSpec, module: nn.Module, optimizer: torch.optim.Optimizer, history: list[EpochRecord]
+    path: Path,
+    origin: Mapping[str, str],
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    history: list[EpochRecord],
 ) -> None:
-    """Write a checkpoint; a kill while writing leaves the one before."""
+    """Write a checkpoint, see :func:`origin_of`; a kill while writing leaves the one before."""
     content = {
-        "spec": spec.digest(),
+        **origin,
         "model": module.state_dict(),
         "optimizer": optimizer.state_dict(),
         "history": [asdict(record) for record in history],
@@ -66,19 +81,33 @@ def snapshot(folder: Path, net: nn.Module, done: int, epochs: int) -> None:
             temporary.chmod(0o644)  # safetensors' own is for the owner alone
 
 
-def read(path: Path | None, spec: ZooSpec) -> tuple[dict[str, Any] | None, list[EpochRecord]]:
+def origin_of(spec: ZooSpec, model: Normalized, *sets: ImageSet) -> dict[str, str]:
+    """Digests of all that a training follows from: the recipe, the images with their labels, and the network.
+
+    Not of the initial weights: they follow from network and recipe, but in their last digits on the machine as well.
+    """
+    data = hashlib.sha256("".join(images.labelled_sha256 for images in sets).encode()).hexdigest()
+    return {"spec": spec.digest(), "data": data, "network": provenance.structure_sha256(model, spec.factory)}
+
+
+def read(path: Path | None, origin: Mapping[str, str]) -> tuple[dict[str, Any] | None, list[EpochRecord]]:
     """Return a checkpoint's content (None where there is none) and the history so far.
 
     Raises:
-        InputError: the file is damaged, or belongs to another recipe.
+        InputError: the file is damaged, or belongs to another recipe, other data or another network. Those of earlier versions say
+            nothing of the last two, which is no contradiction.
     """
     if path is None or not path.exists():
         return None, []
     try:
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-        known, history = content["spec"], [EpochRecord(**record) for record in content["history"]]
+        known = {name: content.get(name, now) for name, now in origin.items()} | {"spec": content["spec"]}
+        history = [EpochRecord(**record) for record in content["history"]]
     except Exception as error:  # torch.load raises half a dozen unrelated types on a damaged file
         raise InputError(f"The checkpoint {path} can't be read. Delete it to start again.") from error
-    if known != spec.digest():
-        raise InputError(f"The checkpoint {path} belongs to another recipe. Delete it to start again.")
+    if changed := next((name for name in origin if known[name] != origin[name]), None):
+        raise InputError(
+            f"The checkpoint {path} belongs to {_CHANGED[changed]}. Bring that back to go on, or delete the checkpoint to start "
+            "again."
+        )
     return content, history

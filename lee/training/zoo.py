@@ -55,7 +55,7 @@ def train_zoo(
 
     Raises:
         InputError: an unknown name or field, missing data, a folder that can't be written to, or a checkpoint of another
-            recipe.
+            recipe, other data or another network.
     """
     spec = load_spec(name, recipes, budget=budget)
     folder = destination(spec) if out is None else Path(out)

@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -207,11 +208,62 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(sets: tuple[ImageSet, ImageS
     checkpoint = tmp_path / "small.checkpoint.pt"
     one = replace(SPEC, recipe=replace(RECIPE, epochs=2))
     quiet(one, sets, checkpoint=checkpoint)
-    with pytest.raises(InputError, match=r"belongs to another recipe. Delete it"):
+    with pytest.raises(InputError, match=r"belongs to another recipe\. .* delete the checkpoint"):
         quiet(SPEC, sets, checkpoint=checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:500])
     with pytest.raises(InputError, match=r"can't be read. Delete it"):
         quiet(one, sets, checkpoint=checkpoint)
+
+
+def _first_epoch(spec: ZooSpec, sets: tuple[ImageSet, ImageSet], checkpoint: Path) -> None:
+    def kill(record: EpochRecord) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quiet(spec, sets, checkpoint=checkpoint, on_epoch=kill)
+
+
+def test_a_checkpoint_of_other_data_is_refused(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    checkpoint = tmp_path / "small.checkpoint.pt"
+    _first_epoch(SPEC, sets, checkpoint)
+    learned, tested = sets
+    assert learned.labels is not None
+    others = [
+        (replace(learned, labels=learned.labels.flip(0)), tested),
+        (replace(learned, class_names=("nought", *learned.class_names[1:])), tested),
+        (learned, replace(tested, sha256="0")),
+    ]
+    for other in others:
+        with pytest.raises(InputError, match=r"belongs to other data: .* have changed since\. Bring that back"):
+            quiet(SPEC, other, checkpoint=checkpoint)
+    assert states_equal(quiet(SPEC, sets, checkpoint=checkpoint).model, quiet(SPEC, sets).model)
+
+
+def test_a_checkpoint_of_an_edited_network_is_refused(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    checkpoint, spec = tmp_path / "small.checkpoint.pt", replace(SPEC, factory="nets_of_mine:net", arguments={})
+    source = "from torch import nn\ndef net(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.ReLU())\n"
+    (tmp_path / "nets_of_mine.py").write_text(source)
+    _first_epoch(spec, sets, checkpoint)
+    for edited in (source.replace("ReLU", "GELU"), source + "# the same weights and modules, but who knows\n"):
+        (tmp_path / "nets_of_mine.py").write_text(edited)
+        sys.modules.pop("nets_of_mine")
+        with pytest.raises(InputError, match=r"belongs to another network: .* delete the checkpoint"):
+            quiet(spec, sets, checkpoint=checkpoint)
+    sys.modules.pop("nets_of_mine")
+
+
+def test_a_checkpoint_from_before_it_said_so_goes_on(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    checkpoint = tmp_path / "small.checkpoint.pt"
+    _first_epoch(SPEC, sets, checkpoint)
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({name: value for name, value in content.items() if name not in ("data", "network")}, checkpoint)
+    epochs: list[int] = []
+    found = quiet(SPEC, sets, checkpoint=checkpoint, on_epoch=lambda record: epochs.append(record.epoch))
+    assert epochs == [1, 2]
+    assert states_equal(found.model, quiet(SPEC, sets).model)
 
 
 def test_blurs_leave_autocast_and_nothing_else_changes() -> None:
