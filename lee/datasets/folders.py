@@ -34,7 +34,7 @@ def imagefolder(path: str, n: int | None, size: int | None, seed: int) -> Decode
         InputError: no such folder, no images in it, or a file that can't be read (:func:`lee.datasets.image_files.read`).
     """
     folder = _find_folder(path)
-    samples, class_names = _list_images(folder)
+    samples, class_names, others = _list_images(folder)
     chosen = [samples[int(row)] for row in choose(len(samples), n, seed)]
     squares, notes, digest = [], [], hashlib.sha256()
     for file, _ in chosen:
@@ -45,9 +45,13 @@ def imagefolder(path: str, n: int | None, size: int | None, seed: int) -> Decode
         notes.append(picture.notes)
     _warn_of([file for file, _ in chosen], squares, notes)
     counts = Counter(note for said in notes for note in said)
-    note = "; ".join(f"{note} in {count} of {len(chosen)} files" for note, count in counts.items())
+    told = [f"{note} in {count} of {len(chosen)} files" for note, count in counts.items()]
+    if others:
+        told.append(f"{len(others)} of {len(others) + len(samples)} files left out, as of another kind")
+        text = f"{told[-1]} than {', '.join(ENDINGS)}; the first is {others[0]}."
+        warnings.warn(text, ImageWarning, stacklevel=4)
     labels = torch.tensor([label for _, label in chosen]) if class_names else None
-    return Decoded(stacked(squares), labels, class_names, digest.hexdigest(), note)
+    return Decoded(stacked(squares), labels, class_names, digest.hexdigest(), "; ".join(told))
 
 
 def check_folder(path: str) -> None:
@@ -93,44 +97,46 @@ def _content(file: str) -> bytes:
         raise InputError(f"{file} can't be read: {error.strerror}.") from error
 
 
-def _list_images(folder: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
-    """List (file, label) in the order of torchvision's ImageFolder, and the class names, if any.
+def _list_images(folder: Path) -> tuple[list[tuple[str, int]], tuple[str, ...], list[str]]:
+    """List (file, label) in the order of torchvision's ImageFolder, the class names, if any, and the files of other kinds.
 
-    A folder is one, whatever its name ends in; each is entered once, so that links may lead in a circle. Hidden files, such as
-    the forks of a Mac, are no images.
+    A folder is one, whatever its name ends in; each is entered once, so that links may lead in a circle. Hidden files and folders,
+    such as the forks of a Mac and a notebook's checkpoints, are passed over; a class has images.
     """
     try:
-        entries = sorted(folder.iterdir())
-        flat = [str(entry) for entry in entries if _is_image(str(entry)) and not entry.is_dir()]
-        classes = [entry for entry in entries if entry.is_dir()]
+        entries = sorted(entry for entry in folder.iterdir() if not _is_hidden(entry.name))
+        files = [str(entry) for entry in entries if not entry.is_dir()]
         entered = {os.path.realpath(folder)}
-        samples = [(file, label) for label, part in enumerate(classes) for file in _below(part, entered)]
-        if flat and samples:
-            raise InputError(
-                f"{folder} holds images, such as {Path(flat[0]).name}, and sub-folders with images, such as {samples[0][0]}. Keep "
-                "one or the other: images alone, or one sub-folder per class."
-            )
-        if flat:
-            return [(file, 0) for file in flat], ()
+        below = {entry.name: list(_below(entry, entered)) for entry in entries if entry.is_dir()}
     except OSError as error:
         raise InputError(f"{error.filename or folder} can't be read: {error.strerror}.") from error
-    if not samples:
+    flat = [file for file in files if _is_image(file)]
+    classes = {name: images for name, every in below.items() if (images := [file for file in every if _is_image(file)])}
+    samples = [(file, label) for label, images in enumerate(classes.values()) for file in images]
+    others = [file for file in (*files, *(file for every in below.values() for file in every)) if not _is_image(file)]
+    if flat and samples:
+        raise InputError(
+            f"{folder} holds images, such as {Path(flat[0]).name}, and sub-folders with images, such as {samples[0][0]}. Keep "
+            "one or the other: images alone, or one sub-folder per class."
+        )
+    if not flat and not samples:
         raise InputError(
             f"{folder} holds no images, neither itself nor in one sub-folder per class. Files that end in "
             f"{', '.join(ENDINGS)} are read."
         )
-    return samples, tuple(entry.name for entry in classes)
+    return samples or [(file, 0) for file in flat], tuple(classes), others
 
 
 def _below(folder: Path, entered: set[str]) -> Iterator[str]:
-    """The images in a folder and in those below it that were not entered yet, sorted by folder and by name."""
+    """The files in a folder and in those below it that were not entered yet, sorted by folder and by name; no hidden ones."""
     found: list[tuple[str, list[str]]] = []
     if os.path.realpath(folder) in entered:
         return iter(())
     for root, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
         entered.add(os.path.realpath(root))
-        folders[:] = [name for name in folders if os.path.realpath(os.path.join(root, name)) not in entered]
-        found.append((root, sorted(name for name in names if _is_image(name))))
+        new = (name for name in folders if os.path.realpath(os.path.join(root, name)) not in entered)
+        folders[:] = [name for name in new if not _is_hidden(name)]
+        found.append((root, sorted(name for name in names if not _is_hidden(name))))
     return (os.path.join(root, name) for root, names in sorted(found) for name in names)
 
 
@@ -138,5 +144,9 @@ def _raise(error: OSError) -> None:
     raise error
 
 
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
 def _is_image(file: str) -> bool:
-    return file.lower().endswith(ENDINGS) and not os.path.basename(file).startswith(".")
+    return file.lower().endswith(ENDINGS)

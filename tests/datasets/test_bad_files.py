@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lee import datasets
-from lee.errors import InputError
+from lee.errors import ImageWarning, InputError
 
 
 @pytest.fixture
@@ -81,6 +81,29 @@ def test_each_folder_is_entered_once_whatever_leads_there(root: Path) -> None:
     assert datasets.load("imagefolder:it", size=16).labels.tolist() == [0, 1]  # type: ignore[union-attr]
 
 
+def test_classes_are_the_folders_with_pictures_that_are_not_hidden(root: Path) -> None:
+    for name in (".thumbs", "cats", "cats/.ipynb_checkpoints", "dogs"):
+        picture(root / "it" / name / "a.png")
+    (root / "it" / "bats").mkdir()
+    found = datasets.load("imagefolder:it", size=16)
+    assert (found.class_names, found.labels.tolist()) == (("cats", "dogs"), [0, 1])  # type: ignore[union-attr]
+    picture(root / "flat" / "a.png")
+    picture(root / "flat" / ".thumbs" / "a.png")
+    assert len(datasets.load("imagefolder:flat", size=16)) == 1
+
+
+def test_files_that_are_not_read_are_counted(root: Path) -> None:
+    picture(root / "it" / "cats" / "a.png")
+    for name in ("cats/b.heic", "cats/deep/c.jfif", "owls/d.heic", "labels.csv", ".DS_Store"):
+        (root / "it" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "it" / name).write_bytes(b"something else")
+    said = "4 of 5 files left out, as of another kind"
+    with pytest.warns(ImageWarning, match=rf"{said} than \.bmp.*; the first is .*labels\.csv"):
+        found = datasets.load("imagefolder:it", size=16)
+    assert said in found.source
+    assert found.class_names == ("cats",)
+
+
 def test_pictures_beside_folders_of_pictures_are_refused(root: Path) -> None:
     picture(root / "it" / "cats" / "a.png")
     picture(root / "it" / "preview.png")
@@ -99,7 +122,7 @@ def test_a_folder_is_listed_as_torchvision_does(root: Path) -> None:
         else:
             picture(root / "it" / name, place)
     source = ImageFolder(str(root / "it"), allow_empty=True)
-    assert _list_images(root / "it") == (source.samples, tuple(source.classes))
+    assert _list_images(root / "it")[:2] == (source.samples, tuple(source.classes))
 
 
 TABLES: list[tuple[dict[str, Any], str]] = [
