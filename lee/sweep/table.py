@@ -205,7 +205,10 @@ def read(path: Path) -> dict[str, Part]:
     try:
         table = pq.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} can't be read as Parquet: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(
+            f"{path} can't be read as Parquet: it is no table or was cut short ({' '.join(str(error).split())[:200].rstrip('.')}). "
+            "It was left as it is: bring it back from a copy, or move it away and make it again with `lee sweep`."
+        ) from error
     told = (table.schema.metadata or {}).get(_METADATA)
     if told is None:
         raise InputError(f"{path} is no table of `lee sweep`: it doesn't say where its rows come from.")

@@ -363,9 +363,14 @@ def test_a_table_of_another_schema_is_refused_and_kept(here: Path, monkeypatch: 
 def test_files_that_are_no_tables_are_refused(here: Path) -> None:
     (here / "text.parquet").write_text("not Parquet at all")
     pq.write_table(pa.table({"x": [1]}), here / "other.parquet")
-    for name, message in (("text", "can't be read as Parquet"), ("other", "no table of `lee sweep`")):
+    whole = here / "whole.parquet"
+    run(spec_of(models=["mine:a"], measurements={"main": {"generators": ["rotation"]}}), whole)
+    (here / "cut.parquet").write_bytes(cut := whole.read_bytes()[: whole.stat().st_size // 3])
+    todo = r"can't be read as Parquet: it is no table or was cut short .* left as it is: .* move it away"
+    for name, message in (("text", todo), ("cut", todo), ("other", "no table of `lee sweep`")):
         with pytest.raises(InputError, match=message):
             run(spec_of(), here / f"{name}.parquet")
+    assert (here / "cut.parquet").read_bytes() == cut
     with pytest.raises(InputError, match="can't be written to"):
         run(spec_of(), here / "mine.py" / "t.parquet")
 
