@@ -3,7 +3,9 @@
 YAML lets a later key replace an earlier one in silence, and a few hundred bytes of aliases stand for billions of values.
 """
 
+import math
 from collections.abc import Hashable, Iterable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -135,7 +137,22 @@ def _sentence(error: Any, model: type[BaseModel]) -> str:
         return f"{place}, {last}: {told['error']}"
     expected = _EXPECTED.get(kind) or error["msg"].removeprefix("Input should be ")
     expected = f"{expected} from {told['ge']}" if kind == "greater_than_equal" else expected
-    return f"{place}: `{last}` must be {expected}, not {shown}."
+    return f"{place}: `{last}` must be {expected}, not {shown}.{_as_number(given, kind)}"
+
+
+def _as_number(given: Any, kind: str) -> str:
+    """How to write a number that YAML 1.1 reads as a text: one in quotes, or with an exponent that lacks a point or a sign."""
+    try:
+        number = float(given) if isinstance(given, str) and kind in ("float_type", "int_type") else math.nan
+    except ValueError:
+        return ""
+    if not math.isfinite(number) or (kind == "int_type" and not number.is_integer()):
+        return ""
+    written = f"{number:.0f}" if kind == "int_type" else repr(number)
+    if kind == "float_type" and "e" in f"{given}{written}".lower():
+        mantissa, _, power = f"{Decimal(given.strip().replace('_', '')):E}".partition("E")
+        written = f"{mantissa}{'' if '.' in mantissa else '.0'}e{power}"
+    return f" YAML reads that as a text: write {written}."
 
 
 _EXPECTED = {

@@ -11,9 +11,10 @@ import yaml
 from lee import sweep
 from lee.book.parameters import check
 from lee.book.profiles import load_profile
-from lee.configuration import parse_yaml, read_yaml
+from lee.configuration import parse_yaml, read_yaml, validated
 from lee.errors import InputError
 from lee.models.recipes import load_specs
+from lee.models.specification import RecipeFields
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
@@ -92,6 +93,12 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"measures": {"turntable": {"step": 0}}}, "`step` must be a number from 1, not 0"),
     ({"measures": {"consistency": {"boundary": "reflct"}}}, "unknown boundary 'reflct'. Did you mean 'reflect'"),
     ({"measures": {"moved": {"generators": ["rotatoin"]}}}, "unknown generator 'rotatoin'. Did you mean 'rotation'"),
+    (
+        {"generators": ["rotation", "scale", "rotation"]},
+        "x, generators: 'rotation' stands twice. Name each generator once",
+    ),
+    ({"measures": {"moved": {"other": ["scale", "scale"]}}}, "x, measures, moved, other: 'scale' stands twice"),
+    ({"measures": {"aliasing": {"generators": ["scale", "scale"]}}}, "'scale' stands twice"),
     ({"dataset": ["patches"] * 101, "kernel": ["central"] * 101}, "make 10201 measurements; 10000 at most"),
 ]
 
@@ -105,10 +112,35 @@ def test_a_field_of_a_sweep_is_named_with_its_place_and_range(change: dict[str, 
         assert said in str(found.value)
 
 
+@pytest.mark.parametrize(
+    "text", ["1e-3", "1e5", "1.5e5", "-2E-7", "1.e3", "0.00001e3", "'1.25e-9'", "'0.00001'", "'7'", "'.5'", "'1_000.5'"]
+)
+def test_a_number_that_yaml_takes_for_a_text_is_written_so_that_it_does_not(text: str) -> None:
+    """What the message says to write is read as the number that was meant."""
+    given = parse_yaml(f"lr: {text}", "recipe")["lr"]
+    assert isinstance(given, str)
+    with pytest.raises(InputError, match="write ") as found:
+        validated(RecipeFields, {"lr": given}, "recipe")
+    advised = str(found.value).rpartition("write ")[2].removesuffix(".")
+    read = parse_yaml(f"lr: {advised}", "recipe")["lr"]
+    assert read == float(given)
+    assert not isinstance(read, str)
+
+
 RECIPE = {"dataset": "digits", "epochs": 3}
 RECIPES: list[tuple[dict[str, Any], str]] = [
     ({"recipe": {**RECIPE, "epochs": True}}, "models, a, recipe: `epochs` must be a whole number, not True"),
     ({"recipe": {**RECIPE, "lr": "fast"}}, "recipe: `lr` must be a number, not 'fast'"),
+    (
+        {"recipe": {**RECIPE, "lr": "1e-3"}},
+        "`lr` must be a number, not '1e-3'. YAML reads that as a text: write 1.0e-3.",
+    ),
+    ({"recipe": {**RECIPE, "lr": "2.5E4"}}, "write 2.5e+4."),
+    (
+        {"recipe": {**RECIPE, "epochs": "1e2"}},
+        "`epochs` must be a whole number, not '1e2'. YAML reads that as a text: write 100.",
+    ),
+    ({"mean": ["0.5", 0.5, 0.5]}, "`mean` must be a number, not '0.5'. YAML reads that as a text: write 0.5."),
     ({"recipe": {**RECIPE, "lr": 0}}, "model 'a', recipe: Recipe field lr is 0, which is out of range: above 0"),
     ({"recipe": {**RECIPE, "channels_last": "no"}}, "`channels_last` must be true or false, not 'no'"),
     ({"recipe": {**RECIPE, "batchsize": 3}}, "unknown field 'batchsize'. Did you mean 'batch_size'"),

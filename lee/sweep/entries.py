@@ -52,8 +52,16 @@ def _generators(given: Any) -> Any:
     return () if given is None else tuple(given) if isinstance(given, list) else (given,)
 
 
+def _distinct(names: Any) -> Any:
+    """Names of generators, refused if one stands twice: it would count twice in every sum over them."""
+    if twice := next((name for name in names or () if names.count(name) > 1), None):
+        raise ValueError(f"{twice!r} stands twice. Name each generator once.")
+    return names
+
+
 Split = Annotated[str, _known("split", SPLITS)]
 GeneratorName = Annotated[str, _known("generator", [*NAMED, *GROUPS])]
+Generators = Annotated[list[GeneratorName], Field(min_length=1), AfterValidator(_distinct)]
 Draws = Annotated[int, Field(ge=1, le=10_000)]
 #: A number as it was written: a key tells 180 from 180.0, and a validated float is always the latter.
 Number = Annotated[float, WrapValidator(lambda given, check: (check(given), given)[1])]
@@ -107,15 +115,15 @@ class Aliasing(Strict):
     """Options of `lee.layers.aliased_part`, and how many of the first images."""
 
     images: int = Field(200, ge=1)
-    generators: list[GeneratorName] = Field(["translation_x", "translation_y"], min_length=1)
+    generators: Generators = Field(["translation_x", "translation_y"])
     factor: int = Field(2, ge=2)
 
 
 class Moved(Strict):
     """Two sets of generators."""
 
-    generators: list[GeneratorName] = Field(["translation_x", "translation_y", "rotation"], min_length=1)
-    other: list[GeneratorName] = Field(["scale", "hyperbolic", "squeeze"], min_length=1)
+    generators: Generators = Field(["translation_x", "translation_y", "rotation"])
+    other: Generators = Field(["scale", "hyperbolic", "squeeze"])
 
 
 class Turntable(Strict):
@@ -155,7 +163,9 @@ class Entry(Strict):
     seed: int | None = Field(0, ge=0)
     size: int | None = Field(None, ge=1, le=MOST_SIDE)
     weights: Listed[Annotated[str, _known("weights", WEIGHTS, epoch_of)]] = Field([])
-    generators: Annotated[tuple[GeneratorName, ...] | None, BeforeValidator(_generators)] = ()
+    generators: Annotated[
+        tuple[GeneratorName, ...] | None, BeforeValidator(_generators), AfterValidator(_distinct)
+    ] = ()
     output: Listed[Annotated[str, _known("output", OUTPUTS)]] = Field([])
     kernel: Listed[Annotated[str, _known("kernel", KERNELS)]] = Field([])
     boundary: Listed[Annotated[str, _known("boundary", BOUNDARIES)]] = Field([])
