@@ -220,12 +220,12 @@ def _has_images(part: Part, task: Task) -> bool:
     """
     if "images_sha256" in part.described:
         return bool(part.described["images_sha256"] == task.images_sha256)
-    if part.failed:
+    if part.failed or len(part.rows) == 0:
         return True
     labels = images_of(*of_data(task.measurement)).labels
     column = part.rows["label"] if "label" in part.rows.column_names else None
     if column is None or column.null_count == len(column):
-        return len(part.rows) == 0 or labels is None
+        return labels is None
     return labels is not None and column.to_pylist() == labels.tolist()
 
 

@@ -107,7 +107,7 @@ def forget() -> None:
     """Drop the models and images that are kept: files may have changed since they were read."""
     model_of.cache_clear()
     images_of.cache_clear()
-    _digest_of_set.cache_clear()
+    _digests_of_set.cache_clear()
 
 
 def plan(names: Iterable[str], ways: Iterable[Measurement]) -> Iterator[Task]:
@@ -125,7 +125,7 @@ def plan(names: Iterable[str], ways: Iterable[Measurement]) -> Iterator[Task]:
         InputError: a data set can't be read; that is found out before the first model.
     """
     ways = list(ways)
-    digests = [(images_of(*of_data(way)).sha256, digest_of_images(way)) for way in ways]
+    digests = [(_digests_of_set(of_data(way))[0], digest_of_images(way)) for way in ways]
     for name in names:
         family = family_of(name)
         for weights in dict.fromkeys(way.weights for way in ways):
@@ -155,12 +155,14 @@ def of_measures(way: Measurement, size: int | None) -> dict[str, Place]:
 def digest_of_images(way: Measurement) -> str:
     """A digest of the files, labels and names of classes of all images that a measurement reads."""
     places = (of_data(way), *of_measures(way, way.size).values())
-    return hashlib.sha256("".join(map(_digest_of_set, places)).encode()).hexdigest()
+    return hashlib.sha256("".join(_digests_of_set(place)[1] for place in places).encode()).hexdigest()
 
 
 @cache
-def _digest_of_set(place: Place) -> str:
-    return images_of(*place).labelled_sha256
+def _digests_of_set(place: Place) -> tuple[str, str]:
+    """Digests of the files, and of these with labels and classes: each set is read once, however many ways there are."""
+    data = images_of(*place)
+    return data.sha256, data.labelled_sha256
 
 
 def _digests(name: str, weights: str) -> tuple[str, str]:
