@@ -1,6 +1,7 @@
 """Making a trained network: train it by its recipe, store its weights in half precision, and write its card."""
 
 import platform
+import shlex
 import textwrap
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -73,21 +74,22 @@ def train_zoo(
         progress=progress,
         on_epoch=on_epoch,
     )
-    command = train_command(spec.name, recipes=recipes, budget=budget)
+    command = train_command(spec.name, recipes=recipes, out=out, budget=budget)
     card = publish(spec, result, test_set, folder, device=device, command=command)
     checkpoint.unlink(missing_ok=True)
     return card
 
 
-def train_command(name: str, *, recipes: Path | None = None, budget: str | None = None) -> str:
-    """Return the command that trains a model; a recipe file is named from the working folder, or else by its name."""
-    if recipes is None:
-        parts = ["lee train", name]
-    else:
-        path, here = Path(recipes).resolve(), Path.cwd()
-        shown = path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
-        parts = ["lee train --recipes", shown, name]
-    return " ".join(parts if budget is None else [*parts, "--budget", budget])
+def train_command(name: str, *, recipes: Path | None = None, out: Path | None = None, budget: str | None = None) -> str:
+    """Return the command that trains a model; file and folder are named from the working folder, or else by their names."""
+
+    def shown(path: Path) -> str:
+        path, here = Path(path).resolve(), Path.cwd()
+        return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
+
+    parts = ["lee", "train", *([] if recipes is None else ["--recipes", shown(recipes)]), name]
+    parts += [] if out is None else ["--out", shown(out)]
+    return shlex.join(parts if budget is None else [*parts, "--budget", budget])
 
 
 def publish(

@@ -410,6 +410,10 @@ def test_the_command_on_a_card_names_the_recipes_and_the_budget(
     monkeypatch.chdir(tmp_path)
     inside, outside = tmp_path / "data" / "own.yaml", tmp_path.parent / "far.yaml"
     assert zoo.train_command("p4", recipes=inside) == "lee train --recipes data/own.yaml p4"
+    assert (
+        zoo.train_command("p4", recipes=inside, out=Path("my nets"))
+        == "lee train --recipes data/own.yaml p4 --out 'my nets'"
+    )
     assert zoo.train_command("p4", recipes=outside, budget="full") == "lee train --recipes far.yaml p4 --budget full"
 
 
