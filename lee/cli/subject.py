@@ -1,6 +1,7 @@
 """What the commands that measure have in common: their options, and the model and the images that these name."""
 
 import math
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,18 +119,25 @@ def sentences(failure: str) -> Iterator[None]:
 
 @contextmanager
 def warnings_in_a_sentence() -> Iterator[None]:
-    """Print each warning once, without the line of source that it came from, also if an error follows.
+    """Print each warning once and at once, without the line of source that it came from.
 
     Not those about torch's own deprecated parts: whoever runs a command can't act on them.
     """
-    with warnings.catch_warnings(record=True) as caught:
+    from tqdm import tqdm
+
+    told: set[str] = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if (text := str(message)) not in told:
+            told.add(text)
+            with tqdm.external_write_mode(file=sys.stderr):  # not in the middle of a bar
+                typer.echo(f"Warning: {in_options(text)}", err=True)
+
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("always", LeeWarning)
-        try:
-            yield
-        finally:
-            for message in dict.fromkeys(str(warning.message) for warning in caught):
-                typer.echo(f"Warning: {in_options(message)}", err=True)
+        warnings.showwarning = show
+        yield
 
 
 def verification_row(found: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lee.cli.output import bars
+from lee.cli.subject import warnings_in_a_sentence
 
 
 def train(
@@ -51,7 +52,8 @@ def train(
         return
     if workers is not None:
         raise InputError("--workers is for --missing; one training is one process.")
-    _train_one(name, where | {"snapshots": snapshots}, device, quiet)
+    with warnings_in_a_sentence():
+        _train_one(name, where | {"snapshots": snapshots}, device, quiet)
 
 
 def _train_one(name: str, where: dict[str, Any], device: str, quiet: bool) -> None:

@@ -329,6 +329,21 @@ def test_train_writes_weights_and_card_and_reports_the_card(cli: Any, tmp_path: 
     assert card["test_accuracy"] > 0.7  # ten digits: chance is 0.1
 
 
+def test_train_says_warnings_once_in_a_sentence_and_before_it_trains(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "recipes.yaml").write_text(RECIPES.replace("mine:linear", "warner:linear"))
+    source = "import warnings\nfrom lee.errors import ImageWarning\nfrom mine import linear as plain\n"
+    source += "def linear():\n    warnings.warn('There is a smudge.', ImageWarning)\n    return plain()\n"
+    (tmp_path / "warner.py").write_text(source)
+    sys.modules.pop("warner", None)
+    result = cli("train", "tiny", "--recipes", "recipes.yaml", "--out", "made")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == "Warning: There is a smudge.\n"
+    assert result.output.startswith(result.stderr)
+    card = yaml.safe_load((tmp_path / "made" / "tiny.md").read_text().split("---\n")[1])
+    assert card["command"] == "lee train --recipes recipes.yaml tiny --out made"
+    sys.modules.pop("warner")
+
+
 def test_train_names_a_wrong_recipe_field(cli: Any, tmp_path: Path) -> None:
     (tmp_path / "recipes.yaml").write_text(RECIPES.replace("epochs: 2", "epoch: 2"))
     assert "'epoch'. Did you mean 'epochs'" in refused(cli("train", "tiny", "--recipes", "recipes.yaml"))
