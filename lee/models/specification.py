@@ -102,7 +102,10 @@ class Recipe:
             "lr": (self.lr > 0, "above 0"),
             "fraction": (0 < self.fraction <= 1, "above 0, up to 1"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "from 0, below 1"),
-            "warmup_epochs": (0 <= self.warmup_epochs < self.epochs, "from 0, below `epochs`"),
+            "warmup_epochs": (
+                0 <= self.warmup_epochs < self.epochs,
+                f"from 0, below `epochs` ({self.epochs}). Write such a one, as `warmup_epochs: 0`; without any it is 1",
+            ),
             "weight_decay": (self.weight_decay >= 0, "0 or more"),
             "clip_norm": (self.clip_norm >= 0, "0 or more"),
             "seed": (0 <= self.seed <= MOST, f"from 0 to {MOST}"),

@@ -441,6 +441,10 @@ def test_weights_that_half_precision_would_spoil_stay_in_single(tmp_path: Path) 
         ({"pseudo_labels": 1.0}, "pseudo_labels is 1.0"),
         ({"pseudo_threshold": 1.5}, "pseudo_threshold is 1.5"),
         ({"warmup_epochs": 9.0}, "warmup_epochs is 9.0"),
+        (
+            {"epochs": 1},
+            r"from 0, below `epochs` \(1\)\. Write such a one, as `warmup_epochs: 0`; without any it is 1\.",
+        ),
         ({"lr": math.nan}, "lr is nan"),
     ],
 )
