@@ -47,6 +47,6 @@ def in_options(text: str) -> str:
     if not lacking or not any(one.name == "model" for one in command.params):  # others read arguments from files
         return translated
     return (
-        f"{translated} `lee {name}` has no option for {' or '.join(lacking)}: call lee from Python, or name a function of a file "
-        "of your own, as file:function, that returns the model as it is to be measured."
+        f"{translated} `lee {name}` has no option for {' or '.join(lacking)}: call lee from Python, or name a function of your "
+        "own that returns the model as it is to be measured: my_net:make for `make` of my_net.py in the working folder."
     )

@@ -154,8 +154,8 @@ def check_name(name: str) -> None:
         resolve(name)
     elif not timm.is_model(name):
         hint = nearest(name, [*names(), *timm.list_models()])
-        if "Did you mean" not in hint:  # the list of all of timm's names would not help
-            hint = f" Known: {', '.join(names())}, timm's names, package.module:factory."
+        if "Did you mean" not in hint:  # a list of all names would not help
+            hint = " Known are those of `lee models list`, timm's, and package.module:factory."
         raise InputError(f"There is no model {name!r}.{hint}")
 
 
@@ -181,13 +181,20 @@ def resolve(path: str) -> Callable[..., Any]:
         InputError: it can't be imported, whatever its module raises, or is not callable.
     """
     module, _, attribute = path.partition(":")
+    if module.endswith(".py"):
+        *folders, stem = Path(module).with_suffix("").parts
+        plain = all(part.isidentifier() for part in folders)
+        meant = f"Did you mean '{'.'.join((*folders, stem))}:{attribute}'?"
+        raise InputError(
+            f"{path!r} names no factory: files go by the names that they are imported by. "
+            + (meant if plain else f"Start in {Path(module).parent} and write {stem}:{attribute}.")
+        )
     if not all(part.isidentifier() for part in (*module.split("."), attribute)):
         raise InputError(f"{path!r} names no factory. Write package.module:factory.")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # of the user's module
-        meant = f" Did you mean '{module.removesuffix('.py')}:{attribute}'?" * module.endswith(".py")
-        raise InputError(f"The factory {path!r} can't be imported: {reason(error)}.{meant}") from error
+        raise InputError(f"The factory {path!r} can't be imported: {reason(error)}.") from error
     if not callable(found):
         raise InputError(f"{path!r} is not callable. Write package.module:factory.")
     return found
