@@ -117,12 +117,17 @@ def _references(
     """The models to compare with, each with the same images at its own size.
 
     Raises:
-        InputError: One that was named can't be had or can't be run on the images. Of the usual ones those that can't are left out.
+        InputError: One that was named can't be had or can't be run on the images, or goes with `none`. Of the usual ones those that
+            can't are left out.
     """
     from lee import datasets, models
     from lee.models.recipes import has_weights
 
-    if wanted == [NONE]:
+    if wanted and NONE in wanted:
+        if {*wanted} != {NONE}:
+            raise InputError(
+                f"`--reference {NONE}` compares with no model, so it stands alone. Leave it out to name some."
+            )
         return {}
     usual = LARGE if min(subject.inputs.shape[-2:]) >= BORDER else SMALL
     found: dict[str, tuple[nn.Module, Tensor]] = {}

@@ -325,6 +325,7 @@ def test_a_dense_output_and_a_single_image(here: Path) -> None:
         (("report_models:Cut",), "this one fails"),
         (("report_models:plain", "--out", "page.txt"), "--out page.txt"),
         (("report_models:plain", "--images", "imagefolder:nowhere"), "no such folder"),
+        (("report_models:plain", "--n", "1", "--reference", "none", "--reference", "zoo/vit-xs"), "so it stands alone"),
         (("report_models:plain", "--reference", "zoo/vit-z"), "Did you mean 'zoo/vit-"),
         (("report_models:plain", "--out", "report_models.py/x.html"), "can't be written"),
     ],
