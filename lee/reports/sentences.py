@@ -108,13 +108,11 @@ def _direction(found: dict[str, Any]) -> list[str]:
     times, factor = "By how much the error differs between the two, these images don't tell", found["errors"]["factor"]
     if factor and None not in factor:
         value, low, high, p = map(float, factor)
-        on = "on images that didn't choose these motions"
-        span = f"{shown(value)}, 95 % interval {shown(low)} to {shown(high)}"
-        times = (
-            f"Between the two the error differs by a factor of {span}, {on}"
-            if low > 1 and p < CHANCE
-            else f"{times} (a factor of {span}, {on})"
-        )
+        if low > 1 and p < CHANCE:
+            span = f"{shown(value)}, 95 % interval {shown(low)} to {shown(high)}"
+            times = (
+                f"Between the two the error differs by a factor of {span}, on images that didn't choose these motions"
+            )
     return [
         f"Of all affine motions that move the pixels equally far, the one that the model respects most is {words(most)}, and the "
         f"one that it respects least is {words(least)}. {times}."
