@@ -81,7 +81,7 @@ def evaluate(model: nn.Module, data: ImageSet, *, batch_size: int = 500, precisi
 
     Args:
         model: takes images in [0, 1], returns (N, classes).
-        data: images whose labels are the outputs that are right for them (:func:`lee.models.classes.right_outputs`).
+        data: images whose labels are the outputs that are right for them (`lee.models.classes.right_outputs`).
         batch_size: images per forward pass.
         precision: `float32`, or `bfloat16` autocast for a quicker, slightly rounded score.
 
