@@ -62,8 +62,7 @@ class Differences:
         Raises:
             InputError: If no motion leaves anything in view.
         """
-        total = self.counts.sum()
-        if not total > 0:
+        if not (total := self.counts.sum()) > 0:
             raise InputError("No sample of the output stays in view under any motion; make it, or the margin, smaller.")
         return self.squares.sum(0) / total
 
@@ -145,8 +144,7 @@ def differences(
         output: `"probabilities"`, `"logits"` (the output itself: feature maps too), or a callable on it.
         kernel: Interpolation kernel of the finite motions: `"fourier"` (ideal low-pass), `"central"` or `"bilinear"`.
         boundary: What the motion brings in from outside: `"reflect"` or `"circular"`.
-        margin: Samples along the border of the output to leave out beside those that come from outside: what a zero
-            padding reaches, say.
+        margin: Samples along the output's border to leave out beside those from outside: what a zero padding reaches, say.
         band_limit: Compare only the frequencies that every rotation leaves on the grid, see :func:`disc`.
         representations: How the output transforms where its shape leaves that open.
         chunk: Images per pass.

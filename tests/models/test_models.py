@@ -176,7 +176,7 @@ def test_weights_that_do_not_fit_leave_the_module_as_it_was(tmp_path: Path) -> N
     [
         ("zoo/vits", {}, "Did you mean 'zoo/vit-s'"),
         ("resnet5", {}, "Did you mean 'resnet5"),
-        ("xyzzyplugh", {}, "zoo/vit-s.*timm's names, package.module:factory"),
+        ("xyzzyplugh", {}, "Known are those of `lee models list`, timm's, and package.module:factory"),
         ("lee.nowhere:model", {}, "can't be imported"),
         (f"{HERE}missing", {}, "can't be imported"),
         (f"{HERE}HERE", {}, "not callable"),

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from safetensors.torch import save_file
 
-from lee import models, sweep
+from lee import datasets, models, sweep
 from lee.errors import InputError
-from lee.models import recipes
+from lee.models import classes, recipes
 from lee.paths import package_data
 from lee.studies import learning, variances
 from lee.sweep import results, tasks
@@ -39,8 +39,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """That folder, as the one of the zoo."""
+    """That folder, as the one of the zoo, with names for the outputs that are those of the digits."""
     monkeypatch.setattr(recipes, "FILES", {"zoo": str(place / "zoo.yaml")})
+    monkeypatch.setitem(classes.TRAINED_ON, "cifar10", datasets.load("digits", n=1).class_names)
     tasks.forget()
     yield place
     tasks.forget()
