@@ -64,6 +64,8 @@ class Case:
         level: Level of that interval.
         scale: `"difference"`, `"ratio"`, `"correlation"` or `"share"`.
         n: Size of the sample, of images or networks; 0 if nothing was sampled.
+        floor: The least value that a true effect can have, where the scale has lower ones, such as 1 for the larger of two numbers
+            over the smaller; None where it has not.
 
     Raises:
         InputError: If effect or threshold isn't finite or on the scale, a standard error is negative, an interval ends before it
@@ -81,6 +83,7 @@ class Case:
     level: float = 0.95
     scale: Literal["difference", "ratio", "correlation", "share"] = "difference"
     n: int = 0
+    floor: float | None = None
 
     def __post_init__(self) -> None:
         check_known("scale", self.scale, SCALES)
@@ -133,7 +136,8 @@ class Judged:
         low: Lower end of its simultaneous interval.
         high: Upper end.
         stand: `"supports"`, `"opposes"` or `"undecided"`.
-        detectable: The nearest true value on the expected side that would have been recognised with a probability of 80 %.
+        detectable: The nearest true value on the expected side that would have been recognised with a probability of 80 %; NaN
+            if there is none, below the case's floor.
     """
 
     case: Case
@@ -276,7 +280,9 @@ def _judged(case: Case, level: float) -> Judged:
     # An estimate clears the threshold with this probability if the effect lies this much beyond the reach of its interval.
     half = (below + above) / 2
     far = half * (1 + NormalDist().inv_cdf(POWER) / quantile(level, case.df))
-    return Judged(case, back(low), back(high), stand, back(line + far if case.predicted == "above" else line - far))
+    needed = back(line + far if case.predicted == "above" else line - far)
+    possible = case.floor is None or not needed < case.floor
+    return Judged(case, back(low), back(high), stand, needed if possible else math.nan)
 
 
 def _alike(cases: Sequence[Judged]) -> bool:

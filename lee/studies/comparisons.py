@@ -134,19 +134,20 @@ def cases(frame: pd.DataFrame, study: str | None = None, *, spread: Spread | Non
     ]  # fmt: skip
 
 
-def words(frame: pd.DataFrame, study: str | None = None) -> str:
+def words(frame: pd.DataFrame, study: str | None = None, *, named: bool = True) -> str:
     """The ratios of a study in a sentence's form, with their intervals over seeds, or over images where seeds are unknown.
 
     Args:
         frame: Rows of :func:`compare`.
         study: Take the rows of this study only.
+        named: Say which networks are compared; otherwise the numbers alone.
     """
     rows = frame if study is None else frame[frame["study"] == study]
     told = []
     for row in rows.to_dict("records"):
         low, high = (row["seed_low"], row["seed_high"]) if row["seed_low"] > 0 else (row["low"], row["high"])
         names = " / ".join(str(row[side]).removeprefix("zoo/") for side in ("first", "second"))
-        told.append(f"{names} {row['ratio']:.2f} [{low:.2f}, {high:.2f}]")
+        told.append(f"{names} " * named + f"{row['ratio']:.2f} [{low:.2f}, {high:.2f}]")
     missing = [p["lacking"] for p in frame.attrs.get("missing", []) if study is None or p["study"] == study]
     lacking = {name.removeprefix("zoo/") for names in missing for name in names.split(", ")}
     if lacking:

@@ -98,6 +98,18 @@ def test_the_criterion_may_be_another_threshold() -> None:
     assert judge([dataclasses.replace(exact, effect=1e-9)]).word == "underpowered"  # neither side of itself
 
 
+def test_a_value_that_no_effect_can_have_is_not_offered_as_recognisable() -> None:
+    larger_over_smaller = Case(name="", effect=1.8, low=1.1, high=3.0, predicted="below", threshold=2, scale="ratio")
+    free, bound = (judge([dataclasses.replace(larger_over_smaller, floor=floor)]) for floor in (None, 1.0))
+    assert free.detectable < 1
+    assert "would have been recognised" in free.sentence
+    assert math.isnan(bound.detectable)
+    assert "would have been recognised" not in bound.sentence
+    assert (bound.word, bound.cases[0].high) == (free.word, free.cases[0].high)
+    sharp = dataclasses.replace(larger_over_smaller, low=1.7, high=2.1, floor=1.0)
+    assert 1 < judge([sharp]).detectable < 2
+
+
 def test_student_needs_more_than_the_normal_distribution() -> None:
     known = Case(name="", effect=0.5, stderr=0.2, predicted="above")
     assert judge([known]).word == "reproduced"
