@@ -12,15 +12,15 @@ import altair
 import pandas as pd
 
 from lee.charts import parts
-from lee.charts.theme import PALETTE, Words, finish, rounded
+from lee.charts.theme import BROWN, PALETTE, Words, finish, rounded
 from lee.errors import InputError
 from lee.layers.families import FAMILIES, completion, families
 
 INK, PAPER = "#1A1A1A", "#FFFFFF"  # words on rectangles, whose colours are the same on every page
 CONTAINER = "#E3E3E3"
-_PURPLE, _BROWN, _TAN = "#8A63B5", "#8A4B2A", "#B59B7C"  # more than the palette has
+_PURPLE, _TAN = "#8A63B5", "#B59B7C"  # more than the palette has
 COLOURS = dict(
-    zip(FAMILIES, (PALETTE[5], PALETTE[0], _PURPLE, *PALETTE[1:5], _BROWN, PALETTE[6], _TAN), strict=True),
+    zip(FAMILIES, (PALETTE[5], PALETTE[0], _PURPLE, *PALETTE[1:5], BROWN, PALETTE[6], _TAN), strict=True),
     container=CONTAINER,
 )
 """The colour of each family of layers, the same in every chart."""
@@ -72,7 +72,7 @@ def _words(base: altair.Chart) -> altair.Chart:
         align="left", baseline="middle", fontSize=11, dx=4, clip=True, tooltip=None,
         limit=altair.ExprRef(f"max({room}, 1)"), opacity=altair.ExprRef(f"{room} < 18 ? 0 : 1"),
     )  # fmt: skip
-    dark = [f for f, c in COLOURS.items() if c in (PALETTE[0], _PURPLE, _BROWN)]
+    dark = [f for f, c in COLOURS.items() if c in (PALETTE[0], _PURPLE, BROWN)]
     ink = altair.condition(altair.FieldOneOfPredicate("family", dark), altair.value(PAPER), altair.value(INK))
     # Under a zoom the name of a rectangle that began further left stays in sight.
     return words.encode(

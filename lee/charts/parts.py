@@ -10,7 +10,7 @@ import altair
 import numpy as np
 import pandas as pd
 
-from lee.charts.theme import NEUTRAL, RAISED, Words, finish, rounded
+from lee.charts.theme import BROWN, NEUTRAL, PALETTE, RAISED, Words, finish, rounded
 from lee.errors import InputError, nearest
 
 LOW, HIGH = "_low", "_high"
@@ -86,7 +86,9 @@ def axis(
         scale["domain"] = [float(f"{v:.3g}") for v in (shown.min().min(), shown.max().max())]
     if padding:
         scale["padding"] = padding
-    ticks = altair.Axis(tickCount=PHONE_TICKS, labelOverlap=True, **_powers(frame[column] if log else ()))
+    few = pd.api.types.is_integer_dtype(frame[column]) and frame[column].max() - frame[column].min() < PHONE_TICKS
+    steps = {"tickMinStep": 1} if few and not log else {}  # no ticks between whole numbers
+    ticks = altair.Axis(tickCount=PHONE_TICKS, labelOverlap=True, **steps, **_powers(frame[column] if log else ()))
     return channel(
         field=field(at or column),
         type="quantitative",
@@ -116,6 +118,8 @@ def legend(channel: Any, frame: pd.DataFrame, by: str) -> Any:
     scale = altair.Scale(domain=order)
     if channel is altair.StrokeDash:
         scale = altair.Scale(domain=order, range=[DASHES[i % len(DASHES)] for i in range(len(order))])
+    elif channel is altair.Color and len(order) > len(PALETTE):
+        scale = altair.Scale(domain=order, range=[*PALETTE, BROWN])
     return channel(field=field(by), type="nominal", sort=order, title=None, scale=scale)
 
 

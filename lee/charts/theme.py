@@ -18,6 +18,9 @@ VEGALITE = "application/vnd.vegalite.v5+json"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 """Okabe and Ito's colours, with a grey for their black and without the yellow: seen on white and on black."""
 
+BROWN = "#8A4B2A"
+"""The eighth colour, for charts with more groups than the palette has: far from the others also in the eyes of the colour-blind."""
+
 DIVERGING = ("#0072B2", "#5E9DC8", "#B5CFE3", "#F7F7F7", "#F3C6A8", "#E59157", "#D55E00")
 """From blue (negative) through near white (zero) to vermilion (positive)."""
 

@@ -318,3 +318,24 @@ def test_a_caption_below_a_picture_says_where_menus_and_sliders_stand(frame: pd.
     assert charts.theme.captioned(moved)["title"]["text"] == [WORDS["caption"]]
     told = charts.theme.captioned(moved, still=True)["title"]["text"]
     assert told == [f"{WORDS['caption']} Shown here: motion = b, amount = 0.5."]
+
+
+def test_eight_groups_have_eight_colours_and_fewer_keep_the_theme_s() -> None:
+    def drawn(n: int) -> list[str]:
+        frame = pd.DataFrame({"x": [0.0] * n, "y": [1.0] * n, "group": [f"network {i}" for i in range(n)]})
+        spec = charts.scatter(frame, "x", "y", by="group", caption="Points.", alt="Points.").to_dict()
+        return list(spec["layer"][0]["encoding"]["color"]["scale"].get("range", ()))
+
+    assert not drawn(len(charts.PALETTE))
+    assert len(set(drawn(len(charts.PALETTE) + 1))) == len(charts.PALETTE) + 1
+
+
+def test_an_axis_of_few_whole_numbers_has_no_ticks_between_them() -> None:
+    def step(values: list[float]) -> object:
+        frame = pd.DataFrame({"x": values, "y": [1.0] * len(values)})
+        spec = charts.lines(frame, "x", "y", caption="A line.", alt="A line.").to_dict()
+        return spec["layer"][0]["encoding"]["x"]["axis"].get("tickMinStep")
+
+    assert step([1, 2, 3, 4, 5]) == 1
+    assert step([1.0, 2.5]) is None
+    assert step([0, 50, 180]) is None
