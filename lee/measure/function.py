@@ -124,7 +124,10 @@ class Function:
         random: Whether it draws random numbers; every call then starts from the same state of them.
         single: Whether it takes one image alone.
         changes: Whether it changes its modules; every call then starts from the state that they were given in.
+        seeds_itself: Whether it draws random numbers from a seed of its own, the same ones at every call.
         needs_graph: Whether gradients must be switched on around it, as it differentiates inside itself.
+        notices: Given images and the random numbers before a pass over them: whether it has been found out only now that the
+            function must be held still, so that the pass is to be made again. None until the function was looked at.
         results: What the model itself returned, where someone wants to know.
     """
 
@@ -133,7 +136,8 @@ class Function:
     ) -> None:
         self.model, self.output, self.roots = model, output, roots
         self.random, self.interacts, self.single = False, False, False
-        self.changes = self.needs_graph = False
+        self.changes = self.needs_graph = self.seeds_itself = False
+        self.notices: Callable[[Tensor, RandomState], bool] | None = None
         self.results: list[Any] | None = None
         self.state, self._random_state = state, RandomState(roots)
 
@@ -163,15 +167,27 @@ class Function:
 
     def value(self, x: Tensor) -> Tensor:
         """`f(x)` on a copy and as a copy: a model may write into its input, or use the same memory for all its outputs."""
+        if self.random and len(x) > 1:
+            return torch.cat([self.value(one) for one in x.split(1)])
         self._start()
+        before = self.random_numbers()
         try:
             with torch.no_grad():
-                return self.run(x.clone()).detach().clone()
+                found = self.run(x.clone()).detach().clone()
         except RuntimeError as error:
             if self.needs_graph or "does not require grad" not in str(error):
                 raise
-        self.needs_graph = True  # it differentiates inside itself
-        return self.value(x)
+            self.needs_graph = True  # it differentiates inside itself
+            return self.value(x)
+        return self.value(x) if self.noticed(x, before) else found
+
+    def random_numbers(self) -> RandomState | None:
+        """Their state now, for :meth:`noticed`; None where nobody asks."""
+        return None if self.notices is None else self._random_state.now()
+
+    def noticed(self, x: Tensor, before: RandomState | None) -> bool:
+        """Whether a pass over `x` that began with some random numbers is to be made again, with the function held still."""
+        return self.notices is not None and before is not None and self.notices(x, before)
 
     def checked(self, x: Tensor) -> Tensor:
         """:meth:`value`, refused unless it is finite and has one entry per image."""
@@ -216,12 +232,13 @@ class Function:
     def doubled(self) -> Iterator[None]:
         """All modules converted to double precision; calls inside don't start from the kept state."""
         self._start()
-        changes, self.changes = self.changes, False
+        kept = self.changes, self.notices
+        self.changes, self.notices = False, None
         try:
             with in_double(self.roots):
                 yield
         finally:
-            self.changes = changes
+            self.changes, self.notices = kept
 
     def in_double(self, x: Tensor) -> Tensor:
         """`f(x)` with all modules converted to double precision for this call."""

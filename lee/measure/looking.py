@@ -5,24 +5,18 @@ or lets the images of a batch interact is many: the first two are held still, th
 """
 
 import math
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from lee.errors import (
-    BatchInteractionWarning,
-    ConstantOutputWarning,
-    InputError,
-    LeeError,
-    RandomFunctionWarning,
-    StateWarning,
-)  # fmt: skip
+from lee.errors import InputError, LeeError
 from lee.measure.function import Function
 from lee.measure.plausible import warn_of_probabilities
 from lee.measure.reference import generic, narrowed
 from lee.measure.state import RandomState
+from lee.measure.warned import warn_of_batch, warn_of_constant, warn_of_random, warn_of_state
 from lee.memory import is_shortage, unless_refused
 
 
@@ -41,12 +35,13 @@ def look(function: Function, x: Tensor) -> Tensor:
         InputError: If something in it is not finite, or two calls differ for a reason that can't be held still.
     """
     try:
-        return _look(function, x)
+        value = _look(function, x)
     except Exception as error:
         if len(x) == 1 or isinstance(error, LeeError | Warning) or is_shortage(error):
             raise
         value = _look(function, x[:1])
-    function.single = True
+        function.single = True
+    function.notices = partial(_notices, function)
     return value
 
 
@@ -58,7 +53,7 @@ def _look(function: Function, x: Tensor) -> Tensor:
         warn_of_probabilities(function.results[-1])
     function.results = None
     function.changes = function.state.changed()
-    draws = not before.is_same(RandomState(function.roots)) and not _seeds_itself(function, x[:1])
+    draws = before.drawn() and not _seeds_itself(function, x[:1])
     if len(x) > 1 and not function.changes and not draws:
         among, spread = _together(function, x)
         if among is not None and not _differ(among, first, max(_eps(first), _eps(x)) ** 0.75, spread):
@@ -67,8 +62,8 @@ def _look(function: Function, x: Tensor) -> Tensor:
     if draws or _differ(first, function.value(x[:1])):  # what leaves out a branch at random often gives the same twice
         _hold_still(function, x[:1])
         first = function.value(x[:1])
-    elif function.changes and _remembers(function, x):
-        _warn_of_state()
+    elif function.changes and _remembers(function, x, x[:1] if len(x) > 1 else x[:1].flip(-1)):
+        warn_of_state()
     if not function.one_by_one:  # then each image is measured alone
         _look_at_batch(function, x)
     return first
@@ -78,7 +73,29 @@ def _seeds_itself(function: Function, x: Tensor) -> bool:
     """Whether a call leaves the random numbers in the same state wherever they were, as one with a seed of its own does."""
     after = RandomState(function.roots)
     function.value(x)
-    return after.is_same(RandomState(function.roots))
+    function.seeds_itself = not after.drawn()
+    return function.seeds_itself
+
+
+def _notices(function: Function, x: Tensor, before: RandomState) -> bool:
+    """Whether a pass over `x` (n, ...) has drawn random numbers or changed modules, as no image before: hold them still, and warn.
+
+    What images before have given stays right: they drew nothing, and met the state that was given.
+    """
+    drawn = not function.random and not function.seeds_itself and before.drawn()
+    changed = not function.changes and function.state.changed(by_value=False)
+    if not drawn and not changed:
+        return False
+    function.notices, function.changes = None, function.changes or changed
+    try:
+        if changed and _remembers(function, x, x):
+            warn_of_state()
+        if drawn and not _seeds_itself(function, x):
+            function.random = True
+            warn_of_random()
+    finally:
+        function.notices = partial(_notices, function)
+    return True
 
 
 def _among_others(x: Tensor) -> Tensor:
@@ -113,31 +130,17 @@ def _hold_still(function: Function, x: Tensor) -> None:
             "numbers and of its parameters; make it a function of its input."
         )
     if function.random:
-        warnings.warn(
-            "The model is random in eval mode, as it draws random numbers (dropout with training=True, noise, …): all passes share "
-            "one state of them and go image by image, so the number belongs to that one draw.",
-            RandomFunctionWarning,
-            stacklevel=7,
-        )
+        warn_of_random()
     else:
-        _warn_of_state()
+        warn_of_state()
 
 
-def _remembers(function: Function, x: Tensor) -> bool:
-    """Whether what a call changes in the modules changes the next call's value."""
+def _remembers(function: Function, x: Tensor, before: Tensor) -> bool:
+    """Whether what a call with some images changes in the modules changes the next call's value for the last one of `x`."""
     fresh = function.value(x[-1:])
-    function.value(x[:1] if len(x) > 1 else x[:1].flip(-1))
+    function.value(before)
     with torch.no_grad():
         return _differ(fresh, function.run(x[-1:].clone()).detach())
-
-
-def _warn_of_state() -> None:
-    warnings.warn(
-        "The model changes its own parameters, buffers or attributes while it runs, and with them its next output: every pass "
-        "starts from the state that it was given in.",
-        StateWarning,
-        stacklevel=7,
-    )
 
 
 def _look_at_batch(function: Function, x: Tensor) -> None:
@@ -155,7 +158,7 @@ def _look_at_batch(function: Function, x: Tensor) -> None:
     else:
         function.interacts = _differ(among, one, max(eps, _inner_eps(function, x, one)) ** 0.5, spread)
     if function.interacts:
-        _warn_of_batch()
+        warn_of_batch()
 
 
 def _interacts(function: Function, x: Tensor) -> bool:
@@ -170,7 +173,7 @@ def look_closer(function: Function, x: Tensor) -> None:
         with unless_refused():
             function.interacts = _interacts(function, x)
     if function.interacts:
-        _warn_of_batch()
+        warn_of_batch()
 
 
 def _inner_eps(function: Function, x: Tensor, value: Tensor) -> float:
@@ -179,20 +182,23 @@ def _inner_eps(function: Function, x: Tensor, value: Tensor) -> float:
     return float(torch.finfo(getattr(torch, found)).eps) if found else _eps(value)
 
 
-def look_at_chunk(function: Function, x: Tensor, value: Tensor) -> None:
+def look_at_chunk(function: Function, x: Tensor, value: Tensor, *, first: bool = True) -> None:
     """Find out whether images of a chunk `x` (n, ...) have other values than among them, `value`, where they are few, and warn.
 
-    These are the last ones, in the opposite order: where images compete for places (a mixture of experts with a capacity), the
-    last ones lose and the first one never does. Of fewer than four :func:`look` has not seen one before and behind another.
+    The first one is looked at alone: one image may decide for all (an early exit if each is easy), and is rarely that one. Of the
+    first chunk also the last ones, in the opposite order: where images compete for places (a mixture of experts with a capacity),
+    the last ones lose and the first one never does.
     """
-    if len(x) == 1 or function.interacts or function.one_by_one or function.changes:
+    if len(x) == 1 or function.interacts or function.one_by_one:
         return
     eps = max(_eps(value), _eps(x))
-    few = list(range(len(x)))[::-1][: min(4, max(1, len(x) // 4)) if len(x) > 3 else None]
-    apart = _apart(value, few, function.value(x[few]))
-    if apart > 10 * eps**0.5 and apart > 10 * _inner_eps(function, x, value) ** 0.5:
-        function.interacts = True
-        _warn_of_batch()
+    last = list(range(len(x)))[::-1][: min(4, max(1, len(x) // 4))]
+    for few in ([0], last) if first else ([0],):
+        apart = _apart(value, few, function.value(x[few]))
+        if apart > 10 * eps**0.5 and apart > 10 * _inner_eps(function, x, value) ** 0.5:
+            function.interacts = True
+            warn_of_batch()
+            return
 
 
 def looked_at(function: Function, images: Tensor, chunk: int) -> Callable[[Tensor], Tensor]:
@@ -209,7 +215,14 @@ def looked_at(function: Function, images: Tensor, chunk: int) -> Callable[[Tenso
     first = images[:size]
     if len(first) > 1:
         look_at_chunk(function, first, function.checked(first))
-    return lambda x: torch.cat([function.checked(part) for part in x.split(size)])
+
+    def values(x: Tensor) -> Iterator[Tensor]:
+        for part in x.split(size):
+            value = function.checked(part)
+            look_at_chunk(function, part, value, first=False)
+            yield value
+
+    return lambda x: torch.cat(list(values(x)))
 
 
 def _apart(value: Tensor, few: list[int], again: Tensor) -> float:
@@ -231,30 +244,11 @@ def warn_if_constant(function: Function, x: Tensor) -> None:
     """Where moved images have changed nothing: tell an invariant model from one that gives images like `x` (n, ...) one output."""
     x = x[:1] if function.one_by_one else x
     if torch.equal(function.checked(x), function.checked(generic(x))):
-        warn_of_constant(stacklevel=4)
-
-
-def warn_of_constant(stacklevel: int) -> None:
-    """Warn of an output that no change of the image changes."""
-    warnings.warn(
-        "The model's output does not change in any direction around these inputs: it ignores them or is saturated. "
-        "That nothing changes is no evidence of learned equivariance.",
-        ConstantOutputWarning,
-        stacklevel=stacklevel + 1,
-    )
+        warn_of_constant()
 
 
 def _wide(value: Tensor) -> Tensor:
     return value.detach().to("cpu", torch.complex128 if value.dtype.is_complex else torch.float64)
-
-
-def _warn_of_batch() -> None:
-    warnings.warn(
-        "The output for an image depends on the other images of its batch (batch statistics in eval mode?), so the "
-        "number depends on `chunk`, the images per pass; chunk=1 measures each image alone.",
-        BatchInteractionWarning,
-        stacklevel=7,
-    )
 
 
 def _eps(value: Tensor) -> float:

@@ -1,6 +1,7 @@
 """Tangents pushed through a function, chunk after chunk, in the way that was verified on the first images."""
 
 import warnings
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -52,7 +53,7 @@ class Pushing:
     way: Way | None = None
     verification: Verification | None = None
     _choose: Callable[[], None] | None = field(default=None, repr=False)
-    _looked: bool = field(default=False, repr=False)
+    _looked_at: "weakref.ref[Tensor] | None" = field(default=None, repr=False)  # the latest chunk
     _tangents: Tangents | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -123,7 +124,12 @@ class Pushing:
             InputError: For an output that does not depend on its input, of another shape, or not finite.
             VerificationError: If it is the first one, and no way of differentiating agrees with the function's values.
         """
+        if self.function.random and len(x) > 1:
+            return self._one_by_one(x, tangents)
+        before = self.function.random_numbers()
         (value, lanes), names, way = self._pushed(x, tangents)
+        if self.function.noticed(x, before):
+            return self(x, tangents)
         if self.verification is not None and way != self.way:
             self._check_again(x, tangents)
             return self(x, tangents)
@@ -137,9 +143,12 @@ class Pushing:
         check_shape(value, len(x))
         self.function.refuse(~torch.isfinite(value), "output", x)
         own = self.lowering is None or not self.lowering.stands
-        if self.verify and own and not self._looked and len(x) > 1:  # some images interact only where there are many
-            look_at_chunk(self.function, x, value)
-            self._looked = True
+        if (
+            self.verify and own and len(x) > 1 and not self.function.interacts
+        ):  # some interact only where there are many
+            if self._looked_at is None or self._looked_at() is not x:
+                look_at_chunk(self.function, x, value, first=self._looked_at is None)
+            self._looked_at = weakref.ref(x)
             if self.function.interacts and self.way is not None and self.way.mode == "reverse":  # wrong for such images
                 self._verify_at(x, tangents, 0)
                 return self(x, tangents)
@@ -182,7 +191,11 @@ class Pushing:
         if tried is None or not self._agrees(x, tangents, tried):
             self._choose()
         self._choose, way = None, self.way or Way(self.mode)
-        return tried if tried is not None and tried[2] == way else _push(self.function, x, tangents, way)
+        return tried if tried is not None and tried[2] == way else self._pushed(x, tangents)
+
+    def _one_by_one(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        pushed = [self(image, along) for image, along in zip(x.split(1), tangents.split(1, 1), strict=True)]
+        return torch.cat([value for value, _ in pushed]), torch.cat([lanes for _, lanes in pushed], 1)
 
     def decide(self, x: Tensor, tangents: Tangents, derivatives: Tensor, moved: Tensor | None) -> None:
         """Decide by the first images whether a lower precision may be used; nothing the second time, or if none is asked for.

@@ -89,7 +89,7 @@ def _parts(value: Any) -> Iterable[Any]:
 def _parts_of_class(kind: type) -> Iterator[Any]:
     """Methods and class attributes of a user's class and of those that it derives from."""
     for base in kind.__mro__:
-        if not _is_library(base.__module__):
+        if not is_library(base.__module__):
             for value in vars(base).values():
                 inner = getattr(value, "__func__", None) or getattr(value, "fget", None)
                 yield inner if inner is not None else value
@@ -109,7 +109,7 @@ def _parts_of_function(function: types.FunctionType) -> Iterator[Any]:
             yield cell.cell_contents
         except ValueError:  # not filled yet
             continue
-    if _is_library(function.__globals__.get("__name__")):
+    if is_library(function.__globals__.get("__name__")):
         return
     for code in _codes(function.__code__):
         for name in _globals_of(code):
@@ -135,5 +135,6 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _codes(constant)
 
 
-def _is_library(module: str | None) -> bool:
+def is_library(module: str | None) -> bool:
+    """Whether a module's name is that of a library, whose insides are nobody's model."""
     return module is not None and module.split(".")[0] in _LIBRARIES

@@ -1,8 +1,11 @@
 """What a forward pass may change in modules, kept and put back: attributes, parameters and buffers, random numbers."""
 
+import copy
 import random
+import sys
+import types
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -11,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lee.measure.reach import is_library
 from lee.process.alone import put_back
 
 DEEPEST, MANY = 6, 10_000  # how deep attributes are looked into, and up to how many items
@@ -30,30 +34,37 @@ class RandomState:
     """
 
     def __init__(self, roots: Sequence[nn.Module] = ()) -> None:
-        self._kept: list[tuple[Callable[[Any], Any], Any]] = [
-            (torch.set_rng_state, torch.get_rng_state()),
-            (np.random.set_state, np.random.get_state()),  # noqa: NPY002
-            (random.setstate, random.getstate()),
+        self._sources: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
+            (torch.get_rng_state, torch.set_rng_state),
+            (np.random.get_state, np.random.set_state),
+            (random.getstate, random.setstate),
         ]
         if torch.cuda.is_initialized():
-            self._kept.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
+            self._sources.append((torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
         for value in (v for m in all_modules(roots) if not _is_scripted(m) for v in m.__dict__.values()):
             if isinstance(value, torch.Generator | np.random.RandomState):
-                self._kept.append((value.set_state, value.get_state()))
+                self._sources.append((value.get_state, value.set_state))
             elif isinstance(value, np.random.Generator):
                 bits = value.bit_generator
-                self._kept.append((partial(setattr, bits, "state"), bits.state))
+                self._sources.append((partial(getattr, bits, "state"), partial(setattr, bits, "state")))
             elif isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
-                self._kept.append((value.setstate, value.getstate()))
+                self._sources.append((value.getstate, value.setstate))
+        self._kept = [get() for get, _ in self._sources]
+
+    def now(self) -> "RandomState":
+        """The state of the same sources as it is now."""
+        other = copy.copy(self)
+        other._kept = [get() for get, _ in self._sources]
+        return other
 
     def restore(self) -> None:
         """Put it back."""
-        for put, state in self._kept:
+        for (_, put), state in zip(self._sources, self._kept, strict=True):
             put(state)
 
-    def is_same(self, other: "RandomState") -> bool:
-        """Whether nothing was drawn between the two."""
-        return _alike([state for _, state in self._kept], [state for _, state in other._kept])
+    def drawn(self) -> bool:
+        """Whether anything was drawn since."""
+        return any(not _alike(get(), state) for (get, _), state in zip(self._sources, self._kept, strict=True))
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -64,7 +75,7 @@ def _alike(a: Any, b: Any) -> bool:
         return np.array_equal(a, b)
     if isinstance(a, dict):
         return _alike(list(a.items()), list(b.items()))
-    if isinstance(a, list | tuple):
+    if isinstance(a, list | tuple) and not all(isinstance(v, int) for v in a):  # Python's has 625 whole numbers
         return len(a) == len(b) and all(map(_alike, a, b))
     return bool(a == b)
 
@@ -95,7 +106,8 @@ class ModuleState:
         self._arrays = [(v, v.copy()) for v in arrays] if sum(v.nbytes for v in arrays) <= KEPT // 4 else []
         parameters = [p for p in _unique(p for m in everything for p in m.parameters(recurse=False)) if is_plain(p)]
         buffers = _unique(b for m in everything for b in m.buffers(recurse=False))
-        buffers += _unique(t for t in inside if isinstance(t, Tensor) and not isinstance(t, nn.Parameter))
+        held = _unique(t for t in inside if isinstance(t, Tensor) and not isinstance(t, nn.Parameter))
+        buffers += held if sum(t.nbytes for t in held if is_plain(t)) <= KEPT else []
         buffers = [t for t in buffers if is_plain(t)]
         self._gradients = [(p, p.grad, None if p.grad is None else p.grad.clone()) for p in parameters]
         small = sum(p.nbytes for p in parameters) <= KEPT
@@ -104,21 +116,33 @@ class ModuleState:
             (t, kept if (kept := known.get(id(t))) is not None and _equal(t, kept) else t.detach().clone())
             for t in (parameters if small else []) + buffers
         ]
+        self._versions = {id(p): _version(p) for p in parameters}
 
-    def changed(self) -> bool:
-        """Whether any parameter, buffer or attribute is another one or has another value."""
+    def changed(self, *, by_value: bool = True) -> bool:
+        """Whether any parameter, buffer or attribute is another one or has another value.
+
+        This package's own hooks don't count. Without `by_value`, parameters count if they were written into, which is known
+        without reading them.
+        """
+        ours = self._our_hooks()
         return (
-            any(d.keys() != b.keys() or any(d[k] is not v for k, v in b.items()) for d, b, _ in self._dictionaries)
+            any(_is_other(d, b, ours if "hook" in name else ()) for d, b, name in self._dictionaries)
             or any(not _holds_the_same(values, earlier) for values, earlier in self._collections)
             or any(not np.array_equal(array, kept) for array, kept in self._arrays if array.dtype != object)
-            or any(not _equal(t, kept) for t, kept in self._tensors)
+            or any(not _equal(t, kept) for t, kept in self._tensors if by_value or self._may_differ(t))
         )
+
+    def _may_differ(self, tensor: Tensor) -> bool:
+        return self._versions.get(id(tensor)) != _version(tensor)
+
+    def _our_hooks(self) -> set[Any]:
+        return {k for d, _, name in self._dictionaries if "hook" in name for k, hook in d.items() if _is_ours(hook)}
 
     def restore(self, *, hooks: bool = True) -> None:
         """Put everything back; without `hooks`, all but the hooks that this package has registered since."""
         for module, training in self._scripted:
             module.training = training
-        ours = {k for d, _, name in self._dictionaries if "hook" in name for k, hook in d.items() if _is_ours(hook)}
+        ours = self._our_hooks()
         for dictionary, before, name in self._dictionaries:
             if hooks or not ("hook" in name and name.startswith("_")):
                 dictionary.clear()
@@ -155,15 +179,42 @@ _HELD = (dict, list, tuple, set, deque, np.ndarray, Tensor)
 
 
 def _inside(values: Sequence[Any]) -> list[Any]:
-    """Lists, sets, queues, dictionaries, arrays and tensors among some values, and those inside of them, each once."""
+    """Lists, sets, queues, dictionaries, arrays and tensors among some values, and those inside of them, each once.
+
+    The attributes of an object are a dictionary: of a user's class, such as a memory, or of an optimizer.
+    """
     found: dict[int, Any] = {}
     level: list[Any] = list(values)
     for _ in range(DEEPEST):
+        level = [v.__dict__ if _has_attributes(v) else v for v in level]
         new = [v for v in level if isinstance(v, _HELD) and id(v) not in found]
         found.update({id(v): v for v in new})
         holders = [v for v in new if not isinstance(v, np.ndarray | Tensor | set) and len(v) <= MANY]
         level = [item for v in holders for item in (v.values() if isinstance(v, dict) else v)]
     return [v for v in found.values() if not isinstance(v, tuple)]
+
+
+def _has_attributes(value: Any) -> bool:
+    kind = type(value)
+    if isinstance(value, (*_HELD, nn.Module, type, types.ModuleType, types.FunctionType, types.MethodType)):
+        return False
+    standard = (
+        kind.__module__.split(".")[0] in sys.stdlib_module_names
+    )  # a thread's or a lock's state is not to be put back
+    known = isinstance(value, torch.optim.Optimizer | types.SimpleNamespace) or not (
+        standard or is_library(kind.__module__)
+    )
+    return known and isinstance(getattr(value, "__dict__", None), dict)
+
+
+def _is_other(now: dict[Any, Any], before: dict[Any, Any], ignored: Collection[Any]) -> bool:
+    """Whether a dictionary has other keys, or something else at one, but for what is ignored."""
+    keys = now.keys() - ignored if ignored else now.keys()
+    return keys != before.keys() or any(now[k] is not v for k, v in before.items())
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def _holds_the_same(values: Any, earlier: Any) -> bool:

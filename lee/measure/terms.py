@@ -19,8 +19,8 @@ from lee.geometry.interpolation import KERNELS
 from lee.geometry.outputs import Representations, of_output
 from lee.geometry.representations import Image, Map, Trivial
 from lee.geometry.sampling import Sampler
-from lee.measure.looking import warn_of_constant
 from lee.measure.pushing import Pushing
+from lee.measure.warned import warn_of_constant
 from lee.memory import is_shortage
 
 #: Amounts at which an action that changes in steps will have changed; no multiples of each other, so that periods don't hide it.
@@ -190,7 +190,7 @@ class Terms:
         """Tell an exactly invariant model from one that ignores its input, by its derivative in a random direction."""
         direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
         if not bool(self.pushing(x, direction[None])[1].any()):
-            warn_of_constant(stacklevel=5)
+            warn_of_constant()
 
 
 def check_actions(generators: Iterable[Generator | Action], x: Tensor) -> None:
