@@ -121,3 +121,16 @@ def test_a_warning_names_the_line_that_measures() -> None:
     with pytest.warns(lee.BatchInteractionWarning) as caught:
         metrics.sampled_invariance(model, x, "rotation", radius=1e-3, output="logits")
     assert {w.filename for w in caught} == {__file__}
+
+
+def test_another_way_is_found_for_images_of_the_first_chunk_too() -> None:
+    model, x = some("decides")
+
+    def item(z: Tensor) -> Tensor:
+        scales = [v if v > 0.3 else v.item() for v in z.mean((1, 2, 3))]
+        return torch.cat([model.net(u[None] / s) for u, s in zip(z, scales, strict=True)])
+
+    with pytest.warns(lee.LeavesTorchWarning):
+        found = lee.lie_derivative(item, x, "rotation", output="logits")
+    with pytest.warns(lee.LeavesTorchWarning):
+        torch.testing.assert_close(found, lee.lie_derivative(item, x, "rotation", output="logits", chunk=1))
