@@ -126,7 +126,7 @@ class ModuleState:
         """
         ours = self._our_hooks()
         return (
-            any(_is_other(d, b, ours if "hook" in name else ()) for d, b, name in self._dictionaries)
+            any(_is_other(d, b, ours if "hook" in name else ()) for d, b, name in self._dictionaries if d or b)
             or any(not _holds_the_same(values, earlier) for values, earlier in self._collections)
             or any(not np.array_equal(array, kept) for array, kept in self._arrays if array.dtype != object)
             or any(not _equal(t, kept) for t, kept in self._tensors if by_value or self._may_differ(t))
