@@ -135,8 +135,8 @@ class Kinship(NamedTuple):
     Args:
         value: mean correlation, over models, of what is special about a bracket with what is special about its parents.
         excess: the same minus its mean over all relabelings of the generators.
-        low: value minus the 97.5 % quantile over all relabelings; above 0 if the value is larger than can be had by chance.
-        high: value minus the 2.5 % quantile.
+        low: value minus the 97.5 % quantile over all relabelings; above 0 only if fewer than 2.5 % of them have a value as large.
+        high: value minus the 2.5 % quantile; below 0 only if fewer than 2.5 % of them have a value as small.
         p: share of all relabelings of the generators whose value is as large or larger: the p-value of no tie, one-sided.
         p_less: the same for as small or smaller.
         correlation: (K, K), the correlations of all pairs of generators.
@@ -177,20 +177,21 @@ def kinship(errors: pd.DataFrame, *, groups: Sequence[str] | None = None) -> Kin
     logs = pd.DataFrame(errors[names].to_numpy(dtype=float))
     if not bool((logs > 0).to_numpy().all()):
         raise InputError("Kinship needs positive errors.")
-    keys = range(len(logs)) if groups is None else [str(g) for g in groups]
-    special = logs.apply(np.log).groupby(list(keys)).mean().to_numpy()
+    keys = np.arange(len(logs)) if groups is None else np.array([str(g) for g in groups])  # a list would name columns
+    special = logs.apply(np.log).groupby(keys).mean().to_numpy()
     if len(special) < 4:
         raise InputError(f"Correlations over models need four (groups of) models or more; got {len(special)}.")
     correlation = np.corrcoef(special - special.mean(1, keepdims=True), rowvar=False)
     every = np.array(list(permutations(range(len(names)))))
     values = np.einsum("ij,pij->p", weights, correlation[every[:, :, None], every[:, None, :]])
     near = 1e-9  # relabelings that change nothing differ by rounding
-    high, low = np.quantile(values, (0.025, 0.975))
+    p, p_less = float(np.mean(values >= values[0] - near)), float(np.mean(values <= values[0] + near))
+    low, high = (float(values[0] - end) for end in np.quantile(values, (0.975, 0.025)))
+    # Relabelings that change nothing have the very value: a quantile among them leaves rounding, which decides nothing.
+    low, high = (low if p < 0.025 else min(low, 0.0)), (high if p_less < 0.025 else max(high, 0.0))
     return Kinship(
-        float(values[0]), float(values[0] - values.mean()), float(values[0] - low), float(values[0] - high),
-        float(np.mean(values >= values[0] - near)), float(np.mean(values <= values[0] + near)),
-        correlation, len(special),
-    )  # fmt: skip
+        float(values[0]), float(values[0] - values.mean()), low, high, p, p_less, correlation, len(special)
+    )
 
 
 def ties(generators: Sequence[Generator] = ORTHOGONAL) -> npt.NDArray[np.float64]:

@@ -243,3 +243,13 @@ def test_scale_commutes_with_turns() -> None:
     found = brackets.table([SCALE, ROTATION])
     assert found["bracket"].tolist() == ["0"]
     assert not brackets.ties([SCALE, ROTATION]).any()
+
+
+def test_the_interval_of_kinship_leaves_out_zero_where_its_p_value_is_below_a_fortieth() -> None:
+    # Relabelings that change nothing tie with the value itself, so that a quantile among them may differ from it by rounding.
+    random, names = np.random.default_rng(0), [g.name for g in ORTHOGONAL]
+    found = [brackets.kinship(pd.DataFrame(np.exp(random.normal(size=(5, 6))), columns=names)) for _ in range(400)]
+    assert [k.high < 0 for k in found] == [k.p_less < 0.025 for k in found]
+    assert [k.low > 0 for k in found] == [k.p < 0.025 for k in found]
+    assert min(sum(k.high < 0 for k in found), sum(k.low > 0 for k in found)) > 3
+    assert all(k.low <= k.high for k in found)
