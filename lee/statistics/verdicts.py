@@ -20,8 +20,8 @@ turns into its opposite, so the rule can't lean towards a paper. A universal cla
 example doesn't prove it, and neither does an exception refute it, while the other cases can't be told from the threshold; both are
 *underpowered*, and the count of cases tells them apart. That one supports and another opposes is a finding of its own, *mixed*. The
 opposite of an existential claim is about all cases, hence the second column. Bonferroni's intervals are a little wider
-than Holm's procedure needs, but what is shown is then what decides. "Underpowered" comes with the smallest effect that would have
-been seen with a probability of 80 %: without it, nobody can tell an absence of evidence from evidence of absence.
+than Holm's procedure needs, but what is shown is then what decides. "Underpowered" comes with the true value at which a case
+would support the claim with a probability of 80 %: without it, nobody can tell an absence of evidence from evidence of absence.
 
 If all effects are at their thresholds, a claim is called reproduced or contradicted with a probability of at most `α`.
 """
@@ -136,8 +136,8 @@ class Judged:
         low: Lower end of its simultaneous interval.
         high: Upper end.
         stand: `"supports"`, `"opposes"` or `"undecided"`.
-        detectable: The nearest true value on the expected side that would have been recognised with a probability of 80 %; NaN
-            if there is none, below the case's floor.
+        detectable: The true value, on the expected side, at which a sample like this one supports the claim with a probability
+            of 80 %; NaN if there is none, below the case's floor.
     """
 
     case: Case
@@ -198,7 +198,7 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        """How the cases are divided, in one sentence."""
+        """How the cases are divided, in one sentence; in a second one, what it would have taken to decide an undecided case."""
         m = len(self.cases)
         if not m:
             return self.reason or "No case could be tested."
@@ -207,11 +207,22 @@ class Verdict:
         told += [f"{opposes} oppose{'s' * (opposes == 1)} it", f"{self.count('undecided')} undecided"]
         if self.kind == "existential":
             told.append("one is enough")
-        if self._open is not None:
-            name = "" if _alike(self.cases) else f" for “{self._open.case.name}”"
-            value = f"a true value of {self.detectable:.2g}{name}"
-            told.append(f"{value} would have been recognised with a probability of {POWER:.0%}")
-        return f"{', '.join(told)}."
+        return f"{', '.join(told)}.{self._needed}"
+
+    @property
+    def _needed(self) -> str:
+        """What it would have taken to decide the undecided case that :attr:`detectable` is about; empty if there is none."""
+        if self._open is None:
+            return ""
+        which = "the undecided case"
+        if self.count("undecided") > 1:
+            which = f"the {'easiest' if self.kind == 'existential' else 'hardest'} of the undecided cases"
+        name = "" if _alike(self.cases) else f", “{self._open.case.name}”,"
+        side = "more" if self._open.case.predicted == "above" else "less"
+        return (
+            f" With samples like these, {which}{name} would support the claim with a probability of {100 * POWER:.0f} % or more "
+            f"only if its true value were {self.detectable:.2g} or {side}."
+        )
 
     @property
     def number(self) -> str:

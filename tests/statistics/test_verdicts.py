@@ -142,7 +142,8 @@ def test_the_smallest_effect_that_would_have_been_seen() -> None:
     alone = judge(cases(0.1))
     needed = (norm.ppf(0.975) + norm.ppf(0.8)) * 0.2
     assert alone.detectable == pytest.approx(needed)
-    assert f"a true value of {needed:.2g} would have been recognised" in alone.sentence
+    told = "the undecided case would support the claim with a probability of 80 % or more only if its true value were"
+    assert alone.sentence.endswith(f" 1 undecided. With samples like these, {told} {needed:.2g} or more.")
     drawn = np.random.default_rng(0).normal(needed, 0.2, 4000)
     assert np.mean([judge(cases(e)).word == "reproduced" for e in drawn]) == pytest.approx(0.8, abs=0.02)
     uneven = cases(0.1) + cases(0.1, stderr=0.4)
@@ -150,8 +151,11 @@ def test_the_smallest_effect_that_would_have_been_seen() -> None:
     assert worst == pytest.approx(2 * best)
     assert math.isnan(judge(cases(PLUS)).detectable)
     other = dataclasses.replace(uneven[1], name="the other", predicted="below")
-    assert " for “the other” would have been recognised" in judge([uneven[0], other]).sentence
+    assert " the hardest of the undecided cases, “the other”, would" in judge([uneven[0], other]).sentence
+    assert judge([uneven[0], other]).sentence.endswith(" or less.")
     assert "“" not in judge(uneven).sentence
+    assert " the hardest of the undecided cases would" in judge(uneven).sentence
+    assert " the easiest of the undecided cases would" in judge(uneven, "existential").sentence
 
 
 @pytest.mark.parametrize("kind", ["universal", "existential"])
@@ -166,7 +170,7 @@ def test_without_an_effect_few_claims_are_decided(kind: str, count: int) -> None
 
 def test_words_and_numbers() -> None:
     verdict = judge(cases(PLUS, MINUS, NONE))
-    assert verdict.sentence.startswith("1 of 3 cases supports the claim, 1 opposes it, 1 undecided, a true value of ")
+    assert verdict.sentence.startswith("1 of 3 cases supports the claim, 1 opposes it, 1 undecided. With samples ")
     one = judge(cases(PLUS), "existential").sentence
     assert one == "1 of 1 case supports the claim, 0 oppose it, 0 undecided, one is enough."
     assert verdict.number == "-1.00 [-1.48, -0.52] to 1.00 [0.52, 1.48]"
