@@ -14,6 +14,7 @@ HEADINGS = {
     "theory": "Theory says",
     "book": "One might guess",
 }
+ABOUT = {"method": "The method", "layers": "Single layers", "networks": "Whole networks"}
 
 
 class Claim(Strict, frozen=True):
@@ -24,6 +25,7 @@ class Claim(Strict, frozen=True):
         claim: The claim in one sentence.
         source: Where it is made.
         by: Who makes it, a key of :data:`HEADINGS`.
+        about: What it is about, a key of :data:`ABOUT`.
         kind: `"universal"` or `"existential"`, as :func:`lee.statistics.judge` takes it.
         chapter: Name of the notebook that tests it.
     """
@@ -32,6 +34,7 @@ class Claim(Strict, frozen=True):
     claim: str
     source: str
     by: Literal["paper", "notes", "theory", "book"]
+    about: Literal["method", "layers", "networks"]
     kind: Literal["universal", "existential"]
     chapter: str
 

@@ -4,7 +4,7 @@ A verdict cell that names its claim leaves a small record in the metadata of its
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,8 +17,11 @@ from lee.book.notebook import RECORD, VERDICTS
 from lee.book.site.reading import NotebookDirective
 from lee.charts.theme import typeset
 
-HEADER = ("Claim", "Verdict", "Effect", "n", "Profile")
+HEADER = ("Claim", "Verdict", "Effect", "n", "Profile", "About")
 UNTESTED = "Not tested yet"
+WORDS = [*VERDICTS.values(), UNTESTED]
+#: Before the source of a claim that isn't the paper's; that of the notes' claims begins with their name.
+OTHERS = {"theory": "theory: ", "book": "our own: "}
 LOGGER = logging.getLogger(__name__)
 
 
@@ -53,12 +56,12 @@ def verdicts(notebooks: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Found]:
 
 
 class ScoreboardDirective(NotebookDirective):
-    """A table for each chapter, with one row for each claim; with `summary`, how many have each verdict, in a sentence."""
+    """A table for each chapter, with one row for each claim; with `summary`, how many have each verdict."""
 
     option_spec: ClassVar[dict[str, Any]] = {"summary": directives.flag}
 
     def run(self) -> list[nodes.Node]:
-        """Write the tables or the sentence."""
+        """Write the tables or the summary."""
         self.env.note_dependency(str(claims.path()))
         found: dict[str, Found] = {}
         for one in verdicts(self.notebooks()):
@@ -71,7 +74,7 @@ class ScoreboardDirective(NotebookDirective):
                 )
             found[name] = one
         if "summary" in self.options:
-            return self.parsed([summary(found)], "lee-scoreboard-summary")
+            return self.parsed(summary(found), "lee-scoreboard-summary")
         docs = {docname.rpartition("/")[2]: docname for docname in self.env.found_docs}
         lines, chapter = [], ""
         for claim in claims.claims().values():
@@ -83,22 +86,78 @@ class ScoreboardDirective(NotebookDirective):
         return self.parsed(lines, "lee-scoreboard")
 
 
-def summary(found: Mapping[str, Found]) -> str:
-    """How many claims have each verdict, in a sentence."""
-    count = Counter(VERDICTS[one.record["verdict"]].lower() for one in found.values())
-    total = len(claims.claims())
-    count[UNTESTED.lower()] = total - len(found)
-    words = [*(word.lower() for word in VERDICTS.values()), UNTESTED.lower()]
-    return f"Of {total} claims: {', '.join(f'{count[word]} {word}' for word in words if count[word])}."
+def summary(found: Mapping[str, Found]) -> list[str]:
+    """How many claims have each verdict: of the paper's in a sentence, of all in a table by what they are about, and what follows.
+
+    Args:
+        found: The verdicts by the names of their claims.
+
+    Returns:
+        Lines of Markdown.
+    """
+    known = claims.claims()
+    word = {name: VERDICTS[found[name].record["verdict"]] if name in found else UNTESTED for name in known}
+    by = Counter(one.by for one in known.values())
+    paper = Counter(word[name] for name, one in known.items() if one.by == "paper")
+    told = ", ".join(f"{paper[w]} {w.lower()}" for w in WORDS if paper[w])
+    others = {"notes": "from notes on the paper", "theory": "from theory", "book": "of our own"}
+    more = [f"{by[who]} {where}" for who, where in others.items() if by[who]]
+    count = Counter((word[name], one.about) for name, one in known.items())
+    rows = [(w, *_counts(count[w, about] for about in claims.ABOUT)) for w in WORDS]
+    total = _counts(sum(count[w, about] for w in WORDS) for about in claims.ABOUT)
+    return [
+        f"Of the paper's {by['paper']} claims: {told}." + f" There are also {_listed(more)}." * bool(more),
+        "",
+        f"All {len(known)} claims, by what they are about:",
+        "",
+        _row(("", *claims.ABOUT.values(), "All")),
+        _row((":---", *["---:"] * (len(claims.ABOUT) + 1))),
+        *(_row(row) for row in rows if row[-1] != "0"),
+        _row(("All", *total)),
+        "",
+        _follows(count),
+    ]
+
+
+def _follows(count: Mapping[tuple[str, str], int]) -> str:
+    """What the table says of claims about whole networks, beside the others."""
+    of = {word: count[word, "networks"] for word in WORDS}
+    yes, decided = VERDICTS["reproduced"], [VERDICTS[word] for word in ("reproduced", "mixed", "contradicted")]
+    reproduced = {about: count[yes, about] for about in claims.ABOUT}
+    others = reproduced["method"] + reproduced["layers"]
+    first = f"Of the {sum(reproduced.values())} reproduced claims, {others} {_are(others)} about the method or single layers. "
+    open_ = [word for word in WORDS if word not in decided]
+    told = [f"{of[word]} {_are(of[word])} {word.lower()}" for word in decided]
+    last = f"{sum(of[word] for word in open_)} could not be decided with our networks and images"
+    if any(of[word] for word in open_):
+        last += f" ({', '.join(word.lower() for word in open_ if of[word])})"
+    return (
+        first * any(reproduced.values()) + f"Of the {sum(of.values())} about whole networks, {_listed([*told, last])}."
+    )
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """Parts of a sentence with commas, the last with "and"."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+
+
+def _counts(numbers: Iterable[int]) -> tuple[str, ...]:
+    """Numbers as cells of a table, their sum at the end."""
+    listed = list(numbers)
+    return tuple(str(number) for number in (*listed, sum(listed)))
 
 
 def _cells(claim: claims.Claim, one: Found | None) -> tuple[str, ...]:
-    told = f"{claim.claim} *({claim.source})*"
+    told = f"{claim.claim} *({OTHERS.get(claim.by, '')}{claim.source})*"
     if one is None:
-        return told, UNTESTED, "–", "–", "–"
+        return told, UNTESTED, "–", "–", "–", claim.about
     record = one.record
     n = f"{record['n']:,}" if record["n"] else "–"
-    return told, f"**{VERDICTS[record['verdict']]}**", typeset(record["effect"]), n, one.profile
+    return told, f"**{VERDICTS[record['verdict']]}**", typeset(record["effect"]), n, one.profile, claim.about
 
 
 def _row(cells: tuple[str, ...]) -> str:
