@@ -131,7 +131,7 @@ class ChaptersDirective(NotebookDirective):
     def run(self) -> list[nodes.Node]:
         """Write the list."""
         lines = [
-            f"1. [](/{docname}.ipynb) *({spoken(minutes(notebook))})*: {summary(notebook) or ''}"
+            f"1. [](/{docname}.ipynb) [({spoken(minutes(notebook))})]{{.lee-minutes}}: {summary(notebook) or ''}"
             for docname, notebook in self.notebooks()
             if docname.rpartition("/")[2][:2].isdigit()
         ]

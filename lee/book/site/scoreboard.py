@@ -17,7 +17,7 @@ from lee.book.notebook import RECORD, VERDICTS
 from lee.book.site.reading import NotebookDirective
 from lee.charts.theme import typeset
 
-HEADER = ("Claim", "Verdict", "Effect", "n", "Profile", "About")
+HEADER = ("Claim", "Verdict", "Effect", "n", "Profile")
 UNTESTED = "Not tested yet"
 WORDS = [*VERDICTS.values(), UNTESTED]
 #: Before the source of a claim that isn't the paper's; that of the notes' claims begins with their name.
@@ -153,11 +153,12 @@ def _counts(numbers: Iterable[int]) -> tuple[str, ...]:
 
 def _cells(claim: claims.Claim, one: Found | None) -> tuple[str, ...]:
     told = f"{claim.claim} *({OTHERS.get(claim.by, '')}{claim.source})*"
+    about = f"[{claim.about}]{{.lee-about}}"
     if one is None:
-        return told, UNTESTED, "–", "–", "–", claim.about
+        return told, f"{UNTESTED} {about}", "–", "–", "–"
     record = one.record
     n = f"{record['n']:,}" if record["n"] else "–"
-    return told, f"**{VERDICTS[record['verdict']]}**", typeset(record["effect"]), n, one.profile, claim.about
+    return told, f"**{VERDICTS[record['verdict']]}** {about}", typeset(record["effect"]), n, one.profile
 
 
 def _row(cells: tuple[str, ...]) -> str:
