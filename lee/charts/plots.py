@@ -31,7 +31,7 @@ def lines(
     by: str | None = None,
     error: str | tuple[str, str] | None = None,
     log: str = "",
-    points: bool = False,
+    points: bool | str = False,
     slider: str | None = None,
     x_title: str | None = None,
     y_title: str | None = None,
@@ -44,10 +44,10 @@ def lines(
         frame: One row for each point.
         x: Column of numbers on the horizontal axis.
         y: Column of numbers on the vertical axis.
-        by: Column that tells the curves apart, by colour and by dash or, with `points`, by shape.
+        by: Column that tells the curves apart, by colour and by dash or, if all points are marked, by shape.
         error: Column of standard errors of `y`, or the two columns with the ends of an interval; the band shows them.
         log: Axes with a logarithmic scale: `""`, `"x"`, `"y"` or `"xy"`.
-        points: Mark the measured points on the curves.
+        points: Mark the measured points on the curves; or the column of booleans that says which to mark.
         slider: Column of evenly spaced numbers; the reader picks one of them, and its rows are shown.
         x_title: Title of the horizontal axis, with the unit; the column's name by default.
         y_title: Title of the vertical axis, with the unit; the column's name by default.
@@ -55,20 +55,24 @@ def lines(
         **words: Caption, alternative text and name, as for :func:`finish`.
     """
     spans = [error] if isinstance(error, str) else list(error or ())
-    parts.check(frame, [c for c in (x, y, *spans, slider) if c], [by])
+    chosen = points if isinstance(points, str) else None
+    parts.check(frame, [c for c in (x, y, *spans, slider) if c], [by, chosen])
     parts.check_log(frame, log, x, y)
     data = parts.with_span(frame, y, error, log="y" in log)
     across = parts.axis(altair.X, data, x, x_title, log="x" in log, fixed=bool(slider))
     up: dict[str, Any] = {"title": y_title, "log": "y" in log, "fixed": bool(slider)}
-    base = parts.chart(data, [x, y, by, *spans, slider])
+    base = parts.chart(data, [x, y, by, *spans, slider, chosen])
     base = base.encode(x=across, **parts.told_apart(data, by, "color"))
     marks = []
     if error:
         low = parts.axis(altair.Y, data, y, at=parts.LOW, **up)
         marks.append(base.mark_area().encode(y=low, y2=altair.Y2(field=parts.HIGH)))
     curve = base.encode(y=parts.axis(altair.Y, data, y, **up), tooltip=parts.tooltip(data, by, x, y, *spans))
-    marks.append(curve.mark_line().encode(**parts.told_apart(data, None if points else by, "strokeDash")))
-    if points:
+    dashed = None if points is True else by
+    marks.append(curve.mark_line().encode(**parts.told_apart(data, dashed, "strokeDash")))
+    if chosen:
+        marks.append(curve.transform_filter(altair.datum[chosen]).mark_point())
+    elif points:
         marks.append(curve.mark_point().encode(**parts.told_apart(data, by, "shape")))
     moved = (frame[slider], slider) if slider else None
     return parts.assemble(marks, height=height, words=words, slider=moved)

@@ -87,6 +87,16 @@ def test_colour_and_shape_share_one_legend(frame: pd.DataFrame) -> None:
         assert len(vl_convert.vegalite_to_vega(chart.to_dict())["legends"]) == 1
 
 
+def test_a_column_says_which_points_of_a_curve_are_marked(frame: pd.DataFrame) -> None:
+    marked = frame.assign(whole=frame["t"] % 2 == 0)
+    curves, points = charts.lines(marked, "t", "value", by="kind", points="whole", **WORDS).to_dict()["layer"]
+    assert "transform" not in curves
+    assert points["transform"] == [{"filter": "datum['whole']"}]
+    assert "<svg" in vl_convert.vegalite_to_svg(charts.lines(marked, "t", "value", points="whole", **WORDS).to_dict())
+    with pytest.raises(InputError, match="no column 'hole'"):
+        charts.lines(marked, "t", "value", points="hole", **WORDS)
+
+
 def test_words_beside_points_replace_the_legend(frame: pd.DataFrame) -> None:
     chart = charts.scatter(frame, "t", "value", by="kind", label="kind", **WORDS)
     assert "legends" not in vl_convert.vegalite_to_vega(chart.to_dict())
