@@ -9,7 +9,7 @@ from lee.charts.theme import RAISED
 EVERYDAY = {
     "translation_x": (None, "the image moves by one pixel to the side"),
     "rotation": (math.pi / 180, "turns by one degree"),
-    "scale": (0.01, "grows by 1 %"),
+    "scale": (0.01, "shrinks by 1 %"),
     "brightness": (0.01, "gets 1 % brighter"),
 }
 UNSURE = 45  # degrees in which 95 % of resampled directions lie, beyond which one says little

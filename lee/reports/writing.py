@@ -20,7 +20,7 @@ LARGEST = 224  # pixels of the side of a picture
 AXES = {
     "translation_x": (None, "shift in pixels"),
     "rotation": (180 / math.pi, "angle in degrees"),
-    "scale": (100, "enlargement in per cent, about"),
+    "scale": (-100, "enlargement in per cent, about"),  # a positive amount shrinks the image
 }
 
 
