@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lee.charts import parts
-from lee.charts.theme import Words
+from lee.charts.theme import NEUTRAL, Words
 from lee.errors import InputError
 
 INNER = 5  # pixels
@@ -47,7 +47,7 @@ def lines(
         by: Column that tells the curves apart, by colour and by dash or, if all points are marked, by shape.
         error: Column of standard errors of `y`, or the two columns with the ends of an interval; the band shows them.
         log: Axes with a logarithmic scale: `""`, `"x"`, `"y"` or `"xy"`.
-        points: Mark the measured points on the curves; or the column of booleans that says which to mark.
+        points: Mark the measured points on the curves; or, in grey, those that a column of booleans chooses.
         slider: Column of evenly spaced numbers; the reader picks one of them, and its rows are shown.
         x_title: Title of the horizontal axis, with the unit; the column's name by default.
         y_title: Title of the vertical axis, with the unit; the column's name by default.
@@ -71,7 +71,8 @@ def lines(
     dashed = None if points is True else by
     marks.append(curve.mark_line().encode(**parts.told_apart(data, dashed, "strokeDash")))
     if chosen:
-        marks.append(curve.transform_filter(altair.datum[chosen]).mark_point())
+        at = curve.transform_filter(altair.datum[chosen]).encode(color=altair.value(NEUTRAL))
+        marks.append(at.mark_point())
     elif points:
         marks.append(curve.mark_point().encode(**parts.told_apart(data, by, "shape")))
     moved = (frame[slider], slider) if slider else None

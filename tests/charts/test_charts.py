@@ -93,6 +93,14 @@ def test_a_column_says_which_points_of_a_curve_are_marked(frame: pd.DataFrame) -
     assert "transform" not in curves
     assert points["transform"] == [{"filter": "datum['whole']"}]
     assert "<svg" in vl_convert.vegalite_to_svg(charts.lines(marked, "t", "value", points="whole", **WORDS).to_dict())
+    assert (
+        len(
+            vl_convert.vegalite_to_vega(
+                charts.lines(marked, "t", "value", by="kind", points="whole", **WORDS).to_dict()
+            )["legends"]
+        )
+        == 1
+    )
     with pytest.raises(InputError, match="no column 'hole'"):
         charts.lines(marked, "t", "value", points="hole", **WORDS)
 
