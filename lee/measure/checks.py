@@ -13,12 +13,37 @@ Output = str | Callable[[Any], Tensor]
 OUTPUTS = ("probabilities", "logits")
 
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+_COMPILED = "torch._dynamo.eval_frame"  # not imported here, as that is slow
+
+
 def plain(model: Callable[..., Any]) -> Callable[..., Any]:
-    """The module inside a `torch.compile` or `DataParallel` wrapper, which can't be differentiated forward as they are."""
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        return plain(model.module)
-    original = getattr(model, "_orig_mod", None)
-    return plain(original) if isinstance(original, nn.Module) else model
+    """The module inside a `torch.compile` or `DataParallel` wrapper that adds nothing to it; every other model as it is.
+
+    Inside, layers have the names of the model, and no image is sent to several devices. A wrapper with hooks, with a `forward` of
+    its own or of a derived class is another function than the module inside.
+    """
+    while isinstance(model, nn.Module) and (inner := _wrapped(model)) is not None:
+        model = inner
+    return model
+
+
+def _wrapped(model: nn.Module) -> nn.Module | None:
+    """The module whose calls are all that a wrapper does; None for anything else."""
+    own = vars(model)
+    if any(own.get(name) or getattr(nn.modules.module, f"_global{name}") for name in _HOOKS):
+        return None
+    if type(model) in _PARALLEL:
+        return None if "forward" in own else own["_modules"].get("module")
+    if (type(model).__module__, type(model).__name__) != (_COMPILED, "OptimizedModule"):
+        return None
+    inner, forward = own["_modules"].get("_orig_mod"), own.get("forward")
+    # Torch hangs a function of its own there, around the module's `__call__` or around a function around that.
+    around = getattr(forward, "_torchdynamo_orig_callable", None)
+    called = getattr(around, "__wrapped__", getattr(around, "__self__", None))
+    theirs = getattr(forward, "__globals__", {}).get("__name__") == _COMPILED
+    return inner if theirs and called is inner else None
 
 
 def check_model(model: Any) -> None:
