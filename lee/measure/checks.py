@@ -1,5 +1,6 @@
 """Check what goes into a user's model and what comes out, and say in a sentence what can't be measured."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -58,6 +59,31 @@ def check_model(model: Any) -> None:
         raise InputError(f"A model is a module or a function of images, not {type(model).__name__}.")
 
 
+def check_arguments(model: Callable[..., Any], x: Any) -> None:
+    """Refuse a model that can't be called with one tensor alone, and say how to wrap it."""
+    try:
+        found = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
+    except (TypeError, ValueError):  # a builtin function has none
+        return
+    try:
+        found.bind(x)
+    except TypeError as error:
+        raise InputError(
+            f"A model is measured as a function of one tensor, but can't be called as model(x): {error}. Wrap it, as "
+            f"lambda x: model({_arguments(list(found.parameters.values()))}) or in a module with such a forward."
+        ) from error
+
+
+def _arguments(parameters: list[inspect.Parameter]) -> str:
+    """How a model would be called whose first input is an image `x`."""
+    needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    chosen = needed or [p for p in parameters if p.kind is p.KEYWORD_ONLY][:1]
+    texts = [f"{p.name}={p.name if i else 'x'}" for i, p in enumerate(chosen)]
+    if chosen and chosen[0].kind is not inspect.Parameter.KEYWORD_ONLY:
+        texts[0] = "x"
+    return ", ".join(texts)
+
+
 def check_input(model: Callable[..., Any], x: Any, *, image: bool) -> None:
     """Refuse inputs that can't be measured.
 
@@ -100,7 +126,7 @@ def check_input(model: Callable[..., Any], x: Any, *, image: bool) -> None:
 
 def _check_placement(model: Callable[..., Any], x: Tensor) -> None:
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-    floating = [p for p in parameters if p.dtype.is_floating_point]
+    floating = [p for p in parameters if p.dtype.is_floating_point and not p.is_meta]
     if not floating:
         return
     places, dtypes = {p.device.type for p in floating}, {p.dtype for p in floating}

@@ -11,9 +11,10 @@ from torch.overrides import TorchFunctionMode
 
 from lee.autodiff.surroundings import eager
 from lee.errors import InputError, TrainingModeWarning
-from lee.measure.checks import Output, check_shape, plain, select
+from lee.measure.checks import Output, check_arguments, check_shape, plain, select
 from lee.measure.reach import reached
-from lee.measure.state import ModuleState, RandomState, all_modules, convertible, in_double, is_plain, start_evaluating
+from lee.measure.state import ModuleState, RandomState, convertible, in_double, start_evaluating
+from lee.measure.weights import check_weights, first_module_that_fails, with_values
 from lee.process.alone import alone, put_back
 
 _SWITCHED = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
@@ -29,7 +30,8 @@ def untouched(*callables: Any) -> Iterator[None]:
     Raises:
         InputError: For a lazy module that has no parameters yet, and for weights that are NaN or infinite.
     """
-    with _evaluating(reached(*callables)):
+    roots = reached(*callables)
+    with _evaluating(roots), with_values(roots):
         yield
 
 
@@ -37,51 +39,13 @@ def untouched(*callables: Any) -> Iterator[None]:
 def _evaluating(roots: Sequence[nn.Module]) -> Iterator[ModuleState]:
     """What :func:`untouched` does for the outermost modules; yields their state as it was."""
     with alone():  # in a forked child only within it may sums use threads
-        _check_weights(roots)
+        check_weights(roots)
         random_state, state = RandomState(roots), ModuleState(roots)
         with put_back(random_state.restore), put_back(state.restore):
             start_evaluating(roots)
             # Backward passes must be possible, and a compiler can't look into stacked tensors and dual numbers.
             with torch.inference_mode(False), eager():
                 yield state
-
-
-def _check_weights(roots: Sequence[nn.Module]) -> None:
-    """Refuse modules without parameters or values, and numbers that are none. (Buffers may be infinite: masks are.)"""
-    for root in roots:
-        for path, module in root.named_modules():
-            place = f"module {path or 'model'} ({type(module).__name__})"
-            parameters, buffers = (
-                dict(module.named_parameters(recurse=False)),
-                dict(module.named_buffers(recurse=False)),
-            )
-            if any(map(nn.parameter.is_lazy, [*parameters.values(), *buffers.values()])):
-                raise InputError(
-                    f"The {place} has no parameters yet: run the model once on a batch of images, then measure it."
-                )
-            for name, value in {**parameters, **buffers}.items():
-                if value.is_meta:
-                    raise InputError(
-                        f"The {name} of the {place} lies on the device meta, without values: load weights."
-                    )
-                usual = is_plain(value) and value.is_floating_point() and value.element_size() > 1
-                if usual and not _is_usable(value, name in buffers):
-                    raise InputError(
-                        f"The {name} of the {place} holds NaN or infinity, so there is no number: restore the weights."
-                    )
-
-
-def _is_usable(value: Tensor, infinite: bool) -> bool:
-    """Whether a tensor holds numbers alone, or numbers and infinity."""
-    value = value.detach()  # torch looks at them with `out=`, which it refuses to differentiate
-    if _sums_up(value):
-        return True
-    return not bool(value.isnan().any()) if infinite else bool(value.isfinite().all())
-
-
-def _sums_up(value: Tensor) -> bool:
-    """Whether the sum is finite: then every entry is, and one pass has shown it. A sum that is not may only be too large."""
-    return bool(value.detach().sum().isfinite())
 
 
 @contextmanager
@@ -139,7 +103,7 @@ class Function:
         self.changes = self.needs_graph = self.seeds_itself = False
         self.notices: Callable[[Tensor, RandomState], bool] | None = None
         self.results: list[Any] | None = None
-        self.state, self._random_state = state, RandomState(roots)
+        self.state, self._random_state, self._with_values = state, RandomState(roots), with_values(roots)
 
     @property
     def one_by_one(self) -> bool:
@@ -159,8 +123,12 @@ class Function:
 
     def run(self, z: Tensor) -> Tensor:
         """As a call, from whatever state the modules are in."""
-        with torch.enable_grad() if self.needs_graph else nullcontext():
-            result = self.model(z)
+        with self._with_values, torch.enable_grad() if self.needs_graph else nullcontext():
+            try:
+                result = self.model(z)
+            except TypeError:
+                check_arguments(self.model, z)
+                raise
             if self.results is not None:
                 self.results.append(result)
             return select(result, self.output)
@@ -203,7 +171,7 @@ class Function:
         if not bool(bad.any()):
             return
         image = int(bad.flatten(1).any(1).nonzero()[0]) if bad.ndim > 1 else int(bad.nonzero()[0])
-        name = first_module_that_fails(self.roots, lambda: self.value(x))
+        name = first_module_that_fails(self.roots, lambda: self.value(x), masks=False)
         where = f", first in the module {name}" if name else ""
         hint = " (a square root or a norm at zero, say)" if what == "derivative" and not name else ""
         raise InputError(
@@ -217,7 +185,7 @@ class Function:
         The value may differ by rounding from that of an unwatched pass: torch's own encoder layers take other kernels.
         """
         values: list[Tensor] = []
-        if name := first_module_that_fails(self.roots, lambda: values.append(self.value(x))):
+        if name := first_module_that_fails(self.roots, lambda: values.append(self.value(x)), masks=True):
             raise InputError(
                 f"The model holds NaN or infinity on its way, first in the module {name}: there is no number."
             )
@@ -269,29 +237,3 @@ def _is_last(image: Any) -> bool:
         and not torch._C._functorch.is_functorch_wrapped_tensor(image)  # by vmap or others inside a model
         and not image.is_contiguous() and image.is_contiguous(memory_format=torch.channels_last)
     )  # fmt: skip
-
-
-def first_module_that_fails(roots: Sequence[nn.Module], run: Callable[[], Any]) -> str | None:
-    """Name of the first module that gives NaN or infinity in `run()`, or is given NaN or infinity (but for masks, of -∞)."""
-    names = {id(m): f"{path or 'model'} ({type(m).__name__})" for r in roots for path, m in r.named_modules()}
-    found: list[str] = []
-
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
-        if any(bool((v.isnan() | v.isposinf()).any()) for v in _floats(args) if not _sums_up(v)):
-            found.append(f"{names[id(module)]}, in what it is given")
-        elif any(not bool(v.isfinite().all()) for v in _floats(output) if not _sums_up(v)):
-            found.append(names[id(module)])
-
-    handles = [m.register_forward_hook(hook) for m in all_modules(roots) if not isinstance(m, torch.jit.ScriptModule)]
-    try:
-        run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found[0] if found else None
-
-
-def _floats(values: Any) -> list[Tensor]:
-    listed = values if isinstance(values, tuple | list) else [values]
-    plain = [v for v in listed if isinstance(v, Tensor) and not torch._C._functorch.is_functorch_wrapped_tensor(v)]
-    return [v for v in plain if v.is_floating_point() and v.layout == torch.strided and not v.is_nested]

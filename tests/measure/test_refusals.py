@@ -1,5 +1,6 @@
 """What is no number, no model, no image or no action gets a sentence; and a failed call leaves nothing behind."""
 
+import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from lee import metrics
 from lee.geometry.antialiasing import low_pass
 from lee.geometry.interpolation import derivative_matrix
 from lee.measure.reference import Reference
+from lee.measure.testing import equivariance_deviation
 from lee.training import EquivariancePenalty
 
 X = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -450,3 +452,88 @@ def test_a_model_may_keep_tensors_that_torch_cannot_compare(kind: str, place: st
         model.rare = [rare(kind)]
     values = [lee.local_equivariance_error(m, x, "rotation", progress=False).value for m in (plain, model)]
     assert values[0] == values[1]
+
+
+def test_a_skeleton_of_an_ensemble_needs_no_values() -> None:
+    """The recipe of torch's own tutorial on ensembles."""
+    nets = [network().eval() for _ in range(2)]
+    nn.init.normal_(nets[1][3].weight)  # type: ignore[arg-type]
+    weights, buffers = torch.func.stack_module_state(nets)
+    skeleton = copy.deepcopy(nets[0]).to("meta")
+
+    def member(w: Any, b: Any, z: Tensor) -> Tensor:
+        return torch.func.functional_call(skeleton, (w, b), (z,))  # type: ignore[no-any-return]
+
+    def ensemble(z: Tensor) -> Tensor:
+        return torch.func.vmap(member, (0, 0, None))(weights, buffers, z).mean(0)  # type: ignore[no-any-return]
+
+    known = of(lambda z: sum(net(z) for net in nets) / 2)
+    assert of(ensemble).value == pytest.approx(known.value, rel=1e-4)
+
+
+@pytest.mark.parametrize("measured", ["lee", "derivative", "layerwise", "invariant"])
+def test_weights_without_values_are_refused_where_they_are_used(measured: str) -> None:
+    """A convolution alone would run, and give what lies in memory."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval().to("meta")
+    calls: dict[str, Callable[[], Any]] = {
+        "lee": lambda: of(net),
+        "derivative": lambda: lee.lie_derivative(lambda z: net(z), X, "rotation", verify=False),
+        "layerwise": lambda: lee.layerwise(net, X, "rotation"),
+        "invariant": lambda: equivariance_deviation(net, X, lambda z: z.flip(3)),
+    }
+    with pytest.raises(lee.InputError, match=r"weight of the module 0 \(Conv2d\) lies on the device meta"):
+        calls[measured]()
+
+
+class Masked(nn.Module):
+    """Scores of which some classes are left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = network().eval()
+        self.register_buffer("left_out", torch.tensor([False, True, False, False, True]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scores(x).masked_fill(self.left_out, -torch.inf)  # type: ignore[no-any-return,operator]
+
+
+def test_classes_that_are_left_out_have_no_probability() -> None:
+    model = Masked().eval()
+    found = lee.lie_derivative(model, X, "rotation")
+    among = lee.lie_derivative(lambda z: model.scores(z)[:, [0, 2, 3]], X, "rotation")  # those of the others alone
+    assert not found[:, [1, 4]].any()
+    assert torch.allclose(found[:, [0, 2, 3]], among, rtol=1e-4, atol=1e-6)
+    parts = lee.layerwise(model, X, "rotation")
+    assert parts.total.value == pytest.approx(float(found.square().mean()), rel=1e-4)
+    with pytest.raises(lee.InputError, match=r"output holds NaN or infinity .* in the module model \(Masked\)"):
+        lee.lie_derivative(model, X, "rotation", output="logits")
+
+
+class ByName(nn.Module):
+    def forward(self, *, pixel_values: Tensor) -> Tensor:
+        return pixel_values.mean((2, 3))
+
+
+class AtTime(nn.Module):
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return x.mean((2, 3)) * time
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (ByName(), r"lambda x: model\(pixel_values=x\)"), (AtTime(), r"lambda x: model\(x, time=time\)"),
+        (lambda a, b: a * b, r"lambda x: model\(x, b=b\)"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("measured", ["lee", "derivative", "layerwise", "consistency"])
+def test_a_model_of_other_arguments_is_told_how_to_wrap_it(measured: str, model: Any, said: str) -> None:
+    if measured == "layerwise" and not isinstance(model, nn.Module):
+        return
+    with pytest.raises(lee.InputError, match=said):
+        MEASURED[measured](model)
+
+
+def test_a_type_error_of_a_model_s_own_stays_what_it_is() -> None:
+    with pytest.raises(TypeError, match="unsupported operand"):
+        of(lambda z: z + "1")
