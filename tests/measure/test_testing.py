@@ -52,6 +52,23 @@ def test_what_would_pass_for_no_good_reason_is_refused() -> None:
         assert_equivariant(lambda z: z[:, :, 1:-1], X, quarter, lambda z: z.mT.rot90(1, (2, 3)).mT)
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_constant_that_is_added_hides_no_deviation(n: int) -> None:
+    def corner(z: Tensor) -> Tensor:
+        return z[:, :, 0, 0]
+
+    with pytest.raises(AssertionError, match=r"of its largest output, .* of how far outputs are apart; 1e-05 was"):
+        assert_invariant(lambda z: corner(z) + 1e6, X[:n], quarter)
+    assert assert_invariant(lambda z: z.mean((2, 3)) + 1e6, X[:n], quarter) < 1e-15  # equal up to rounding
+
+
+def test_a_constant_is_refused_for_a_single_input_too() -> None:
+    for function in (lambda z: z.new_ones(len(z), 4), lambda z: 0 * z.mean((2, 3)) + 2):
+        with pytest.raises(InputError, match="same for all inputs"):
+            assert_invariant(function, X[:1], quarter)
+    assert assert_invariant(lambda z: z.mean((2, 3)), 0 * X[:1] + 0.5, quarter) < 1e-15  # a grey image
+
+
 def test_a_module_is_run_in_eval_mode_and_left_as_it_was() -> None:
     model = nn.Sequential(nn.BatchNorm2d(2), nn.Dropout(0.5)).double()
     before = {key: value.clone() for key, value in model.state_dict().items()}
