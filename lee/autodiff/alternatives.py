@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lee.autodiff.messages import ForwardModeError, LeavesTorchError, note_fallback
 from lee.autodiff.pushforward import pushforward
+from lee.autodiff.surroundings import gradients
 from lee.errors import InputError
 from lee.memory import retold
 
@@ -55,7 +56,7 @@ def by_backward(function: Callable[[Tensor], Any], x: Tensor, tangents: Tensor) 
         >>> by_backward(torch.square, torch.tensor([[3.0]]), torch.ones(1, 1, 1))[1].tolist()
         [[[6.0]]]
     """
-    with torch.enable_grad():
+    with gradients():
         leaf = x.detach().clone().requires_grad_()
         value = function(leaf.clone())  # the function may write into it
         if not isinstance(value, Tensor) or not value.requires_grad:
@@ -86,7 +87,7 @@ def pullback(function: Callable[[Tensor], Any], x: Tensor, cotangents: Tensor) -
         >>> pullback(torch.square, torch.tensor([[3.0]]), torch.ones(1, 1, 1)).tolist()
         [[[6.0]]]
     """
-    with torch.enable_grad():
+    with gradients():
         leaf = x.detach().clone().requires_grad_()
         with retold(InputError, "The model fails where gradients are switched on ({}). They are needed here."):
             value = function(leaf.clone())

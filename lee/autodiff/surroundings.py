@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lee.autodiff import passes
@@ -79,3 +80,25 @@ def random_state(device: torch.device) -> Callable[[], None]:
             torch.cuda.set_rng_state(other, device)
 
     return restore
+
+
+@contextmanager
+def gradients() -> Iterator[None]:
+    """Gradients are switched on, and arrive at batch normalisation as torch's kernels need them."""
+    with torch.enable_grad(), _Contiguous():
+        yield
+
+
+class _Contiguous(TorchFunctionMode):
+    """Gradients of batch normalisation lie in memory as usual.
+
+    Torch 2.15 on a CPU takes the gradient of one image's map with places and channels transposed, as tokens have them, for one that
+    is not, and hands on another one in eval mode.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        named = getattr(func, "__name__", "") in ("batch_norm", "instance_norm")
+        if named and isinstance(result, Tensor) and result.requires_grad:
+            result.register_hook(Tensor.contiguous)
+        return result

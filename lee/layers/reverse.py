@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lee.autodiff.surroundings import gradients
 from lee.geometry.generators import Generator
 from lee.geometry.representations import Image, Representation
 from lee.geometry.sampling import Sampler
@@ -91,7 +92,7 @@ class Bumps:
         self.start = x.new_zeros(()).requires_grad_()  # a backward pass to it goes through all that is noted
         watch = Watch(model, self._before, self._after, hooks_of(found))
         tangent = Image().infinitesimal([generator], x, sampler)
-        with torch.enable_grad(), watch, retold(BackwardError, "it fails where gradients are switched on ({})."):
+        with gradients(), watch, retold(BackwardError, "it fails where gradients are switched on ({})."):
             self.y = run(self._moved(x, tangent, 0, len(self.calls)))
         check_calls(watch.calls, found)
 
