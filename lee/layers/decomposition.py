@@ -68,11 +68,14 @@ class Decomposition:
                 lines.append(f"{'·':>8}  {'·':>9}  {'·':>8}  {label}")
             else:
                 error = f"{row['norm2_se']:8.2g}" if math.isfinite(row["norm2_se"]) else f"{'–':>8}"
-                lines.append(f"{row['share']:8.1%}  {row['norm2']:9.3g}  {error}  {label}")
+                share = f"{row['share']:8.1%}" if math.isfinite(row["share"]) else f"{'–':>8}"
+                lines.append(f"{share}  {row['norm2']:9.3g}  {error}  {label}")
         return "\n".join(lines)
 
     def __str__(self) -> str:
         foot = f"residual of the identity {self.residual:.1e}, mode {self.mode}"
+        if self.total.value == 0:
+            foot += "\nno shares: there is no error to share out, up to rounding"
         merged = f"\n· {len(self.notes)} calls counted in the module around them" if self.notes else ""
         return f"{self.total}\n{self.tree()}\n{foot}{merged}"
 

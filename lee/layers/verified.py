@@ -14,6 +14,8 @@ from lee.measure.terms import Terms
 from lee.memory import unless_refused
 from lee.statistics import Verification
 
+MANY = 1000  # units in the last place of the largest part, up to which a sum of parts may be rounding
+
 
 class Measuring:
     """Passes of images, each of them checked.
@@ -46,7 +48,18 @@ class Measuring:
                 measured = self._mended(measured, x, lanes)
             self._note(measured)
         self.setting = replace(self.setting, deflation=measured.deflation)
-        return measured
+        return measured if self._precise else self._without_rounding(measured, x)
+
+    def _without_rounding(self, measured: Pass, x: Tensor) -> Pass:
+        """The pass with nothing to share out where rounding alone is left of the parts' sum."""
+        terms, moments = self.setting.terms, measured.moments
+        least = (MANY * torch.finfo(x.dtype).eps) ** 2 * moments.norm2.amax(1)
+        odd = (moments.total > 0) & (terms.doubtful | (moments.total <= least))
+        if not bool(odd.any()):
+            return measured
+        odd[odd.clone()] = terms.nothing(x[odd.to(x.device)])
+        zeroed = {n: getattr(moments, n).masked_fill(odd[:, None], 0) for n in ("dot", "self_dot")}
+        return replace(measured, moments=replace(moments, total=moments.total.masked_fill(odd, 0), **zeroed))
 
     def _mended(self, measured: Pass, x: Tensor, lanes: int) -> Pass:
         """The pass again, in a mode that is no fault of the model's, and in double precision where rounding decides too much."""

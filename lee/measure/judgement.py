@@ -12,6 +12,7 @@ from lee.statistics import Verification
 
 TIGHT = 3e-3  # relative deviation that single precision and kinks explain; a thirtieth of it in double precision
 NOTHING = "nothing changes at the image that was checked"
+ZERO = "zero beside the response to other changes"
 DENSE = 256  # entries of an output for which differences come before as many backward passes
 ROUGH = 0.1  # relative deviation beyond which a number is not called verified
 
@@ -91,7 +92,7 @@ def judged(reference: Reference, p: Tensor, mode: str, in_double: Callable[[], T
     small = own**0.5 * reference.response + least
     zero = not precise or float(slope.norm()) <= max(1e-8, 4 * own) * reference.response + least
     if zero and gap <= small and noise <= max(small, 0.01 * reference.response):
-        return Verification(mode, 0.0, 0.0, precision, True, "zero beside the response to other changes")
+        return Verification(mode, 0.0, 0.0, precision, True, ZERO)
     if gap <= 3 * noise and bool(pushed.any()):  # an exact zero beside stairs is no number
         return Verification(mode, deviation, noisy, precision, False, _noise(reference, noisy))
     if precise and own > 1e-12 and _agrees_in_double(slope, 3 * noise + 1e-8 * reference.response, again):

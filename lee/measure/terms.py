@@ -19,7 +19,9 @@ from lee.geometry.interpolation import KERNELS
 from lee.geometry.outputs import Representations, of_output
 from lee.geometry.representations import Image, Map, Trivial
 from lee.geometry.sampling import Sampler
+from lee.measure.judgement import ZERO
 from lee.measure.pushing import Pushing
+from lee.measure.reference import norms
 from lee.measure.warned import warn_of_constant
 from lee.memory import is_shortage
 
@@ -137,6 +139,7 @@ class Terms:
     sampler: Sampler
     representations: Representations
     _checked: bool = field(default=False, repr=False)
+    _asked: bool = field(default=False, repr=False)
 
     def tangents(self, x: Tensor) -> Tensor:
         """`X_k·x`: shape (K, N, ...)."""
@@ -175,7 +178,8 @@ class Terms:
         if not self._checked:
             check_output_actions(self.generators, value)
             self._checked = True
-        if not bool(lanes.any()) and bool(tangents.any()):
+        still = not bool(lanes.any()) or (self.doubtful and not self._asked)
+        if still and bool(tangents.any()):
             self._warn_if_constant(x)
         return value, lanes, _actions_on_output(self.generators, value, x, self.sampler, self.representations)
 
@@ -186,11 +190,38 @@ class Terms:
         self.pushing.decide(x, self.tangents, found, moved)
         return found
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether the derivative was zero, up to rounding, where it was checked."""
+        verification = self.pushing.verification
+        return verification is not None and ZERO in verification.note
+
+    def nothing(self, x: Tensor) -> Tensor:
+        """Whose Lie derivatives are what rounding leaves of zero, (n,), see :func:`is_rounding`."""
+
+        def derive(z: Tensor) -> Tensor:
+            _, lanes, moved = self(z)
+            return lanes if moved is None else lanes - moved
+
+        return is_rounding(derive, x)
+
     def _warn_if_constant(self, x: Tensor) -> None:
         """Tell an exactly invariant model from one that ignores its input, by its derivative in a random direction."""
+        self._asked = self._asked or self.doubtful
         direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-        if not bool(self.pushing(x, direction[None])[1].any()):
+        if bool(is_rounding(lambda z: self.pushing(z, direction[None])[1], x).all()):
             warn_of_constant()
+
+
+def is_rounding(derive: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Whose derivatives (K, n, ...) of images (n, ...) are what rounding leaves of zero, (n,).
+
+    They are others once the last digits of an image are. How large they are says little: what cancelled inside is not known.
+    """
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(4)).to(x)
+    first, second = derive(x), derive(x * (1 + 8 * torch.finfo(x.dtype).eps * noise))
+    gaps, *sizes = (norms(lanes.transpose(0, 1)) for lanes in (first - second, first, second))
+    return ~(gaps < 0.3 * torch.maximum(*sizes))
 
 
 def check_actions(generators: Iterable[Generator | Action], x: Tensor) -> None:

@@ -1,6 +1,7 @@
 """Where in the picture: shares of pixels against a dense Jacobian, against masked tangent images, and against the total."""
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 import lee
 from lee.geometry.generators import AFFINE
+from lee.measure.maps import NoErrorToShare
 from lee.measure.terms import infinitesimal_actions
 
 N, SIDE = 2, 12
@@ -301,3 +303,89 @@ def test_the_map_over_the_output_has_the_error_as_its_mean_whatever_its_size(dty
 def test_images_are_chosen_by_index_or_by_a_boolean_for_each(chosen: Any) -> None:
     with pytest.raises(lee.InputError, match="`chosen` must hold indices"):
         lee.error_map(build("cnn"), images(2), "rotation").mean(chosen)
+
+
+def test_a_backward_pass_that_is_wrong_across_the_motion_alone_is_refused() -> None:
+    """No translation changes the mean of a circular image, so the pixels' sum doesn't show that its gradient is stopped."""
+    torch.manual_seed(0)
+    inner, x = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 3), nn.Tanh()).double().eval(), images(N, SIDE, SIDE)
+    inner[1].weight.data += 0.02  # which sees the mean
+
+    def centred(z: Tensor, mean: Tensor) -> Tensor:
+        return inner(z - mean)  # type: ignore[no-any-return]
+
+    options: dict[str, Any] = {"output": "logits", "boundary": "circular"}
+    stopped = lambda z: centred(z, z.mean((1, 2, 3), keepdim=True).detach())  # noqa: E731
+    for model, z in ((stopped, x), (lambda z: stopped(z.double()), x.float())):
+        with pytest.raises(lee.VerificationError, match=r"Along a random change of an image the backward pass gives"):
+            lee.error_map(model, z, "translation_x", **options)
+    whole = lee.error_map(lambda z: centred(z, z.mean((1, 2, 3), keepdim=True)), x, "translation_x", **options)
+    assert relative(lee.error_map(stopped, x, "translation_x", **options, verify=False).share, whole.share) > 0.01
+
+
+class Tokens(nn.Module):
+    """Batch normalisation whose map becomes tokens: torch's own backward pass fails for a single image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 3)
+        nn.init.uniform_(self.norm.running_var, 0.3, 2)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.conv(x)).flatten(2).mT.tanh().mean(1))  # type: ignore[no-any-return]
+
+
+def test_a_single_image_has_the_backward_pass_that_it_has_among_others() -> None:
+    model, x = Tokens().double().eval(), images(N, SIDE, SIDE)
+    assert relative(lee.error_map(model, x[:1], GENERATOR).share, lee.error_map(model, x, GENERATOR).share[:1]) < 1e-10
+    known = lee.lie_derivative(model, x[:1], GENERATOR)
+    assert relative(lee.lie_derivative(model, x[:1], GENERATOR, mode="reverse"), known) < 1e-10
+    parts = [lee.layerwise(model, x[:1], GENERATOR, mode=mode).frame.self_share for mode in ("forward", "reverse")]
+    assert parts[0].to_list() == pytest.approx(parts[1].to_list(), abs=1e-9)
+
+
+class Constant(nn.Module):
+    """The mean of a normalised map is its bias, whatever the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.conv(x)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.filterwarnings("ignore::lee.VerificationWarning", "ignore::lee.ConstantOutputWarning")
+def test_what_rounding_leaves_of_zero_is_not_shared_out(dtype: torch.dtype) -> None:
+    model, x = Constant().to(dtype).eval(), images(N, SIDE, SIDE).to(dtype)
+    with pytest.raises(NoErrorToShare):
+        lee.error_map(model, x, GENERATOR, output="logits")
+    parts = lee.layerwise(model, x, GENERATOR, output="logits")
+    assert parts.total.value == 0
+    assert parts.frame.share.isna().all()
+    assert "there is no error to share out" in str(parts)
+
+
+def test_an_output_that_only_rounding_changes_is_called_constant() -> None:
+    model, x = Constant().double().eval(), images(N, SIDE, SIDE)
+    with pytest.warns(lee.ConstantOutputWarning):
+        assert lee.local_equivariance_error(model, x, GENERATOR, output="logits", progress=False).value < 1e-28
+    with warnings.catch_warnings():  # small, and beside a large constant, but no rounding
+        warnings.simplefilter("error")
+        found = lee.error_map(net(), x, GENERATOR, output=lambda o: 1e-9 * o + 1)
+    known = lee.error_map(net(), x, GENERATOR, output="logits")
+    assert relative(found.share, known.share) < 1e-6
+
+
+def test_an_exactly_invariant_model_is_not_called_constant() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular").double().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lee.local_equivariance_error(
+            lambda z: conv(z).mean((2, 3)), images(N, SIDE, SIDE), "translation_x", output="logits", boundary="circular",
+            progress=False,
+        )  # fmt: skip
