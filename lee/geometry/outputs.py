@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from lee.errors import InputError, OutputWarning, check_known
@@ -65,6 +66,13 @@ def of_output(z: Tensor, x: Tensor, given: Representations) -> Representation:
                 OutputWarning,
                 stacklevel=2,
             )
+        elif kind := _matrices(z, x):
+            warnings.warn(
+                f"The output of shape {tuple(z.shape)} is read as maps of {z.shape[2]} × {z.shape[3]} places, but looks like "
+                f"{kind}; say representations='trivial' where its last axes are no places, or 'map' to confirm it.",
+                OutputWarning,
+                stacklevel=2,
+            )
         elif x.shape[2] % z.shape[2]:
             warnings.warn(
                 f"The output's {z.shape[2]} × {z.shape[3]} places are taken to cover the image of {x.shape[2]} × {x.shape[3]} "
@@ -81,6 +89,20 @@ def of_output(z: Tensor, x: Tensor, given: Representations) -> Representation:
         f"The output of shape {tuple(z.shape)} for an input of shape {tuple(x.shape)} can be read in several ways; say "
         f"how it transforms: representations={ways.get(z.ndim, 'lee.Trivial()')}."
     )
+
+
+def _matrices(z: Tensor, x: Tensor) -> str:
+    """What kind of matrices, one for each channel, an output looks like that no map of such images is; empty for maps."""
+    if not z.is_floating_point() or torch.finfo(z.dtype).eps > 1e-5 or z.shape[2] != z.shape[3] or torch.equal(x, x.mT):
+        return ""  # in half precision rounding is no small thing
+    tolerance = 100 * torch.finfo(z.dtype).eps * float(z.abs().amax())
+    if not float((z - z.mean((2, 3), keepdim=True)).abs().amax()) > tolerance:
+        return ""  # the same at all places
+    if float((z - z.mT).abs().amax()) <= tolerance:
+        return "symmetric matrices, such as Gram matrices"
+    sums = [(z.double().sum(axis) - 1).abs().amax() for axis in (-1, -2)]
+    weights = bool((z >= 0).all()) and float(min(sums)) <= 100 * torch.finfo(z.dtype).eps
+    return "weights of attention, which sum to 1 along an axis" if weights else ""
 
 
 def _could_be_last(z: Tensor, x: Tensor) -> bool:

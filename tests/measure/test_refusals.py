@@ -14,6 +14,8 @@ import lee
 from lee import metrics
 from lee.geometry.antialiasing import low_pass
 from lee.geometry.interpolation import derivative_matrix
+from lee.geometry.outputs import of_output
+from lee.geometry.representations import Map
 from lee.measure.reference import Reference
 from lee.measure.testing import equivariance_deviation
 from lee.training import EquivariancePenalty
@@ -425,6 +427,59 @@ def test_an_output_whose_shape_leaves_its_places_or_its_kind_open_is_asked_about
     for said in ("map", "vector"):
         assert of(flow, output="logits", representations=said).value > 0
     assert of(flow, generator="translation_x", output="logits").value > 0  # the same for both
+
+
+TOKENS = nn.Conv2d(3, 6, 2, 2).eval()
+
+
+def of_pairs(z: Tensor, kind: str) -> Tensor:
+    """A matrix (N, 1, places, places) or (N, 1, channels, channels), that is square as images are."""
+    tokens = TOKENS(z).flatten(2)
+    if kind in ("gram", "covariance"):
+        centred = tokens - tokens.mean(2, keepdim=True) if kind == "covariance" else tokens
+        return (centred @ centred.mT / 64)[:, None]  # type: ignore[no-any-return]
+    pairs = tokens[:, :3].mT @ tokens[:, 3:]
+    return pairs.softmax(-1 if kind == "rows" else -2)[:, None]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", ["gram", "covariance", "rows", "columns"])
+def test_matrices_that_have_the_shape_of_maps_are_asked_about(kind: str) -> None:
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    options: dict[str, Any] = {"generators": ["scale"], "output": "logits", "progress": False}
+    with pytest.warns(lee.OutputWarning, match=r"read as maps of (6 × 6|64 × 64) places, but looks like"):
+        lee.equivariance_gram(lambda z: of_pairs(z, kind), x, **options)
+    flat = lee.equivariance_gram(lambda z: of_pairs(z, kind).flatten(1), x, **options)
+    said = lee.equivariance_gram(lambda z: of_pairs(z, kind), x, **options, representations="trivial")
+    assert torch.allclose(said.per_image, flat.per_image, rtol=1e-4)
+    lee.equivariance_gram(lambda z: of_pairs(z, kind), x, **options, representations="map")  # confirmed
+
+
+class Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.TransformerEncoderLayer(6, 2, 16, dropout=0.0, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(TOKENS(x).flatten(2).mT).mT.unflatten(2, (8, 8))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_maps_of_dense_networks_are_not_asked_about(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 4, 3, padding=1)
+    dense: list[Callable[[Tensor], Tensor]] = [
+        conv, lambda z: conv(z).softmax(1), lambda z: conv(z).flatten(2).softmax(2).unflatten(2, (16, 16)),
+        lambda z: (conv(z) - conv(z).mean((1, 2, 3), keepdim=True)) / conv(z).std((1, 2, 3), keepdim=True), TOKENS,
+        Transformer().eval(), lambda z: conv(z) * 0 + 1 / 16, lambda z: conv(z).sigmoid() * 1e-6 + 1,
+    ]  # fmt: skip
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    for function in dense:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert type(of_output(function(x).to(dtype), x.to(dtype), None)) is Map
+    even = torch.ones(2, 3, 16, 16)  # a symmetric image has symmetric maps
+    with torch.no_grad():
+        assert type(of_output(conv(even), even, None)) is Map
 
 
 def rare(kind: str) -> Tensor:
