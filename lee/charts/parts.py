@@ -87,7 +87,7 @@ def axis(
     if padding:
         scale["padding"] = padding
     few = pd.api.types.is_integer_dtype(frame[column]) and frame[column].max() - frame[column].min() < PHONE_TICKS
-    steps = {"tickMinStep": 1} if few and not log else {}  # no ticks between whole numbers
+    steps: dict[str, Any] = {"tickMinStep": 1} if few and not log else {}  # no ticks between whole numbers
     ticks = altair.Axis(tickCount=PHONE_TICKS, labelOverlap=True, **steps, **_powers(frame[column] if log else ()))
     return channel(
         field=field(at or column),

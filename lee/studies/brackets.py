@@ -189,9 +189,7 @@ def kinship(errors: pd.DataFrame, *, groups: Sequence[str] | None = None) -> Kin
     low, high = (float(values[0] - end) for end in np.quantile(values, (0.975, 0.025)))
     # Relabelings that change nothing have the very value: a quantile among them leaves rounding, which decides nothing.
     low, high = (low if p < 0.025 else min(low, 0.0)), (high if p_less < 0.025 else max(high, 0.0))
-    return Kinship(
-        float(values[0]), float(values[0] - values.mean()), low, high, p, p_less, correlation, len(special)
-    )
+    return Kinship(float(values[0]), float(values[0] - values.mean()), low, high, p, p_less, correlation, len(special))
 
 
 def ties(generators: Sequence[Generator] = ORTHOGONAL) -> npt.NDArray[np.float64]:

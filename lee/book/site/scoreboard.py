@@ -97,12 +97,12 @@ def summary(found: Mapping[str, Found]) -> list[str]:
     """
     known = claims.claims()
     word = {name: VERDICTS[found[name].record["verdict"]] if name in found else UNTESTED for name in known}
-    by = Counter(one.by for one in known.values())
+    by: Counter[str] = Counter(one.by for one in known.values())
     paper = Counter(word[name] for name, one in known.items() if one.by == "paper")
     told = ", ".join(f"{paper[w]} {w.lower()}" for w in WORDS if paper[w])
     others = {"notes": "from notes on the paper", "theory": "from theory", "book": "of our own"}
     more = [f"{by[who]} {where}" for who, where in others.items() if by[who]]
-    count = Counter((word[name], one.about) for name, one in known.items())
+    count: Counter[tuple[str, str]] = Counter((word[name], one.about) for name, one in known.items())
     rows = [(w, *_counts(count[w, about] for about in claims.ABOUT)) for w in WORDS]
     total = _counts(sum(count[w, about] for w in WORDS) for about in claims.ABOUT)
     return [
