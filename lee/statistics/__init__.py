@@ -15,6 +15,7 @@ The standard error of a mean is the standard deviation over the root of the numb
 (2.0, True)
 """
 
+from lee.statistics.cases import Case
 from lee.statistics.correlation import RankCorrelation, rank_correlation
 from lee.statistics.estimates import Estimate
 from lee.statistics.gram import EquivarianceGram, concatenate, unit_of
@@ -22,7 +23,7 @@ from lee.statistics.multiple import holm, simultaneous
 from lee.statistics.pairs import Comparison, paired_difference, paired_ratio
 from lee.statistics.seeds import Spread, seed_spread
 from lee.statistics.unpaired import SetRatio, set_ratio
-from lee.statistics.verdicts import Case, Judged, Verdict, judge
+from lee.statistics.verdicts import Judged, Verdict, judge
 from lee.statistics.verification import Verification
 
 __all__ = [

@@ -102,9 +102,9 @@ def test_a_value_that_no_effect_can_have_is_not_offered_as_recognisable() -> Non
     larger_over_smaller = Case(name="", effect=1.8, low=1.1, high=3.0, predicted="below", threshold=2, scale="ratio")
     free, bound = (judge([dataclasses.replace(larger_over_smaller, floor=floor)]) for floor in (None, 1.0))
     assert free.detectable < 1
-    assert "would have been recognised" in free.sentence
+    assert "if its true value were" in free.sentence
     assert math.isnan(bound.detectable)
-    assert "would have been recognised" not in bound.sentence
+    assert "if its true value were" not in bound.sentence
     assert (bound.word, bound.cases[0].high) == (free.word, free.cases[0].high)
     sharp = dataclasses.replace(larger_over_smaller, low=1.7, high=2.1, floor=1.0)
     assert 1 < judge([sharp]).detectable < 2
