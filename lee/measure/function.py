@@ -89,6 +89,7 @@ class Function:
         single: Whether it takes one image alone.
         changes: Whether it changes its modules; every call then starts from the state that they were given in.
         seeds_itself: Whether it draws random numbers from a seed of its own, the same ones at every call.
+        decides: Whether it asks for values of tensors in Python, by which one image may decide for all of its batch.
         needs_graph: Whether gradients must be switched on around it, as it differentiates inside itself.
         notices: Given images and the random numbers before a pass over them: whether it has been found out only now that the
             function must be held still, so that the pass is to be made again. None until the function was looked at.
@@ -100,7 +101,7 @@ class Function:
     ) -> None:
         self.model, self.output, self.roots = model, output, roots
         self.random, self.interacts, self.single = False, False, False
-        self.changes = self.needs_graph = self.seeds_itself = False
+        self.changes = self.needs_graph = self.seeds_itself = self.decides = False
         self.notices: Callable[[Tensor, RandomState], bool] | None = None
         self.results: list[Any] | None = None
         self.state, self._random_state, self._with_values = state, RandomState(roots), with_values(roots)
@@ -159,9 +160,10 @@ class Function:
 
     def checked(self, x: Tensor) -> Tensor:
         """:meth:`value`, refused unless it is finite and has one entry per image."""
-        return self._sound(self.value(x), x)
+        return self.sound(self.value(x), x)
 
-    def _sound(self, value: Tensor, x: Tensor) -> Tensor:
+    def sound(self, value: Tensor, x: Tensor) -> Tensor:
+        """A value of `x`, refused unless it is finite and has one entry per image."""
         check_shape(value, len(x))
         self.refuse(~torch.isfinite(value), "output", x)
         return value
@@ -189,7 +191,7 @@ class Function:
             raise InputError(
                 f"The model holds NaN or infinity on its way, first in the module {name}: there is no number."
             )
-        return self._sound(values[-1], x)
+        return self.sound(values[-1], x)
 
     @property
     def convertible(self) -> bool:

@@ -5,11 +5,13 @@ or lets the images of a batch interact is many: the first two are held still, th
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from lee.errors import InputError, LeeError
 from lee.measure.function import Function
@@ -69,6 +71,22 @@ def _look(function: Function, x: Tensor) -> Tensor:
     return first
 
 
+#: How Python learns a tensor's values, on which it may depend what a model does next.
+_ASKING = (
+    "__bool__", "__int__", "__float__", "__index__", "__contains__", "__array__", "item", "tolist", "numpy", "equal", "allclose",
+)  # fmt: skip
+
+
+class _Asked(TorchFunctionMode):
+    """Notes whether the values of a tensor are asked for."""
+
+    found = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        self.found = self.found or getattr(func, "__name__", "") in _ASKING
+        return func(*args, **(kwargs or {}))
+
+
 def _seeds_itself(function: Function, x: Tensor) -> bool:
     """Whether a call leaves the random numbers in the same state wherever they were, as one with a seed of its own does."""
     after = RandomState(function.roots)
@@ -110,8 +128,12 @@ def _together(function: Function, x: Tensor) -> tuple[Tensor | None, float]:
     """
     if len(x) < 2:
         return None, 0.0
+    some = _among_others(x)
     try:
-        values = function.checked(_among_others(x))
+        with _Asked() as asked:
+            values = function.value(some)
+        function.decides = function.decides or asked.found
+        function.sound(values, some)
     except Exception as error:
         if not is_shortage(error):
             raise
@@ -185,9 +207,9 @@ def _inner_eps(function: Function, x: Tensor, value: Tensor) -> float:
 def look_at_chunk(function: Function, x: Tensor, value: Tensor, *, first: bool = True) -> None:
     """Find out whether images of a chunk `x` (n, ...) have other values than among them, `value`, where they are few, and warn.
 
-    The first one is looked at alone: one image may decide for all (an early exit if each is easy), and is rarely that one. Of the
-    first chunk also the last ones, in the opposite order: where images compete for places (a mixture of experts with a capacity),
-    the last ones lose and the first one never does.
+    The first one is looked at alone: one image may decide for all (an early exit if each is easy), and is rarely that one. That can
+    happen in any chunk if the function `decides`. Of the first chunk the last ones are looked at, too, in the opposite order: where
+    images compete for places (a mixture of experts with a capacity), the last ones lose and the first one never does.
     """
     if len(x) == 1 or function.interacts or function.one_by_one:
         return
@@ -219,7 +241,8 @@ def looked_at(function: Function, images: Tensor, chunk: int) -> Callable[[Tenso
     def values(x: Tensor) -> Iterator[Tensor]:
         for part in x.split(size):
             value = function.checked(part)
-            look_at_chunk(function, part, value, first=False)
+            if function.decides:
+                look_at_chunk(function, part, value, first=False)
             yield value
 
     return lambda x: torch.cat(list(values(x)))

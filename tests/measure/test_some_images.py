@@ -134,3 +134,14 @@ def test_another_way_is_found_for_images_of_the_first_chunk_too() -> None:
         found = lee.lie_derivative(item, x, "rotation", output="logits")
     with pytest.warns(lee.LeavesTorchWarning):
         torch.testing.assert_close(found, lee.lie_derivative(item, x, "rotation", output="logits", chunk=1))
+
+
+def test_later_chunks_are_looked_at_only_where_the_model_asks_for_values() -> None:
+    passes: dict[str, int] = {}
+    for kind in ("decides", "none"):
+        model, x = some(kind)
+        x[4] /= 0.3
+        model = model if kind == "decides" else nn.Sequential(model.net)
+        model.register_forward_hook(lambda *_, kind=kind: passes.update({kind: passes.get(kind, 0) + 1}))
+        lee.lie_derivative(model.eval(), x, "rotation", output="logits", chunk=2)
+    assert passes["decides"] == passes["none"] + 3
