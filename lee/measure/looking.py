@@ -211,7 +211,7 @@ def look_at_chunk(function: Function, x: Tensor, value: Tensor, *, first: bool =
     happen in any chunk if the function `decides`. Of the first chunk the last ones are looked at, too, in the opposite order: where
     images compete for places (a mixture of experts with a capacity), the last ones lose and the first one never does.
     """
-    if len(x) == 1 or function.interacts or function.one_by_one:
+    if len(x) == 1 or function.interacts or function.one_by_one or not (first or function.decides):
         return
     eps = max(_eps(value), _eps(x))
     last = list(range(len(x)))[::-1][: min(4, max(1, len(x) // 4))]
@@ -241,8 +241,7 @@ def looked_at(function: Function, images: Tensor, chunk: int) -> Callable[[Tenso
     def values(x: Tensor) -> Iterator[Tensor]:
         for part in x.split(size):
             value = function.checked(part)
-            if function.decides:
-                look_at_chunk(function, part, value, first=False)
+            look_at_chunk(function, part, value, first=False)
             yield value
 
     return lambda x: torch.cat(list(values(x)))

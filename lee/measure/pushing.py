@@ -146,7 +146,7 @@ class Pushing:
         if (
             self.verify and own and len(x) > 1 and not self.function.interacts
         ):  # some interact only where there are many
-            if self._looked_at is None or (self.function.decides and self._looked_at() is not x):
+            if self._looked_at is None or self._looked_at() is not x:
                 look_at_chunk(self.function, x, value, first=self._looked_at is None)
             self._looked_at = weakref.ref(x)
             if self.function.interacts and self.way is not None and self.way.mode == "reverse":  # wrong for such images

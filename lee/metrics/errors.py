@@ -169,8 +169,7 @@ def differences(
             value = function.checked(x)
             if int(index[0]) == 0:
                 check_output_actions([m.generator for m in steps], value)
-            if function.decides or int(index[0]) == 0:
-                look_at_chunk(function, x, value, first=int(index[0]) == 0)
+            look_at_chunk(function, x, value, first=int(index[0]) == 0)
             if value.dtype not in (torch.float64, torch.complex128):  # there is no better advice for these
                 rounding = max(rounding, torch.finfo(value.dtype).eps ** 2 * float(_square(value).mean()))
             representation = of_output(value, x, representations) if known else Trivial()
