@@ -3,6 +3,7 @@
 import platform
 import shlex
 import textwrap
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 import lee
 from lee import datasets, provenance
 from lee.datasets import ImageSet
-from lee.errors import InputError
+from lee.errors import InputError, LeeWarning
 from lee.models import Normalized, build, load_weights
 from lee.models.cards import write_card
 from lee.models.recipes import ZooSpec, load_spec
@@ -39,7 +40,8 @@ def train_zoo(
     """Train a model by its recipe and write `NAME.safetensors` and the card `NAME.md`.
 
     A training that was interrupted goes on from its last epoch when it is started again: until it ends
-    it keeps `NAME.checkpoint.pt` in the same folder.
+    it keeps `NAME.checkpoint.pt` in the same folder. A processor without instructions for bfloat16 trains in float32, which
+    is said and is on the card.
 
     Args:
         name: such as `zoo/vit-s`, or a network of the recipe file.
@@ -58,7 +60,7 @@ def train_zoo(
         InputError: an unknown name or field, missing data, a folder that can't be written to, or a checkpoint of another
             recipe, other data or another network.
     """
-    spec = load_spec(name, recipes, budget=budget)
+    spec = _at_full_speed(load_spec(name, recipes, budget=budget), device)
     folder = destination(spec) if out is None else Path(out)
     train_set = datasets.load(spec.recipe.dataset, split="train")
     test_set = datasets.load(spec.recipe.dataset, split="test")
@@ -78,6 +80,23 @@ def train_zoo(
     card = publish(spec, result, test_set, folder, device=device, command=command)
     checkpoint.unlink(missing_ok=True)
     return card
+
+
+def _at_full_speed(spec: ZooSpec, device: str) -> ZooSpec:
+    """In float32, where a processor can only imitate bfloat16: that takes 6 to 9 times as long (AVX2, resnet-t and mixer-t)."""
+    recipe = spec.recipe
+    if recipe.precision != "bfloat16" or device != "cpu" or _has_bfloat16():
+        return spec
+    warnings.warn(
+        f"This processor has no instructions for bfloat16, the precision of {spec.name}'s recipe; it is trained in float32.",
+        LeeWarning,
+        stacklevel=3,
+    )
+    return replace(spec, recipe=replace(recipe, precision="float32"))
+
+
+def _has_bfloat16() -> bool:
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def train_command(name: str, *, recipes: Path | None = None, out: Path | None = None, budget: str | None = None) -> str:

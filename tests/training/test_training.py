@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from lee import datasets, models
 from lee.datasets import ImageSet
-from lee.errors import InputError
+from lee.errors import InputError, LeeWarning
 from lee.models.cards import check_weights
 from lee.models.recipes import Recipe, ZooSpec, load_spec, load_specs
 from lee.paths import package_data
@@ -401,6 +402,21 @@ def test_train_zoo_writes_half_precision_weights_and_a_card_that_agrees(tmp_path
     assert card["data"]["train_images"] == 1297
     assert card["recipe"]["epochs"] == 2
     assert card["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_processor_without_bfloat16_trains_in_float32_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: bool
+) -> None:
+    file = tmp_path / "zoo.yaml"
+    small = RECIPE_FILE["models"]["small"]
+    recipe = {**small["recipe"], "precision": "bfloat16"}
+    file.write_text(yaml.safe_dump({**RECIPE_FILE, "models": {"small": {**small, "recipe": recipe}}}))
+    monkeypatch.setattr(zoo, "_has_bfloat16", lambda: able)
+    with nullcontext() if able else pytest.warns(LeeWarning, match="no instructions for bfloat16"):
+        card = zoo.train_zoo("small", recipes=file, progress=False)
+    assert card["recipe"]["precision"] == ("bfloat16" if able else "float32")
+    assert f"test accuracy, in {card['recipe']['precision']}" in (tmp_path / "small.md").read_text()
 
 
 def test_the_command_on_a_card_names_the_recipes_and_the_budget(
