@@ -5,7 +5,8 @@ children are carried to its output; what they leave of it is the call's own loca
 containers is zero. An own term that is zero up to rounding is dropped, and with it nothing but rounding is left to the call around.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from lee.layers.lanes import added
 from lee.layers.nested import changed, tensors, with_tensors
 from lee.layers.primals import Primals
 from lee.layers.trace import Traced, check_call, check_calls, hooks_of
+from lee.measure.function import Function
+from lee.measure.state import RandomState
 from lee.memory import is_shortage
 
 ROUNDING = 200.0  # in units of the dtype's eps, relative to the two terms that cancel
@@ -43,12 +46,13 @@ class _Collector:
 
     def __init__(
         self, model: nn.Module, found: list[Traced], parents: list[int], generator: Generator, sampler: Sampler,
-        primals: Primals,
+        primals: Primals, random: RandomState | None,
     ) -> None:  # fmt: skip
         # What a Sequential passes through is explained, and carried on, by the call around it.
         self.around = [around(i, parents, found) for i in range(len(found))]
         self.found, self.generator, self.sampler, self.primals = found, generator, sampler, primals
-        self.kept: dict[int, tuple[Any, list[Tensor]]] = {}
+        self.random = random
+        self.kept: dict[int, tuple[Any, list[Tensor], RandomState | None]] = {}
         self.whole: dict[int, list[Tensor]] = {}  # Λ, children included, until the call around has ended
         self.own: dict[int, list[Tensor]] = {}  # λ, in the order in which calls end, where it is more than rounding
         self.watch = Watch(model, self._before, self._after, hooks_of(found))
@@ -60,14 +64,14 @@ class _Collector:
             traced.check_inputs(tensors((args, kwargs)), len(self.primals.x))
             # Copied, tensors and lists, for a module may write into its input.
             kept = changed((args, kwargs), lambda v, _: v.clone())
-            self.kept[call.index] = (kept, tensors(kept))
+            self.kept[call.index] = (kept, tensors(kept), self.random and self.random.now())
 
     def _after(self, call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if call.index not in self.kept:
             return
         traced, outputs = self.found[call.index], tensors(output)
         traced.check_outputs(outputs, len(self.primals.x))
-        nested, inputs = self.kept.pop(call.index)
+        nested, inputs, random = self.kept.pop(call.index)
         try:
             tangents, moved = (
                 [
@@ -83,7 +87,8 @@ class _Collector:
             positional, named = with_tensors(nested, values)
             return tensors(module(*positional, **named))
 
-        lanes = self.run_again(call.index, again, inputs, tangents)
+        with _drawing_again(random):
+            lanes = self.run_again(call.index, again, inputs, tangents)
         self._keep(call.index, lanes, moved, outputs)
 
     def run_again(
@@ -140,8 +145,22 @@ class _Collector:
             self.whole[index] = explained
 
 
+@contextmanager
+def _drawing_again(random: RandomState | None) -> Iterator[None]:
+    """Draw the same random numbers again in this block, and go on afterwards as without it."""
+    if random is None:
+        yield
+        return
+    later = random.now()
+    random.restore()
+    try:
+        yield
+    finally:
+        later.restore()
+
+
 def locals_of(
-    model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor, found: list[Traced], parents: list[int],
+    model: nn.Module, run: Function, x: Tensor, found: list[Traced], parents: list[int],
     generator: Generator, sampler: Sampler, primals: Primals,
 ) -> tuple[dict[int, list[Tensor]], Tensor]:  # fmt: skip
     """The own local terms of all calls in one pass of images `x` (n, C, H, W).
@@ -155,7 +174,8 @@ def locals_of(
         FoldError: If it folds the images in a way that can't be followed.
         ForwardError: If a stacked pass fails.
     """
-    collector = _Collector(model, found, parents, generator, sampler, primals)
+    random = RandomState([model]) if run.random else None
+    collector = _Collector(model, found, parents, generator, sampler, primals, random)
     with collector.watch:
         run(x.clone())
         check_calls(collector.watch.calls, found)

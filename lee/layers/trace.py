@@ -19,6 +19,7 @@ from lee.layers.nested import Lent, changed, tensors
 from lee.layers.places import Follow, Reading, follow_nothing, given_of, guesses_of, label, placed_image, places_of
 from lee.layers.readings import CONSTANT, Overrides, Readings
 from lee.measure.reference import generic
+from lee.measure.state import RandomState
 
 LOST = "depends on the image in a way that can't be followed (a NumPy array, another thread, a subclass of Tensor)"
 
@@ -122,13 +123,14 @@ def trace(model: nn.Module, x: Tensor, overrides: Overrides, *, centred: bool = 
     """
     hooks = own_hooks(model, lambda: model(x.clone()))
     tracer = _Tracer(model, Readings(placed_image(x), centred=centred), overrides, hooks)
-    follow = Follow(tracer.note)
+    follow, random = Follow(tracer.note), RandomState([model])
     try:
         with tracer.watch, sdpa_kernel(SDPBackend.MATH), follow:
             model(tracer.readings.image)
     finally:
         clear(chain(model.parameters(), model.buffers()))
     found = [tracer.found[i] for i in sorted(tracer.found)]
+    random.restore()  # what is drawn is a constant
     tracer.check_constants(model, x)
     for traced in found:
         traced.inputs, traced.outputs = ([r.settled() for r in rs] for rs in (traced.inputs, traced.outputs))

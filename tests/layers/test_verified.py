@@ -89,3 +89,47 @@ def test_parts_that_sum_only_near_the_images_are_told(monkeypatch: pytest.Monkey
         found = layerwise(Net(0.0).eval(), x, "rotation", chunk=1)
     assert len([w for w in told if "parts of the model" in str(w.message)]) == 1
     assert "the parts sum to it to 0.3" in str(found.verification)
+
+
+class Noisy(nn.Module):
+    """Draws between two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        return self.second((h + torch.randn_like(h)).tanh())
+
+
+@pytest.mark.filterwarnings("ignore::lee.RandomFunctionWarning")
+def test_a_call_that_is_run_again_draws_the_same_numbers() -> None:
+    """In forward mode it drew the next ones, and the parts did not sum to the total."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Noisy(), Noisy()).double(), images(2, 8, 8)
+    forward, reverse = (
+        layerwise(model, x, "rotation", mode=mode, output="logits", representations="map")
+        for mode in ("forward", "reverse")
+    )
+    assert forward.residual < 1e-9
+    torch.testing.assert_close(torch.tensor(forward.frame.norm2), torch.tensor(reverse.frame.norm2), rtol=1e-9, atol=0)
+
+
+def test_what_is_drawn_is_a_constant() -> None:
+    """It was taken for something that depends on the image, as another image met other random numbers."""
+
+    class Drawing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.randn(x.shape[2:], dtype=x.dtype)
+
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drawing = Drawing()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.drawing(x)
+
+    told = lee.explain_representations(Masked(), images(1), representations="map").frame.set_index("path")
+    assert "does not depend on the image" in told.loc["drawing", "why"]
