@@ -145,8 +145,9 @@ class ModuleState:
         ours = self._our_hooks()
         for dictionary, before, name in self._dictionaries:
             if hooks or not ("hook" in name and name.startswith("_")):
-                dictionary.clear()
-                dictionary.update(before)
+                if not _is_untouched(dictionary, before):  # one that nobody may write into never is
+                    dictionary.clear()
+                    dictionary.update(before)
             else:
                 for key in dictionary.keys() - before.keys() - ours:
                     del dictionary[key]
@@ -211,6 +212,12 @@ def _is_other(now: dict[Any, Any], before: dict[Any, Any], ignored: Collection[A
     """Whether a dictionary has other keys, or something else at one, but for what is ignored."""
     keys = now.keys() - ignored if ignored else now.keys()
     return keys != before.keys() or any(now[k] is not v for k, v in before.items())
+
+
+def _is_untouched(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
+    """Whether a dictionary has the same keys with the same values in the same order."""
+    pairs = zip(now.items(), before.items(), strict=False)
+    return len(now) == len(before) and all(a is c and b is d for (a, b), (c, d) in pairs)
 
 
 def _version(tensor: Tensor) -> int:

@@ -3,6 +3,7 @@
 import random
 import warnings
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -587,6 +588,24 @@ def test_what_is_kept_deep_inside_attributes_is_noticed_and_put_back() -> None:
     assert model.log == {"seen": [], "sums": {"all": torch.zeros(1)}}
     assert model.largest == [torch.zeros(1)]
     assert not model.counts.any()
+
+
+class Frozen(OrderedDict[str, Any]):
+    """A configuration that may be emptied, but not filled again."""
+
+    def update(self, *_: Any, **__: Any) -> None:
+        raise TypeError("frozen")
+
+
+def test_a_dictionary_that_nobody_may_write_into_is_left_alone() -> None:
+    """It was emptied, and then the measurement broke off."""
+    model = nn.Linear(3, 2)
+    model.configuration = Frozen(size=3, names={"a": 1})  # type: ignore[assignment]
+    x = torch.rand(2, 3)
+    with pytest.raises(TypeError):
+        model.configuration.update(size=4)  # type: ignore[operator]
+    lee.local_equivariance_error(model, x, lee.Action(lambda z, t: z * t.exp()), progress=False)
+    assert dict(model.configuration) == {"size": 3, "names": {"a": 1}}  # type: ignore[call-overload]
 
 
 class Competing(nn.Module):
