@@ -158,6 +158,20 @@ class Nested(nn.Module):
         return {"features": z, "logits": self.head(z), "note": "done"}
 
 
+class Context(nn.Module):
+    """What is pooled goes back to every place, beside the map that it was pooled from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.pool = nn.Conv2d(3, 4, 2, stride=2), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 3, 1))
+        self.spread = nn.UpsamplingBilinear2d((4, 4))
+        self.join, self.act, self.head = nn.Conv2d(7, 5, 3, padding=1), nn.SiLU(), nn.Linear(5, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.down(x)
+        return self.head(self.act(self.join(torch.cat([z, self.spread(self.pool(z))], 1))).mean((2, 3)))
+
+
 def maps_only(path: str, kind: str, i: int, z: Tensor) -> Place:
     """Four axes are a map, everything else has been pooled; a single place is none."""
     return Grid((z.shape[2], z.shape[3])) if z.ndim == 4 and z.shape[2] > 1 else FIXED
@@ -215,6 +229,7 @@ class Case:
 CASES = {
     "cnn": Case(Cnn, strided, softmax), "vit": Case(Vit, vit_places, softmax), "mixer": Case(Mixer, mixer_places, softmax),
     "swin": Case(Swin, swin_places, softmax),
+    "context": Case(Context, maps_only, softmax),
     "twice": Case(Twice, strided, softmax), "nested": Case(Nested, strided, logits_of),
 }  # fmt: skip
 

@@ -33,6 +33,10 @@ def heads(z: Tensor) -> Tensor:
     return z.flatten(2).mT.unflatten(-1, (5, 1)).transpose(1, 2)  # (1, heads, L, d)
 
 
+def beside(z: Tensor, other: Tensor) -> Tensor:
+    return F.conv2d(torch.cat([z, other], 1), torch.ones(7, 2 * C, 3, 3, dtype=z.dtype), padding=1)
+
+
 def windows(z: Tensor) -> Tensor:
     parts = z.permute(0, 2, 3, 1).reshape(1, 2, 2, 3, 2, C).permute(0, 1, 3, 2, 4, 5)
     return parts.reshape(-1, 4, C)
@@ -110,6 +114,10 @@ def test_a_given_representation_has_the_places_that_are_read_as_it(name: str) ->
         (lambda z: z * z.mean((2, 3), keepdim=True).sigmoid(), Map()),
         (lambda z: z.mean((2, 3)), Trivial()),
         (lambda z: F.adaptive_avg_pool2d(z, 1), Trivial()),
+        (lambda z: F.interpolate(z.mean((2, 3), keepdim=True), (H, W), mode="bilinear"), Trivial()),
+        (lambda z: z.mean((2, 3), keepdim=True).expand_as(z), Trivial()),
+        (lambda z: beside(z, F.interpolate(z.mean((2, 3), keepdim=True), (H, W))), Map()),
+        (lambda z: beside(z, torch.rand_like(z)), Map()),
         (lambda z: z.flatten(1) @ torch.ones(C * H * W, 8, dtype=z.dtype), Trivial()),
         (lambda z: z.flatten(2).mT[:, :0].sum(1) + 1, Trivial()),
     ],

@@ -201,10 +201,14 @@ def _described(size: tuple[int, int], registration: Registration | None) -> str:
 def _placeless(places: Tensor) -> Reading:
     if bool(torch.isnan(places.real).all()):
         return Reading(Trivial(), "no entry has a place in the image")
-    sizes = [n for n in places.shape if n > 1]
-    if places.ndim <= 2 or len(sizes) <= 1:
+    if is_pooled(places):
         return Reading(Trivial(), "pooled over all places")
     return Reading(None, "each entry mixes all places")
+
+
+def is_pooled(places: Tensor) -> bool:
+    """Whether no entry has a place, and there are no others along more than one axis that might take one from it."""
+    return not bool(finite(places).any()) and (places.ndim <= 2 or len([n for n in places.shape if n > 1]) <= 1)
 
 
 def _arrangement(order: Tensor, size: tuple[int, int], registration: Registration | None) -> Reading:

@@ -78,7 +78,8 @@ def fit(places: Tensor) -> tuple[Lattice, bool] | None:
 
     A border of entries without a place (zeros), or of places that come a second time (reflected, repeated, periodic), continues
     the grid inside. Places that come r times in a row, as in an upsampling by repetition, or in depth to space by
-    reshapes, are spread over a grid r times as fine. Channels with shifted grids have the mean grid.
+    reshapes, are spread over a grid r times as fine. Channels with shifted grids have the mean grid; those without any place
+    (pooled features spread out, coordinates) are left out.
     """
     plane = _plane(places)
     if plane is None:
@@ -106,7 +107,8 @@ def fit(places: Tensor) -> tuple[Lattice, bool] | None:
     if not bool(again.all()):
         return None
     spread = [(1 / r, (1 / r - 1) / 2) for r in (repeat_y, repeat_x)]
-    return lattice.resampled(spread[0], spread[1]), bool(here.all()) and repeat_y * repeat_x == 1
+    whole = bool(here.all()) and repeat_y * repeat_x == 1 and bool(torch.isfinite(places.real).all())
+    return lattice.resampled(spread[0], spread[1]), whole
 
 
 def _plane(places: Tensor) -> Tensor | None:
@@ -116,9 +118,12 @@ def _plane(places: Tensor) -> Tensor | None:
     if places.stride(1) == 0:
         return places[0, 0]
     planes = places[0]
+    planes = planes[torch.isfinite(planes.real).flatten(1).any(1)]
+    if len(planes) == 0:
+        return None
     shift = planes - planes[0]
     good = torch.isfinite(planes.real)
-    if not bool(good[0].any()) or not bool((good == good[0]).all()):
+    if not bool((good == good[0]).all()):
         return None
     shift = shift[:, good[0]]
     if bool(((shift - shift[:, :1]).abs() > NEAR).any()):

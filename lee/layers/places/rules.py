@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lee.layers.places.labels import MIXED, NONE, Places, Unknown, cells, finite, mean
+from lee.layers.places.labels import MIXED, NONE, Places, Unknown, cells, finite, is_pooled, mean
 from lee.layers.places.lattices import NEAR, fit
-from lee.layers.places.resampling import indices
+from lee.layers.places.resampling import NEAREST, SMOOTH, indices
 
 Rule = Callable[[Any, Mapping[str, Any], "Lookup", Tensor], Places]
 Lookup = Callable[[Any], Places]
@@ -79,6 +79,8 @@ def move(func: Any, named: Mapping[str, Any], known: Lookup, out: Any) -> Any:
         return moved["self"].reshape(out.shape)  # the places' strides are not those of the values
     if name == "constant_pad_nd":
         moved["value"] = NONE
+    if name in ("expand", "repeat") and is_pooled(moved["self"]):
+        return _filled(out.shape, NONE)  # all alike wherever they are
     if name == "unbind":
         return list(moved["self"].unbind(moved.get("dim", 0)))
     return getattr(torch.ops.aten, name)(**moved)
@@ -109,7 +111,8 @@ def cover(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Pl
             return _filled(out.shape, MIXED)
         return found[0].resampled(at[0], at[1]).places(*out.shape[-2:]).expand(out.shape)
     if not bool(finite(given).any()):
-        return _filled(out.shape, MIXED if bool(torch.isinf(given.real).any()) else NONE)
+        spread = is_pooled(given) and plain_name(func) in (*NEAREST, *SMOOTH)  # all alike wherever they are
+        return _filled(out.shape, MIXED if bool(torch.isinf(given.real).any()) and not spread else NONE)
     return Unknown(f"{plain_name(func)} of something that is no map")
 
 
@@ -195,11 +198,8 @@ def reduction(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -
         dims = list(range(given.ndim))
     dims = [d % given.ndim for d in ([dims] if isinstance(dims, int) else dims)]
     places = mean(given, dims)[0]
-    return (
-        places.reshape(out.shape)
-        if places.numel() == out.numel()
-        else Unknown(f"{plain_name(func)} to {tuple(out.shape)}")
-    )
+    fits = places.numel() == out.numel()
+    return places.reshape(out.shape) if fits else Unknown(f"{plain_name(func)} to {tuple(out.shape)}")
 
 
 def gated(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Places:
