@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 from lee.layers.places.labels import Places, Unknown
-from lee.layers.places.resampling import ADAPTIVE, CONVOLUTIONS, NEAREST, PADS, SHUFFLES, SMOOTH, WINDOWS
+from lee.layers.places.resampling import (
+    ADAPTIVE,
+    CONVOLUTIONS,
+    FOLD,
+    NEAREST,
+    PADS,
+    SHUFFLES,
+    SMOOTH,
+    UNFOLD,
+    WINDOWS,
+)
 from lee.layers.places.rules import (
     Lookup,
     Rule,
@@ -25,6 +35,7 @@ from lee.layers.places.rules import (
     reduction,
     restrided,
 )
+from lee.layers.places.windows import window
 
 #: Data movement: the operator itself moves the places.
 MOVES = (
@@ -71,7 +82,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys((*ENTRYWISE, *NORMALISING), pointwise), **dict.fromkeys(MOVES, move), **dict.fromkeys(GRIDS, cover),
     **dict.fromkeys(FACTORIES, constant), **dict.fromkeys(PRODUCTS, product),
     **dict.fromkeys(REDUCTIONS, reduction), **dict.fromkeys(ATTENTION, attention), "as_strided": restrided,
-    "copy": copied, "fill": copied, "glu": gated, "avg_pool3d": across,
+    "copy": copied, "fill": copied, "glu": gated, "avg_pool3d": across, UNFOLD: window, FOLD: window,
 }  # fmt: skip
 
 

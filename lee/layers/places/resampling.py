@@ -16,6 +16,7 @@ NEAREST = ("upsample_nearest2d", "_upsample_nearest_exact2d")
 SMOOTH = ("upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")
 PADS = ("reflection_pad2d", "replication_pad2d")
 SHUFFLES = ("pixel_shuffle", "pixel_unshuffle")
+UNFOLD, FOLD = "im2col", "col2im"
 
 
 def indices(name: str, named: Mapping[str, Any], given: Tensor, out: Tensor) -> list[Index]:
@@ -42,11 +43,11 @@ def indices(name: str, named: Mapping[str, Any], given: Tensor, out: Tensor) -> 
         values = list(default) if value is None or not values else values
         return [values[k % len(values)] for k in axes]
 
-    if name in CONVOLUTIONS or name in WINDOWS:
+    if name in (*CONVOLUTIONS, *WINDOWS, UNFOLD, FOLD):
         kernel = list(named["weight"].shape[2:]) if name in CONVOLUTIONS else of("kernel_size", [])
         stride = of("stride", kernel if name in WINDOWS else [1])
         middle = [d * (k - 1) / 2 - p for k, d, p in zip(kernel, of("dilation", [1]), of("padding", [0]), strict=True)]
-        if named.get("transposed"):
+        if named.get("transposed") or name == FOLD:
             return [(1 / s, -m / s) for s, m in zip(stride, middle, strict=True)]
         return [(float(s), m) for s, m in zip(stride, middle, strict=True)]
     if name in PADS:

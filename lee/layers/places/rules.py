@@ -105,11 +105,12 @@ def cover(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Pl
         # Each window around its own place: in any arrangement, such as Swin's windows. Zeros and copies among the entries get
         # places of their own from their neighbours, which a regular grid tells (below).
         return given[:, :1].expand(out.shape)
-    found = fit(given) if out.ndim == 4 else None
+    planes = given.flatten(1, 2) if out.ndim == 5 else given  # frames of an image lie where the image does
+    found = fit(planes) if out.ndim in (4, 5) else None
     if found is not None:
         if out.shape[-2:].numel() == 1:
             return _filled(out.shape, MIXED)
-        return found[0].resampled(at[0], at[1]).places(*out.shape[-2:]).expand(out.shape)
+        return found[0].resampled(at[-2], at[-1]).places(*out.shape[-2:]).expand(out.shape)
     if not bool(finite(given).any()):
         spread = is_pooled(given) and plain_name(func) in (*NEAREST, *SMOOTH)  # all alike wherever they are
         return _filled(out.shape, MIXED if bool(torch.isinf(given.real).any()) and not spread else NONE)
