@@ -209,6 +209,10 @@ REACHES: dict[str, tuple[Function, float]] = {
     "pixel shuffle": (lambda z: F.pixel_shuffle(z, 2), 0.25),
     "pixel unshuffle": (lambda z: F.pixel_unshuffle(z, 2), 0.5),
     "frames": (lambda z: F.conv3d(z[:, :, None].repeat(1, 1, 2, 1, 1), numbers(3, 4, 2, 3, 3), padding=(0, 1, 1)), 1),
+    "channels in the batch": (
+        lambda z: F.conv2d(F.pad(z.view(4, 1, 8, 8), (1, 1, 1, 1), "replicate"), numbers(2, 1, 3, 3)).view(1, 8, 8, 8),
+        1,
+    ),
     "windows": (lambda z: F.unfold(z, 3, padding=1, stride=2), 1),
     "windows and back": (lambda z: F.fold(F.unfold(z, 2, stride=2), (8, 8), 2, stride=2), 0),
     "windows that overlap, and back": (lambda z: F.fold(F.unfold(z, (3, 5)).flip(1), (8, 8), (3, 5)), 4),

@@ -47,10 +47,8 @@ def restrided(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -
     """New strides can't be followed, unless they leave nothing but entries that are all alike."""
     given = known(named["self"])
     if isinstance(given, Tensor) and out._base is None and out.shape == given.shape:
-        first = given.flatten()[:1]
-        if not bool(finite(given).any()) and torch.equal(
-            torch.isinf(given.real), torch.isinf(first.real).expand(given.shape)
-        ):
+        mixed = torch.isinf(given.real)
+        if not bool(finite(given).any()) and torch.equal(mixed, mixed.flatten()[:1].expand(given.shape)):
             return given
     return Unknown(f"{plain_name(func)} sets new strides")
 
@@ -106,6 +104,7 @@ def cover(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -> Pl
         # places of their own from their neighbours, which a regular grid tells (below).
         return given[:, :1].expand(out.shape)
     planes = given.flatten(1, 2) if out.ndim == 5 else given  # frames of an image lie where the image does
+    planes = planes[:1] if _channels_agree(planes.transpose(0, 1)) else planes  # and so do channels in the batch
     found = fit(planes) if out.ndim in (4, 5) else None
     if found is not None:
         if out.shape[-2:].numel() == 1:
