@@ -82,15 +82,12 @@ def grid_of_arrows(field: VectorField, n: int) -> pd.DataFrame:
     """
     feet, longest = feet_of(field, n)
     scale = 1.7 / n / longest
-    arrows_drawn = [
-        {
-            "x": x, "y": y, "x2": x + scale * dx, "y2": y + scale * dy,
-            "angle": math.degrees(math.atan2(dx, -dy)),
-        }
+    drawn = [
+        {"x": x, "y": y, "x2": x + scale * dx, "y2": y + scale * dy, "angle": math.degrees(math.atan2(dx, -dy))}
         for x, y, dx, dy in feet
         if math.hypot(dx, dy) > 0.02 * longest
-    ]  # fmt: skip
-    return rounded(pd.DataFrame(arrows_drawn))
+    ]
+    return rounded(pd.DataFrame(drawn))
 
 
 def panel(
@@ -137,8 +134,11 @@ def orbit(
         if len(frames) != len(values):
             raise InputError(f"{len(frames)} frames need as many values of {parameter!r}; got {len(values)}.")
         rows += [{"value": float(v), "panel": title, "url": data_uri(f)} for v, f in zip(values, frames, strict=True)]
-    width = round(side * _ratio(next(iter(strips.values()))[0]))
-    across = altair.X("panel:N", sort=list(strips), title=None, axis=_titles(strips), scale=altair.Scale(padding=0))
+    high, wide = next(iter(strips.values()))[0].shape[-2:]
+    width = round(side * float(wide / high))
+    titles = altair.Axis(orient="top", labelAngle=0, domain=False, ticks=False, labelFontSize=13)
+    axis = titles if isinstance(images, Mapping) else None
+    across = altair.X("panel:N", sort=list(strips), title=None, axis=axis, scale=altair.Scale(padding=0))
     picture = altair.Chart(rounded(pd.DataFrame(rows)))
     picture = picture.mark_image(width=width, height=side, smooth=_smooth(str(rows[0]["url"])))
     figure = altair.LayerChart(layer=[picture.encode(x=across, url="url:N", y=altair.value(side / 2))])
@@ -150,14 +150,3 @@ def orbit(
 def _smooth(url: str) -> bool:
     """Whether to interpolate between pixels: not in the small pictures, which are stored as PNG."""
     return not url.startswith("data:image/png")
-
-
-def _ratio(frame: Any) -> float:
-    """Width over height of a picture (C, H, W)."""
-    return float(frame.shape[2] / frame.shape[1])
-
-
-def _titles(strips: Mapping[str, Any]) -> altair.Axis | None:
-    if list(strips) == [""]:
-        return None
-    return altair.Axis(orient="top", labelAngle=0, domain=False, ticks=False, labelFontSize=13)

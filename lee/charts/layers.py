@@ -75,9 +75,7 @@ def _words(base: altair.Chart) -> altair.Chart:
     dark = [f for f, c in COLOURS.items() if c in (PALETTE[0], _PURPLE, BROWN)]
     ink = altair.condition(altair.FieldOneOfPredicate("family", dark), altair.value(PAPER), altair.value(INK))
     # Under a zoom the name of a rectangle that began further left stays in sight.
-    return words.encode(
-        x=altair.value(altair.ExprRef(left)), y=altair.Y("middle:Q"), text="label:N", color=ink
-    )  # fmt: skip
+    return words.encode(x=altair.value(altair.ExprRef(left)), y=altair.Y("middle:Q"), text="label:N", color=ink)
 
 
 def _told(data: pd.DataFrame) -> list[altair.Tooltip]:
@@ -181,14 +179,9 @@ def cumulative(
     ends = data["done"].isin([0.0, 100.0])
     data = data[ends | (data["own"] > ROUNDING * data["sum"].max())]  # between the steps a staircase needs no points
     data = parts.with_span(data, "sum", "se" if error else None, log=False)
-    across = altair.X(
-        "done:Q",
-        title="layers so far, % of the network",
-        scale=altair.Scale(domain=[0, 100]),
-        axis=altair.Axis(tickCount=5),
-    )
+    percent, ticks = altair.Scale(domain=[0, 100]), altair.Axis(tickCount=parts.PHONE_TICKS, labelOverlap=True)
+    across = altair.X("done:Q", title="layers so far, % of the network", scale=percent, axis=altair.Axis(tickCount=5))
     base = altair.Chart(rounded(data)).encode(x=across, **_stroked(data, by))
-    ticks = altair.Axis(tickCount=parts.PHONE_TICKS, labelOverlap=True)
     marks = []
     if error:
         low = altair.Y(field=parts.LOW, type="quantitative", title=y_title, axis=ticks)

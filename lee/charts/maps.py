@@ -53,7 +53,6 @@ def maps(
     shares: Any,
     *,
     patch: int = 1,
-    limit: float | None = None,
     titles: Sequence[str] | None = None,
     columns: int | None = None,
     width: int = 150,
@@ -65,7 +64,6 @@ def maps(
         images: Values in [0, 1], (N, C, H, W) with C = 1 or 3.
         shares: Signed shares of the pixels, (N, H, W), such as :attr:`lee.ErrorMap.share`.
         patch: Side of the patches, in pixels, that the shares are summed over; those of pixels alone flicker.
-        limit: The share drawn in the strongest colour; by default one that 99 in 100 patches stay below.
         titles: A few words under each picture.
         columns: Pictures in a row on a wide page.
         width: Width of one picture on a wide page, in pixels.
@@ -74,25 +72,24 @@ def maps(
     Raises:
         InputError: As :func:`overlaid` and :func:`pictures`.
     """
-    found, top = overlaid(images, shares, patch=patch, limit=limit)
+    found, top = overlaid(images, shares, patch=patch)
     shown = pictures(found, titles=titles, columns=columns, width=width, **words)
     return Picture(shown.html.replace("<figcaption>", f"{scale_bar(top)}<figcaption>", 1), shown.about)
 
 
-def map_sheet(images: Any, shares: Any, *, patch: int = 1, limit: float | None = None, title: str = "") -> Image.Image:
+def map_sheet(images: Any, shares: Any, *, patch: int = 1, title: str = "") -> Image.Image:
     """A picture to be saved: a row for each image, the photograph and the map over it, with the scale of the colours below.
 
     Args:
         images: Values in [0, 1], (N, C, H, W) with C = 1 or 3.
         shares: Signed shares of the pixels, (N, H, W).
         patch: Side of the patches that they are summed over.
-        limit: The share drawn in the strongest colour; by default one that 99 in 100 patches stay below.
         title: A line above.
 
     Raises:
         InputError: As :func:`overlaid`.
     """
-    found, top = overlaid(images, shares, patch=patch, limit=limit)
+    found, top = overlaid(images, shares, patch=patch)
     photographs = [pixels(image) for image in each(images)]
     height, width = photographs[0].shape[:2]
     zoom = max(1, round(224 / max(height, width)))
@@ -104,20 +101,15 @@ def map_sheet(images: Any, shares: Any, *, patch: int = 1, limit: float | None =
     draw.text((GAP, 8), title, INK, font)
     for row, (photograph, drawn) in enumerate(zip(photographs, found, strict=True)):
         for column, array in enumerate((photograph, drawn.transpose(1, 2, 0))):
-            picture = Image.fromarray(
-                (np.broadcast_to(array, (*array.shape[:2], 3)).clip(0, 1) * 255).round().astype(np.uint8)
-            )
+            coloured = np.broadcast_to(array, (*array.shape[:2], 3)).clip(0, 1)
+            picture = Image.fromarray((coloured * 255).round().astype(np.uint8))
             place = (GAP + column * (width + GAP), head + row * (height + GAP))
             sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), place)
     left, below = 2 * GAP + width, head + len(found) * (height + GAP)
     bar = diverging(np.linspace(-1, 1, width)[None].repeat(12, 0))
     sheet.paste(Image.fromarray((bar * 255).round().astype(np.uint8)), (left, below))
     unit = "pixel" if patch == 1 else f"{patch} by {patch} pixels"  # the font has no × and no −
-    for anchor, x, text in (
-        ("la", left, f"-{top:.2g}"),
-        ("ma", left + width // 2, "0"),
-        ("ra", left + width, f"+{top:.2g}"),
-    ):
-        draw.text((x, below + 14), text, INK, font, anchor=anchor)
+    for anchor, x, text in (("la", 0, f"-{top:.2g}"), ("ma", width // 2, "0"), ("ra", width, f"+{top:.2g}")):
+        draw.text((left + x, below + 14), text, INK, font, anchor=anchor)
     draw.text((GAP, below), f"share of the error per\n{unit}", INK, font)
     return sheet

@@ -1,6 +1,7 @@
 """Square matrices of numbers around zero, such as correlations, as coloured cells that carry their numbers."""
 
 from collections.abc import Sequence
+from itertools import chain, product
 from typing import Any, Unpack
 
 import altair
@@ -63,13 +64,8 @@ def _cells(matrix: Any, labels: list[str]) -> pd.DataFrame:
         raise InputError(
             f"A heat map needs a (K, K) matrix and K different labels; got {len(rows)} rows, {size} labels."
         )
-    data = pd.DataFrame(
-        [
-            {"row": r, "column": c, "value": float(v)}
-            for r, row in zip(labels, rows, strict=True)
-            for c, v in zip(labels, row, strict=True)
-        ]
-    )
+    cells = zip(product(labels, labels), chain.from_iterable(rows), strict=True)
+    data = pd.DataFrame({"row": row, "column": column, "value": float(value)} for (row, column), value in cells)
     if not data["value"].abs().lt(float("inf")).all():
         raise InputError("A heat map's numbers must be finite; this matrix has NaN or infinity.")
     return rounded(data)

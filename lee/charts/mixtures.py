@@ -145,14 +145,11 @@ def _farthest(grams: Mapping[str, EquivarianceGram], generators: Sequence[str | 
 
 
 def _sliders(generators: Sequence[str | Generator], start: Sequence[float]) -> list[altair.Parameter]:
-    names = [g if isinstance(g, str) else g.name for g in generators]
+    names = [(g if isinstance(g, str) else g.name).replace("_", " ") for g in generators]
+    binds = [altair.binding_range(min=-RANGE, max=RANGE, step=STEP, name=f"{name} ") for name in names]
     return [
-        altair.param(
-            name=f"c{i}",
-            value=float(value),
-            bind=altair.binding_range(min=-RANGE, max=RANGE, step=STEP, name=f"{name.replace('_', ' ')} "),
-        )
-        for i, (name, value) in enumerate(zip(names, start, strict=True))
+        altair.param(name=f"c{i}", value=float(value), bind=bind)
+        for i, (value, bind) in enumerate(zip(start, binds, strict=True))
     ]
 
 

@@ -65,16 +65,9 @@ def chart(frame: pd.DataFrame, columns: Sequence[str | None]) -> altair.Chart:
 
 
 def axis(
-    channel: Any,
-    frame: pd.DataFrame,
-    column: str,
-    title: str | None,
-    *,
-    log: bool,
-    fixed: bool = False,
-    at: str | None = None,
+    channel: Any, frame: pd.DataFrame, column: str, title: str | None, *, log: bool, fixed: bool = False, at: str | None = None,
     padding: int = 0,
-) -> Any:
+) -> Any:  # fmt: skip
     """A quantitative axis for `column`, drawn at column `at` of the same unit if given.
 
     With `fixed` the axis spans the whole frame, so that it stays put while a slider moves; `padding` pixels
@@ -89,13 +82,8 @@ def axis(
     few = pd.api.types.is_integer_dtype(frame[column]) and frame[column].max() - frame[column].min() < PHONE_TICKS
     steps: dict[str, Any] = {"tickMinStep": 1} if few and not log else {}  # no ticks between whole numbers
     ticks = altair.Axis(tickCount=PHONE_TICKS, labelOverlap=True, **steps, **_powers(frame[column] if log else ()))
-    return channel(
-        field=field(at or column),
-        type="quantitative",
-        scale=altair.Scale(**scale),
-        axis=ticks,
-        title=title or column,
-    )
+    drawn = {"field": field(at or column), "type": "quantitative"}
+    return channel(**drawn, scale=altair.Scale(**scale), axis=ticks, title=title or column)
 
 
 def _powers(values: Iterable[float]) -> dict[str, Any]:
@@ -149,11 +137,6 @@ def rows(frame: pd.DataFrame, label: str) -> altair.Y:
     return altair.Y(field=field(label), type="nominal", sort=order, title=None)
 
 
-def offset(frame: pd.DataFrame, by: str | None) -> dict[str, Any]:
-    """Place the groups of `by` beside each other inside a row."""
-    return told_apart(frame, by, "yOffset")
-
-
 def tooltip(frame: pd.DataFrame, *columns: str | None) -> list[altair.Tooltip]:
     """What a pointer over a mark shows, without repetition."""
     kinds = {c: pd.api.types.is_numeric_dtype(frame[c]) for c in columns if c is not None}
@@ -172,28 +155,20 @@ def spaced(values: Iterable[float], what: str) -> tuple[list[float], float]:
     return stops, (stops[-1] - stops[0]) / len(steps)
 
 
-def slide(figure: altair.LayerChart, values: Iterable[float], column: str, title: str | None) -> altair.LayerChart:
+def slide(figure: altair.LayerChart, values: Iterable[float], column: str, title: str) -> altair.LayerChart:
     """Let the reader pick one of the evenly spaced `values` of `column`; only its rows are shown."""
     stops, step = spaced(values, repr(column))
     low, high, step = (float(f"{v:.6g}") for v in (stops[0], stops[-1], step))
-    bind = altair.binding_range(min=low, max=high, step=step, name=f"{title or column} ")
+    bind = altair.binding_range(min=low, max=high, step=step, name=f"{title} ")
     start = float(f"{stops[len(stops) // 2]:.6g}")
     picked = altair.param(name="picked", value=start, bind=bind)
     near = f"abs(datum['{column}'] - picked) < {step / 2:.6g}"
     return figure.add_params(picked).transform_filter(near)
 
 
-def assemble(
-    marks: Sequence[altair.Chart],
-    *,
-    height: int,
-    words: Words,
-    slider: tuple[Iterable[float], str] | None = None,
-) -> altair.LayerChart:
-    """Layer the marks over the page's width, add the slider, and finish with caption and alternative text."""
+def assemble(marks: Sequence[altair.Chart], *, height: int, words: Words) -> altair.LayerChart:
+    """Layer the marks over the page's width, and finish with caption and alternative text."""
     figure = altair.LayerChart(layer=list(marks)).properties(width="container", height=height)
-    if slider is not None:
-        figure = slide(figure, *slider, None)
     return finish(figure, **words)
 
 

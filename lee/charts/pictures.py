@@ -98,25 +98,14 @@ def tinted(image: Any, *, share: float = 0.99) -> np.ndarray:
 
 
 def data_uri(image: Any, *, quality: int = 90) -> str:
-    """One image in [0, 1], as :func:`pictures` takes it, as a `data:` address.
-
-    Args:
-        image: A tensor or array (C, H, W), or a PIL image.
-        quality: Of JPEG, for images that are stored with loss.
-
-    Raises:
-        InputError: As :func:`pictures`.
-    """
+    """One image in [0, 1], as :func:`pictures` takes it, as a `data:` address; `quality` is that of JPEG, if it is stored so."""
     return _encode(pixels(image), quality)
 
 
 def each(images: Any) -> list[Any]:
     """The images that :func:`pictures` is given, one by one."""
-    if isinstance(images, Image.Image):
-        return [images]
-    if hasattr(images, "ndim") and images.ndim == 3:
-        return [images]
-    return list(images)
+    alone = isinstance(images, Image.Image) or getattr(images, "ndim", 0) == 3
+    return [images] if alone else list(images)
 
 
 def pixels(image: Any) -> np.ndarray:

@@ -75,8 +75,8 @@ def lines(
         marks.append(at.mark_point())
     elif points:
         marks.append(curve.mark_point().encode(**parts.told_apart(data, by, "shape")))
-    moved = (frame[slider], slider) if slider else None
-    return parts.assemble(marks, height=height, words=words, slider=moved)
+    figure = parts.assemble(marks, height=height, words=words)
+    return parts.slide(figure, frame[slider], slider, slider) if slider else figure
 
 
 def scatter(
@@ -130,7 +130,6 @@ def dots(
     *,
     error: str | None = None,
     by: str | None = None,
-    reference: float | None = None,
     log: bool = False,
     title: str | None = None,
     **words: Unpack[Words],
@@ -143,7 +142,6 @@ def dots(
         label: Column of names, one row of the chart each.
         error: Column of standard errors.
         by: Column that tells several dots of one row apart.
-        reference: Where to draw a thin line to compare with.
         log: Use a logarithmic axis.
         title: Title of the axis, with the unit; the column's name by default.
         **words: Caption, alternative text and name, as for :func:`finish`.
@@ -152,8 +150,8 @@ def dots(
     parts.check_log(frame, "x" if log else "", value, value)
     data = parts.with_span(frame, value, error, log=log)
     spans = [((parts.LOW, parts.HIGH), {"strokeWidth": 2})] if error else []
-    shown = [value, error] if error else [value]
-    marks = _dotted(data, shown, label, by, spans, parts.offset(data, by), reference, {"title": title, "log": log})
+    shown, beside = [value, error] if error else [value], parts.told_apart(data, by, "yOffset")
+    marks = _dotted(data, shown, label, by, spans, beside, None, {"title": title, "log": log})
     step = 34 if by is None else 14 + 18 * frame[by].nunique()
     return parts.assemble(marks, height=step * frame[label].nunique(), words=words)
 
@@ -196,7 +194,7 @@ def intervals(
         raise InputError(f"Each interval from {low!r} to {high!r} must hold the number in {value!r}.")
     for column in (value, low, high, *wide):
         parts.check_log(frame, "x" if log else "", column, column)
-    beside = parts.offset(frame, by) if frame[label].duplicated().any() else {}
+    beside = parts.told_apart(frame, by, "yOffset") if frame[label].duplicated().any() else {}
     spans = [((low, high), {"strokeWidth": INNER, "opacity": FAINT})]
     spans += [(outer, {"strokeWidth": 1.5, "opacity": FAINT})] if outer else []
     shown = [value, low, high, *wide]
@@ -250,7 +248,7 @@ def bars(
     parts.check(frame, [value, error] if error else [value], [label, by])
     data = parts.with_span(frame, value, error, log=False)
     base = parts.chart(data, [value, label, by, error])
-    base = base.encode(y=parts.rows(data, label), **parts.offset(data, by))
+    base = base.encode(y=parts.rows(data, label), **parts.told_apart(data, by, "yOffset"))
     ticks = altair.Axis(tickCount=parts.PHONE_TICKS, labelOverlap=True)
     length = altair.X(field=parts.field(value), type="quantitative", title=title or value, axis=ticks)
     shown = parts.tooltip(data, label, by, value, error)

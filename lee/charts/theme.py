@@ -99,11 +99,8 @@ def render(spec: dict[str, Any], **metadata: Any) -> tuple[dict[str, Any], dict[
 def captioned(spec: dict[str, Any], *, still: bool = False) -> dict[str, Any]:
     """The spec with its caption below, as its title: JupyterLab, and GitHub with its picture, have no other place for words.
 
-    The site takes it away again (`lee.book.site.figures`), and sets the caption itself.
-
-    Args:
-        spec: A Vega-Lite spec with its caption in `usermeta`.
-        still: For a picture, which has no menus and sliders: say where they stand.
+    The site takes it away again (`lee.book.site.figures`), and sets the caption itself. A `still` picture has no menus and
+    sliders, so its caption says where they stand.
     """
     text = plain(str(spec.get("usermeta", {}).get("caption", "")))
     bound = [
@@ -113,15 +110,11 @@ def captioned(spec: dict[str, Any], *, still: bool = False) -> dict[str, Any]:
     lines = textwrap.wrap(f"{text} Shown here: {', '.join(chosen)}." if still and chosen else text, CAPTION)
     if "title" in spec or not lines:
         return spec
-    look = {
-        "orient": "bottom",
-        "anchor": "start",
-        "fontWeight": "normal",
-        "fontSize": 13,
-        "offset": 14,
-        "color": "#444444",
-    }
-    return {**spec, "title": {"text": lines, **look, "frame": "bounds", "lineHeight": 18}}
+    title = {
+        "text": lines, "orient": "bottom", "anchor": "start", "fontWeight": "normal", "fontSize": 13, "offset": 14,
+        "color": "#444444", "frame": "bounds", "lineHeight": 18,
+    }  # fmt: skip
+    return {**spec, "title": title}
 
 
 def plain(markdown: str) -> str:
@@ -138,11 +131,7 @@ def plain(markdown: str) -> str:
 
 
 def png(spec: dict[str, Any]) -> bytes:
-    """A chart on white at twice its size, as a PNG of few colours; the same bytes for the same spec.
-
-    Args:
-        spec: A Vega-Lite spec with a width in pixels.
-    """
+    """A chart, with a width in pixels, on white at twice its size, as a PNG of few colours; the same bytes for the same spec."""
     check_installed("A picture of a chart", "book", "vl_convert")
     import vl_convert
 
@@ -204,8 +193,7 @@ _NUMBER = re.compile(
 def typeset(text: str) -> str:
     """The numbers of a text as people write them, 3.1×10⁻¹⁰, 140 and −2 for `3.1e-10`, `1.4e+02` and `-2`.
 
-    Args:
-        text: Markdown or any text; what stands in code, formulas, addresses of links and tags stays as it is.
+    What stands in code, formulas, addresses of links and tags stays as it is.
 
     Examples:
         >>> typeset("from -2 to 3.1e-10, in e-folds, `-2`")

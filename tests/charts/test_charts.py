@@ -42,7 +42,7 @@ def every(frame: pd.DataFrame) -> dict[str, altair.TopLevelMixin]:
         "lines": charts.lines(frame, "t", "value", by="kind", error="se", slider="step", **WORDS),
         "points": charts.lines(frame[frame.t > 0], "t", "value", by="kind", points=True, log="xy", **WORDS),
         "scatter": charts.scatter(frame, "t", "value", by="kind", label="kind", **WORDS),
-        "dots": charts.dots(frame, "value", "kind", error="se", by="t", reference=1.5, **WORDS),
+        "dots": charts.dots(frame, "value", "kind", error="se", by="t", **WORDS),
         "bars": charts.bars(frame, "value", "kind", error="se", **WORDS),
         "arrows": charts.arrows([ROTATION, SCALE], image=images[0], **WORDS),
         "orbit": charts.orbit({"a": images, "b": images}, [-1, 0, 1], parameter="shift", **WORDS),
