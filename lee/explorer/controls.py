@@ -30,7 +30,8 @@ _FAMILIES = {
     "resnet": "ResNets", "vit": "vision transformers", "mixer": "Mixers", "convnext": "ConvNeXts", "resmlp": "ResMLPs",
     "poolformer": "PoolFormers", "efficientnet": "EfficientNets of ImageNet",
 }  # fmt: skip
-_SETS = {"photos": "photographs", "patches": "photographs", "histology": "medical images", "retina": "medical images"}
+_SETS = {"photos": "photographs", "patches": "photographs", "textures": "textures"}
+_SETS |= dict.fromkeys(("histology", "retina"), "medical images")
 
 
 def grouped(names: Sequence[str], family: Callable[[str], str]) -> list[tuple[str, str]]:
@@ -47,10 +48,7 @@ def _model_family(name: str) -> str:
 
 
 def _set_family(name: str) -> str:
-    return _SETS.get(
-        name,
-        "textures" if name == "textures" else "folders" if ":" in name else "CIFAR" if "cifar" in name else "digits",
-    )
+    return _SETS.get(name, "folders" if ":" in name else "CIFAR" if "cifar" in name else "digits")
 
 
 def _slider(name: str, value: float, reach: float, step: float) -> widgets.FloatSlider:
@@ -91,17 +89,14 @@ def controls(state: State, folders: Sequence[str] = ()) -> dict[str, Any]:
             options=[(_patch(side), side) for side in PATCHES], value=state.patch, description="shares of", **_WORDS
         ),
         "reach": widgets.Dropdown(
-            options=[(f"from −{reach:g} to {reach:g}", reach) for reach in REACHES],
-            value=state.reach,
-            description="amounts",
-            **_WORDS,
+            options=[(f"from −{r:g} to {r:g}", r) for r in REACHES], value=state.reach, description="amounts", **_WORDS
         ),
     }
     zoo = grouped(models.names(), _model_family)
     sets = grouped((*pictures.offered(), *folders), _set_family)
     titles = ("data set", "model", "second model")
+    value = {"images": state.images, **{f"model{which}": chosen for which, chosen in enumerate(state.models)}}
     for name, title, options in zip(NAMES, titles, (sets, zoo, [("none", ""), *zoo]), strict=True):
-        value = {"images": state.images, **{f"model{which}": chosen for which, chosen in enumerate(state.models)}}
         made[f"list_{name}"] = widgets.Dropdown(options=options, value=OTHER, description=title, **_WORDS)
         made[name] = widgets.Combobox(
             value=value.get(name, ""),
@@ -109,8 +104,8 @@ def controls(state: State, folders: Sequence[str] = ()) -> dict[str, Any]:
             description="its name",
             placeholder="of lee, or imagefolder:…" if name == "images" else "zoo/… or timm's",
             ensure_option=False,
-            style={"description_width": "92px"},
-            layout={"width": "auto", "min_width": "0"},
+            style=_WORDS["style"],
+            layout={"width": "auto", "min_width": "0"},  # of its own: `reveal` changes it
         )
     made["thumbs"].add_class("lee-thumbs").add_class(thumbs_class(made["thumbs"]))
     return made

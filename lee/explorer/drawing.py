@@ -19,6 +19,9 @@ from lee.statistics import Estimate
 SHARE = 0.99
 """The strongest colour of a tangent image stands for the number below which this share of all absolute values lies."""
 
+BARS = 12
+"""Layers that have a bar of their own."""
+
 STYLE = f"<style>{(Path(__file__).parent / 'share' / 'explorer.css').read_text()}</style>"
 
 HEAD = (
@@ -63,8 +66,8 @@ def number(value: float) -> str:
     return f"{value:.3g}".replace("-", "−")
 
 
-def _pixelated(side: int) -> str:
-    return ' style="image-rendering:pixelated"' if side <= PIXEL_ART else ""
+def _pixelated(image: Tensor) -> str:
+    return ' style="image-rendering:pixelated"' if max(image.shape[-2:]) <= PIXEL_ART else ""
 
 
 def frames(original: Tensor, moved: Tensor, tangent: Tensor, *, name: str, unit: str, t: float) -> str:
@@ -79,7 +82,7 @@ def frames(original: Tensor, moved: Tensor, tangent: Tensor, *, name: str, unit:
             f"tangent image: blue −{limit:.2g} to vermilion +{limit:.2g} per {unit}",
         ),
     ]
-    style = _pixelated(max(original.shape[-2:]))
+    style = _pixelated(original)
     figures = (
         f'<figure><img src="{uri}" alt="{escape(alt)}"{style}><figcaption>{escape(words)}</figcaption></figure>'
         for uri, alt, words in tiles
@@ -132,7 +135,7 @@ def where(image: Tensor, share: Tensor, *, patch: int, model: str, name: str) ->
         f"(of {sums.shape[0]} × {sums.shape[1]})."
     ).replace("%", " %")
     alt = f"Map of the error of {model} over the photograph. {told}"
-    style = _pixelated(max(image.shape[-2:]))
+    style = _pixelated(image)
     return box(
         f'<h2>{escape(model)}</h2><figure class="map"><img src="{data_uri(picture)}" alt="{escape(alt)}"{style}>{scale_bar(limit)}'
         f"<figcaption>share of the error, for each of the {of}</figcaption></figure><p>{escape(told)}</p>",
@@ -140,14 +143,11 @@ def where(image: Tensor, share: Tensor, *, patch: int, model: str, name: str) ->
     )
 
 
-def layers(frame: pd.DataFrame, *, model: str, name: str, most: int = 12) -> str:
-    """Bars of the signed share of the Lie derivative that layers contribute by themselves: the largest, and the rest.
-
-    All shares together are 1.
-    """
+def layers(frame: pd.DataFrame, *, model: str, name: str) -> str:
+    """Bars of the signed share of the Lie derivative that layers contribute by themselves: the largest, and the rest; in all 1."""
     told = frame[frame["kind"] != "merged"]
     order = told["self_share"].abs().sort_values(ascending=False, kind="stable").index
-    shown, rest = told.loc[order[:most]], told.loc[order[most:]]
+    shown, rest = told.loc[order[:BARS]], told.loc[order[BARS:]]
     rows = [
         (f"{path.removeprefix('net.') or 'the whole model'} ({kind})", float(share))
         for path, kind, share in shown[["path", "type", "self_share"]].itertuples(index=False)

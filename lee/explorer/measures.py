@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 from torch import Tensor, nn
@@ -85,14 +85,8 @@ class Curve:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Touch:
-    """Value and derivative of the probabilities at one `t`: the tangent of the curve.
-
-    Args:
-        value: `f(x_t)`, (K,).
-        slope: `d/dt f(x_t)`, (K,).
-    """
+class Touch(NamedTuple):
+    """Value `f(x_t)` and derivative `d/dt f(x_t)` of the probabilities at one `t`, (K,) each: the tangent of the curve."""
 
     value: Tensor
     slope: Tensor
@@ -179,8 +173,7 @@ class Measures:
 
     def curve(self, state: State, which: int = 0) -> Curve:
         """The probabilities along the path: one batch through the model, kept for every `t`."""
-        key = self._moved(state, which)
-        return self._curves.get(key, lambda: self._curve(state, which))
+        return self._curves.get(self._moved(state, which), lambda: self._curve(state, which))
 
     def _curve(self, state: State, which: int) -> Curve:
         network, orbit = self.model(state, which), self.path(state, which)
@@ -270,14 +263,12 @@ class Measures:
 
     def layers(self, state: State, which: int = 0) -> pd.DataFrame:
         """The exact contribution of every layer to the Lie derivative at the original image: `frame` of :func:`lee.layerwise`."""
-        key = self._moved(state, which)
-        return self._layers.get(key, lambda: self._layerwise(state, which))
 
-    def _layerwise(self, state: State, which: int) -> pd.DataFrame:
-        network: nn.Module = self.model(state, which)
-        return layerwise(
-            network, self.image(state, which), state.generator, kernel=state.kernel, boundary=state.boundary
-        ).frame
+        def measured() -> pd.DataFrame:
+            how: dict[str, Any] = {"kernel": state.kernel, "boundary": state.boundary}
+            return layerwise(self.model(state, which), self.image(state, which), state.generator, **how).frame
+
+        return self._layers.get(self._moved(state, which), measured)
 
 
 def class_names(model: str, pretrained: bool, k: int) -> tuple[str, ...]:

@@ -62,12 +62,8 @@ def load(name: str, side: int) -> tuple[Tensor, tuple[str, ...]]:
 def decode(content: bytes, side: int | None = None) -> Tensor:
     """The central square of an uploaded picture, turned as its EXIF data says: (1, 3, side, side) in [0, 1].
 
-    Args:
-        content: The bytes of a file that :func:`lee.datasets.image_files.read` can read.
-        side: Side in pixels; the shorter side of the picture by default.
-
-    Raises:
-        InputError: If the file is too large, of another kind, damaged, or only a pixel wide.
+    By default its side is the picture's shorter one. Refused is a file that is too large, of another kind, damaged, or
+    only a pixel wide.
     """
     if len(content) > MOST_BYTES:
         raise InputError(f"The file has {len(content) / 1e6:.1f} MB; at most {MOST_BYTES / 1e6:.0f} MB can be shown.")

@@ -6,16 +6,10 @@ from lee.explorer.state import REACH, SLIDERS, State
 from lee.geometry.generators import NAMED
 
 
-def recipe(state: State, total: int, first: int, side: int, patch: int, which: int = 0) -> str:
-    """Lines that print what is shown of one model.
+def recipe(state: State, total: int, first: int, side: int, patch: int, which: int) -> str:
+    """Lines that print what is shown of one model of a state, by its number.
 
-    Args:
-        state: What is shown.
-        total: Images that the data set offers.
-        first: Side in pixels of the images that the first model takes.
-        side: Side in pixels of those that this model takes.
-        patch: Side in pixels of the patches of its map.
-        which: Which of the state's models, from 0.
+    The data set offers `total` images; the `first` model takes them in one size in pixels, this one in another, its `side`.
     """
     usual = {"kernel": "fourier", "boundary": "reflect"}
     how = "".join(f', {name}="{value}"' for name in usual if (value := getattr(state, name)) != usual[name])

@@ -28,32 +28,18 @@ def notebook(folder: Path, images: Sequence[Path] = (), models: Sequence[str] = 
     folders = tuple(str(one.resolve()) for one in images)
     cell = f"from lee.explorer import Explorer, State\n\nExplorer({first!r}, folders={folders!r})"
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    path = folder / "explorer.ipynb"
-    nbformat.write(
-        new_notebook(cells=[new_code_cell(cell)], metadata={"kernelspec": kernel, "title": "lee explorer"}), path
-    )
+    content = new_notebook(cells=[new_code_cell(cell)], metadata={"kernelspec": kernel, "title": "lee explorer"})
+    nbformat.write(content, path := folder / "explorer.ipynb")
     return path
 
 
 def serve(
-    port: int,
-    ready: Callable[[str], None],
-    *,
-    browser: bool = False,
-    images: Sequence[Path] = (),
-    models: Sequence[str] = (),
+    port: int, ready: Callable[[str], None], *, browser: bool, images: Sequence[Path] = (), models: Sequence[str] = ()
 ) -> None:
     """Serve the explorer in this process until it is interrupted or terminated.
 
-    Args:
-        port: Of loopback.
-        ready: Called with the page's address, which ends in a token, once it can be opened.
-        browser: Whether to open a browser.
-        images: Folders of images that the page may show, as `imagefolder:…`; no others.
-        models: One or two models that the page begins with.
-
-    Raises:
-        InputError: The port is taken, what is no model of the explorer, or voila or ipywidgets is not installed.
+    `ready` is called with the page's address, which ends in a token, once it can be opened. The page shows no folders but `images`.
+    A port that is taken, a name that is no model of the explorer, and a missing voila or ipywidgets are refused.
     """
     check_installed("The explorer's page", "app,book", "voila", "ipywidgets", "nbformat")
     _check_free(port)

@@ -8,24 +8,11 @@ from dataclasses import dataclass, field
 
 from lee.errors import InputError, check_known
 from lee.geometry.algebra import coordinates
-from lee.geometry.generators import (
-    BRIGHTNESS,
-    CONTRAST,
-    HYPERBOLIC,
-    NAMED,
-    ROTATION,
-    SATURATION,
-    SCALE,
-    SQUEEZE,
-    TRANSLATION_X,
-    TRANSLATION_Y,
-    Generator,
-)
+from lee.geometry.generators import NAMED, PHOTOMETRIC, ROTATION, TRANSLATION_X, Generator
 from lee.geometry.interpolation import BOUNDARIES
+from lee.measure.spectrum import ORTHOGONAL
 
-SLIDERS = (
-    TRANSLATION_X, TRANSLATION_Y, ROTATION, SCALE, SQUEEZE, HYPERBOLIC, BRIGHTNESS, CONTRAST, SATURATION,
-)  # fmt: skip
+SLIDERS = (*ORTHOGONAL, *PHOTOMETRIC)
 """The generators that have a slider each."""
 
 KERNELS = ("fourier", "central")
@@ -110,7 +97,6 @@ class State:
             raise InputError(f"The amount t = {self.t:g} is out of range: -{REACH:g} to {REACH:g}.")
         if self.index < 0 or self.n < 2:
             raise InputError(f"The index starts at 0, and n at 2; got {self.index} and {self.n}.")
-
         for name, value, known in (("patch", self.patch, PATCHES), ("reach", self.reach, REACHES)):
             if value not in known:
                 raise InputError(f"{name} = {value:g} is not among {', '.join(f'{one:g}' for one in known)}.")

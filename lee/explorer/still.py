@@ -6,7 +6,7 @@ from typing import Unpack
 import altair
 import pandas as pd
 
-from lee.charts import Words, finish, parts
+from lee.charts import Words, parts
 from lee.errors import InputError
 from lee.explorer.measures import Measures
 from lee.explorer.state import State
@@ -35,13 +35,12 @@ def curves(measures: Measures, state: State, which: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def touching(frame: pd.DataFrame, *, x_title: str, height: int = 300, **words: Unpack[Words]) -> altair.LayerChart:
+def touching(frame: pd.DataFrame, *, x_title: str, **words: Unpack[Words]) -> altair.LayerChart:
     """Curves of probabilities over `t`, and their tangents at the `t` that a slider picks.
 
     Args:
         frame: As of :func:`curves`; `t` evenly spaced, 0 among its values.
         x_title: Title of the horizontal axis, with the unit.
-        height: Height in pixels; the width is the page's.
         **words: Caption, alternative text and name, as for :func:`lee.charts.finish`.
 
     Raises:
@@ -57,14 +56,12 @@ def touching(frame: pd.DataFrame, *, x_title: str, height: int = 300, **words: U
         low=frame["probability"] - REACH * frame["slope"],
         high=frame["probability"] + REACH * frame["slope"],
     )
-    span = altair.Scale(domain=[stops[0], stops[-1]], nice=False)
-    unit = altair.Scale(domain=[0, 1])
+    span, unit = altair.Scale(domain=[stops[0], stops[-1]], nice=False), altair.Scale(domain=[0, 1])
     across = {field: altair.X(f"{field}:Q", scale=span, title=x_title) for field in ("t", "left")}
     up = {field: altair.Y(f"{field}:Q", scale=unit, title="probability") for field in ("probability", "low")}
     told = parts.told_apart(frame, "class", "color")
-    dashes = parts.told_apart(frame, "class", "strokeDash")
     curve = parts.chart(frame, ["t", "class", "probability"]).mark_line(clip=True)
-    curve = curve.encode(x=across["t"], y=up["probability"], **told, **dashes)
+    curve = curve.encode(x=across["t"], y=up["probability"], **parts.told_apart(frame, "class", "color", "strokeDash"))
     bind = altair.binding_range(min=stops[0], max=stops[-1], step=float(f"{step:.6g}"), name="t ")
     picked = altair.param(name="picked", value=0, bind=bind)
     columns = ["t", "class", "probability", "left", "right", "low", "high"]
@@ -72,5 +69,4 @@ def touching(frame: pd.DataFrame, *, x_title: str, height: int = 300, **words: U
     line = base.mark_rule(strokeWidth=5, opacity=0.55, clip=True)
     line = line.encode(x=across["left"], x2="right:Q", y=up["low"], y2="high:Q", **told)
     dot = base.mark_point(size=90).encode(x=across["t"], y=up["probability"], **told)
-    figure = altair.LayerChart(layer=[curve, line, dot]).add_params(picked)
-    return finish(figure.properties(width="container", height=height), **words)
+    return parts.assemble([curve, line, dot], height=300, words=words).add_params(picked)

@@ -677,5 +677,5 @@ def test_the_still_version_has_exact_slopes_and_a_slider(measures: Measures, sta
 
 def test_a_small_set_is_loaded_whole_by_the_code(state: State) -> None:
     few = replace(state, images='imagefolder:/a "b"')
-    assert "n=64" in recipe(few, 64, 32, 32, 4)
-    assert "lee.datasets.load('imagefolder:/a \"b\"', size=32)" in recipe(few, 8, 32, 32, 4)
+    assert "n=64" in recipe(few, 64, 32, 32, 4, 0)
+    assert "lee.datasets.load('imagefolder:/a \"b\"', size=32)" in recipe(few, 8, 32, 32, 4, 0)
