@@ -165,13 +165,10 @@ def _run_all(jobs: Mapping[str, Job], workers: int, progress: Progress) -> dict[
     return done
 
 
-def run_chapter(
-    source: Path, target: Path, parameters: Mapping[str, Any], profile: str, children: Children | None = None
-) -> None:
+def run_chapter(source: Path, target: Path, parameters: Mapping[str, Any], profile: str, children: Children) -> None:
     """Execute one notebook; `target` appears, whole, when every cell has run.
 
-    Raises:
-        ChapterError: If a cell raises; the notebook so far is kept beside `target` as `NAME.failed.ipynb`.
+    If a cell raises, the notebook so far is kept beside it as `NAME.failed.ipynb`.
     """
     start = time.monotonic()
     failed = target.with_suffix(".failed.ipynb")
@@ -183,7 +180,7 @@ def run_chapter(
         command += ["--no-progress-bar", "--no-log-output", "--execution-timeout", str(CELL_TIMEOUT)]
         command += ["--parameters_yaml", yaml.safe_dump(dict(parameters))] if parameters else []
         streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        with (children or Children()).start(command, **streams) as process:
+        with children.start(command, **streams) as process:
             assert process.stderr is not None
             log = process.stderr.read()
         if process.returncode != 0:

@@ -51,11 +51,7 @@ def with_install(notebook: NotebookNode, address: str) -> NotebookNode:
 
 
 def write(root: Path | None = None) -> list[Path]:
-    """Write the cell into all committed notebooks.
-
-    Returns:
-        The notebooks whose bytes have changed.
-    """
+    """Write the cell into all committed notebooks; the ones whose bytes have changed."""
     root = find_root() if root is None else root
     address = repository(root)
     return [path for path in chapters(root) if write_if_changed(path, normalise(with_install(read(path), address)))]

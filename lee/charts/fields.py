@@ -109,12 +109,7 @@ def panel(
 
 
 def orbit(
-    images: Any,
-    values: Sequence[float],
-    *,
-    parameter: str,
-    side: int = 260,
-    **words: Unpack[Words],
+    images: Any, values: Sequence[float], *, parameter: str, side: int = 260, **words: Unpack[Words]
 ) -> altair.LayerChart:
     """A picture that a slider moves along its orbit: one frame for each value of the parameter.
 

@@ -15,12 +15,7 @@ INK, PAPER = "#1A1A1A", "#FFFFFF"  # on the palette's light and strong colours, 
 
 
 def heatmap(
-    matrix: Any,
-    labels: Sequence[str],
-    *,
-    limit: float | None = None,
-    title: str = "value",
-    **words: Unpack[Words],
+    matrix: Any, labels: Sequence[str], *, limit: float | None = None, title: str = "value", **words: Unpack[Words]
 ) -> altair.LayerChart:
     """A matrix as coloured cells, blue for negative, near white for zero, vermilion for positive.
 

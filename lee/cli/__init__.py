@@ -50,11 +50,7 @@ class _Commands(TyperGroup):
         advice.running.set(ctx)
         try:
             return super().invoke(ctx)
-        except (
-            typer.Exit,
-            typer.Abort,
-            BrokenPipeError,
-        ):  # typer ends quietly where the reader of standard output has gone
+        except (typer.Exit, typer.Abort, BrokenPipeError):  # without a reader of standard output typer ends quietly
             raise
         except KeyboardInterrupt as error:
             typer.echo("Interrupted.", err=True)

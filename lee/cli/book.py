@@ -8,8 +8,7 @@ import typer
 from lee.errors import InputError, check_installed
 
 Chapters = Annotated[
-    list[str] | None,
-    typer.Option("--chapters", "-c", help="Name or number; repeat for several (default: all)"),
+    list[str] | None, typer.Option("--chapters", "-c", help="Name or number; repeat for several (default: all)")
 ]
 
 

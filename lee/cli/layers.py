@@ -66,7 +66,11 @@ def layers(
     share says how much of the error it accounts for: negative where it
     cancels what others do.
     """
-    _check_destinations(csv, html)
+    for option, path in (("--csv", csv), ("--html", html)):  # before any work is done
+        check_destination(option, path)
+    check_apart({"--csv": csv, "--html": html})
+    if html is not None:
+        check_installed("--html", "book", "altair", "vl_convert")
     from lee.layers import layerwise
 
     method = {"output": output, "kernel": kernel, "boundary": boundary, "align_corners": align_corners, "grids": grids}
@@ -97,15 +101,6 @@ def layers(
             print_json({**settings, **summed, "layers": _rows(found.frame), **subject.origin})
         else:
             _print(subject.title, found, depth, every)
-
-
-def _check_destinations(csv: Path | None, html: Path | None) -> None:
-    """Refuse, before any work is done, what can't be written."""
-    for option, path in (("--csv", csv), ("--html", html)):
-        check_destination(option, path)
-    check_apart({"--csv": csv, "--html": html})
-    if html is not None:
-        check_installed("--html", "book", "altair", "vl_convert")
 
 
 def _rows(frame: "pd.DataFrame") -> list[dict[str, Any]]:
@@ -163,12 +158,8 @@ def _print(title: str, found: "Decomposition", depth: int | None, every: bool) -
         )
     for name, kind, measured, share in lines:
         percent = "" if share is None else f"{100 * share:.1f} %"
-        told: dict[str, str | Text] = {
-            "type": Text(kind),
-            "‖v‖² ± se": measured,
-            "share": percent,
-            "": _bar(share, largest),
-        }
+        told: dict[str, str | Text] = {"type": Text(kind), "‖v‖² ± se": measured, "share": percent}
+        told[""] = _bar(share, largest)
         printed.add_row(Text(name), *(told[heading] for heading in columns))
     console.show(printed)
 
@@ -177,12 +168,9 @@ Line = tuple[str, str, str, float | None]
 
 
 def tree(frame: "pd.DataFrame", *, depth: int | None = None, every: bool = False) -> list[Line]:
-    """The lines of the tree: name with guides, type, `‖v‖² ± se`, signed share.
+    """The lines of the tree, down to a depth: name with guides, type, `‖v‖² ± se`, signed share.
 
-    Args:
-        frame: The frame of a decomposition.
-        depth: Deepest level that is listed; None lists all.
-        every: List calls whose part is negligible, too; otherwise they are counted.
+    Calls whose part is negligible are counted, or, with `every`, listed too.
     """
     rows = _rows(frame)
     least = NEGLIGIBLE * sum(row["self_norm2"] or 0.0 for row in rows)
@@ -202,12 +190,11 @@ def tree(frame: "pd.DataFrame", *, depth: int | None = None, every: bool = False
         if depth is not None and row["depth"] >= depth:
             return
         below = [i for i in children[index] if shown(i)]
-        parts: list[tuple[int, str]] = [(i, _name(rows[i], row)) for i in below]
         own = below and (row["self_norm2"] or 0.0) > least
         hidden = len(children[index]) - len(below)
-        for k, (child, label) in enumerate(parts, start=1):
-            last = k == len(parts) and not own and not hidden
-            add(child, label, rest + ("└ " if last else "├ "), rest + ("  " if last else "│ "))
+        for child in below:
+            last = child == below[-1] and not own and not hidden
+            add(child, _name(rows[child], row), rest + ("└ " if last else "├ "), rest + ("  " if last else "│ "))
         if own:
             lines.append((rest + ("├ " if hidden else "└ ") + f"({OWN})", "", *_numbers(row, "self_")))
         if hidden:

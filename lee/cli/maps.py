@@ -83,9 +83,8 @@ def error_map(
             settings = {**subject.described, "generator": found.gram.basis[0], **method, "patch": patch, "seed": seed}
             checked = {"residual": found.residual, "verification": given.verification_row(found.gram) or None}
             total = given.row_of(found.gram.basis[0], found.total)
-            print_json(
-                {**settings, "device": device, "total": total, **checked, "images_measured": rows, **subject.origin}
-            )
+            settings |= {"device": device, "total": total, **checked, "images_measured": rows}
+            print_json({**settings, **subject.origin})
         else:
             lines = [
                 (str(i), f"{e:.3g}", f"{c:.0%}", f"{p.max():.1%}", f"{p.min():.1%}")

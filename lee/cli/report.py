@@ -114,12 +114,7 @@ def _classes(name: str, subject: given.Subject) -> tuple[tuple[str, ...], "Tenso
 def _references(
     name: str, subject: given.Subject, wanted: list[str] | None, images: str, seed: int, pretrained: bool
 ) -> "dict[str, tuple[nn.Module, Tensor]]":
-    """The models to compare with, each with the same images at its own size.
-
-    Raises:
-        InputError: One that was named can't be had or can't be run on the images, or goes with `none`. Of the usual ones those that
-            can't are left out.
-    """
+    """The models to compare with, each with the same images at its own size; of the usual ones those that can't are left out."""
     from lee import datasets, models
     from lee.models.recipes import has_weights
 
@@ -155,8 +150,4 @@ def _commands(
     named = [model, "--images", images, "--n", str(n), "--seed", str(seed), *weights]
     named += [part for key, value in method.items() for part in (f"--{key}", value)]
     shared = printable(shlex.join(named))
-    return [
-        f"lee report {shared} {shlex.join(also)}",
-        f"lee measure {shared}",
-        f"lee map {shared} -g rotation",
-    ]
+    return [f"lee report {shared} {shlex.join(also)}", f"lee measure {shared}", f"lee map {shared} -g rotation"]

@@ -18,12 +18,10 @@ def train(
     ],
     missing: Annotated[bool, typer.Option("--missing", help="Train what is missing, in the file's order.")] = False,
     recipes: Annotated[
-        Path | None,
-        typer.Option(help="A file like data/zoo/zoo.yaml (default: lee's own)", dir_okay=False),
+        Path | None, typer.Option(help="A file like data/zoo/zoo.yaml (default: lee's own)", dir_okay=False)
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Where weights and card go (default: beside the recipes)", file_okay=False),
+        Path | None, typer.Option(help="Where weights and card go (default: beside the recipes)", file_okay=False)
     ] = None,
     budget: Annotated[str | None, typer.Option(help="A budget of the recipe file, such as full.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from lee.datasets.image_files import center_square, read, stacked
-from lee.datasets.local_data import Decoded, check_one_split, check_split, choose
+from lee.datasets.local_data import DIGITS, Decoded, check_one_split, check_split, choose
 from lee.datasets.rotated import rotate_randomly
 from lee.errors import InputError, LeeError
 from lee.paths import check_digest, file_sha256, installed_file
@@ -116,11 +116,7 @@ DIGITS_TEST = 500
 
 
 def load_embedded(name: str, n: int | None, size: int | None, split: str, seed: int) -> Decoded:
-    """Return an embedded data set; `name` must be a key of `MEMBERS`.
-
-    Raises:
-        InputError: a `train` split of a set without one, or a size or number that can't be had.
-    """
+    """Return an embedded data set; `name` must be a key of `MEMBERS`."""
     if name in ("digits", "rotated-digits"):
         return _digits(n, split, seed, rotated=name == "rotated-digits")
     check_one_split(name, split)
@@ -221,5 +217,4 @@ def _digits(n: int | None, split: str, seed: int, *, rotated: bool) -> Decoded:
     if rotated:
         images = rotate_randomly(images, torch.Generator().manual_seed(seed))
     rows = choose(len(images), n, seed)
-    names = tuple(str(digit) for digit in range(10))
-    return Decoded(images[rows], labels[rows], names, digest("digits"))
+    return Decoded(images[rows], labels[rows], DIGITS, digest("digits"))

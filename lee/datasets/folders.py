@@ -104,7 +104,7 @@ def _list_images(folder: Path) -> tuple[list[tuple[str, int]], tuple[str, ...], 
     such as the forks of a Mac and a notebook's checkpoints, are passed over; a class has images.
     """
     try:
-        entries = sorted(entry for entry in folder.iterdir() if not _is_hidden(entry.name))
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
         files = [str(entry) for entry in entries if not entry.is_dir()]
         entered = {os.path.realpath(folder)}
         below = {entry.name: list(_below(entry, entered)) for entry in entries if entry.is_dir()}
@@ -135,17 +135,13 @@ def _below(folder: Path, entered: set[str]) -> Iterator[str]:
     for root, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
         entered.add(os.path.realpath(root))
         new = (name for name in folders if os.path.realpath(os.path.join(root, name)) not in entered)
-        folders[:] = [name for name in new if not _is_hidden(name)]
-        found.append((root, sorted(name for name in names if not _is_hidden(name))))
+        folders[:] = [name for name in new if not name.startswith(".")]
+        found.append((root, sorted(name for name in names if not name.startswith("."))))
     return (os.path.join(root, name) for root, names in sorted(found) for name in names)
 
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
 
 
 def _is_image(file: str) -> bool:

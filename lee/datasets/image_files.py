@@ -75,11 +75,7 @@ def _too_large(name: str, most: int) -> str:
 
 
 def _check_layout(image: Image.Image, name: str) -> None:
-    """Refuse what Pillow reads, but not as it was meant.
-
-    Raises:
-        InputError: For numbers with a sign, which it takes for others, and for planes of more than 8 bits, which it mixes up.
-    """
+    """Refuse numbers with a sign, which Pillow takes for others, and planes of more than 8 bits, which it mixes up."""
     tags = getattr(image, "tag_v2", {})
     bits, kinds = max(tags.get(_BITS, (1,))), tags.get(_KIND, (1,))
     if any(kind in _COMPLEX or (kind == _SIGNED and bits < 32) for kind in kinds):
@@ -94,11 +90,7 @@ def _check_layout(image: Image.Image, name: str) -> None:
 
 
 def _find_transparent(image: Image.Image, name: str) -> None:
-    """Let the grey that a PNG calls transparent count up to 255 as its pixels do.
-
-    Raises:
-        InputError: For a colour of 16 bits, which can't be told from others once it is cut to 8.
-    """
+    """Let the grey that a PNG calls transparent count up to 255 as its pixels do; refuse a colour of 16 bits."""
     tiles, key = getattr(image, "tile", None), image.info.get("transparency")
     raw = str(tiles[0][3]) if tiles else ""
     if raw in _GREYS and isinstance(key, int):

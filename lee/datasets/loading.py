@@ -23,16 +23,14 @@ from lee.datasets.rotated import rotmnist
 from lee.errors import InputError, check_count, nearest
 
 _KRIZHEVSKY = "no licence stated; for research, cite A. Krizhevsky, Learning Multiple Layers of Features, 2009"
+_MNIST = ("CC BY-SA 3.0", "MNIST, Y. LeCun, C. Cortes and C. Burges")
 #: Licence and source of the sets that are no part of an installed package.
 LOCAL = {
     "cifar10": (_KRIZHEVSKY, "CIFAR-10, University of Toronto"),
     "cifar10-lossless": (_KRIZHEVSKY, "CIFAR-10, University of Toronto, some of its training images"),
     "cifar100": (_KRIZHEVSKY, "CIFAR-100, University of Toronto"),
-    "mnist": ("CC BY-SA 3.0", "MNIST, Y. LeCun, C. Cortes and C. Burges"),
-    "rotmnist": (
-        "CC BY-SA 3.0",
-        "MNIST, Y. LeCun, C. Cortes and C. Burges, each digit turned as in H. Larochelle et al., ICML 2007",
-    ),
+    "mnist": _MNIST,
+    "rotmnist": (_MNIST[0], f"{_MNIST[1]}, each digit turned as in H. Larochelle et al., ICML 2007"),
     "imagefolder:PATH": ("the folder's own", "a folder of images"),
 }
 #: Sets made from another one, whose licence they keep: what is done to its images.
@@ -45,12 +43,8 @@ DERIVED = {
     "cifar10-c/KIND/STRENGTH": ("that of cifar10", "short for corrupt:cifar10/KIND/STRENGTH"),
 }
 READERS = {
-    "cifar10": cifar10,
-    "cifar10-lossless": cifar10_lossless,
-    "cifar100": cifar100,
-    "mnist": mnist,
-    "rotmnist": rotmnist,
-}
+    "cifar10": cifar10, "cifar10-lossless": cifar10_lossless, "cifar100": cifar100, "mnist": mnist, "rotmnist": rotmnist
+}  # fmt: skip
 #: The largest side in pixels that images are made in.
 MOST_SIDE = 8192
 _FOLDER, _COLOUR = "imagefolder:", "rgb:"
@@ -265,30 +259,20 @@ def verify(chosen: Sequence[str] | None = None) -> list[tuple[str, bool, str]]:
     """
     rows: list[tuple[str, bool, str]] = []
     for name in MEMBERS if chosen is None else chosen:
-        if name in MEMBERS:
-            rows.append(_verify_embedded(name))
-        elif name in LOCAL or name.startswith((_FOLDER, _COLOUR, CORRUPT, CIFAR10_C)):
-            rows.append(_verify_local(name))
-        else:
-            hint = nearest(name, names())
-            raise InputError(f"There is nothing to verify called {name!r}.{hint}")
+        if name not in (*MEMBERS, *LOCAL) and not name.startswith((_FOLDER, _COLOUR, CORRUPT, CIFAR10_C)):
+            raise InputError(f"There is nothing to verify called {name!r}.{nearest(name, names())}")
+        try:
+            rows.append((name, True, _verified(name)))
+        except InputError as error:
+            rows.append((name, False, str(error)))
     return rows
 
 
-def _verify_embedded(name: str) -> tuple[str, bool, str]:
-    """Compare the source files of an embedded set with the digests recorded here."""
-    try:
-        for member in MEMBERS[name]:
-            FILES[member].check()
-        return name, True, f"sha256 {digest(name)}"
-    except InputError as error:
-        return name, False, str(error)
-
-
-def _verify_local(name: str) -> tuple[str, bool, str]:
-    """Read one image of a local set."""
-    try:
-        split = "train" if name == "cifar10-lossless" else "test"  # it has no other
-        return name, True, f"readable, sha256 {load(name, split=split, n=1).sha256}"
-    except InputError as error:
-        return name, False, str(error)
+def _verified(name: str) -> str:
+    """The digest of a set, whose files have been compared with recorded digests, or one image of which has been read."""
+    for member in MEMBERS.get(name, ()):
+        FILES[member].check()
+    if name in MEMBERS:
+        return f"sha256 {digest(name)}"
+    split = "train" if name == "cifar10-lossless" else "test"  # it has no other
+    return f"readable, sha256 {load(name, split=split, n=1).sha256}"

@@ -17,6 +17,7 @@ from lee.errors import InputError, check_known, reason
 from lee.paths import DATA_VARIABLE, data_root, file_sha256
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+DIGITS = tuple("0123456789")
 #: The archives of plain records: folder, address, MD5.
 CIFAR10_BINARY = (
     "cifar-10-batches-bin", "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530",
@@ -77,12 +78,8 @@ def check_labels(labels: Tensor, classes: int, path: Path) -> None:
         )
 
 
-def cifar10(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:
-    """Read CIFAR-10: `cifar10/{split}.parquet`, or the folder of the binary archive.
-
-    Raises:
-        InputError: neither form is in `LEE_DATA` and `download` is false.
-    """
+def cifar10(split: str, n: int | None, seed: int, *, download: bool) -> Decoded:
+    """Read CIFAR-10: `cifar10/{split}.parquet`, or the folder of the binary archive, which may be downloaded."""
     check_split(split)
     root = data_root()
     parquet = root / "cifar10" / f"{split}.parquet"
@@ -93,12 +90,8 @@ def cifar10(split: str, n: int | None, seed: int, *, download: bool = False) -> 
     return _cifar_binary(folder, files, n, seed, CIFAR10_CLASSES)
 
 
-def cifar10_lossless(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:
-    """Read `cifar10-lossless/train.parquet`: some of CIFAR-10's training images as they were, for those whose CIFAR-10 is JPEG.
-
-    Raises:
-        InputError: another split was asked for, or the file is not in `LEE_DATA`.
-    """
+def cifar10_lossless(split: str, n: int | None, seed: int, *, download: bool) -> Decoded:
+    """Read `cifar10-lossless/train.parquet`: some of CIFAR-10's training images as they were, for those whose CIFAR-10 is JPEG."""
     check_known("split", split, ("train",))
     path = data_root() / "cifar10-lossless" / "train.parquet"
     if not path.is_file():
@@ -106,12 +99,8 @@ def cifar10_lossless(split: str, n: int | None, seed: int, *, download: bool = F
     return _cifar10_parquet(path, n, seed)
 
 
-def cifar100(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:
-    """Read CIFAR-100 with its 100 fine labels, from the folder of the binary archive.
-
-    Raises:
-        InputError: the folder is not in `LEE_DATA` and `download` is false, or a file is damaged.
-    """
+def cifar100(split: str, n: int | None, seed: int, *, download: bool) -> Decoded:
+    """Read CIFAR-100 with its 100 fine labels, from the folder of the binary archive, which may be downloaded."""
     check_split(split)
     folder = _archive(data_root(), "CIFAR-100", *CIFAR100_BINARY, download, "{} is missing")
     listed = folder / "fine_label_names.txt"
@@ -182,12 +171,13 @@ def _cifar_binary(folder: Path, names: list[str], n: int | None, seed: int, clas
     return Decoded(images, records[:, label_bytes - 1].long(), classes, digest)
 
 
-def mnist(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:
+def mnist(split: str, n: int | None, seed: int, *, download: bool) -> Decoded:
     """Read MNIST's IDX files from `MNIST/raw` through torchvision; images are (N, 1, 28, 28)."""
     check_split(split)
     from torchvision.datasets import MNIST
 
     root = data_root()
+    raw = root / "MNIST" / "raw"
     try:
         source = MNIST(str(root), train=split == "train", download=download)
         if source.data.ndim != 3 or len(source.data) != len(source.targets):
@@ -197,9 +187,7 @@ def mnist(split: str, n: int | None, seed: int, *, download: bool = False) -> De
             f"MNIST can't be read from {DATA_VARIABLE}/MNIST/raw: {reason(error)}. "
             f"lee.datasets.load('mnist', download=True) fetches it (12 MB)."
         ) from error
-    check_labels(source.targets, 10, root / "MNIST" / "raw")
+    check_labels(source.targets, 10, raw)
     rows = choose(len(source.data), n, seed)
-    stem = "train" if split == "train" else "t10k"
-    raw = root / "MNIST" / "raw" / f"{stem}-images-idx3-ubyte"
-    names = tuple(str(digit) for digit in range(10))
-    return Decoded(source.data[rows].unsqueeze(1), source.targets[rows].long(), names, file_sha256(raw))
+    digest = file_sha256(raw / f"{'train' if split == 'train' else 't10k'}-images-idx3-ubyte")
+    return Decoded(source.data[rows].unsqueeze(1), source.targets[rows].long(), DIGITS, digest)

@@ -22,17 +22,10 @@ SEED = 2007
 _BLOCK = 4096  # images turned at once
 
 
-def rotmnist(split: str, n: int | None, seed: int, *, download: bool = False) -> Decoded:
+def rotmnist(split: str, n: int | None, seed: int, *, download: bool) -> Decoded:
     """Read RotMNIST: images (N, 1, 28, 28), float32 in [0, 1], computed from MNIST in `LEE_DATA`.
 
-    Args:
-        split: `train` (12 000 images) or `test` (50 000); no digit is in both.
-        n: how many images; all of them, in their own order, when None.
-        seed: which `n` images. It changes neither the partition nor an angle.
-        download: fetch MNIST if it isn't there.
-
-    Raises:
-        InputError: MNIST is missing or has another number of images, or there are no `n`.
+    No digit is in both splits. The seed says which `n` images are taken; it changes neither the partition nor an angle.
     """
     check_split(split)
     parts = [mnist(part, None, 0, download=download) for part in ("train", "test")]
@@ -48,11 +41,7 @@ def rotmnist(split: str, n: int | None, seed: int, *, download: bool = False) ->
 
 
 def draw(split: str) -> tuple[Tensor, Tensor]:
-    """Return which images of the pool (MNIST's training images, then its test images) a split has, and their angles.
-
-    Returns:
-        Indices (N,), int64, and angles in radians (N,), float32, uniform in [0, 2π).
-    """
+    """Return which images of the pool (MNIST's training, then its test images) a split has, and their angles in [0, 2π)."""
     generator = torch.Generator().manual_seed(SEED)
     index = torch.randperm(POOL, generator=generator)
     angles = 2 * torch.pi * torch.rand(POOL, generator=generator)

@@ -186,8 +186,8 @@ class _Measurement:
 
         def keep(call: Call, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             check_call(call, self.calls)
-            value = _first(output)
-            if value is not None and _output_known(self.calls[call.index]):
+            value, known = _first(output), self.calls[call.index].outputs
+            if value is not None and known and known[0].representation is not None:
                 still[call.index] = value.clone()  # a later module may write into it
 
         with Watch(self.model, after=keep, hooks=hooks_of(self.calls)):
@@ -213,10 +213,6 @@ class _Measurement:
             for t in self.calls
         ]
         return pd.DataFrame(rows)
-
-
-def _output_known(traced: Traced) -> bool:
-    return bool(traced.outputs) and traced.outputs[0].representation is not None
 
 
 def layer_errors(

@@ -8,7 +8,6 @@ Source: Zhang, *Making Convolutional Networks Shift-Invariant Again*, ICML 2019 
 on CIFAR-10, crops of a larger image on ImageNet); Azulay & Weiss, JMLR 2019, compare with the unshifted image.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,13 +17,12 @@ from lee.errors import InputError, check_count, check_known
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.function import one_function
 from lee.measure.looking import looked_at, warn_if_constant
+from lee.metrics.errors import Model
 from lee.metrics.motion import seeded
 from lee.statistics import Estimate
 
 BOUNDARIES = ("circular", "reflect", "crop")
 REFERENCES = ("pair", "image")
-
-Model = Callable[[Tensor], Any]
 
 
 def shifted(x: Tensor, shifts: Tensor, *, boundary: str = "circular", size: int | None = None) -> Tensor:
@@ -67,19 +65,15 @@ def shifted(x: Tensor, shifts: Tensor, *, boundary: str = "circular", size: int 
     return x[n[:, None, None, None], c[None, :, None, None], rows, columns]
 
 
-def _draw(x: Tensor, max_shift: int | None, boundary: str, size: int | None, random: torch.Generator) -> Tensor:
+def _draw(x: Tensor, max_shift: int | None, size: int | None, random: torch.Generator) -> Tensor:
     """Uniform shifts (N, 2): within ± `max_shift` of the image, or of the centred window, or over all there are."""
     columns = []
     for length in x.shape[-2:]:
-        room = length - size if size is not None else length
-        if boundary == "crop":
-            middle = room // 2
-            reach = room if max_shift is None else max_shift
+        low, high = (0, length - 1) if max_shift is None else (-max_shift, max_shift)
+        if size is not None:
+            room = length - size
+            middle, reach = room // 2, room if max_shift is None else max_shift
             low, high = max(0, middle - reach), min(room, middle + reach)
-        elif max_shift is None:
-            low, high = 0, length - 1
-        else:
-            low, high = -max_shift, max_shift
         columns.append(torch.randint(low, high + 1, (len(x),), generator=random))
     return torch.stack(columns, 1)
 
@@ -148,8 +142,8 @@ def agreement(
         middle = [(n - size) // 2 if size is not None else 0 for n in images.shape[-2:]]
         fixed = classes(torch.tensor(middle).expand(len(images), 2)) if reference == "image" else None
         for _ in range(shifts):
-            first = classes(_draw(images, max_shift, boundary, size, random)) if fixed is None else fixed
-            agreed += (first == classes(_draw(images, max_shift, boundary, size, random))).double()
+            first = classes(_draw(images, max_shift, size, random)) if fixed is None else fixed
+            agreed += (first == classes(_draw(images, max_shift, size, random))).double()
         if bool((agreed == shifts).all()):
             warn_if_constant(function, shifted(some, still, boundary=boundary, size=size)[:3])
     return agreed / shifts

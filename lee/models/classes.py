@@ -20,10 +20,7 @@ TRAINED_ON = {"cifar10": CIFAR10_CLASSES, **dict.fromkeys(_DIGITS, tuple("012345
 
 @cache
 def imagenet(subset: str = "imagenet-1k") -> tuple[str, ...]:
-    """The synsets of ImageNet in the order of a classifier's outputs.
-
-    Args:
-        subset: timm's name of it, such as `imagenet-1k`, `imagenet-12k` or `imagenet-22k`.
+    """The synsets of a subset of ImageNet, by timm's name of it, in the order of a classifier's outputs.
 
     >>> len(imagenet()), imagenet()[:2]
     (1000, ('n01440764', 'n01443537'))

@@ -22,15 +22,9 @@ _DAMAGED = ("SafetensorError", "UnpicklingError", "EOFError", "PytorchStreamRead
 
 
 def create(name: str, **kwargs: Any) -> nn.Module:
-    """A timm model with its pretrained weights.
+    """A timm model, such as `resnet50.a1_in1k`, with its pretrained weights; without the part after the dot with timm's default.
 
-    Args:
-        name: as timm knows it, such as `resnet50.a1_in1k`; without the part after the dot timm's default is meant.
-        **kwargs: passed to timm.
-
-    Raises:
-        InputError: the weights are neither in the folder nor in the cache nor to be had from the network, or they are
-            damaged; the cache is the user's, so nothing in it is touched, but the error says where it is.
+    The cache is the user's: where it holds damaged weights nothing in it is touched, but the error says where it is.
     """
     import timm
 
@@ -78,10 +72,8 @@ def _from_folder(name: str, folder: Path, kwargs: dict[str, Any]) -> nn.Module:
     import timm
     from timm.models import clean_state_dict
 
-    asked, overlay = (
-        name,
-        {"state_dict": clean_state_dict(read_state(_file(folder))), "source": "", "custom_load": False},
-    )
+    asked, state = name, clean_state_dict(read_state(_file(folder)))
+    overlay = {"state_dict": state, "source": "", "custom_load": False}
     if (folder / "config.json").is_file():
         _check_architecture(name, folder)
         asked = f"local-dir:{folder}"

@@ -1,7 +1,7 @@
-"""Files of weights, read so that nothing in them runs: safetensors, or what torch reads with `weights_only=True`."""
+"""Files of weights, read so that nothing in them runs: safetensors, or what torch reads with `weights_only=True`; and written."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lee.errors import InputError
+from lee.paths import atomic_path
 from lee.process.alone import alone
 
 #: torch's own switches, which overrule what the caller of `torch.load` asks for.
@@ -32,13 +33,9 @@ def only_weights() -> Iterator[None]:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file of weights; nothing is unpickled.
+    """Read the tensors of a file of weights: `.safetensors`, or of `torch.save` with a state dict; nothing is unpickled.
 
-    Args:
-        path: `.safetensors`, or a file of `torch.save` with a state dict (itself or under `state_dict` or `model`).
-
-    Raises:
-        InputError: the file is missing, damaged, or holds more than tensors.
+    The state dict is the content itself, or lies under `state_dict` or `model`.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -59,3 +56,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"The weight file {path} holds no state dict, a mapping from names to tensors.")
     return content
+
+
+def write_state(state: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors, whole or not at all, so that others than the owner may read them, as other files."""
+    from safetensors.torch import save_file
+
+    with atomic_path(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary, metadata)
+        temporary.chmod(0o644)

@@ -41,9 +41,6 @@ def size_of(values: Array) -> float:
     """A power of two near the largest of finite numbers, 1 if all are 0.
 
     Divided by it they keep all their digits, and neither their squares nor their cubes vanish or overflow.
-
-    Args:
-        values: of any shape.
     """
     largest = float(np.abs(values).max(initial=0.0))
     return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest else 1.0

@@ -53,12 +53,7 @@ class Comparison(NamedTuple):
 
 
 def paired_difference(
-    first: Numbers,
-    second: Numbers,
-    level: float = 0.95,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    first: Numbers, second: Numbers, level: float = 0.95, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Comparison:
     """Mean of `first` minus mean of `second`, both over the same images, with an interval over images.
 
@@ -107,12 +102,7 @@ def paired_difference(
 
 
 def paired_ratio(
-    first: Numbers,
-    second: Numbers,
-    level: float = 0.95,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    first: Numbers, second: Numbers, level: float = 0.95, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Comparison:
     r"""Mean of `first` over mean of `second`, both over the same images, with an interval over images.
 

@@ -139,6 +139,4 @@ def _spread(ms_within: float, ms_between: float, n0: float, df: int, k: int, n: 
     high = ratio * float(f.ppf(1 - tail, df, k - 1))
     icc, icc_low, icc_high = (1.0 if math.isinf(r) else (r - 1) / (r + n0 - 1) for r in (ratio, low, high))
     between = math.sqrt(max(0.0, (ms_between - ms_within) / n0))
-    return Spread(
-        math.sqrt(ms_within), within_low, within_high, between, icc, icc_low, icc_high, df, k, n, level,
-    )  # fmt: skip
+    return Spread(math.sqrt(ms_within), within_low, within_high, between, icc, icc_low, icc_high, df, k, n, level)

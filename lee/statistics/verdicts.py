@@ -35,7 +35,7 @@ from typing import Literal
 from lee.errors import check_known
 from lee.statistics.cases import Case
 from lee.statistics.multiple import simultaneous
-from lee.statistics.quantiles import check_settings, quantile
+from lee.statistics.quantiles import quantile
 from lee.statistics.scales import SCALES
 
 Word = Literal["reproduced", "mixed", "contradicted", "underpowered", "not testable here"]
@@ -80,14 +80,12 @@ class Verdict:
         word: The verdict.
         cases: The cases, judged, in the order given.
         kind: `"universal"` or `"existential"`.
-        level: The probability with which all intervals hold together.
         reason: Why a claim is not testable here.
     """
 
     word: Word
     cases: tuple[Judged, ...]
     kind: Literal["universal", "existential"]
-    level: float = 0.95
     reason: str = ""
 
     def count(self, stand: Stand) -> int:
@@ -157,22 +155,17 @@ class Verdict:
 
 
 def judge(
-    cases: Sequence[Case],
-    kind: Literal["universal", "existential"] = "universal",
-    *,
-    level: float = 0.95,
-    reason: str = "",
+    cases: Sequence[Case], kind: Literal["universal", "existential"] = "universal", *, reason: str = ""
 ) -> Verdict:
-    """Apply the rule of this module.
+    """Apply the rule of this module, with `α` = 5 %.
 
     Args:
         cases: What was tested.
         kind: `"universal"` for a claim about all cases or a tendency, `"existential"` for one that a single case meets.
-        level: The probability with which all intervals are to hold together.
         reason: Why there is no case, if there is none.
 
     Raises:
-        InputError: If the kind is not known, or the level not between 0 and 1.
+        InputError: If the kind is not known.
 
     Examples:
         >>> cases = [Case(name=f"pair {i}", effect=e, stderr=0.1, predicted="above") for i, e in enumerate((0.5, 0.4, -0.6))]
@@ -182,8 +175,7 @@ def judge(
         0.50 [0.30, 0.70]; not testable here
     """
     check_known("kind", kind, ("universal", "existential"))
-    check_settings(level)
-    wide = simultaneous(len([case for case in cases if case.stderr != 0]), level)
+    wide = simultaneous(len([case for case in cases if case.stderr != 0]))
     judged = tuple(_judged(case, wide) for case in cases)
     stands = {one.stand for one in judged}
     if not judged:
@@ -194,7 +186,7 @@ def judge(
         word = "contradicted"
     else:
         word = "mixed" if {"supports", "opposes"} <= stands else "underpowered"
-    return Verdict(word, judged, kind, level, reason)
+    return Verdict(word, judged, kind, reason)
 
 
 def _judged(case: Case, level: float) -> Judged:

@@ -52,11 +52,7 @@ class Verification:
 
 
 def weakest(found: Sequence[Verification | None]) -> Verification | None:
-    """What is known of a number that is made of several: the verification that says least; None where one has none.
-
-    Args:
-        found: Those of the parts.
-    """
+    """What is known of a number that is made of several: the verification that says least; None where one has none."""
     known = [v for v in found if v is not None]
     if len(known) < len(found):
         return None

@@ -24,19 +24,18 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def spread_of(per_image: pd.DataFrame, recipes: Mapping[Any, str] | None = None, level: float = 0.95) -> Spread | None:
+def spread_of(per_image: pd.DataFrame, recipes: Mapping[Any, str] | None = None) -> Spread | None:
     """Spread between seeds and between recipes of the logarithm of the mean error; None where no recipe was repeated.
 
     Args:
         per_image: A row for each image, a column for each model.
         recipes: Model → recipe; the name without its seed by default.
-        level: Coverage of the intervals.
     """
     recipes = recipes or {name: without_seed(name) for name in per_image.columns}
     groups = [recipes[name] for name in per_image.columns]
     if len(set(groups)) < 2 or len(set(groups)) == len(groups):
         return None
-    return seed_spread(np.log(per_image.mean().to_numpy()), groups, level)
+    return seed_spread(np.log(per_image.mean().to_numpy()), groups)
 
 
 def compare(
@@ -45,7 +44,6 @@ def compare(
     *,
     spread: Spread | None = None,
     recipes: Mapping[str, str] | None = None,
-    level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -57,13 +55,12 @@ def compare(
             recipes are found and join in; of two trainings of one recipe, these two are compared.
         spread: Spread between seeds of the logarithms, from :func:`spread_of`; without it the columns on seeds are NaN.
         recipes: Model → recipe; the name without its seed by default.
-        level: Coverage of the intervals.
         resamples: Resamples of the bootstrap over images.
         seed: Seed of the resamples.
 
     Returns:
         A row for each pair whose models are in the table: `study`, `first`, `second`, numbers of trainings `first_trainings` and
-        `second_trainings`, `n` images, `ratio`, its interval over images `low` and `high` with `p` and, over all rows,
+        `second_trainings`, `n` images, `ratio`, its 95 % interval over images `low` and `high` with `p` and, over all rows,
         Holm's `p_holm`; the same with the spread between seeds: `seed_low`, `seed_high`, `seed_p`, `seed_p_holm`. The attribute
         `frame.attrs["missing"]` lists the pairs that are left out, and the model that each lacks.
 
@@ -80,7 +77,7 @@ def compare(
             if lacking:
                 missing.append({"study": study, "first": pair[0], "second": pair[1], "lacking": ", ".join(lacking)})
                 continue
-            found = _row(per_image, pair, spread, recipes, level, resamples, seed)
+            found = _row(per_image, pair, spread, recipes, resamples, seed)
             rows.append({"study": study, "first": pair[0], "second": pair[1], **found})
     frame = pd.DataFrame(rows, columns=COLUMNS)
     frame["p_holm"] = holm(frame["p"])
@@ -94,7 +91,6 @@ def _row(
     pair: Sequence[str],
     spread: Spread | None,
     recipes: Mapping[str, str],
-    level: float,
     resamples: int,
     seed: int,
 ) -> dict[str, float]:
@@ -103,13 +99,13 @@ def _row(
         [m for m in per_image.columns if m == name or (recipes[m] == recipes[name] and not alone)] for name in pair
     ]
     sides = [per_image[names].to_numpy().T for names in joined]
-    found = paired_ratio(sides[0], sides[1], level, resamples=resamples, seed=seed)
+    found = paired_ratio(sides[0], sides[1], resamples=resamples, seed=seed)
     many = (len(sides[0]), len(sides[1]))
     row = {"first_trainings": many[0], "second_trainings": many[1], "n": found.n, "ratio": found.value}
     row |= {"low": found.low, "high": found.high, "p": found.p}
     if spread is None:
         return row | dict.fromkeys(("seed_low", "seed_high", "seed_p"), math.nan)
-    half = spread.reach(level, many, found.stderr)
+    half = spread.reach(trainings=many, over_images=found.stderr)
     log = math.log(found.value)
     ends = {"seed_low": exp(log - half), "seed_high": exp(log + half)}
     return row | ends | {"seed_p": spread.p(log, many, found.stderr)}

@@ -10,12 +10,11 @@ from torch.nn.functional import avg_pool2d
 
 from lee import datasets, models
 from lee.errors import InputError
-from lee.geometry.generators import AnyGenerator
 from lee.measure import equivariance_gram
+from lee.metrics.yardsticks import TRANSLATION
 from lee.statistics import paired_ratio
 from lee.sweep.results import read_csv, write_csv
 
-TRANSLATION = ("translation_x", "translation_y")
 FARTHEST = 0.15  # root mean square of a difference that compression can make; other images of CIFAR-10 are farther
 
 
@@ -39,39 +38,34 @@ def twins(images: Tensor, others: Tensor) -> Tensor:
     return nearest
 
 
-def measure(
-    names: Sequence[str], n: int, path: Path, *, seed: int = 0, generators: Sequence[AnyGenerator] = TRANSLATION
-) -> pd.DataFrame:
+def measure(names: Sequence[str], n: int, path: Path) -> pd.DataFrame:
     """Measure both versions of `n` training images, and write the comparison as CSV; needs both sets below `LEE_DATA`.
 
     Args:
         names: Networks that were trained on the compressed images.
         n: How many images.
         path: The file to write.
-        seed: Which images.
-        generators: Those whose errors of the probabilities are added.
 
     Returns:
-        A row per network: `model`, mean errors `lossless` and `jpeg`, the first over the second as `ratio` with its paired 95 %
-        interval over images `low` and `high`, `n`, and `rmse` between the two versions of the images, in grey values of 255.
+        A row per network: `model`, mean errors of the probabilities under translation `lossless` and `jpeg`, the first over the
+        second as `ratio` with its paired 95 % interval over images `low` and `high`, `n`, and `rmse` between the two versions of
+        the images, in grey values of 255.
 
     Raises:
         InputError: If a network or the images can't be had, or the compressed set lacks some of them.
     """
-    clean = datasets.load("cifar10-lossless", split="train", n=n, seed=seed).images
+    clean = datasets.load("cifar10-lossless", split="train", n=n).images
     every = datasets.load("cifar10", split="train").images
     compressed = every[twins(clean, every)]
     rmse = 255 * float((clean - compressed).square().mean().sqrt())
     rows = []
     for name in names:
         model = models.load(name)
-        grams = (equivariance_gram(model, x, generators=generators, progress=False) for x in (clean, compressed))
-        lossless, jpeg = (sum(g.lee_per_image(one) for one in generators) for g in grams)
-        found = paired_ratio(torch.as_tensor(lossless), torch.as_tensor(jpeg))
-        means = {"lossless": float(torch.as_tensor(lossless).mean()), "jpeg": float(torch.as_tensor(jpeg).mean())}
-        rows.append(
-            {"model": name, **means, "ratio": found.value, "low": found.low, "high": found.high, "n": n, "rmse": rmse}
-        )
+        grams = [equivariance_gram(model, x, generators=TRANSLATION, progress=False) for x in (clean, compressed)]
+        lossless, jpeg = (torch.stack([g.lee_per_image(one) for one in TRANSLATION]).sum(0) for g in grams)
+        found = paired_ratio(lossless, jpeg)
+        row = {"model": name, "lossless": float(lossless.mean()), "jpeg": float(jpeg.mean()), "ratio": found.value}
+        rows.append({**row, "low": found.low, "high": found.high, "n": n, "rmse": rmse})
     return write_csv(pd.DataFrame(rows), path, 4)
 
 

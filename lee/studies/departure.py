@@ -141,13 +141,12 @@ class Departures:
                 rows.append({"set": name, "yardstick": NAMES[key], "key": key, **numbers})
         return pd.DataFrame(rows)
 
-    def per_model(self, name: str, base: str, yardstick: str = "probabilities") -> pd.DataFrame:
-        """:meth:`ratio` of each model alone: its intervals are over images only.
+    def per_model(self, name: str, base: str) -> pd.DataFrame:
+        """:meth:`ratio` of the probabilities of each model alone: its intervals are over images only.
 
         Args:
             name: the set.
             base: the set that it is compared with.
-            yardstick: what errors are held against.
 
         Returns:
             A row per model: `model`, `family`, `ratio`, `low`, `high`.
@@ -155,7 +154,7 @@ class Departures:
         family = self.sweep.tasks.drop_duplicates("model").set_index("model")["family"]
         rows = []
         for model in self.models:
-            r = self.ratio(name, base, yardstick, models=[model])
+            r = self.ratio(name, base, models=[model])
             about = {"model": model.removeprefix("zoo/"), "family": family[model]}
             rows.append({**about, "ratio": r.value, "low": r.low, "high": r.high})
         return pd.DataFrame(rows)
@@ -189,17 +188,17 @@ class Departures:
             return own.to_numpy(dtype=float).T, below.to_numpy(dtype=float).T
         if yardstick == "flatness":
             return self._errors(name, "probabilities", models), self._errors(name, "logits", models)
+        output = yardstick if yardstick in ("probabilities", "features") else "logits"
+        errors = self._errors(name, output, models)
+        below: pd.DataFrame | None = None
         if yardstick == "features":
-            varied = self.sweep.select(measurement=name, output="features").per_image_of("deviation")
-            return self._errors(name, "features", models), varied[list(models)].to_numpy(dtype=float).T
-        errors = self._errors(name, "probabilities" if yardstick == "probabilities" else "logits", models)
-        return errors, self._sizes(name, models) if yardstick == "size" else None
+            below = self.sweep.select(measurement=name, output="features").per_image_of("deviation")
+        elif yardstick == "size":
+            below = self._column(name, "output_square")
+        return errors, None if below is None else below[list(models)].to_numpy(dtype=float).T
 
     def _errors(self, name: str, output: str, models: Sequence[str]) -> Table:
         return self._table(name, output, self.generators)[list(models)].to_numpy(dtype=float).T
-
-    def _sizes(self, name: str, models: Sequence[str]) -> Table:
-        return self._column(name, "output_square")[list(models)].to_numpy(dtype=float).T
 
     def _table(self, name: str, output: str, generators: Sequence[AnyGenerator]) -> pd.DataFrame:
         """Squared errors summed over generators: a row per image and a column per model."""

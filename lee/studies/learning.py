@@ -48,30 +48,18 @@ def curves(table: Results, variances: pd.DataFrame) -> pd.DataFrame:
         InputError: a variance is missing, or a generator isn't in the span of what was measured.
     """
     tasks, rows = table.tasks, []
-    keys = ["weights", "split", "output"]
-    for weights, split, output in (
-        tasks.loc[tasks["basis"].map(len) > 0, keys].drop_duplicates().itertuples(index=False)
-    ):
+    kinds = tasks.loc[tasks["basis"].map(len) > 0, ["weights", "split", "output"]].drop_duplicates()
+    for weights, split, output in kinds.itertuples(index=False):
         part = table.select(weights=weights, split=split, output=output, measurement="curves")
         for motion, generators in MOTIONS.items():
-            if output == "features":
-                found = relative(part, variances, generators)
-            else:
-                found = part.per_image(list(generators))
+            of_features = output == "features"
+            found = relative(part, variances, generators) if of_features else part.per_image(list(generators))
             for model in found.columns:
                 estimate = Estimate.of(torch.from_numpy(found[model].to_numpy(copy=True)))
                 low, high = estimate.interval()
-                told = {
-                    "split": split,
-                    "output": output,
-                    "motion": motion,
-                    "lee": estimate.value,
-                    "low": low,
-                    "high": high,
-                }
-                rows.append(
-                    {**described(load_spec(model), *_ABOUT), "epoch": epochs(model, weights), **told, "n": estimate.n}
-                )
+                row = {**described(load_spec(model), *_ABOUT), "epoch": epochs(model, weights), "split": split}
+                row |= {"output": output, "motion": motion, "lee": estimate.value, "low": low, "high": high}
+                rows.append({**row, "n": estimate.n})
     return pd.DataFrame(rows).sort_values(["model", "output", "motion", "split", "epoch"], ignore_index=True)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -17,7 +16,8 @@ from lee.errors import InputError
 from lee.geometry import Sampler
 from lee.geometry.generators import get
 from lee.measure import error_map, infinitesimal_actions
-from lee.paths import atomic_path, package_data
+from lee.models.reading import read_state, write_state
+from lee.paths import package_data
 from lee.sweep.results import read_csv, write_csv
 
 #: The embedded photographs and the motion of the saliency transformer's maps.
@@ -26,7 +26,7 @@ MAPS = "saliency-maps.safetensors"
 
 
 def borders(
-    name: str, dataset: str, n: int, path: Path, *, border: int = 8, seed: int = 0,
+    name: str, dataset: str, n: int, path: Path, *, border: int = 8,
     generators: Sequence[str] = ("translation_x", "rotation", "scale"),
 ) -> pd.DataFrame:  # fmt: skip
     """Measure how much of the error of each image lies in its outer border, and write it as CSV.
@@ -37,7 +37,6 @@ def borders(
         n: How many images.
         path: The file to write.
         border: Width of the border in pixels.
-        seed: Which images.
         generators: Along which motions, each by itself.
 
     Returns:
@@ -48,7 +47,7 @@ def borders(
         InputError: If the network or the images can't be had.
     """
     model = models.load(name)
-    x, rows = datasets.load(dataset, n=n, size=models.input_size(model), seed=seed).images, []
+    x, rows = datasets.load(dataset, n=n, size=models.input_size(model)).images, []
     inner = slice(border, -border)
 
     def outer(values: Tensor) -> Tensor:
@@ -62,12 +61,8 @@ def borders(
         moving = infinitesimal_actions(chosen, part, Sampler()).norm(dim=2)
         for g, size in zip(chosen, moving, strict=True):
             one = found.along(g)
-            columns = {
-                "lee": one.gram.per_image[:, 0, 0],
-                "net": outer(one.share),
-                "gross": outer(one.share.abs()),
-                "edges": outer(size),
-            }
+            shares = {"net": outer(one.share), "gross": outer(one.share.abs()), "edges": outer(size)}
+            columns = {"lee": one.gram.per_image[:, 0, 0], **shares}
             frame = pd.DataFrame({key: value.tolist() for key, value in columns.items()})
             rows.append(frame.assign(generator=g.name, image=range(first, first + len(part)), area=area))
     frame = pd.concat(rows)[["generator", "image", "lee", "net", "gross", "edges", "area"]]
@@ -100,9 +95,7 @@ def write_maps(path: Path) -> None:
     Args:
         path: The file.
     """
-    with atomic_path(path) as temporary:
-        save_file({key: value.half().contiguous() for key, value in saliency_maps().items()}, temporary)
-        temporary.chmod(0o644)
+    write_state({key: value.half() for key, value in saliency_maps().items()}, path)
 
 
 def read_maps() -> dict[str, Tensor]:
@@ -114,4 +107,4 @@ def read_maps() -> dict[str, Tensor]:
     path = package_data() / "results" / MAPS
     if not path.is_file():
         raise InputError(f"There is no {path}. Clone the repository, or make it with lee.studies.places.write_maps.")
-    return {key: value.float() for key, value in load_file(path).items()}
+    return {key: value.float() for key, value in read_state(path).items()}

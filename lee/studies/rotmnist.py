@@ -101,15 +101,14 @@ def measured(table: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def summary(frame: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Join the seeds of each row, in the frame's order.
 
-    Intervals are on the logarithmic scale. They hold the (skewed) spread over images; where some networks were trained from
+    Intervals of 95 % are on the logarithmic scale. They hold the (skewed) spread over images; where some networks were trained from
     several seeds, also the spread between seeds, pooled over all rows.
 
     Args:
         frame: of :func:`live` or :func:`measured`.
-        level: coverage of the intervals.
 
     Returns:
         `row`, `title`, `seeds`, `error` (mean over seeds), `lee` (mean over seeds and images), each with `_low` and `_high`
@@ -122,36 +121,25 @@ def summary(frame: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     for row, group in frame.groupby("row", sort=False):
         seeds, error = len(group), float(group["error"].mean())
         found = Estimate.of(torch.tensor(np.mean(np.stack(group["lee"].map(np.asarray).tolist()), 0)))
-        halves = [spread.reach(level, (seeds,)) if spread else 0.0 for spread in spreads]
-        error_low, error_high = _interval(error, _of_share(error, group["tested"].iloc[0], level), halves[0])
-        lee_low, lee_high = _interval(found.value, found.interval(level), halves[1])
-        rows.append(
-            {
-                "row": row,
-                "title": group["title"].iloc[0],
-                "seeds": seeds,
-                "error": error,
-                "lee": found.value,
-                "error_low": error_low,
-                "error_high": error_high,
-                "lee_low": lee_low,
-                "lee_high": lee_high,
-                "relative": group["relative"].mean(),
-                "quarter": group["quarter"].max(),
-                "parameters": int(group["parameters"].iloc[0]),
-                "minutes": group["minutes"].mean(),
-                "epochs": int(group["epochs"].iloc[0]),
-            }
-        )
+        halves = [spread.reach(trainings=(seeds,)) if spread else 0.0 for spread in spreads]
+        error_low, error_high = _interval(error, _of_share(error, group["tested"].iloc[0]), halves[0])
+        lee_low, lee_high = _interval(found.value, found.interval(), halves[1])
+        rows.append({
+            "row": row, "title": group["title"].iloc[0], "seeds": seeds, "error": error, "lee": found.value,
+            "error_low": error_low, "error_high": error_high, "lee_low": lee_low, "lee_high": lee_high,
+            "relative": group["relative"].mean(), "quarter": group["quarter"].max(),
+            "parameters": int(group["parameters"].iloc[0]), "minutes": group["minutes"].mean(),
+            "epochs": int(group["epochs"].iloc[0]),
+        })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _of_share(share: float, n: float, level: float) -> tuple[float, float]:
+def _of_share(share: float, n: float) -> tuple[float, float]:
     """Interval of a share of `n` images, which is skewed where it is small."""
     if not 0 < share < 1 or not n > 1:
         return math.nan, math.nan
     variance = share * (1 - share)
-    return Estimate(share, (variance / (n - 1)) ** 0.5, int(n), skew=(1 - 2 * share) / variance**0.5).interval(level)
+    return Estimate(share, (variance / (n - 1)) ** 0.5, int(n), skew=(1 - 2 * share) / variance**0.5).interval()
 
 
 def _interval(value: float, over_images: tuple[float, float], over_seeds: float) -> tuple[float, float]:

@@ -31,8 +31,9 @@ from itertools import chain
 from typing import Any
 
 from lee.errors import InputError
-from lee.sweep import devices, shortage
+from lee.sweep import devices
 from lee.sweep.execution import Result, lost, perform
+from lee.sweep.measures import STEPS
 from lee.sweep.tasks import Task
 
 #: Seconds to wait for an answer of the scheduler.
@@ -94,7 +95,7 @@ def _results(client: Any, tasks: Iterable[Task], device: str, threads: int | Non
             pending.add(future)
             return
         if content is None and chunk is None:
-            submit(task, place, shortage.STEPS[-1])
+            submit(task, place, STEPS[-1])
         else:
             if not isinstance(content, bytes):
                 content = lost(task, content or "Every worker process that measured this died.", device)
@@ -112,9 +113,7 @@ def _results(client: Any, tasks: Iterable[Task], device: str, threads: int | Non
 def _outcome(future: Any) -> bytes | str | None:
     """What became of a task: the content of its file, what the worker said, or None if every worker died of it.
 
-    Raises:
-        TimeoutError: the scheduler is there, but has lost the result.
-        InputError: the scheduler is gone.
+    A `TimeoutError` says that the scheduler is there, but has lost the result; an `InputError`, that it is gone.
     """
     from distributed import KilledWorker
 

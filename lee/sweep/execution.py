@@ -20,15 +20,12 @@ from typing import Any
 import torch
 
 from lee.process.alone import alone, devices, processors
-from lee.sweep.measures import failed, measure
-from lee.sweep.shortage import STEPS
+from lee.sweep.measures import STEPS, failed, measure
 from lee.sweep.table import encode
 from lee.sweep.tasks import Task
 
 #: How often a task is tried when the process that measures it dies, each time with fewer images per pass.
 ATTEMPTS = len(STEPS)
-
-
 #: A task and the content of its file.
 Result = tuple[Task, bytes]
 #: What measures tasks and yields their results as they come.
@@ -38,13 +35,8 @@ Executor = Callable[[Iterable[Task]], Iterator[Result]]
 def perform(task: Task, device: str = "cpu", threads: int | None = None, chunk: int | None = None) -> bytes:
     """Measure a task and return the content of its file: what every executor does, wherever it runs.
 
-    Threads of one process wait for each other: warnings and torch's number of threads belong to the process.
-
-    Args:
-        task: what to measure.
-        device: where to compute.
-        threads: torch's threads meanwhile; None for as many as before.
-        chunk: images per pass, at most; None for as many as usual.
+    Threads of one process wait for each other: warnings and torch's number of threads belong to the process. Without `threads`
+    there are as many as before, without a `chunk` as many images per pass as usual.
     """
     with alone(), _threads(threads):
         return encode([measure(task, device, chunk)])

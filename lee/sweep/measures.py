@@ -20,18 +20,20 @@ from lee.measure.function import one_function
 from lee.metrics.distances import Features
 from lee.models import Normalized, classes, input_size
 from lee.statistics import EquivarianceGram
-from lee.sweep import quantities, shortage
+from lee.sweep import quantities
 from lee.sweep.quantities import CHUNK, Columns, Measured
 from lee.sweep.table import Part, packed
 from lee.sweep.tasks import Task, digest_of_images, digests_of, forget, images_of, model_of
 
 Numbers = tuple[Columns, dict[str, Any], EquivarianceGram | None]
+#: Images per pass, at most, where memory is short: first as many as usual (None), then fewer, in the end one by one.
+STEPS = (None, 8, 1)
 
 
 def measure(task: Task, device: str = "cpu", chunk: int | None = None) -> Part:
     """Measure a task; whatever its model raises becomes a row with the error.
 
-    Where memory runs out, the task is tried again with fewer images per pass (`lee.sweep.shortage.STEPS`).
+    Where memory runs out, the task is tried again with fewer images per pass (:data:`STEPS`).
 
     Args:
         task: what to measure.
@@ -58,7 +60,7 @@ def measure(task: Task, device: str = "cpu", chunk: int | None = None) -> Part:
 
 def _within_memory(task: Task, device: str, chunk: int | None) -> Numbers:
     """The numbers of a task, with fewer images per pass each time that memory runs out; the last shortage is raised."""
-    *larger, smallest = shortage.steps_from(chunk)
+    *larger, smallest = (chunk, *(step for step in STEPS if step is not None and (chunk is None or step < chunk)))
     for limit in larger:
         try:
             return _limited(task, device, limit)
@@ -87,18 +89,10 @@ def failed(task: Task, message: str, device: str = "cpu") -> Part:
 
 def _origin(device: str) -> dict[str, Any]:
     """What tasks of one run have in common."""
-    return {
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "commit": _commit(),
-        **provenance.versions(),
-    }
+    return {"device": device, "threads": torch.get_num_threads(), "commit": _commit(), **provenance.versions()}
 
 
-@cache
-def _commit() -> str | None:
-    """The commit at the start: it is asked for once per process."""
-    return provenance.commit()
+_commit = cache(provenance.commit)  # as it was at the start: it is asked for once per process
 
 
 def _numbers(task: Task, device: str, chunk: int | None) -> Numbers:

@@ -62,12 +62,7 @@ class Measured:
 
 
 def columns(given: Measured, value: Tensor) -> Columns:
-    """The measures of every image: arrays (N,), NaN where only the first images are measured.
-
-    Args:
-        given: what measures are given.
-        value: the output for all images, (N, D).
-    """
+    """The measures of every image: arrays (N,), NaN where only the first images are measured; `value` is the output, (N, D)."""
     way, found = given.way, Columns()
     if "consistency" in way.measures:
         options = way.measures["consistency"]
@@ -99,11 +94,7 @@ def columns(given: Measured, value: Tensor) -> Columns:
 
 
 def figures(given: Measured) -> dict[str, dict[str, Any]]:
-    """The measures of the whole set, by name; numbers, or lists of them over the angle.
-
-    Raises:
-        InputError: a measure needs labels, and the images have none, or the model doesn't say which outputs they are.
-    """
+    """The measures of the whole set, by name; numbers, or lists of them over the angle."""
     way, found = given.way, dict[str, dict[str, Any]]()
     read = of_measures(way, way.size or input_size(given.model))
     if "accuracy" in way.measures:

@@ -85,7 +85,9 @@ def run(
         forget()
         others = {key: part for key, part in merged.items() if limit and part.described["model"] not in models}
         parts = [*others.values(), *(part.of_family(work.families[key]) for key, part in work.done.items())]
-        _merge(parts, out)
+        content = encode(parts)
+        if not out.exists() or out.read_bytes() != content:
+            write(content, out)
         _tidy(folder, None if limit is None else set(work.families))
     failures = [(p.described["model"], p.described["measurement"], p.described["error"]) for p in parts if p.failed]
     seconds = time.perf_counter() - began
@@ -255,13 +257,6 @@ def _carried_out(work: _Work, executor: Executor, folder: Path, progress: bool) 
             bar.update(_passes(task.measurement))
             bar.leave = True
     return measured
-
-
-def _merge(parts: Sequence[Part], out: Path) -> None:
-    """Write the table, unless it is there already, byte for byte."""
-    content = encode(parts)
-    if not out.exists() or out.read_bytes() != content:
-        write(content, out)
 
 
 def _tidy(folder: Path, merged: set[str] | None) -> None:

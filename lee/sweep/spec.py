@@ -142,11 +142,8 @@ def _measurements(name: str, entry: dict[str, Any], where: str) -> list[Measurem
     found = [replace(single, **dict(zip(_PRODUCT, values, strict=True))) for values in product(*lists)]
     for measurement in found:
         _check(measurement, where)
-    return [way if way.output == "logits" or len(lists[3]) == 1 else _without_scores(way) for way in found]
-
-
-def _without_scores(way: Measurement) -> Measurement:
-    return replace(way, measures={name: how for name, how in way.measures.items() if name not in OF_SCORES})
+    others = {name: how for name, how in single.measures.items() if name not in OF_SCORES}
+    return [way if way.output == "logits" or len(lists[3]) == 1 else replace(way, measures=others) for way in found]
 
 
 def _check(way: Measurement, where: str) -> None:

@@ -52,9 +52,7 @@ def epoch_of(weights: str) -> int:
 
 
 def family_of(name: str) -> str:
-    """The family of architectures that a model belongs to.
-
-    What the recipe of a trained network says; timm's module; the factory.
+    """The family of architectures that a model belongs to: what its recipe says, timm's module, or the factory.
 
     Args:
         name: a name that `lee.models.load` knows.

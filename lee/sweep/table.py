@@ -35,21 +35,11 @@ SCHEMA = 2
 SHARED = ("model", "weights", "measurement", "dataset", "split", "output", "kernel", "boundary", "family")
 #: Columns that differ from image to image, beside `gram_0`, `gram_1`, ...
 NUMBERS = {
-    "image": pa.int32(),
-    "label": pa.int16(),
-    "prediction": pa.int16(),
-    "correct": pa.bool_(),
-    "confidence": pa.float32(),
-    "loss": pa.float32(),
-    "output_square": pa.float32(),
-    "consistency": pa.float32(),
-    "eq_t": pa.float32(),
-    "eq_t_frac": pa.float32(),
-    "eq_r": pa.float32(),
-    "speed": pa.float32(),
-    "foreign": pa.float32(),
+    "image": pa.int32(), "label": pa.int16(), "prediction": pa.int16(), "correct": pa.bool_(),
+    "confidence": pa.float32(), "loss": pa.float32(), "output_square": pa.float32(), "consistency": pa.float32(),
+    "eq_t": pa.float32(), "eq_t_frac": pa.float32(), "eq_r": pa.float32(), "speed": pa.float32(), "foreign": pa.float32(),
     "error": pa.string(),
-}
+}  # fmt: skip
 #: What was checked of a task's derivatives (:mod:`lee.measure.verification`); only in tables in which a task has it.
 CHECKED = {
     "verified": pa.bool_(),
@@ -111,9 +101,8 @@ class Part:
         told = hashlib.sha256(json.dumps([self.key, self.described, self.origin], sort_keys=True).encode())
         for name in self.rows.column_names:
             values = self.rows[name].to_numpy()
-            told.update(
-                name.encode() + (repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
-            )
+            told.update(name.encode())
+            told.update(repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
         return told.hexdigest()
 
     def of_family(self, family: str) -> "Part":
@@ -171,10 +160,9 @@ def encode(parts: Iterable[Part]) -> bytes:
 
 def _is_whole(content: bytes) -> bool | None:
     """Whether the bytes are those that were written; None if they carry no digest."""
-    found = _SEAL.search(content)
-    return (
-        None if found is None else hashlib.sha256(_SEAL.sub(_OPEN, content, count=1)).hexdigest().encode() == found[0]
-    )
+    if (found := _SEAL.search(content)) is None:
+        return None
+    return hashlib.sha256(_SEAL.sub(_OPEN, content, count=1)).hexdigest().encode() == found[0]
 
 
 def write(content: bytes, path: Path) -> None:
@@ -190,12 +178,7 @@ def write(content: bytes, path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Part]:
-    """The tasks of a file by their keys, in the file's order.
-
-    Raises:
-        InputError: there is no such file, it is no table of a sweep, or it has another schema than this version's.
-        DamagedTable: it isn't what was written.
-    """
+    """The tasks of a file by their keys, in the file's order; what isn't as it was written is a :class:`DamagedTable`."""
     if not path.is_file():
         raise InputError(f"There is no table {path}. Make it with `lee sweep`.")
     content = path.read_bytes()
@@ -255,15 +238,10 @@ def _metadata(parts: Sequence[Part]) -> bytes:
     for part in parts:
         if part.origin not in origins:
             origins.append(part.origin)
-        tasks[part.key] = {
-            **part.described,
-            "rows": len(part.rows),
-            "origin": origins.index(part.origin),
-            "digest": part.digest,
-        }
-    return json.dumps(
-        {"schema": SCHEMA, "sha256": _OPEN.decode(), "tasks": tasks, "origins": origins}, separators=(",", ":")
-    ).encode()
+        where = {"rows": len(part.rows), "origin": origins.index(part.origin), "digest": part.digest}
+        tasks[part.key] = {**part.described, **where}
+    told = {"schema": SCHEMA, "sha256": _OPEN.decode(), "tasks": tasks, "origins": origins}
+    return json.dumps(told, separators=(",", ":")).encode()
 
 
 def _joined(parts: Sequence[Part]) -> pa.Table:

@@ -52,7 +52,7 @@ class Task:
         No version of the package is in it: what changes numbers raises `lee.sweep.table.SCHEMA`.
         """
         content = {"schema": SCHEMA, **asdict(self)}
-        content = {name: value for name, value in content.items() if name not in ("family", "images_sha256")}
+        del content["family"], content["images_sha256"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
     @property
@@ -166,7 +166,7 @@ def _digests_of_set(place: Place) -> tuple[str, str]:
 
 
 def _digests(name: str, weights: str) -> tuple[str, str]:
-    """Digests of a model's weights, and of its structure; empty if it can't be loaded."""
+    """The same of a model by its name; empty if it can't be loaded."""
     try:
         return digests_of(model_of(name, weights, "cpu"), name)
     except Exception:  # whatever a factory or a module may raise: the task meets it again, and records it

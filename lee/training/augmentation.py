@@ -49,11 +49,8 @@ def strong(images: Tensor, labels: Tensor, classes: int, generator: torch.Genera
     """
     from torchvision.transforms import v2
 
-    change, mixup, cutmix = (
-        v2.RandAugment(num_ops=2, magnitude=9),
-        v2.MixUp(alpha=0.2, num_classes=classes),
-        v2.CutMix(alpha=1.0, num_classes=classes),
-    )
+    change = v2.RandAugment(num_ops=2, magnitude=9)
+    mixup, cutmix = v2.MixUp(alpha=0.2, num_classes=classes), v2.CutMix(alpha=1.0, num_classes=classes)
     with alone(), torch.random.fork_rng(devices=[]):  # torchvision draws from the global state
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         pixels = (images * 255).round().to(torch.uint8)

@@ -12,11 +12,7 @@ from lee.training.augmentation import flip_crop, seeded, strong, turned
 
 
 def fraction(data: ImageSet, recipe: Recipe) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the recipe's seeded fraction of the images, their labels, and the other images.
-
-    Raises:
-        InputError: no labels, or fewer images than a batch.
-    """
+    """Return the recipe's seeded fraction of the images, their labels, and the other images."""
     if data.labels is None:
         raise InputError(f"The data set {data.name!r} has no labels, so nothing can be trained on it.")
     count = round(recipe.fraction * len(data))
@@ -47,17 +43,8 @@ def batches(
     """Yield the augmented batches of an epoch, (B, C, H, W) with labels (B,) or, where images are mixed, (B, classes).
 
     Unlabelled images follow the labelled ones in their batch, (2 B, C, H, W), drawn without replacement while they last. They
-    leave the labelled ones, and their changes, as they would be without them.
-
-    Args:
-        recipe: its seed, batch size and memory format are used.
-        images: (N, C, H, W) in [0, 1].
-        labels: (N,).
-        epoch: from which, with the seed, the order and every change are drawn.
-        augmentation: one of the recipe's.
-        classes: number of classes.
-        device: where the batches go.
-        unlabelled: (M, C, H, W) in [0, 1], mirrored, shifted and turned as the labelled images are, but never mixed.
+    leave the labelled ones, and their changes, as they would be without them; they are mirrored, shifted and turned, but never
+    mixed. The order and every change are drawn from the recipe's seed and the epoch.
     """
     generator, others = seeded(recipe.seed, epoch, "data"), seeded(recipe.seed, epoch, "unlabelled")
     order = torch.randperm(len(images), generator=generator)

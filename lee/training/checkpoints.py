@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from lee import provenance
 from lee.datasets import ImageSet
 from lee.errors import InputError
 from lee.models import Normalized
+from lee.models.reading import write_state
 from lee.models.recipes import ZooSpec
 from lee.paths import atomic_path
 
@@ -51,12 +51,8 @@ def save(
     history: list[EpochRecord],
 ) -> None:
     """Write a checkpoint, see :func:`origin_of`; a kill while writing leaves the one before."""
-    content = {
-        **origin,
-        "model": module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "history": [asdict(record) for record in history],
-    }
+    states = {"model": module.state_dict(), "optimizer": optimizer.state_dict()}
+    content = {**origin, **states, "history": [asdict(record) for record in history]}
     try:
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
@@ -76,9 +72,7 @@ def snapshot(folder: Path, net: nn.Module, done: int, epochs: int) -> None:
     while due < done:
         due, following = following, due + following
     if done in (due, epochs):
-        with atomic_path(folder / f"{done}.safetensors") as temporary:
-            save_file({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, temporary)
-            temporary.chmod(0o644)  # safetensors' own is for the owner alone
+        write_state(net.state_dict(), folder / f"{done}.safetensors")
 
 
 def origin_of(spec: ZooSpec, model: Normalized, *sets: ImageSet) -> dict[str, str]:
@@ -93,9 +87,8 @@ def origin_of(spec: ZooSpec, model: Normalized, *sets: ImageSet) -> dict[str, st
 def read(path: Path | None, origin: Mapping[str, str]) -> tuple[dict[str, Any] | None, list[EpochRecord]]:
     """Return a checkpoint's content (None where there is none) and the history so far.
 
-    Raises:
-        InputError: the file is damaged, or belongs to another recipe, other data or another network. Those of earlier versions say
-            nothing of the last two, which is no contradiction.
+    One that belongs to another recipe, other data or another network is refused. Those of earlier versions say nothing of the last
+    two, which is no contradiction.
     """
     if path is None or not path.exists():
         return None, []

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lee import datasets, provenance
 from lee.models import load_weights
 from lee.models.cards import write_card
-from lee.paths import atomic_path, file_sha256, package_data
+from lee.models.reading import write_state
+from lee.paths import file_sha256, package_data
 from lee.process.alone import alone
 from lee.training.optimisation import learning_rate
 
@@ -114,9 +114,7 @@ def train(path: Path, recipe: dict[str, Any] = RECIPE) -> dict[str, Any]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    with atomic_path(path) as temporary:
-        save_file({k: v.detach().half() for k, v in net.state_dict().items()}, temporary)
-        temporary.chmod(0o644)
+    write_state({k: v.half() for k, v in net.state_dict().items()}, path)
     load_weights(net, path)
     given = noisy(unseen, recipe["noise"], recipe["seed"])
     with torch.no_grad():
@@ -128,12 +126,7 @@ def train(path: Path, recipe: dict[str, Any] = RECIPE) -> dict[str, Any]:
         "decibels_of_noisy_test_patches": round(decibels(given, unseen), 2),
         "decibels_after_denoising": round(decibels(found, unseen), 2),
         "recipe": recipe,
-        "data": {
-            "name": "patches",
-            "train_patches": len(seen),
-            "test_patches": len(unseen),
-            "held_out": list(HELD_OUT),
-        },
+        "data": {"name": "patches", "train_patches": len(seen), "test_patches": len(unseen), "held_out": [*HELD_OUT]},
         "sha256": file_sha256(path),
         "minutes": round((time.perf_counter() - start) / 60, 1),
         "threads": torch.get_num_threads(),

@@ -24,32 +24,19 @@ from lee.training.zoo import destination
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one training ended.
-
-    Attributes:
-        name: the model.
-        seconds: wall time of this sitting.
-        error: empty when it ended well.
-    """
+    """How one training ended."""
 
     name: str
-    seconds: float
-    error: str = ""
+    seconds: float  # wall time of this sitting
+    error: str = ""  # empty when it ended well
 
 
 def missing(
     pattern: str = "*", *, recipes: Path | None = None, out: Path | None = None, budget: str | None = None
 ) -> list[str]:
-    """Return the models of a pattern whose weights are missing, damaged or of another recipe, in the file's order.
+    """Return the models of a pattern such as `zoo/resnet-*` whose weights are missing, damaged or of another recipe.
 
-    Args:
-        pattern: a name or a shell pattern such as `zoo/resnet-*`.
-        recipes: a file like `data/zoo/zoo.yaml`, with names without a prefix; all prefixes by default.
-        out: where weights and cards lie; by default beside the recipes.
-        budget: a name under the file's `budgets:`.
-
-    Raises:
-        InputError: no model fits the pattern (the nearest is suggested), or a wrong recipe file.
+    They come in the order of the recipe file (of all by default); the others are as for :func:`lee.training.zoo.train_zoo`.
     """
     specs = load_specs(recipes)
     chosen = [name for name in specs if fnmatchcase(name, pattern)]
@@ -80,15 +67,9 @@ def train_missing(
     devices: Sequence[str] = ("cpu",),
     on_line: Callable[[str], None] = lambda line: None,
 ) -> Generator[Outcome]:
-    """Train models side by side, one on each device at a time; yield each outcome as it comes.
+    """Train models, most urgent first, side by side, one on each device at a time; yield each outcome as it comes.
 
-    Args:
-        names: the models, most urgent first.
-        recipes: passed on, as are `out` and `budget`.
-        out: where weights and cards go.
-        budget: a name under the recipe file's `budgets:`.
-        devices: one process each.
-        on_line: called with each line that a training prints (an epoch).
+    `on_line` is called with each line that a training prints (an epoch); the others are as for :func:`lee.training.zoo.train_zoo`.
     """
     options = [("--recipes", recipes), ("--out", out), ("--budget", budget)]
     arguments = [str(part) for flag, value in options if value is not None for part in (flag, value)]

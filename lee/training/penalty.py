@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from lee.autodiff.functorch import load_formulas
-from lee.errors import InputError, nearest
+from lee.errors import InputError, check_known
 from lee.geometry.generators import Generator, get
 from lee.measure.function import untouched
 from lee.measure.spectrum import unit_sized
@@ -76,15 +76,9 @@ def _attention(
 
 
 def _batch_norm(
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
+    x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None, bias: Tensor | None = None,
+    training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
     """`torch.nn.functional.batch_norm` on a dual tensor; in training mode the statistics have no tangent."""
     if not training:
         return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
@@ -189,8 +183,7 @@ class EquivariancePenalty:
     """
 
     def __init__(self, generators: Sequence[str], estimator: str = "random", *, kernel: str = "fourier") -> None:
-        if estimator not in ESTIMATORS:
-            raise InputError(f"Unknown estimator {estimator!r}.{nearest(estimator, ESTIMATORS)}")
+        check_known("estimator", estimator, ESTIMATORS)
         self.generators = unit_generators(generators)
         self.estimator, self.kernel = estimator, kernel
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import lee
 from lee import datasets, provenance
@@ -18,8 +17,9 @@ from lee.datasets import ImageSet
 from lee.errors import InputError, LeeWarning
 from lee.models import Normalized, build, load_weights
 from lee.models.cards import write_card
+from lee.models.reading import write_state
 from lee.models.recipes import ZooSpec, load_spec
-from lee.paths import atomic_path, check_writable, file_sha256
+from lee.paths import check_writable, file_sha256
 from lee.training import EpochRecord, TrainResult, evaluate, train
 
 #: The accuracy, as a fraction, that half precision may cost; beyond it the weights stay in float32.
@@ -66,16 +66,9 @@ def train_zoo(
     test_set = datasets.load(spec.recipe.dataset, split="test")
     checkpoint = folder / f"{spec.stem}.checkpoint.pt"
     check_writable("The checkpoint", checkpoint)
-    result = train(
-        spec,
-        train_set,
-        test_set,
-        checkpoint=checkpoint,
-        snapshots=replace(spec, folder=folder).snapshot(1).parent if snapshots else None,
-        device=device,
-        progress=progress,
-        on_epoch=on_epoch,
-    )
+    kept = replace(spec, folder=folder).snapshot(1).parent if snapshots else None
+    how: dict[str, Any] = {"device": device, "progress": progress, "on_epoch": on_epoch}
+    result = train(spec, train_set, test_set, checkpoint=checkpoint, snapshots=kept, **how)
     command = train_command(spec.name, recipes=recipes, out=out, budget=budget)
     card = publish(spec, result, test_set, folder, device=device, command=command)
     checkpoint.unlink(missing_ok=True)
@@ -156,18 +149,10 @@ def destination(spec: ZooSpec) -> Path:
 
 def _store(model: Normalized, spec: ZooSpec, path: Path, dtype: torch.dtype, test_set: ImageSet) -> float:
     """Write the weights in a floating dtype; return the accuracy of what was written."""
-    from safetensors.torch import save_file
-
-    def rounded(tensor: Tensor) -> Tensor:
-        kept = tensor.detach().cpu().contiguous()
-        return kept.to(dtype) if kept.is_floating_point() else kept
-
-    state = {key: rounded(value) for key, value in model.net.state_dict().items()}
+    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.net.state_dict().items()}
     if not all(bool(torch.isfinite(value).all()) for value in state.values()):  # too large for half precision
         return 0.0
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"name": spec.name})
-        temporary.chmod(0o644)  # safetensors makes a file that only its owner can read
+    write_state(state, path, {"name": spec.name})
     stored = build(spec)
     load_weights(stored.net, path)
     return evaluate(stored.eval(), test_set)
@@ -214,8 +199,7 @@ def _device_name(device: str) -> str:
 def _text(spec: ZooSpec, card: dict[str, Any], history: tuple[EpochRecord, ...], test_set: ImageSet) -> str:
     """The part of the card for people."""
     recipe, rows = spec.recipe, "\n".join(_row(record) for record in history if _shown(record, history))
-    before = f"""{recipe.pretrain_epochs} epochs as a masked autoencoder ({recipe.mask_ratio:.0%} of the patches hidden),
-        then """
+    before = f"{recipe.pretrain_epochs} epochs as a masked autoencoder ({recipe.mask_ratio:.0%} of the patches hidden), then "
     guessed = (
         f""" and, under pseudo-labels of weight {recipe.pseudo_labels:g} above a probability of
         {recipe.pseudo_threshold:g}, the others of its training set"""

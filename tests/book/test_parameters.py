@@ -16,6 +16,7 @@ from lee.book.execute import run_chapter
 from lee.book.parameters import KINDS, check
 from lee.book.profiles import declared
 from lee.errors import InputError
+from lee.process.children import Children
 
 ROOT = Path(__file__).parents[2]
 CELL = 'n_images: int = 8  # images\nnames: list[str] = ["a"]  # models\nshare: "float" = 0.5  # of them'
@@ -126,7 +127,7 @@ def test_folded_parameters_count_and_can_be_given(tmp_path: Path) -> None:
     )
     nbformat.write(made, tmp_path / "in.ipynb")
     assert list(declared(tmp_path / "in.ipynb"))[:2] == ["seed", "n_images"]
-    run_chapter(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {"seed": 5, "n_images": 7}, "mine")
+    run_chapter(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {"seed": 5, "n_images": 7}, "mine", Children())
     assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs[0].text.split() == ["5", "7"]
 
 

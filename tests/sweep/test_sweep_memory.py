@@ -15,7 +15,7 @@ from sweeps import run, spec_of, workplace
 
 from lee import memory, sweep
 from lee.process.alone import devices as spread
-from lee.sweep import devices, results, shortage
+from lee.sweep import devices, measures, results
 
 here = pytest.fixture(workplace)
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems don't limit a process's growth")
@@ -113,7 +113,7 @@ def test_what_never_fits_is_a_row_with_its_error(hungry: Path, monkeypatch: pyte
     monkeypatch.setattr("lee.sweep.measures._limited", lambda *given: (tried.append(given[-1]), before(*given))[1])
     report = run(spec_of(models=["hungry:Insatiable"], measurements=ONE), hungry / "t.parquet")
     assert "ALLOC_FAILED" in report.failures[0][2]
-    assert tried == list(shortage.STEPS)
+    assert tried == list(measures.STEPS)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ A notebook is read elsewhere, too, so a directive stands in it as a comment arou
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,6 @@ _FORMULA = re.compile(r"\$\$.*?\$\$", re.DOTALL)
 _FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 _LEFT_OUT = {"hide-input", "remove-input", "hide-cell", "remove-cell", "parameters"}
 _DRAWN = {VEGALITE, "image/png", "image/svg+xml"}
-
-
 _LIVE = re.compile(r"<!-- (lee-\w+) ?(\w*) -->.*?<!-- /lee -->", re.DOTALL)
 
 
@@ -123,6 +121,11 @@ class NotebookDirective(SphinxDirective):
         container = nodes.container(classes=[name])
         self.state.nested_parse(StringList(lines, self.env.docname), self.content_offset, container)
         return [container]
+
+
+def row(cells: Sequence[str]) -> str:
+    """A row of a table in Markdown."""
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 
 class ChaptersDirective(NotebookDirective):

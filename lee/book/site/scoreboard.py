@@ -14,7 +14,7 @@ from sphinx.util import logging
 
 from lee.book import claims
 from lee.book.notebook import RECORD, VERDICTS
-from lee.book.site.reading import NotebookDirective
+from lee.book.site.reading import NotebookDirective, row
 from lee.charts.theme import typeset
 
 HEADER = ("Claim", "Verdict", "Effect", "n", "Profile")
@@ -27,25 +27,15 @@ LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Found:
-    """A verdict in an executed notebook.
+    """A verdict in an executed notebook."""
 
-    Args:
-        record: What the cell left: `claim`, `verdict`, `effect`, `n` and `sentence`.
-        docname: The page.
-        profile: The profile that the notebook ran with.
-    """
-
-    record: Mapping[str, Any]
+    record: Mapping[str, Any]  # what the cell left: `claim`, `verdict`, `effect`, `n` and `sentence`
     docname: str
     profile: str
 
 
 def verdicts(notebooks: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Found]:
-    """All records of verdicts in executed notebooks, in order.
-
-    Args:
-        notebooks: Names of pages, and notebooks of format 4 as parsed from their JSON.
-    """
+    """All records of verdicts in executed notebooks, in order."""
     found = []
     for docname, notebook in notebooks:
         profile = notebook["metadata"].get("lee", {}).get("profile", "–")
@@ -81,20 +71,13 @@ class ScoreboardDirective(NotebookDirective):
             if claim.chapter != chapter:
                 chapter = claim.chapter
                 title = f"[](/{docs[chapter]}.ipynb)" if chapter in docs else chapter
-                lines += ["", title, "", _row(HEADER), _row(("---",) * len(HEADER))]
-            lines.append(_row(_cells(claim, found.get(claim.id))))
+                lines += ["", title, "", row(HEADER), row(("---",) * len(HEADER))]
+            lines.append(row(_cells(claim, found.get(claim.id))))
         return self.parsed(lines, "lee-scoreboard")
 
 
 def summary(found: Mapping[str, Found]) -> list[str]:
-    """How many claims have each verdict: of the paper's in a sentence, of all in a table by what they are about, and what follows.
-
-    Args:
-        found: The verdicts by the names of their claims.
-
-    Returns:
-        Lines of Markdown.
-    """
+    """Markdown: how many claims have each verdict, of the paper's in a sentence, of all in a table, and what follows."""
     known = claims.claims()
     word = {name: VERDICTS[found[name].record["verdict"]] if name in found else UNTESTED for name in known}
     by: Counter[str] = Counter(one.by for one in known.values())
@@ -110,10 +93,10 @@ def summary(found: Mapping[str, Found]) -> list[str]:
         "",
         f"All {len(known)} claims, by what they are about:",
         "",
-        _row(("", *claims.ABOUT.values(), "All")),
-        _row((":---", *["---:"] * (len(claims.ABOUT) + 1))),
-        *(_row(row) for row in rows if row[-1] != "0"),
-        _row(("All", *total)),
+        row(("", *claims.ABOUT.values(), "All")),
+        row((":---", *["---:"] * (len(claims.ABOUT) + 1))),
+        *(row(cells) for cells in rows if cells[-1] != "0"),
+        row(("All", *total)),
         "",
         _follows(count),
     ]
@@ -159,7 +142,3 @@ def _cells(claim: claims.Claim, one: Found | None) -> tuple[str, ...]:
     record = one.record
     n = f"{record['n']:,}" if record["n"] else "–"
     return told, f"**{VERDICTS[record['verdict']]}** {about}", typeset(record["effect"]), n, one.profile
-
-
-def _row(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"

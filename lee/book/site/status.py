@@ -7,7 +7,7 @@ from typing import Any
 
 from docutils import nodes
 
-from lee.book.site.reading import NotebookDirective
+from lee.book.site.reading import NotebookDirective, row
 
 HEADER = ("Page", "Profile", "Cells run", "Errors", "Time", "Executed")
 
@@ -33,9 +33,5 @@ class StatusDirective(NotebookDirective):
 
     def run(self) -> list[nodes.Node]:
         """Write the table."""
-        rows = [_row((f"[](/{docname}.ipynb)", *describe(notebook))) for docname, notebook in self.notebooks()]
-        return self.parsed([_row(HEADER), _row(("---",) * len(HEADER)), *rows], "lee-status")
-
-
-def _row(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cells)} |"
+        rows = [row((f"[](/{docname}.ipynb)", *describe(notebook))) for docname, notebook in self.notebooks()]
+        return self.parsed([row(HEADER), row(("---",) * len(HEADER)), *rows], "lee-status")

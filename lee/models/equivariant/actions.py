@@ -62,14 +62,11 @@ class Fields(Representation):
         if z.ndim != 4 or z.shape[1] != self.channels:
             raise InputError(f"Fields {self.counts} have shape (N, {self.channels}, H, W); got {tuple(z.shape)}.")
         parts = z.split([count * dimension(order) for order, count in enumerate(self.counts)], 1)
-        turned = [
-            torch.einsum("ab,nfbhw->nfahw", matrix_of(order).to(z), part.unflatten(1, (-1, dimension(order)))).flatten(
-                1, 2
-            )
-            for order, part in enumerate(parts)
-            if part.shape[1]
+        fields = [
+            (order, part.unflatten(1, (-1, dimension(order)))) for order, part in enumerate(parts) if part.shape[1]
         ]
-        return torch.cat(turned, 1)
+        turned = [torch.einsum("ab,nfbhw->nfahw", matrix_of(order).to(z), field) for order, field in fields]
+        return torch.cat([field.flatten(1, 2) for field in turned], 1)
 
 
 def _rate(generator: Generator) -> float:

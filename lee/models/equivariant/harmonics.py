@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lee.process.alone import ordinary
 
+WIDTH = 0.6  # pixels, the standard deviation of a ring
 _TURN = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
 _FLIP = torch.tensor([[1.0, 0.0], [0.0, -1.0]], dtype=torch.float64)
 
@@ -53,17 +54,11 @@ def _mixers(order_out: int, order_in: int) -> list[tuple[int, Tensor]]:
 
 @cache
 @ordinary
-def kernel_basis(order_out: int, order_in: int, size: int, width: float = 0.6) -> Tensor:
-    """Return a basis of the equivariant kernels from fields of one order to fields of another.
+def kernel_basis(order_out: int, order_in: int, size: int) -> Tensor:
+    """Return a basis of the equivariant kernels, of an odd side, from fields of one order to fields of another.
 
-    Args:
-        order_out: order of the output field.
-        order_in: order of the input field.
-        size: side of the kernels in pixels, odd.
-        width: standard deviation of the rings in pixels; their radii are 0, 1, ..., (size - 1) / 2.
-
-    Returns:
-        (K, d_out, d_in, size, size), float64; an output channel of each kernel has norm 1 on average.
+    It is (K, d_out, d_in, size, size), float64; an output channel of each kernel has norm 1 on average. The radii of the rings are
+    0, 1, ..., (size - 1) / 2.
 
     A quarter turn maps the grid to itself, so there the sampled kernels are as exact as the continuous ones:
 
@@ -79,7 +74,7 @@ def kernel_basis(order_out: int, order_in: int, size: int, width: float = 0.6) -
     after, before = rotation_matrix(order_out, angle), rotation_matrix(order_in, -angle)
     kernels = []
     for ring in range((size - 1) // 2 + 1):
-        profile = torch.exp(-((radius - ring) ** 2) / (2 * width**2)) * inside
+        profile = torch.exp(-((radius - ring) ** 2) / (2 * WIDTH**2)) * inside
         for frequency, mixer in _mixers(order_out, order_in):
             if frequency > ring:
                 continue

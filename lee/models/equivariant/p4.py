@@ -45,12 +45,9 @@ def quarter_turn(x: Tensor, turns: int = 1, *, fields: bool = False) -> Tensor:
 
 
 class Lift(nn.Module):
-    """From maps to fields: convolve with a filter and its three quarter turns.
+    """From maps to fields: convolve with a filter of odd side and its three quarter turns; the padding keeps the size.
 
-    Args:
-        in_channels: channels of the input maps.
-        fields: fields of the output, which has four times as many channels.
-        kernel_size: side of the filters; the padding keeps the size, so it must be odd.
+    The output has four times as many channels as fields.
     """
 
     def __init__(self, in_channels: int, fields: int, kernel_size: int) -> None:
@@ -69,13 +66,7 @@ class Lift(nn.Module):
 
 
 class FieldConv(Lift):
-    """From fields to fields: convolve over places and orientations.
-
-    Args:
-        in_fields: fields of the input, which has four times as many channels.
-        fields: fields of the output.
-        kernel_size: side of the filters, odd.
-    """
+    """From fields to fields: convolve over places and orientations."""
 
     def __init__(self, in_fields: int, fields: int, kernel_size: int) -> None:
         super().__init__(in_fields * ORIENTATIONS, fields, kernel_size)

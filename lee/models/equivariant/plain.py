@@ -86,12 +86,7 @@ def _bilinear(side: int, angle: float) -> tuple[Tensor, Tensor]:
 class TIPooling(nn.Module):
     """One network on turned copies of the image, the largest value of each feature over the copies, and a classifier.
 
-    D. Laptev, N. Savinov, J. Buhmann & M. Pollefeys, TI-Pooling, CVPR 2016.
-
-    Args:
-        copies: makes the copies.
-        branch: from images (N, C, H, W) to features (N, D), shared by the copies.
-        head: from features (N, D) to scores.
+    The branch goes from images (N, C, H, W) to features (N, D), the head from these to scores.
     """
 
     def __init__(self, copies: TurnedCopies, branch: nn.Module, head: nn.Module) -> None:
@@ -105,10 +100,7 @@ class TIPooling(nn.Module):
 
 
 def ti_pooling(
-    channels: Sequence[int] = (8, 16, 24, 24),
-    features: int = 64,
-    angles: int = 8,
-    img_size: int = 28,
+    channels: Sequence[int] = (8, 16, 24, 24), features: int = 64, angles: int = 8, img_size: int = 28
 ) -> nn.Module:
     """Build a network whose scores don't change when the image is turned by 90°, by pooling over turned copies.
 

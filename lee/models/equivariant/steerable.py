@@ -20,13 +20,7 @@ from lee.models.equivariant.p4 import half
 
 
 class HarmonicConv(nn.Module):
-    """A convolution between fields, its kernels learned combinations of circular harmonics.
-
-    Args:
-        fields_in: fields of the input.
-        fields_out: fields of the output.
-        kernel_size: side of the kernels; the padding keeps the size, so it must be odd.
-    """
+    """A convolution between fields, its kernels of odd side learned combinations of circular harmonics."""
 
     def __init__(self, fields_in: Fields, fields_out: Fields, kernel_size: int) -> None:
         super().__init__()
@@ -84,8 +78,7 @@ class FieldScale(nn.Module):
 class Gate(nn.Module):
     """The non-linearity of fields: scalars through ELU, each turning field times the sigmoid of a scalar of its own.
 
-    Args:
-        fields: fields of the output. The input has one scalar more for each turning field, see `fields_in`.
+    The input, `fields_in`, has one scalar more for each turning field.
     """
 
     def __init__(self, fields: Fields) -> None:
@@ -124,9 +117,7 @@ class GaussianHalving(nn.Module):
         return weights / weights.sum(1, keepdim=True)
 
 
-def steerable_cnn(
-    fields: Sequence[Sequence[int]] = ((8, 4, 4), (12, 8, 8), (16, 8, 8), (48,)),
-) -> nn.Module:
+def steerable_cnn(fields: Sequence[Sequence[int]] = ((8, 4, 4), (12, 8, 8), (16, 8, 8), (48,))) -> nn.Module:
     """Build a network whose scores hardly change when the image is turned by any angle, and not at all by 90°.
 
     Source: D. Worrall et al., Harmonic Networks, CVPR 2017; M. Weiler & G. Cesa, NeurIPS 2019 (gated non-linearities,

@@ -10,7 +10,7 @@ import torch
 from lee.errors import InputError
 from lee.geometry.generators import NAMED, AnyGenerator
 from lee.statistics import EquivarianceGram
-from lee.sweep.table import SHARED, Part, unpacked, width
+from lee.sweep.table import NUMBERS, SHARED, Part, unpacked, width
 
 #: What tells the tasks of a table apart; :meth:`Results.select` chooses by these.
 KEYS = ("model", "family", *(name for name in SHARED if name not in ("model", "family")))
@@ -20,8 +20,7 @@ SCORES = {
     "consistency": "consistency", "eq_t": "eq_t", "eq_t_frac": "eq_t_frac", "eq_r": "eq_r",
 }  # fmt: skip
 #: Columns of every image, beside those of the Gram matrix.
-IMAGES = ("image", "label", "prediction", "correct", "confidence", "loss", "output_square", "consistency", "eq_t",
-           "eq_t_frac", "eq_r", "speed", "foreign")  # fmt: skip
+IMAGES = [name for name in NUMBERS if name != "error"]
 
 
 def keys_of(part: Part) -> dict[str, Any]:

@@ -13,15 +13,7 @@ import torch
 from lee.errors import InputError, nearest
 from lee.geometry.generators import AnyGenerator
 from lee.statistics import EquivarianceGram, Estimate
-from lee.sweep.results.parts import (
-    KEYS,
-    SCORES,
-    generators_of,
-    gram_of,
-    keys_of,
-    numbers_of,
-    values_of,
-)
+from lee.sweep.results.parts import KEYS, SCORES, generators_of, gram_of, keys_of, numbers_of, values_of
 from lee.sweep.table import Part
 
 

@@ -1,36 +1,95 @@
-"""What a penalty or a layer changes: seeds joined, and the errors of a sweep in pairs over images."""
+"""The networks that were trained for equivariance, `penalty/…`: what was measured of them, and costs (chapter 11).
 
-from collections.abc import Iterator, Sequence
-from statistics import NormalDist
+Networks that differ in the seed alone (`penalty/resnet-1`, `penalty/resnet-1-seed1`) form a row, `resnet-1`.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 
+from lee.models.cards import read_card
 from lee.models.recipes import described, load_specs, without_seed
 from lee.statistics import paired_ratio
-from lee.studies.equivariance.networks import ABOUT, base_of, ordered
+from lee.statistics.quantiles import quantile
 from lee.sweep.results import Results
 from lee.training.penalty import unit_generators
 
+__all__ = ["cards", "VARIANTS", "label", "ordered", "base_of", "scores", "gaps", "summary", "costs"]
 
-def scores(table: Results, *, level: float = 0.95) -> pd.DataFrame:
+#: What the end of a row's name says of its network, in the order of tables.
+VARIANTS = {
+    "": "as it is", "0.1": "penalty 0.1", "1": "penalty 1", "10": "penalty 10", "blur": "blurred strides",
+    "filtered": "filtered ReLUs", "blur-1": "blurred strides and penalty 1", "filtered-1": "filtered ReLUs and penalty 1",
+}  # fmt: skip
+#: What the rows of tables say of their networks.
+ABOUT = ("row", "family", "seed", "penalty")
+
+
+def cards(names: Sequence[str]) -> pd.DataFrame:
+    """What the cards of networks say: a row each.
+
+    Args:
+        names: of networks.
+
+    Returns:
+        `name`, `row`, `family`, `seed`, `penalty`, `epochs`, `parameters` and `images` (to train on).
+    """
+    specs, rows = load_specs(), []
+    for name in names:
+        card, spec = read_card(specs[name]), specs[name]
+        numbers = {"epochs": card["recipe"]["epochs"], "parameters": card["parameters"]}
+        rows.append({"name": name, **described(spec, *ABOUT), **numbers, "images": card["data"]["train_images"]})
+    return pd.DataFrame(rows)
+
+
+def base_of(row: str) -> str:
+    """The row of the same architecture without penalty and anti-aliasing: `resnet-1` is to be compared with `resnet`.
+
+    Args:
+        row: its name.
+    """
+    return row.partition("-")[0]
+
+
+def label(row: str) -> str:
+    """A row's name for people, such as `ResNet, penalty 1`.
+
+    Args:
+        row: its name.
+    """
+    base, _, variant = row.partition("-")
+    return f"{'ResNet' if base == 'resnet' else 'ViT'}, {VARIANTS.get(variant, variant)}"
+
+
+def ordered(rows: Iterable[str]) -> list[str]:
+    """Rows, each once, in the order of tables: by architecture, then as in :data:`VARIANTS`.
+
+    Args:
+        rows: names of rows.
+    """
+    place = {variant: i for i, variant in enumerate(VARIANTS)}
+    return sorted(set(rows), key=lambda row: (base_of(row), place.get(row.partition("-")[2], len(place)), row))
+
+
+def scores(table: Results) -> pd.DataFrame:
     """Accuracy and moved shares of every network of a sweep on every set.
 
     Args:
         table: of `lee sweep data/results/equivariance.yaml`.
-        level: of the intervals over images, normal ones.
 
     Returns:
         `name`, `row`, `family`, `seed`, `penalty`, `set`, `accuracy`, `images` (behind it), and per pixel² `moved` (generators of
-        the penalty) and `other` (generators that no penalty has seen); `accuracy_half` and `moved_half` are half the intervals'
-        widths. In the order of the recipes, clean first.
+        the penalty) and `other` (generators that no penalty has seen); `accuracy_half` and `moved_half` are half the
+        widths of normal 95 % intervals over images. In the order of the recipes, clean first.
     """
     specs = load_specs()
     keys = ["model", "measurement"]
     frame = table.figures("accuracy").merge(table.figures("moved")[[*keys, "moved", "moved_se", "other"]], on=keys)
     about = pd.DataFrame([{"name": name, **described(specs[name], *ABOUT)} for name in frame["model"]])
-    quantile = NormalDist().inv_cdf((1 + level) / 2)
-    frame["accuracy_half"] = quantile * (frame["accuracy"] * (1 - frame["accuracy"]) / frame["images"]) ** 0.5
-    frame["moved_half"] = quantile * frame["moved_se"]
+    normal = quantile(0.95, math.inf)
+    frame["accuracy_half"] = normal * (frame["accuracy"] * (1 - frame["accuracy"]) / frame["images"]) ** 0.5
+    frame["moved_half"] = normal * frame["moved_se"]
     columns = ["accuracy", "images", "moved", "other", "accuracy_half", "moved_half"]
     joined = pd.concat([about, frame["measurement"].rename("set"), frame[columns]], axis=1)
     order = list(specs)
@@ -39,10 +98,7 @@ def scores(table: Results, *, level: float = 0.95) -> pd.DataFrame:
     )
 
 
-def gaps(
-    table: Results, row: str, base: str, generators: Sequence[str], *, by_seed: bool = True, level: float = 0.95,
-    resamples: int = 2000,
-) -> pd.DataFrame:  # fmt: skip
+def gaps(table: Results, row: str, base: str, generators: Sequence[str], *, by_seed: bool = True) -> pd.DataFrame:
     """What a row changes in the LEE of another, set by set, in pairs over images; see :func:`lee.statistics.paired_ratio`.
 
     Args:
@@ -51,12 +107,10 @@ def gaps(
         base: such as `resnet`.
         generators: names in the span of what was measured; their errors are added.
         by_seed: compare seed with seed; otherwise all seeds of the row with all of the base.
-        level: of the intervals over images.
-        resamples: number of resamples.
 
     Returns:
-        `row`, `base`, `seed`, `set`, and the ratio of the mean LEE less one: `change`, `low`, `high`. Seeds of which one of the
-        two is not there are left out; joined seeds have the number −1.
+        `row`, `base`, `seed`, `set`, and the ratio of the mean LEE less one: `change` with its 95 % interval `low` to `high`.
+        Seeds of which one of the two is not there are left out; joined seeds have the number −1.
     """
     specs, rows = load_specs(), []
     for measurement, values in _by_set(table, generators):
@@ -67,7 +121,7 @@ def gaps(
         both = sorted(seeds[row].keys() & seeds[base].keys())
         for group in [[seed] for seed in both] if by_seed else [both] if both else []:
             first, second = (values[[seeds[of][seed] for seed in group]].to_numpy().T for of in (row, base))
-            found = paired_ratio(first, second, level, resamples=resamples)
+            found = paired_ratio(first, second)
             about = {"row": row, "base": base, "seed": group[0] if by_seed else -1, "set": measurement}
             rows.append({**about, "change": found.value - 1, "low": found.low - 1, "high": found.high - 1})
     return pd.DataFrame(rows, columns=["row", "base", "seed", "set", "change", "low", "high"])
