@@ -18,25 +18,15 @@ ABOUT = {"method": "The method", "layers": "Single layers", "networks": "Whole n
 
 
 class Claim(Strict, frozen=True):
-    """One claim.
+    """One claim."""
 
-    Args:
-        id: Its name.
-        claim: The claim in one sentence.
-        source: Where it is made.
-        by: Who makes it, a key of :data:`HEADINGS`.
-        about: What it is about, a key of :data:`ABOUT`.
-        kind: `"universal"` or `"existential"`, as :func:`lee.statistics.judge` takes it.
-        chapter: Name of the notebook that tests it.
-    """
-
-    id: str
-    claim: str
-    source: str
-    by: Literal["paper", "notes", "theory", "book"]
-    about: Literal["method", "layers", "networks"]
-    kind: Literal["universal", "existential"]
-    chapter: str
+    id: str  # its name
+    claim: str  # in one sentence
+    source: str  # where it is made
+    by: Literal["paper", "notes", "theory", "book"]  # who makes it, a key of HEADINGS
+    about: Literal["method", "layers", "networks"]  # a key of ABOUT
+    kind: Literal["universal", "existential"]  # as `lee.statistics.judge` takes it
+    chapter: str  # name of the notebook that tests it
 
 
 def path() -> Path:

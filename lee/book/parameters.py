@@ -23,17 +23,9 @@ KINDS: dict[str, tuple[type | tuple[type, ...], str, str]] = {
 
 
 def check(name: str, value: Any, annotation: str, source: str = "papermill", how: str = "") -> None:
-    """Refuse a value that is not of a parameter's type; types that are not in :data:`KINDS` take any.
+    """Refuse a value that is not of a parameter's type, such as `list[str]`; types that are not in :data:`KINDS` take any.
 
-    Args:
-        name: Of the parameter.
-        value: What was given.
-        annotation: The type as the chapter writes it, such as `int` or `list[str]`.
-        source: Who gave it: `papermill`, or the profile, in words.
-        how: What to do about it, in a sentence; by default it follows from `source`.
-
-    Raises:
-        InputError: It is of another type; the message says what was expected.
+    The message says who gave it, `papermill` or the profile in words, and what to do about it, which by default follows from that.
     """
     kind, _, inner = annotation.removesuffix("]").partition("[")
     kind = kind.strip()

@@ -39,21 +39,13 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and images that it has been tried on.
-
-    Args:
-        network: The model.
-        inputs: The images, on the model's device.
-        chosen: The images as they were loaded, with labels and names of classes if there are any.
-        described: Name of the model, where its weights come from, and name of the images.
-        origin: Digests of data and weights, commit and versions: where the numbers come from.
-    """
+    """A model and images that it has been tried on."""
 
     network: "nn.Module"
-    inputs: "Tensor"
-    chosen: "ImageSet"
-    described: dict[str, str]
-    origin: dict[str, Any]
+    inputs: "Tensor"  # the images, on the model's device
+    chosen: "ImageSet"  # the images as they were loaded, with labels and names of classes if there are any
+    described: dict[str, str]  # name of the model, where its weights come from, and name of the images
+    origin: dict[str, Any]  # digests of data and weights, commit and versions: where the numbers come from
 
     @property
     def title(self) -> str:

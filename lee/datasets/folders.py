@@ -22,16 +22,8 @@ MOST_BYTES = 2**28
 def imagefolder(path: str, n: int | None, size: int | None, seed: int) -> Decoded:
     """Read a folder of images with one sub-folder per class, or a plain folder of images.
 
-    Each image becomes the central square of 0.875 of its short side, `size` (224) pixels wide.
-
-    Args:
-        path: a folder; a relative one is looked for here, then in `LEE_DATA`.
-        n: how many images; only these are decoded.
-        size: side in pixels.
-        seed: which images.
-
-    Raises:
-        InputError: no such folder, no images in it, or a file that can't be read (:func:`lee.datasets.image_files.read`).
+    Each image becomes the central square of 0.875 of its short side, `size` (224) pixels wide; only `n` chosen ones are decoded.
+    A relative path is looked for here, then in `LEE_DATA`.
     """
     folder = _find_folder(path)
     samples, class_names, others = _list_images(folder)

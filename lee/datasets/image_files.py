@@ -36,15 +36,9 @@ class Picture:
 
 
 def read(content: bytes, name: str, *, most_pixels: int | None = None) -> Picture:
-    """Decode a file.
+    """Decode a file, which errors and warnings call `name`; its header is held to a limit before any pixel is decoded.
 
-    Args:
-        content: The file's bytes.
-        name: What errors and warnings call it.
-        most_pixels: A limit that the header is held to, before any pixel is decoded.
-
-    Raises:
-        InputError: It is of another format, damaged or too large, or its numbers have no known range.
+    Refused is what is of another format, damaged or too large, or whose numbers have no known range.
     """
     try:
         with warnings.catch_warnings():
@@ -140,15 +134,9 @@ def _deep(image: Image.Image, name: str) -> tuple[np.ndarray, bool]:
 
 
 def center_square(pixels: np.ndarray, size: int, fraction: float = 1.0) -> np.ndarray:
-    """Cut the central square, `fraction` of the short side wide, and resize it with antialiasing.
+    """Cut the central square, `fraction` of the short side wide, of pixels (H, W, 3), and resize it with antialiasing.
 
-    Args:
-        pixels: (H, W, 3), bytes or float32 in [0, 1].
-        size: side of the result in pixels.
-        fraction: in (0, 1]; 0.875 is the usual centre crop of ImageNet evaluation.
-
-    Returns:
-        (size, size, 3), of the same type.
+    Bytes stay bytes, float32 in [0, 1] stays that. A fraction of 0.875 is the usual centre crop of ImageNet evaluation.
     """
     height, width = pixels.shape[:2]
     side = fraction * min(height, width)

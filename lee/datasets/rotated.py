@@ -50,17 +50,9 @@ def draw(split: str) -> tuple[Tensor, Tensor]:
 
 
 def turn(images: Tensor, angles: Tensor) -> Tensor:
-    """Turn each image about its centre by its own angle, by bilinear interpolation; what lies outside is 0.
+    """Turn each image (N, C, H, W) about its centre by its own angle, by bilinear interpolation; what lies outside is 0.
 
-    Args:
-        images: (N, C, H, W), floating point.
-        angles: (N,) in radians, counter-clockwise as one sees it.
-
-    Returns:
-        Images of the same shape and dtype.
-
-    Raises:
-        InputError: not one angle per image.
+    Angles are in radians, counter-clockwise as one sees it.
 
     >>> image = torch.arange(9.0).view(1, 1, 3, 3)
     >>> torch.allclose(turn(image, torch.tensor([torch.pi / 2])), image.rot90(1, (2, 3)), atol=1e-5)

@@ -6,7 +6,7 @@ equivariance error of every mixture follows from one Gram matrix, so it needs no
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -68,21 +68,13 @@ class Cache:
         return kept
 
 
-@dataclass(frozen=True)
-class Curve:
-    """The probabilities of one image along its path.
+class Curve(NamedTuple):
+    """The probabilities of one image along its path."""
 
-    Args:
-        stops: T values of `t`.
-        probabilities: (T, K).
-        top: The classes with the largest mean over the path, at most :data:`TOP`, largest first.
-        names: Names of all K classes.
-    """
-
-    stops: tuple[float, ...]
-    probabilities: Tensor
-    top: tuple[int, ...]
-    names: tuple[str, ...]
+    stops: tuple[float, ...]  # T values of `t`
+    probabilities: Tensor  # (T, K)
+    top: tuple[int, ...]  # the classes with the largest mean over the path, at most TOP, largest first
+    names: tuple[str, ...]  # of all K classes
 
 
 class Touch(NamedTuple):
@@ -143,7 +135,7 @@ class Measures:
 
     def sampler(self, state: State, side: int) -> Sampler:
         """How the state's images are interpolated."""
-        return Sampler(state.kernel, state.boundary).for_image(side, side)
+        return Sampler(**state.sampling).for_image(side, side)
 
     def frame(self, state: State, which: int = 0) -> tuple[Tensor, Tensor]:
         """The image at `t` and its velocity there, the tangent image: (1, 3, side, side) each."""
@@ -168,8 +160,7 @@ class Measures:
 
     def _moved(self, state: State, which: int) -> tuple[Hashable, ...]:
         """All that one model's answers to one image under one motion depend on."""
-        motion_of = (state.mixture, state.kernel, state.boundary)
-        return (state.models[which], state.pretrained, state.origin, self.side(state), *motion_of)
+        return self._key(state, which, state.origin), state.mixture
 
     def curve(self, state: State, which: int = 0) -> Curve:
         """The probabilities along the path: one batch through the model, kept for every `t`."""
@@ -203,8 +194,7 @@ class Measures:
 
     def _gram(self, state: State, which: int, images: Tensor) -> EquivarianceGram:
         """Gram matrices over :data:`SLIDERS`: every mixture's error follows from them."""
-        how: dict[str, Any] = {"kernel": state.kernel, "boundary": state.boundary, "progress": False}
-        return equivariance_gram(self.model(state, which), images, generators=SLIDERS, **how)
+        return equivariance_gram(self.model(state, which), images, generators=SLIDERS, progress=False, **state.sampling)
 
     def error_here(self, state: State, which: int = 0) -> Estimate:
         """The local equivariance error of the chosen image alone, which has no standard error."""
@@ -240,12 +230,11 @@ class Measures:
 
     def map(self, state: State, which: int = 0) -> ErrorMap:
         """Which pixels of the original image hold the error: :func:`lee.error_map`, kept for every mixture."""
-        how: dict[str, Any] = {"kernel": state.kernel, "boundary": state.boundary}
-        key = self._key(state, which, state.origin)
-        every = self._maps.get(
-            key, lambda: error_map(self.model(state, which), self.image(state, which), SLIDERS, **how)
-        )
-        return every.along(state.generator)
+
+        def measured() -> ErrorMap:
+            return error_map(self.model(state, which), self.image(state, which), SLIDERS, **state.sampling)
+
+        return self._maps.get(self._key(state, which, state.origin), measured).along(state.generator)
 
     def patch(self, state: State, which: int = 0) -> int:
         """Side of the patches of a model's map: the state's, or that of its tokens (without any, an eighth of the image)."""
@@ -255,8 +244,7 @@ class Measures:
         """Outputs and derivatives along the path: :func:`lee.orbit` of the chosen image, as far as the state's reach."""
         image = self.image(state, which)
         stops = tuple(stop * state.reach / REACH for stop in self.stops(image.shape[-1]))
-        how: dict[str, Any] = {"kernel": state.kernel, "boundary": state.boundary}
-        generator = state.generator
+        generator, how = state.generator, state.sampling
         path: AnyGenerator = generator if len(motion.parts(generator)) == 1 else motion.action(generator, **how)
         key = (*self._moved(state, which), state.reach)
         return self._orbits.get(key, lambda: orbit(self.model(state, which), image, path, stops, **how))
@@ -265,8 +253,8 @@ class Measures:
         """The exact contribution of every layer to the Lie derivative at the original image: `frame` of :func:`lee.layerwise`."""
 
         def measured() -> pd.DataFrame:
-            how: dict[str, Any] = {"kernel": state.kernel, "boundary": state.boundary}
-            return layerwise(self.model(state, which), self.image(state, which), state.generator, **how).frame
+            network, image = self.model(state, which), self.image(state, which)
+            return layerwise(network, image, state.generator, **state.sampling).frame
 
         return self._layers.get(self._moved(state, which), measured)
 

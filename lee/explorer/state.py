@@ -5,6 +5,7 @@ easily: rotation and hyperbolic in place of the two shears, scale and squeeze in
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from lee.errors import InputError, check_known
 from lee.geometry.algebra import coordinates
@@ -113,6 +114,11 @@ class State:
         name = " + ".join(g.name if c == 1 else f"{c:.4g}*{g.name}" for c, g in moving)
         units = {g.unit for _, g in moving}
         return Generator(name, coefficients, units.pop() if len(units) == 1 else "t")
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How images are interpolated, as keyword arguments."""
+        return {"kernel": self.kernel, "boundary": self.boundary}
 
     @property
     def origin(self) -> tuple[object, ...]:

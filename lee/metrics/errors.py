@@ -100,9 +100,6 @@ def compare(
     `actual` is `f(ρ(g) x)`, (n, ...), or of `n` samples folded into its first axis one after the other, and `wanted` is
     `ρ(g) f(x)`. The sampler has the field of view of the image; `margin` samples of the map are left out beside the mask, and with
     `band_limit` only the frequencies count that every rotation leaves on the grid.
-
-    Raises:
-        InputError: If the two have different shapes.
     """
     if actual.shape != wanted.shape:
         raise InputError(f"A motion must keep shapes: {tuple(wanted.shape)} has become {tuple(actual.shape)}.")

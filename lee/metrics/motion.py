@@ -154,11 +154,7 @@ def in_view(motion: Motion, height: int, width: int, sampler: Sampler, margin: i
 
 
 def whole_samples(motion: Motion, grids: Sequence[tuple[int, int]], sampler: Sampler) -> Motion:
-    """A translation rounded to whole samples of the coarsest of some grids, and so of all that it divides.
-
-    Raises:
-        InputError: For a motion that is no translation.
-    """
+    """A translation rounded to whole samples of the coarsest of some grids, and so of all that it divides."""
     generator = motion.generator
     if isinstance(generator, Action) or any(generator.coefficients[2:]):
         raise InputError(f"Only translations can be rounded to whole samples, not {generator.name!r}.")

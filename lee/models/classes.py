@@ -31,12 +31,10 @@ def imagenet(subset: str = "imagenet-1k") -> tuple[str, ...]:
 
 
 def of_model(name: str, net: nn.Module) -> tuple[str, ...]:
-    """The class of each output of a model; empty where nobody says.
+    """The class of each output of a model, which lies in `net` without the normalisation; empty where nobody says.
 
-    Args:
-        name: as for `lee.models.load`. Trained networks know the classes of their recipe's data set, timm's those of
-            their configuration or of ImageNet; a network of one's own says so by an attribute `class_names`.
-        net: the network itself, without the normalisation around it.
+    Trained networks know the classes of their recipe's data set, timm's those of their configuration or of ImageNet; a network of
+    one's own says so by an attribute `class_names`.
     """
     if has_recipe(name):
         return TRAINED_ON.get(load_spec(name).recipe.dataset, ())
@@ -79,10 +77,8 @@ def places(names: Sequence[str], known: Sequence[str]) -> Tensor | None:
 def right_outputs(data: ImageSet, known: Sequence[str], outputs: int) -> Tensor | None:
     """The output that is right for each image, int64 (N,); None unless labels and the names of both sides' classes tell.
 
-    Args:
-        data: the images, whose labels count the data set's classes.
-        known: the class of each output, see :func:`of_model`.
-        outputs: how many outputs there are; names of another number of them tell nothing.
+    Labels count the data set's classes, `known` has the class of each output (:func:`of_model`); names of another number of
+    `outputs` tell nothing.
     """
     found = places(data.class_names, known) if len(known) == outputs else None
     return None if found is None or data.labels is None else found[data.labels]

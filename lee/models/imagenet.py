@@ -15,23 +15,14 @@ from lee.paths import check_digest, installed_file
 
 @dataclass(frozen=True)
 class Packaged:
-    """A network whose weights lie in an installed package.
+    """A network whose weights lie in an installed package."""
 
-    Args:
-        package: the module that holds the file; it is never imported.
-        file: the file's path in it.
-        sha256: digest of the file.
-        architecture: timm's name.
-        parameters: their number.
-        accuracy: the published top-1 accuracy on ImageNet's validation images.
-    """
-
-    package: str
-    file: str
+    package: str  # the module that holds the file; it is never imported
+    file: str  # the file's path in it
     sha256: str
-    architecture: str
+    architecture: str  # timm's name
     parameters: int
-    accuracy: float
+    accuracy: float  # the published top-1 accuracy on ImageNet's validation images
     family: str = "efficientnet"
 
 

@@ -29,12 +29,8 @@ class Children:
     def start(self, command: Sequence[str], **options: Any) -> "Iterator[subprocess.Popen[str]]":
         """Start a process and wait for its end; if an exception comes before, end it and all that it has started.
 
-        Args:
-            command: As for `subprocess.Popen`.
-            options: Likewise, but for `stdin`: by that the process is watched.
-
-        Raises:
-            Stopped: After :meth:`stop`.
+        Options are as for `subprocess.Popen`, but for `stdin`: by that the process is watched. After :meth:`stop` it raises
+        :class:`Stopped`.
         """
         with self._lock:
             if self._ended:

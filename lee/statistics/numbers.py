@@ -20,15 +20,10 @@ _SHAPES = {1: "(n,)", 2: "(m, n)"}
 
 
 def numbers(given: Any, name: str, axes: Sequence[int] = (1,)) -> Array:
-    """Real numbers as an array of its own, float64, with as many axes as they have.
+    """Real numbers, which errors call `name`, as an array of its own, float64, with one of these numbers of axes.
 
-    Args:
-        given: A list, nested or of tensors, an array, a column of a table, or a tensor of any real dtype, on any device.
-        name: What an error calls it.
-        axes: How many axes it may have.
-
-    Raises:
-        InputError: For words, dates, complex and missing numbers, sparse tensors, lists of several lengths, and other axes.
+    They come as a list, nested or of tensors, an array, a column of a table, or a tensor of any real dtype, on any device. Refused
+    are words, dates, complex and missing numbers, sparse tensors, and lists of several lengths.
     """
     values = _array(given, name)
     if values.ndim not in axes:

@@ -190,12 +190,13 @@ class Departures:
             return self._errors(name, "probabilities", models), self._errors(name, "logits", models)
         output = yardstick if yardstick in ("probabilities", "features") else "logits"
         errors = self._errors(name, output, models)
-        below: pd.DataFrame | None = None
+        if yardstick in ("probabilities", "logits"):
+            return errors, None
         if yardstick == "features":
             below = self.sweep.select(measurement=name, output="features").per_image_of("deviation")
-        elif yardstick == "size":
+        else:
             below = self._column(name, "output_square")
-        return errors, None if below is None else below[list(models)].to_numpy(dtype=float).T
+        return errors, below[list(models)].to_numpy(dtype=float).T
 
     def _errors(self, name: str, output: str, models: Sequence[str]) -> Table:
         return self._table(name, output, self.generators)[list(models)].to_numpy(dtype=float).T

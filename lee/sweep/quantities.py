@@ -35,25 +35,16 @@ Columns = dict[str, "np.ndarray[Any, Any]"]
 
 @dataclass(frozen=True)
 class Measured:
-    """What measures are given.
+    """What measures are given."""
 
-    Attributes:
-        model: the classifier.
-        subject, output: what is differentiated, and which output of it.
-        chosen, x: the images with their labels, and the same images (N, C, H, W) where the model is.
-        way: what the specification asks for.
-        known: the class of each output, as far as somebody says.
-        chunk: images per pass, at most; None for as many as usual.
-    """
-
-    model: Normalized
-    subject: nn.Module
-    output: str
-    chosen: ImageSet
-    x: Tensor
-    way: Measurement
-    known: tuple[str, ...]
-    chunk: int | None
+    model: Normalized  # the classifier
+    subject: nn.Module  # what is differentiated,
+    output: str  # and which output of it
+    chosen: ImageSet  # the images with their labels,
+    x: Tensor  # and the same images (N, C, H, W) where the model is
+    way: Measurement  # what the specification asks for
+    known: tuple[str, ...]  # the class of each output, as far as somebody says
+    chunk: int | None  # images per pass, at most; None for as many as usual
 
     @property
     def random(self) -> torch.Generator:

@@ -149,21 +149,15 @@ def _refuse_others(merged: dict[str, Part], spec: SweepSpec, out: Path) -> None:
 
 
 class _Work:
-    """The tasks of a run, planned model by model as they are asked for; those that are done already are passed over.
-
-    Attributes:
-        families: of the tasks so far, by their keys.
-        done: the finished ones among them.
-        unloaded: models that are in the table and can't be loaded here, with the weights.
-    """
+    """The tasks of a run, planned model by model as they are asked for; those that are done already are passed over."""
 
     def __init__(
         self, models: Sequence[str], ways: Sequence[Measurement], merged: dict[str, Part], folder: Path, retry: bool
     ) -> None:
         self.models, self.ways, self.merged, self.folder, self.retry = models, ways, merged, folder, retry
-        self.families: dict[str, str] = {}
-        self.done: dict[str, Part] = {}
-        self.unloaded: dict[str, None] = {}  # in order
+        self.families: dict[str, str] = {}  # of the tasks so far, by their keys
+        self.done: dict[str, Part] = {}  # the finished ones among them
+        self.unloaded: dict[str, None] = {}  # models of the table, with weights, that can't be loaded here, in order
 
     @property
     def passes(self) -> int:

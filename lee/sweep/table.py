@@ -61,17 +61,14 @@ class DamagedTable(InputError):
 class Part:
     """The rows of one task.
 
-    Attributes:
-        key: the task's name.
-        described: what the task was, with the basis of its Gram matrices, what was checked of them, the figures of its
-            measures that are of the whole set, and the error if it failed.
-        origin: versions, commit and device.
-        rows: the columns of :data:`NUMBERS`, `absolute_0`, ... and `deviation` where measured, and those of the Gram matrix.
+    It is described by what the task was, the basis of its Gram matrices, what was checked of them, the figures of its measures that
+    are of the whole set, and the error if it failed. Its rows have the columns of :data:`NUMBERS`, those of the Gram
+    matrix, and `absolute_0`, ... and `deviation` where measured.
     """
 
-    key: str
+    key: str  # the task's name
     described: dict[str, Any]
-    origin: dict[str, Any]
+    origin: dict[str, Any]  # versions, commit and device
     rows: pa.Table
 
     @classmethod
