@@ -16,17 +16,16 @@ STRONG = 0.99  # of all patches lie below the number that gets the strongest col
 PAPER, INK, GAP = (255, 255, 255), (26, 26, 26), 12
 
 
-def overlaid(images: Any, shares: Any, *, patch: int = 1, limit: float | None = None) -> tuple[list[np.ndarray], float]:
+def overlaid(images: Any, shares: Any, *, patch: int = 1) -> tuple[list[np.ndarray], float]:
     """Photographs in pale grey with signed numbers over them, from blue over nothing to vermilion.
 
     Args:
         images: Values in [0, 1], (N, C, H, W) with C = 1 or 3.
         shares: Signed numbers, (N, H, W), such as :attr:`lee.ErrorMap.share`; NaN is drawn as nothing.
         patch: Side of the patches that they are summed over.
-        limit: The number drawn in the strongest colour; by default one that 99 in 100 patches stay below.
 
     Returns:
-        N pictures (3, H, W) in [0, 1], and the limit.
+        N pictures (3, H, W) in [0, 1], and the number drawn in the strongest colour: 99 in 100 patches stay below it.
 
     Raises:
         InputError: If there is not one map of an image's size for every image, or the patches don't fill it.
@@ -38,7 +37,7 @@ def overlaid(images: Any, shares: Any, *, patch: int = 1, limit: float | None = 
             f"Every image needs a map of its size, (N, H, W); got {len(photographs)} images and maps of shape {given.shape}."
         )
     sums = in_patches(torch.from_numpy(np.nan_to_num(given)), patch).numpy()
-    limit = float(np.quantile(np.abs(sums), STRONG)) or 1.0 if limit is None else limit
+    limit = float(np.quantile(np.abs(sums), STRONG)) or 1.0
     found = []
     for photograph, numbers in zip(photographs, sums, strict=True):
         strength = np.kron((numbers / limit).clip(-1, 1), np.ones((patch, patch)))

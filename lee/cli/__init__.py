@@ -11,12 +11,11 @@ from typer.core import TyperGroup
 import lee
 from lee.cli import advice
 from lee.cli.book import book
-from lee.cli.data import data
 from lee.cli.explore import explore
 from lee.cli.layers import layers
+from lee.cli.lists import data, models
 from lee.cli.maps import error_map
 from lee.cli.measure import measure
-from lee.cli.models import models
 from lee.cli.output import degrade
 from lee.cli.report import report
 from lee.cli.sweep import sweep

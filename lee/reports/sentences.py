@@ -143,12 +143,8 @@ def _flips(found: dict[str, Any]) -> list[str]:
         now = f"stays the same up to {shown(reach)}° of rotation, the largest angle that was tried"
         if ends:
             now = f"first changes after {shown(min(ends))}° of rotation"
-        by = (
-            f"; the derivative alone predicts {shown(min(guess))}°"
-            if guess
-            else "; the derivative alone predicts no change"
-        )
-        told.append(f"On the {curve['kind']} image the top class {now}{by}.")
+        by = f"{shown(min(guess))}°" if guess else "no change"
+        told.append(f"On the {curve['kind']} image the top class {now}; the derivative alone predicts {by}.")
     return told
 
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lee.errors import InputError, check_known
-from lee.statistics.quantiles import check_settings, quantile
-from lee.statistics.scales import RANGES, SCALES
+from lee.statistics.quantiles import RANGES, SCALES, check_settings, quantile
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from lee.errors import InputError
 from lee.statistics.numbers import Numbers, numbers
-from lee.statistics.quantiles import check_settings, p_value, quantile
+from lee.statistics.quantiles import p_value, quantile
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,16 @@ class Spread:
 
     Args:
         within: :math:`\sigma_e`, the standard deviation between seeds of one recipe, pooled over recipes.
-        within_low: Lower end of its interval (chi-square).
+        within_low: Lower end of its 95 % interval (chi-square).
         within_high: Upper end.
         between: :math:`\sigma_a`, the standard deviation between recipes, 0 where seeds alone explain all.
         icc: Intraclass correlation :math:`\sigma_a^2 / (\sigma_a^2 + \sigma_e^2)`: the share of the variance that is the
             recipe's. Negative estimates mean that nothing is.
-        icc_low: Lower end of its interval (F; exact if all recipes have as many seeds).
+        icc_low: Lower end of its 95 % interval (F; exact if all recipes have as many seeds).
         icc_high: Upper end.
         df: Degrees of freedom of `within`.
         groups: Number of recipes.
         n: Number of models.
-        level: Coverage of the intervals.
     """
 
     within: float
@@ -45,7 +44,6 @@ class Spread:
     df: int
     groups: int
     n: int
-    level: float = 0.95
 
     def stderr(self, trainings: tuple[int, ...] = (1, 1), over_images: float = 0.0) -> float:
         r"""Standard error of the difference of two recipes with :math:`m_1` and :math:`m_2` known trainings, or of one recipe.
@@ -90,7 +88,7 @@ class Spread:
         )
 
 
-def seed_spread(values: Numbers, groups: Sequence[Any], level: float = 0.95) -> Spread:
+def seed_spread(values: Numbers, groups: Sequence[Any]) -> Spread:
     """Standard deviation between seeds of one recipe and between recipes, and the intraclass correlation.
 
     Source: P. E. Shrout & J. L. Fleiss, *Intraclass correlations: uses in assessing rater reliability*, Psychological
@@ -99,7 +97,6 @@ def seed_spread(values: Numbers, groups: Sequence[Any], level: float = 0.95) -> 
     Args:
         values: (n,) numbers, one for each trained model.
         groups: (n,) names; models of one name differ in their seeds only.
-        level: Coverage of the intervals.
 
     Raises:
         InputError: If the lists differ in length, a number is not finite, all numbers are equal, there are fewer than two
@@ -118,25 +115,23 @@ def seed_spread(values: Numbers, groups: Sequence[Any], level: float = 0.95) -> 
         raise InputError(
             "A spread needs numbers that differ, two groups or more, and in one of them two models or more."
         )
-    check_settings(level)
     sizes = np.bincount(member)
     means = np.bincount(member, y) / sizes
     df = n - k
     ms_within = float(((y - means[member]) ** 2).sum() / df)
     ms_between = float((sizes * (means - y.mean()) ** 2).sum() / (k - 1))
     n0 = float((n - (sizes**2).sum() / n) / (k - 1))
-    return _spread(ms_within, ms_between, n0, df, k, n, level)
+    return _spread(ms_within, ms_between, n0, df, k, n)
 
 
-def _spread(ms_within: float, ms_between: float, n0: float, df: int, k: int, n: int, level: float) -> Spread:
+def _spread(ms_within: float, ms_between: float, n0: float, df: int, k: int, n: int) -> Spread:
     """Variance components and their intervals from the two mean squares of an analysis of variance."""
     from scipy.stats import chi2, f
 
-    tail = (1 - level) / 2
-    within_low, within_high = (math.sqrt(df * ms_within / float(chi2.ppf(q, df))) for q in (1 - tail, tail))
+    within_low, within_high = (math.sqrt(df * ms_within / float(chi2.ppf(q, df))) for q in (0.975, 0.025))
     ratio = ms_between / ms_within if ms_within > 0 else math.inf
-    low = ratio / float(f.ppf(1 - tail, k - 1, df))
-    high = ratio * float(f.ppf(1 - tail, df, k - 1))
+    low = ratio / float(f.ppf(0.975, k - 1, df))
+    high = ratio * float(f.ppf(0.975, df, k - 1))
     icc, icc_low, icc_high = (1.0 if math.isinf(r) else (r - 1) / (r + n0 - 1) for r in (ratio, low, high))
     between = math.sqrt(max(0.0, (ms_between - ms_within) / n0))
-    return Spread(math.sqrt(ms_within), within_low, within_high, between, icc, icc_low, icc_high, df, k, n, level)
+    return Spread(math.sqrt(ms_within), within_low, within_high, between, icc, icc_low, icc_high, df, k, n)

@@ -35,8 +35,7 @@ from typing import Literal
 from lee.errors import check_known
 from lee.statistics.cases import Case
 from lee.statistics.multiple import simultaneous
-from lee.statistics.quantiles import quantile
-from lee.statistics.scales import SCALES
+from lee.statistics.quantiles import SCALES, quantile
 
 Word = Literal["reproduced", "mixed", "contradicted", "underpowered", "not testable here"]
 Stand = Literal["supports", "opposes", "undecided"]

@@ -28,7 +28,7 @@ def test_colours_say_the_sign_and_grey_says_nothing() -> None:
     still = drawn[0][:, 6, 6]
     assert np.ptp(still) < 1e-12
     assert still[0] == pytest.approx(0.55 + 0.4 * float(photographs[0, :, 6, 6].mean()))
-    weaker, _ = charts.overlaid(photographs, shares(), patch=4, limit=4.0)
+    weaker, _ = charts.overlaid(photographs, shares() * torch.tensor([1.0, 4.0])[:, None, None], patch=4)
     assert np.abs(weaker[0][:, 1, 1] - vermilion).max() > 0.05
 
 

@@ -241,8 +241,6 @@ def test_a_spread_needs_repetitions() -> None:
     for groups, message in ((list("abc"), "two groups"), (list("aaa"), "two groups"), (list("aa"), "got 3 and 2")):
         with pytest.raises(InputError, match=message):
             seed_spread([1.0, 2.0, 3.0], groups)
-    with pytest.raises(InputError, match="`level`"):
-        seed_spread([1.0, 2.0, 3.0], list("aab"), level=2)
     exact = seed_spread([1.0, 1.0, 3.0], list("aab"))
     assert (exact.within, exact.icc, exact.p(0.0), exact.p(0.1)) == (0, 1, 1, 0)
 

@@ -1,4 +1,4 @@
-"""`lee data`: which images there are, and whether the files on this machine are the recorded ones."""
+"""`lee data` and `lee models`: which images and trained networks there are, and whether the files here are the recorded ones."""
 
 from fnmatch import fnmatchcase
 from typing import Annotated
@@ -7,11 +7,14 @@ import typer
 
 from lee.cli.output import print_json, table
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
 data = typer.Typer(help="List and verify data sets and the weights of trained networks.", no_args_is_help=True)
+models = typer.Typer(help="List the networks that lee brings along.", no_args_is_help=True)
 
 
 @data.command("list")
-def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_sets(as_json: AsJson = False) -> None:
     """List the data sets with their licence and source."""
     from lee import datasets
 
@@ -31,7 +34,7 @@ def verify(
         list[str] | None,
         typer.Argument(help="Data sets, or networks such as 'zoo/*' (default: all embedded ones and all networks)"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare files with their recorded digests; exit code 1 if one differs or is missing."""
     from lee import datasets
@@ -48,3 +51,21 @@ def verify(
         table("Recorded files", ("name", "", "what was found"), shown)
     if not all(ok for _, ok, _ in rows):
         raise typer.Exit(1)
+
+
+@models.command("list")
+def list_networks(as_json: AsJson = False) -> None:
+    """List the trained networks with family, parameters and test accuracy, as their cards have them."""
+    from lee.models import card, names
+
+    keys = ("name", "family", "parameters", "test_accuracy")
+    rows = [(name, *(found[key] for key in keys[1:])) for name in names() if (found := card(name))]
+    if as_json:
+        print_json([dict(zip(keys, row, strict=True)) for row in rows])
+        return
+    shown = [(name, family, f"{count:,}", f"{100 * accuracy:.2f} %") for name, family, count, accuracy in rows]
+    note = (
+        "The accuracies of imagenet/ are the published ones. "
+        "timm's models go by timm's names, such as resnet50.a1_in1k; networks of your own by package.module:factory."
+    )
+    table("Trained networks", ("name", "family", ">parameters", ">test accuracy"), shown, note)
