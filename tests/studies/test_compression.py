@@ -8,6 +8,7 @@ import torch
 from lee import datasets
 from lee.errors import InputError
 from lee.studies import compression
+from lee.sweep import results
 
 
 def test_copies_are_found_and_strangers_refused() -> None:
@@ -31,3 +32,7 @@ def test_the_committed_comparison_is_of_trained_networks() -> None:
     assert (frame["n"] >= 250).all()
     assert ((frame["low"] <= frame["ratio"]) & (frame["ratio"] <= frame["high"])).all()
     assert (frame["lossless"] / frame["jpeg"]).to_numpy() == pytest.approx(frame["ratio"].to_numpy(), rel=1e-3)
+
+
+def test_every_fitted_network_is_compared_on_the_same_images() -> None:
+    assert set(results.load("fitted").models) <= set(compression.read()["model"])
