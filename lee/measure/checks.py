@@ -159,7 +159,7 @@ def select(result: Any, output: Output) -> Tensor:
         if isinstance(result, Mapping):
             keys, key = f" with keys {list(result)}", f"[{next(iter(result), 'logits')!r}]"
         raise InputError(
-            f"The model returns a {type(result).__name__}{keys}; select a tensor, for example output=lambda o: o{key} "
+            f"The model returns no tensor but `{type(result).__name__}`{keys}; select one, for example output=lambda o: o{key} "
             "(with .softmax(-1) for probabilities)."
         )
     _unnested(result)
