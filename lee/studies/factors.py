@@ -34,6 +34,7 @@ def shares(
     table: Mapping[str, Mapping[str, str]],
     spread: Spread,
     *,
+    level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -43,12 +44,13 @@ def shares(
         per_image: A row for each image, a column for each model, such as `Results.per_image` gives.
         table: Architecture → recipe → model; the same recipes for each architecture. Other seeds of a model join in.
         spread: Spread between seeds of the logarithms, from :func:`lee.studies.comparisons.spread_of`.
+        level: Coverage of the intervals (percentiles).
         resamples: Number of resamples.
         seed: Seed of the resamples.
 
     Returns:
-        A row for each of :data:`PARTS` with `share`, its 95 % interval (percentiles) `low` to `high`, and `n` images; and a row
-        `"recipe over architecture"` with the ratio of the two standard deviations in place of a share.
+        A row for each of :data:`PARTS` with `share`, `low`, `high`, and `n` images; and a row `"recipe over architecture"` with the
+        ratio of the two standard deviations in place of a share.
 
     Raises:
         InputError: If the table is not full, has a single row or column, or names a model that is not there.
@@ -76,7 +78,7 @@ def shares(
         logs = [np.log(v[chosen].mean(0)) + within * rng.standard_normal(v.shape[1]) for v in values]
         drawn.append(_parts(np.array([y.mean() for y in logs]).reshape(shape)))
     found = _parts(np.array([np.log(v.mean(0)).mean() for v in values]).reshape(shape))
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     rows = zip([*PARTS, "recipe over architecture"], found, low, high, strict=True)
     return pd.DataFrame([{"part": p, "share": v, "low": a, "high": b, "n": n} for p, v, a, b in rows])
 

@@ -49,6 +49,14 @@ def test_intervals_know_of_seeds() -> None:
     assert held >= 42
 
 
+def test_a_higher_level_has_wider_intervals() -> None:
+    """As verdicts of several tables need, whose intervals hold together."""
+    frame = numbers(np.array([[0.0], [1.0]]) + np.array([-1.0, 0.0, 1.0]))
+    narrow, wide = (shares(frame, TABLE, known(0.5), level=level, resamples=100) for level in (0.8, 0.95))
+    assert (wide["low"] < narrow["low"]).all()
+    assert (narrow["high"] < wide["high"]).all()
+
+
 def test_other_seeds_of_a_model_join_in() -> None:
     logs = np.array([[0.0], [1.0]]) + np.array([-1.0, 0.0, 1.0])
     frame = numbers(logs)
