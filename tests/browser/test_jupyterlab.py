@@ -35,7 +35,9 @@ NOTEBOOK = "window.jupyterapp.shell.currentWidget"
 IDLE = f"""() => {{
     const {{ content, sessionContext }} = {NOTEBOOK};
     const code = content.model.toJSON().cells.filter((cell) => cell.cell_type === "code");
-    return sessionContext.session?.kernel?.status === "idle" && code.every((cell) => cell.execution_count !== null);
+    const failed = code.some((cell) => cell.outputs.some((output) => output.output_type === "error"));  // the rest is not run
+    const done = failed || code.every((cell) => cell.execution_count !== null);
+    return sessionContext.session?.kernel?.status === "idle" && done;
 }}"""
 ERRORS = f"""() => {NOTEBOOK}.content.model.toJSON().cells
     .flatMap((cell) => cell.outputs ?? []).filter((output) => output.output_type === "error")"""
