@@ -28,10 +28,11 @@ COLOURS = (
     "color-contrast",
     "link-in-text-block",
 )  # the rules of axe-core that a dark page can break and a light one keep
+CODE = ".cell_input pre"
 # What axe-core leaves out. Charts and formulas have words of their own: what they are drawn of is not looked at piece by
-# piece. Of what is made alike, the code of cells and the entries of the reference and of an index, the first in each row count.
-ALIKE = [".cell ~ .cell pre", "dl.py ~ dl.py", "dl.py dl.py", ".genindextable li ~ li"]
-LEFT_OUT = {"exclude": [[selector] for selector in (".lee-chart svg > *", "mjx-container > *", *ALIKE)]}
+# piece. Of what is made alike, outputs of cells and the entries of the reference and of an index, the first in each row count.
+ALIKE = (".cell ~ .cell pre", "dl.py ~ dl.py", "dl.py dl.py", ".genindextable li ~ li")
+LEFT_OUT = (".lee-chart svg > *", "mjx-container > *", *ALIKE)
 
 
 @dataclass
@@ -84,18 +85,20 @@ def pages(site: Path) -> list[str]:
     return sorted(path for path in every if path != "index.html")
 
 
-def barriers(page: Page, *rules: str) -> list[str]:
+def barriers(page: Page, *rules: str, code: bool = True) -> list[str]:
     """What axe-core finds on an open page that would keep somebody from reading it: one line for each rule broken.
 
     Args:
         page: The page; the script comes from the installed package, not from a network.
         rules: Names of axe-core's rules; all of them by default.
+        code: Whether the code of cells is looked at: half of a chapter's words, in the same colours in all of them.
     """
     # Without `preload` axe-core asks for no style sheet a second time.
     options: dict[str, object] = {"resultTypes": ["violations"], "preload": False}
     if rules:
         options["runOnly"] = {"type": "rule", "values": list(rules)}
-    found = Axe().run(page, context=LEFT_OUT, options=options).response["violations"]
+    left_out = {"exclude": [[selector] for selector in (*LEFT_OUT, *([] if code else [CODE]))]}
+    found = Axe().run(page, context=left_out, options=options).response["violations"]
     return [
         f"{one['id']} ({one['impact']}, {len(one['nodes'])} times): {one['help']}, such as {one['nodes'][0]['target']} "
         f"{one['nodes'][0]['html'][:160]}"
