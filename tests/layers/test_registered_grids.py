@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lee
-from lee.geometry import Map, Registration, Scattered, Tokens
+from lee.geometry import Map, Registration, Scattered, Tokens, Trivial
 from lee.layers.places import Follow, Unknown, placed_image, places_of, read
 
 Function = Callable[[Tensor], Tensor]
@@ -74,6 +74,12 @@ def merge(z: Tensor) -> Tensor:
 def spread(z: Tensor) -> Tensor:
     """Channels as neighbours, by reshapes."""
     return z.reshape(1, -1, 2, 2, *z.shape[2:]).permute(0, 1, 4, 2, 5, 3).reshape(1, -1, 2 * z.shape[2], 2 * z.shape[3])
+
+
+def beside_coarse(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Every other pixel, and as many of means of 4×4 that are enlarged from corner to corner: another origin and spacing."""
+    coarse = F.interpolate(F.avg_pool2d(z, 4), size=(H // 2, W // 2), mode="bilinear", align_corners=True)
+    return z[..., ::2, ::2], coarse
 
 
 BILINEAR = torch.outer(*[torch.tensor([0.25, 0.75, 0.75, 0.25], dtype=torch.float64)] * 2)[None, None]
@@ -143,8 +149,17 @@ EXACT: dict[str, Function] = {
     "a sum of grids side by side": lambda z: (
         torch.cat([z[..., ::2, ::2], F.avg_pool2d(z, 2)], 1) + torch.cat([z[..., ::2, 1::2], F.avg_pool2d(z, (2, 4), 2, (0, 1))], 1)
     ).mean(1, keepdim=True) / 2,
+    "grids of two spacings averaged": lambda z: torch.stack(beside_coarse(z)).mean(0),
+    "grids of two spacings added": lambda z: sum(beside_coarse(z)) / 2,
+    "grids of two spacings side by side, averaged": lambda z: F.conv2d(
+        torch.cat(beside_coarse(z), 1), binomial(1).repeat(1, 2, 1, 1) / 2
+    ),
+    "grids of two spacings side by side, cropped and padded": lambda z: F.pad(
+        torch.cat(beside_coarse(z), 1), (-1, 1, -1, 1)
+    ).mean(1, keepdim=True),
     "every other, with channels last": lambda z: z[..., ::2, ::2].permute(0, 2, 3, 1),
     "every other, as tokens": lambda z: z[..., ::2, ::2].flatten(2).mT,
+    "turned, with channels last": lambda z: z[..., ::2, ::2].permute(0, 3, 2, 1),
     "windows of every other": lambda z: z[..., ::2, ::2].reshape(1, 1, 3, 4, 3, 6).transpose(3, 4).reshape(9, 1, 4, 6),
 }  # fmt: skip
 
@@ -321,6 +336,13 @@ def test_a_registration_is_read_off_in_every_layout() -> None:
     assert is_at(reading(lambda z: strided(z).roll((1, 2), (2, 3))))
 
 
+def test_a_single_channel_last_is_told_from_a_column() -> None:
+    assert read(claimed(lambda z: z.permute(0, 2, 3, 1))).representation == Map(channels_last=True)
+    turned = read(claimed(lambda z: z.permute(0, 3, 2, 1))).representation
+    assert isinstance(turned, Scattered)
+    assert turned.grid == (H, W)
+
+
 def test_a_registration_is_told_in_words() -> None:
     assert read(claimed(lambda z: z[..., ::2, ::2])).why == (
         "channels first on a grid of 12×18 places, -0.25 rows and -0.25 columns off the image's centre"
@@ -336,12 +358,25 @@ def test_a_registration_is_told_in_words() -> None:
         lambda z: F.conv2d(z.roll((4, 7), (2, 3)), binomial(3), stride=2),  # across the seam
         lambda z: z + z.mT if z.shape[2] == z.shape[3] else z + z.flip(3),
         lambda z: z + z.roll(1, 3),
+        lambda z: (
+            z + F.interpolate(z[..., : H // 3, : W // 3], size=z.shape[2:], mode="bilinear")
+        ),  # three times as fine
         lambda z: F.conv2d(torch.cat([z[..., 2:], z[..., :2]], 3), binomial(3), stride=2),
     ],
 )
 def test_what_lies_on_no_grid_is_unknown(function: Function) -> None:
     with torch.no_grad(), Follow():
         assert isinstance(places_of(function(placed_image(coordinates()[0]))), Unknown)
+
+
+def test_channels_on_several_grids_are_read_as_on_one() -> None:
+    """As NASNet has them: joined, then cropped on one side and padded on the other, and averaged in the end."""
+    joined = claimed(lambda z: torch.cat(beside_coarse(z), 1))
+    assert read(joined).representation == read(joined.mean(1, keepdim=True)).representation
+    padded = read(claimed(lambda z: F.pad(torch.cat(beside_coarse(z), 1), (-1, 1, -1, 1)))).representation
+    assert isinstance(padded, Scattered)
+    assert padded.grid == (H // 2 - 1, W // 2 - 1)
+    assert read(claimed(lambda z: torch.cat(beside_coarse(z), 1).mean((2, 3)))).representation == Trivial()
 
 
 AT = Registration((0.1, 0.03), (0.13, 0.11))

@@ -4,8 +4,9 @@ A representation says how a generator moves a tensor. Its shape leaves that open
 class token?), so it is not guessed from the shape: the places of the image's pixels are carried through reshapes, window
 partitions, convolutions, products and pools, and the representation is read off where they arrive. Grids are registered: a
 sample of a layer that looks at a window sits at the window's middle, so every map has an origin and a spacing in the image
-(:class:`lee.geometry.Registration`). Two maps whose grids are shifted against each other have the mean grid where they are
-combined, entry by entry or side by side as channels; the shift counts as an error of the module that combines them.
+(:class:`lee.geometry.Registration`). Two maps on different grids, shifted or with up to twice the spacing, have the mean grid
+where they are combined, entry by entry or side by side as channels; the difference counts as an error of the module that
+combines them.
 """
 
 from lee.layers.places.labels import MIXED, NONE, Given, Guess, Reading, Unknown, grid, of_representation, read

@@ -13,7 +13,7 @@ from torch import Tensor
 from lee.errors import InputError
 from lee.geometry.representations import Image, Map, Representation, Scattered, Tokens, Trivial
 from lee.geometry.sampling import Registration
-from lee.layers.places.lattices import NEAR, covering, fit, of_registration, registered
+from lee.layers.places.lattices import NEAR, covering, fit, gathered, of_registration, registered
 
 NONE = complex("nan+nanj")
 MIXED = complex("inf+infj")
@@ -164,6 +164,7 @@ def _registered(places: Tensor) -> Reading:
         size, at = (places.shape[2], places.shape[3]), found[0].registration
         registration = registered(at.origin, at.spacing, size)
         return Reading(Map(registration=registration), f"channels first on a grid of {_described(size, registration)}")
+    places = gathered(places)
     # Of channels behind their places, one stands for all.
     slim = places[..., :1] if places.ndim and places.stride(-1) == 0 else places
     good = finite(slim)

@@ -48,6 +48,11 @@ class Lattice:
         straight = abs(self.down.imag) < NEAR > abs(self.across.real)
         return straight and self.down.real > NEAR < self.across.imag
 
+    def is_near(self, other: "Lattice") -> bool:
+        """Whether rows and columns run along another grid's, with at most twice its spacing and at least half of it."""
+        ratios = other.down / self.down, other.across / self.across
+        return all(abs(r.imag) < NEAR and 0.5 - NEAR < r.real < 2 + NEAR for r in ratios)
+
     @property
     def registration(self) -> Registration:
         """Of an upright grid."""
@@ -78,7 +83,7 @@ def fit(places: Tensor) -> tuple[Lattice, bool] | None:
 
     A border of entries without a place (zeros), or of places that come a second time (reflected, repeated, periodic), continues
     the grid inside. Places that come r times in a row, as in an upsampling by repetition, or in depth to space by
-    reshapes, are spread over a grid r times as fine. Channels with shifted grids have the mean grid; those without any place
+    reshapes, are spread over a grid r times as fine. Channels with different grids have the mean grid; those without any place
     (pooled features spread out, coordinates) are left out.
     """
     plane = _plane(places)
@@ -111,8 +116,16 @@ def fit(places: Tensor) -> tuple[Lattice, bool] | None:
     return lattice.resampled(spread[0], spread[1]), whole
 
 
+def gathered(places: Tensor) -> Tensor:
+    """Places of a map (1, C, H, W) whose channels lie on grids near each other, all moved to the mean grid; others as they are."""
+    if places.ndim != 4 or places.stride(1) == 0 or not bool(torch.isfinite(places.real).flatten(2).any(2).all()):
+        return places
+    plane = None if fit(places) is None else _plane(places)
+    return places if plane is None else plane.expand(places.shape)
+
+
 def _plane(places: Tensor) -> Tensor | None:
-    """Places (H, W) of the channels of (1, C, H, W), or their mean where the channels' grids are shifted; None for others."""
+    """Places (H, W) of the channels of (1, C, H, W), or their mean where the channels' grids are near each other; else None."""
     if places.ndim != 4 or places.shape[0] != 1 or places.numel() == 0 or places.shape[2:].numel() < 2:
         return None
     if places.stride(1) == 0:
@@ -121,14 +134,27 @@ def _plane(places: Tensor) -> Tensor | None:
     planes = planes[torch.isfinite(planes.real).flatten(1).any(1)]
     if len(planes) == 0:
         return None
-    shift = planes - planes[0]
     good = torch.isfinite(planes.real)
     if not bool((good == good[0]).all()):
         return None
-    shift = shift[:, good[0]]
-    if bool(((shift - shift[:, :1]).abs() > NEAR).any()):
-        return None
-    return planes[0] + shift[:, 0].mean() if bool((shift.abs() > NEAR).any()) else planes[0]
+    shift = (planes - planes[0])[:, good[0]]
+    if not bool((shift.abs() > NEAR).any()):
+        return planes[0]
+    if min(planes.shape[1:]) == 1:
+        return None  # of one channel behind the places, rows or columns pass for channels
+    alike = not bool(((shift - shift[:, :1]).abs() > NEAR).any())
+    return planes.mean(0) if alike or _all_near(planes) else None
+
+
+def _all_near(planes: Tensor) -> bool:
+    """Whether planes (C, H, W) of places are grids near the first one's, see :meth:`Lattice.is_near`."""
+    numbers = torch.view_as_real(planes).nan_to_num().flatten(1).round(decimals=9)
+    first = {
+        kind: channel
+        for channel, kind in reversed([*enumerate(numbers.unique(dim=0, return_inverse=True)[1].tolist())])
+    }
+    kinds = [fit(planes[channel][None, None]) for channel in first.values()]
+    return all(kind is not None and kinds[0] is not None and kinds[0][0].is_near(kind[0]) for kind in kinds)
 
 
 def _run(line: Tensor, alone: complex) -> tuple[int, int, int, complex] | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lee.layers.places.labels import MIXED, NONE, Places, Unknown, cells, finite, is_pooled, mean
-from lee.layers.places.lattices import NEAR, fit
+from lee.layers.places.lattices import NEAR, fit, gathered
 from lee.layers.places.resampling import NEAREST, SMOOTH, indices
 
 Rule = Callable[[Any, Mapping[str, Any], "Lookup", Tensor], Places]
@@ -197,7 +197,7 @@ def reduction(func: Any, named: Mapping[str, Any], known: Lookup, out: Tensor) -
     if dims is None or dims == []:
         dims = list(range(given.ndim))
     dims = [d % given.ndim for d in ([dims] if isinstance(dims, int) else dims)]
-    places = mean(given, dims)[0]
+    places = mean(gathered(given), dims)[0]
     fits = places.numel() == out.numel()
     return places.reshape(out.shape) if fits else Unknown(f"{plain_name(func)} to {tuple(out.shape)}")
 
@@ -251,7 +251,7 @@ def _completed(places: Tensor, others: list[Tensor], out: Tensor) -> Tensor:
 
 
 def _merged(candidates: list[Tensor], func: Any) -> Places:
-    """The places of entries that are combined: those of all, or the mean of grids that are shifted against each other."""
+    """The places of entries that are combined: those of all, or the mean of grids that are near each other."""
     first = candidates[0]
     for other in candidates[1:]:
         if other is first:
@@ -269,19 +269,17 @@ def _merged(candidates: list[Tensor], func: Any) -> Places:
 
 
 def _between(first: Tensor, other: Tensor, both: Tensor) -> Tensor | None:
-    """The mean of two grids of the same spacing; None where the places are not shifted as a whole.
+    """The mean of two grids that are near each other; None where they are not.
 
-    A network that adds a map of samples at 2i to one at 2i + 1/2 does combine two places in one entry, as a convolution combines
-    those of its window, and the result lies in the middle, as a convolution's does. The mean is also what leaves the least
-    squared shift; what it leaves counts as an error of the module that merges.
+    A network that adds a map of samples at 2i to one at 2i + 1/2, or to one that was enlarged from corner to corner, does combine
+    two places in one entry, as a convolution combines those of its window, and the result lies in the middle, as a convolution's
+    does. The mean is also what leaves the least squared shift; what it leaves counts as an error of the module that merges.
     """
     shift = (other - first)[both]
     if bool(((shift - shift[0]).abs() < NEAR).all()) and cells(first[both]) is not None:
         return torch.where(finite(first), first, other - shift[0]) + shift[0] / 2
     a, b = fit(first), fit(other)  # maps, also with channels of several grids
-    if a is None or b is None or not (a[1] and b[1]):
-        return None
-    if max(abs(a[0].down - b[0].down), abs(a[0].across - b[0].across)) > NEAR:
+    if a is None or b is None or not (a[1] and b[1]) or not a[0].is_near(b[0]):
         return None
     return (a[0].places(*first.shape[-2:]) + b[0].places(*first.shape[-2:])).expand(first.shape) / 2
 
