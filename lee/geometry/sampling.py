@@ -20,7 +20,7 @@ from lee.geometry.interpolation import (
     taps,
     width_of,
 )
-from lee.process.alone import ordinary
+from lee.process.alone import ordinary, without_autocast
 
 LARGEST = 2_000_000
 """Values that lie beside each other while points are interpolated, which bounds the memory."""
@@ -139,6 +139,7 @@ class Sampler:
         """
         return self.derivative(z, 0), self.derivative(z, 1)
 
+    @without_autocast()
     def derivative(self, z: Tensor, axis: int) -> Tensor:
         """Derivative along x or y, per half side, of `z` (..., H, W): a tensor of its shape and dtype.
 
@@ -169,6 +170,7 @@ class Sampler:
         offset = torch.tensor([g.offset for g in generators], dtype=torch.float64)
         return torch.einsum("kij,jhw->kihw", matrix, plane) + offset[:, :, None, None]
 
+    @without_autocast()
     def warp(self, z: Tensor, generator: Generator, t: Tensor | float) -> Tensor:
         """Pull `z` (..., H, W) back along the flow: `z(exp(tX) p)` at every sample `p`; same shape and dtype.
 

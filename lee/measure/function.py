@@ -15,7 +15,7 @@ from lee.measure.checks import Output, check_arguments, check_shape, plain, sele
 from lee.measure.reach import reached
 from lee.measure.state import ModuleState, RandomState, convertible, in_double, start_evaluating
 from lee.measure.weights import check_weights, first_module_that_fails, with_values
-from lee.process.alone import alone, put_back
+from lee.process.alone import alone, put_back, without_autocast
 
 _SWITCHED = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
 
@@ -25,7 +25,7 @@ def untouched(*callables: Any) -> Iterator[None]:
     """Put all modules that callables reach into eval mode; put everything back afterwards, also after an exception.
 
     Restored are attributes, parameters and buffers of every submodule, bit by bit, and the state of all random numbers.
-    Threads that measure wait for each other.
+    Threads that measure wait for each other. A `torch.autocast` around it is off meanwhile, one inside a model is the model's own.
 
     Raises:
         InputError: For a lazy module that has no parameters yet, and for weights that are NaN or infinite.
@@ -38,7 +38,7 @@ def untouched(*callables: Any) -> Iterator[None]:
 @contextmanager
 def _evaluating(roots: Sequence[nn.Module]) -> Iterator[ModuleState]:
     """What :func:`untouched` does for the outermost modules; yields their state as it was."""
-    with alone():  # in a forked child only within it may sums use threads
+    with alone(), without_autocast():  # in a forked child only within `alone` may sums use threads
         check_weights(roots)
         random_state, state = RandomState(roots), ModuleState(roots)
         with put_back(random_state.restore), put_back(state.restore):

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -36,6 +36,7 @@ _SWITCHES = (
 #: What torch may compute in less than single precision, as the user has set it or by itself (TF32 in cuDNN's convolutions).
 _BACKENDS: Any = torch.backends
 _ROUNDED = (_BACKENDS.cuda.matmul, _BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn)
+_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 _EXACT = (*_ROUNDED, _BACKENDS.mkldnn.matmul, _BACKENDS.mkldnn.conv, _BACKENDS.mkldnn.rnn)
 
 
@@ -64,6 +65,16 @@ def alone() -> Iterator[None]:
             for backend in _EXACT:
                 backend.fp32_precision = "ieee"
             yield
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Products keep the precision that their factors have, also inside the user's own `torch.autocast`."""
+    on = [kind for kind in _AUTOCAST if torch.is_autocast_enabled(kind)] if torch._C._is_any_autocast_enabled() else []
+    with ExitStack() as stack:
+        for kind in on:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 @contextmanager

@@ -734,3 +734,29 @@ def test_a_steep_and_sure_classifier_is_not_held_against_steps_that_are_too_larg
     measured = lee.equivariance_gram(lambda z: body(z) * factor, x, generators=["rotation"], progress=False)
     plain = lee.equivariance_gram(lambda z: body(z) * factor, x, generators=["rotation"], progress=False, verify=False)
     assert torch.allclose(measured.lee_per_image("rotation"), plain.lee_per_image("rotation"), rtol=1e-6, atol=0)
+
+
+def test_autocast_around_a_measurement_is_off_meanwhile() -> None:
+    """As a trainer of mixed precision has it on: tangents and motions were rounded to bfloat16, and passed the check."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(784, 5))
+    x = torch.rand(2, 3, 16, 16)
+    motions = [("rotation", 0.3), ("scale", 0.2)]
+
+    def numbers() -> list[torch.Tensor]:
+        return [
+            lee.equivariance_gram(model, x, progress=False).per_image,
+            torch.tensor(lee.layerwise(model, x, "rotation").total.value),
+            lee.orbit(model, x[0], "rotation", torch.linspace(-0.2, 0.2, 5)).derivatives,
+            lee.metrics.differences(model, x, motions).squares,
+            lee.warp(x, "rotation", 0.3),
+            lee.warp(x, "scale", 0.3),
+            torch.stack(lee.spatial_gradient(x)),
+        ]
+
+    wanted = numbers()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = numbers()
+        assert torch.is_autocast_enabled("cpu")
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.equal(a, b)
