@@ -9,6 +9,7 @@ Both are linear combinations of nine basis fields, so a :class:`Generator` is a 
 Source: Gruver, Finzi, Goldblum & Wilson, *The Lie Derivative for Measuring Learned Equivariance*, ICLR 2023.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -178,12 +179,27 @@ class Action:
         name: What tables and charts call it.
         output: The matching action `(z, t) -> z` on the output; None for an invariant output.
         unit: What one unit of `t` means.
+
+    Raises:
+        InputError: If a function can't be called with an input and an amount.
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
     name: str = "action"
     output: Callable[[Tensor, Tensor], Tensor] | None = None
     unit: str = "t"
+
+    def __post_init__(self) -> None:
+        for function in (self.function,) if self.output is None else (self.function, self.output):
+            try:
+                inspect.signature(function).bind(None, None)
+            except ValueError:  # a builtin function may not tell
+                pass
+            except TypeError as error:
+                raise InputError(
+                    f"An action is a function (x, t) -> x, which can't be called so here: {error}. Write it alone, or "
+                    "lee.Action(function, name)."
+                ) from error
 
 
 def _field(name: str, unit: str, **coefficients: float) -> Generator:

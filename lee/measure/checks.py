@@ -103,7 +103,7 @@ def check_input(model: Callable[..., Any], x: Any, *, image: bool) -> None:
             'inside `with torch.device("cpu"):`. The model and the images may stay where they are.'
         )
     if not isinstance(x, Tensor):
-        raise InputError(f"Inputs must be a torch tensor, not {type(x).__name__}; use torch.as_tensor(...).")
+        raise InputError(f"Inputs must be a torch tensor, not {type(x).__name__}; {_how_to_give(x)}.")
     if x.is_meta or x.layout != torch.strided or x.is_nested:
         raise InputError(
             f"Inputs must be dense tensors with data, not {x.layout} on {x.device}; use .to_dense() or real images."
@@ -122,6 +122,18 @@ def check_input(model: Callable[..., Any], x: Any, *, image: bool) -> None:
     _check_placement(model, x)
     if image:
         warn_of_images(model, x)
+
+
+def _how_to_give(x: Any) -> str:
+    """How what was given for images becomes a tensor of them."""
+    if isinstance(x, Mapping):
+        key = next((k for k, v in x.items() if isinstance(v, Tensor)), next(iter(x), "image"))
+        return f"take the images out of it, such as (batch[{key!r}] for batch in loader)"
+    if isinstance(x, str):
+        return f"lee.datasets.load({x!r}).images loads a data set by its name"
+    if hasattr(x, "__getitem__") and not hasattr(x, "__array__"):
+        return "torch.utils.data.DataLoader(images, batch_size=8) makes batches of a data set"
+    return "use torch.as_tensor(...)"
 
 
 def _check_placement(model: Callable[..., Any], x: Tensor) -> None:
@@ -215,7 +227,8 @@ def batches_of(images: Tensor | Iterable[Any]) -> Iterator[Tensor]:
     if isinstance(images, Tensor):
         yield images
         return
-    if not isinstance(images, Iterable):
-        raise InputError(f"Images must be a tensor or an iterable of batches, not {type(images).__name__}.")
+    if not isinstance(images, Iterable) or isinstance(images, str | Mapping):
+        kind = type(images).__name__
+        raise InputError(f"Images must be a tensor or an iterable of batches, not {kind}; {_how_to_give(images)}.")
     for batch in images:
         yield batch[0] if isinstance(batch, tuple | list) and batch else batch

@@ -5,10 +5,12 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.data import TensorDataset
 
 import lee
 from lee import metrics
@@ -149,6 +151,21 @@ def test_seeds_are_whole_numbers(seed: Any) -> None:
         lee.layerwise(network(), X, "rotation", mode="probes", probes=2, seed=seed)
 
 
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ("photos", r"lee\.datasets\.load\('photos'\)\.images"),
+        ({"pixels": X}, r"such as \(batch\['pixels'\] for batch in loader\)"),
+        ([{"label": 1, "image": X}], r"such as \(batch\['image'\] for batch in loader\)"),
+        (TensorDataset(X), r"DataLoader\(images, batch_size=8\)"),
+        (X.numpy(), r"torch\.as_tensor"),
+    ],
+)
+def test_what_holds_images_is_refused_with_how_to_give_them(images: Any, said: str) -> None:
+    with pytest.raises(lee.InputError, match=said):
+        of(network(), images)
+
+
 @pytest.mark.parametrize("value", ["no", 1, None])
 def test_flags_are_true_or_false(value: Any) -> None:
     for name in ("align_corners", "verify"):
@@ -177,6 +194,10 @@ def test_flags_are_true_or_false(value: Any) -> None:
         (lambda x, t: torch.rot90(x, int(t.sign()), (2, 3)), "jumps at 0"),
         (lambda x, t: x.flip(-1) if t > 0 else x, "jumps at 0"),
         (lambda x, t: x + t * torch.randn_like(x), "another result at every call"),
+        (lambda x, t: (x * 255 * (1 + t)).round() / 255, "torch's derivative .* has norm 0"),
+        (lambda x, t: (x * 255 * t.exp()).to(torch.uint8) / 255, "torch's derivative .* has norm 0"),
+        (lambda x, t: torch.from_numpy(x.numpy() * np.exp(t.numpy())), "can't be differentiated in t"),
+        (lambda x: x, "can't be called so here: too many positional"),
     ],
 )
 def test_an_action_is_the_identity_at_zero_and_differentiable_in_t(action: Any, said: str, verify: bool) -> None:
@@ -211,6 +232,16 @@ def test_an_action_and_its_output_are_those_of_a_generator() -> None:
 
 def test_an_action_may_move_an_image_against_the_others() -> None:
     assert of(network(), generator=lambda x, t: x + t * (x - x.mean(0))).value > 0
+
+
+def test_an_action_may_bend_at_zero() -> None:
+    assert of(network(), generator=lambda x, t: x * t.cos()).value == 0
+    assert of(network(), generator=lambda x, t: x * (1 + t.abs() ** 1.5)).value == 0
+
+
+def test_the_function_of_an_action_comes_first() -> None:
+    with pytest.raises(lee.InputError, match=r"Write it alone, or lee\.Action\(function, name\)"):
+        lee.Action("mine", lambda x, t: x * (1 + t))  # type: ignore[arg-type]
 
 
 def test_an_action_may_leave_these_images_as_they_are() -> None:
