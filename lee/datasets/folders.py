@@ -28,14 +28,16 @@ def imagefolder(path: str, n: int | None, size: int | None, seed: int) -> Decode
     folder = _find_folder(path)
     samples, class_names, others = _list_images(folder)
     chosen = [samples[int(row)] for row in choose(len(samples), n, seed)]
-    squares, notes, digest = [], [], hashlib.sha256()
+    squares: list[np.ndarray] = []
+    notes: list[tuple[str, ...]] = []
+    digests: list[bytes] = []
     for file, _ in chosen:
         content = _content(file)
-        digest.update(hashlib.sha256(content).digest())
+        digests.append(hashlib.sha256(content).digest())
         picture = read(content, file)
         squares.append(center_square(picture.pixels, size or 224, fraction=0.875))
         notes.append(picture.notes)
-    _warn_of([file for file, _ in chosen], squares, notes)
+    _warn_of([file for file, _ in chosen], squares, notes, digests)
     counts = Counter(note for said in notes for note in said)
     told = [f"{note} in {count} of {len(chosen)} files" for note, count in counts.items()]
     if others:
@@ -43,7 +45,9 @@ def imagefolder(path: str, n: int | None, size: int | None, seed: int) -> Decode
         text = f"{told[-1]} than {', '.join(ENDINGS)}; the first is {others[0]}."
         warnings.warn(text, ImageWarning, stacklevel=4)
     labels = torch.tensor([label for _, label in chosen]) if class_names else None
-    return Decoded(stacked(squares), labels, class_names, digest.hexdigest(), "; ".join(told))
+    return Decoded(
+        stacked(squares), labels, class_names, hashlib.sha256(b"".join(digests)).hexdigest(), "; ".join(told)
+    )
 
 
 def check_folder(path: str) -> None:
@@ -51,13 +55,18 @@ def check_folder(path: str) -> None:
     _list_images(_find_folder(path))
 
 
-def _warn_of(files: Sequence[str], squares: Sequence[np.ndarray], notes: Sequence[tuple[str, ...]]) -> None:
-    """Warn, once for all files, of pictures without content and of those whose transparent parts were laid on white."""
+def _warn_of(
+    files: Sequence[str], squares: Sequence[np.ndarray], notes: Sequence[tuple[str, ...]], digests: Sequence[bytes]
+) -> None:
+    """Warn, once for all files, of pictures without content, of those that were laid on white, and of copies."""
     empty = [file for file, square in zip(files, squares, strict=True) if (square == square[0, 0]).all()]
     transparent = [file for file, said in zip(files, notes, strict=True) if ON_WHITE in said]
+    first = dict(zip(reversed(digests), reversed(files), strict=True))
+    copies = [file for file, digest in zip(files, digests, strict=True) if first[digest] != file]
     for found, what in (
         (empty, "are of one colour: no motion changes them, and their error along it is 0 whatever the model does"),
         (transparent, "have transparent parts, which were laid on white"),
+        (copies, "are copies of others: standard errors take them for images of their own, and are too small"),
     ):
         if found:
             text = f"{len(found)} of {len(files)} images {what}; the first is {found[0]}."

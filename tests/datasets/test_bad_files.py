@@ -24,7 +24,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def picture(path: Path, value: int = 9) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(value).integers(0, 255, (20, 20, 3), dtype=np.uint8)
+    pixels = np.random.default_rng([value, *str(path).encode()]).integers(0, 255, (20, 20, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
 
 

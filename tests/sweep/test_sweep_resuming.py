@@ -104,7 +104,7 @@ def test_rows_of_another_specification_are_removed_on_demand_alone(here: Path) -
 def test_other_labels_are_another_task(here: Path) -> None:
     for name in ("cat", "dog"):
         (here / "pets" / name).mkdir(parents=True)
-        Image.fromarray(np.random.default_rng(len(name)).integers(0, 255, (16, 16, 3), np.uint8)).save(
+        Image.fromarray(np.random.default_rng(list(name.encode())).integers(0, 255, (16, 16, 3), np.uint8)).save(
             here / "pets" / name / f"{name}.png"
         )
     ways = {"main": {"dataset": "imagefolder:pets", "generators": ["rotation"], "n": None}}
