@@ -115,6 +115,8 @@ class Stacked(Tensor):
         if _are_over(tensors):
             return func(*constant(args), **constant(kwargs))
         _check_surroundings(func, tensors)
+        if any(map(_is_wrapper, tensors)):
+            return NotImplemented  # it makes plain tensors of itself, and asks again
         if rule is None or not _fits(func, tensors, args):
             raise NoRuleError(f"no stacked rule for {func}")
         result = rule(func, *args, **kwargs)
@@ -210,11 +212,19 @@ def _check_surroundings(func: Any, tensors: list[Tensor]) -> None:
 
 
 def _fits(func: Any, tensors: list[Tensor], args: Any) -> bool:
-    """Whether all floating-point arguments have one precision, and are real unless the operator is linear."""
+    """Whether all floating-point arguments have one precision and are plain, and real unless the operator is linear."""
+    if any(map(_is_wrapper, tensors)):
+        return False
     dtypes = {t.dtype for t in tensors if has_tangents(t)}
     if len(dtypes) != 1:
         return False
     return func in LINEAR or not (dtypes.pop().is_complex or any(isinstance(a, complex) for a in args))
+
+
+def _is_wrapper(value: Tensor) -> bool:
+    """Whether a tensor is somebody else's that computes in its own way, such as quantised weights, and may have no memory."""
+    dispatch = type(value).__torch_dispatch__
+    return not isinstance(value, Stacked) and dispatch is not torch._C._disabled_torch_dispatch_impl
 
 
 def is_moving(value: Any) -> bool:

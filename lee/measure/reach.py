@@ -8,7 +8,7 @@ import dis
 import types
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 from typing import Any
 
@@ -75,9 +75,10 @@ def _parts(value: Any) -> Iterable[Any]:
         return _parts_of_function(value)
     if isinstance(value, weakref.ref):
         return [value()]
-    if isinstance(value, Mapping):
+    # Python's own: another mapping or sequence may read files for what it holds, or fail at it, and is an object with attributes.
+    if isinstance(value, dict | types.MappingProxyType):
         return value.values() if len(value) < _MANY else []
-    if isinstance(value, Sequence | Set | deque) and not isinstance(value, str | bytes | range):
+    if isinstance(value, list | tuple | set | frozenset | deque):
         return value if len(value) < _MANY else []
     if isinstance(value, (types.ModuleType, type, *_PLAIN)):
         return []

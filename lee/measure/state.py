@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lee.measure.reach import is_library
+from lee.measure.storage import equal, is_in_memory, is_plain
 from lee.process.alone import put_back
 
 DEEPEST, MANY = 6, 10_000  # how deep attributes are looked into, and up to how many items
@@ -113,7 +114,7 @@ class ModuleState:
         small = sum(p.nbytes for p in parameters) <= KEPT
         known = {id(t): kept for t, kept in before._tensors} if before is not None else {}
         self._tensors: list[tuple[Tensor, Tensor]] = [
-            (t, kept if (kept := known.get(id(t))) is not None and _equal(t, kept) else t.detach().clone())
+            (t, kept if (kept := known.get(id(t))) is not None and equal(t, kept) else t.detach().clone())
             for t in (parameters if small else []) + buffers
         ]
         self._versions = {id(p): _version(p) for p in parameters}
@@ -129,7 +130,7 @@ class ModuleState:
             any(_is_other(d, b, ours if "hook" in name else ()) for d, b, name in self._dictionaries if d or b)
             or any(not _holds_the_same(values, earlier) for values, earlier in self._collections)
             or any(not np.array_equal(array, kept) for array, kept in self._arrays if array.dtype != object)
-            or any(not _equal(t, kept) for t, kept in self._tensors if by_value or self._may_differ(t))
+            or any(not equal(t, kept) for t, kept in self._tensors if by_value or self._may_differ(t))
         )
 
     def _may_differ(self, tensor: Tensor) -> bool:
@@ -158,13 +159,13 @@ class ModuleState:
             if array.flags.writeable:
                 array[...] = kept_array
         for tensor, kept in self._tensors:
-            if not _equal(tensor, kept):
+            if not equal(tensor, kept):
                 # Past autograd's version counter: as if nothing had been written.
                 tensor.data = kept.clone() if tensor.shape != kept.shape else tensor.data
                 tensor.data.copy_(kept)
         for parameter, gradient, kept_gradient in self._gradients:
             parameter.grad = gradient
-            if gradient is not None and kept_gradient is not None and not _equal(gradient, kept_gradient):
+            if gradient is not None and kept_gradient is not None and not equal(gradient, kept_gradient):
                 gradient.data.copy_(kept_gradient)
 
 
@@ -234,21 +235,6 @@ def _unique(tensors: Iterator[Tensor]) -> list[Tensor]:
     return list({id(t): t for t in tensors}.values())
 
 
-def is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor can be copied, compared and summed up: sparse, nested and packed ones can't, or not everywhere."""
-    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta:
-        return False
-    try:
-        one = tensor.detach().reshape(-1)[:1]
-        return torch.equal(one, one.clone()) or bool(one.isnan().any())
-    except (RuntimeError, NotImplementedError):  # of a dtype that torch only stores
-        return False
-
-
-def _equal(tensor: Tensor, kept: Tensor) -> bool:
-    return tensor.shape == kept.shape and tensor.dtype == kept.dtype and torch.equal(tensor.detach(), kept)
-
-
 def start_evaluating(roots: Sequence[nn.Module]) -> None:
     """Put modules into eval mode, through their own `train` or `eval` where they have one.
 
@@ -272,6 +258,8 @@ def in_double(roots: Sequence[nn.Module]) -> Iterator[None]:
 
     def wide(value: Any) -> Any:
         if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
+            return value
+        if value.layout == torch.strided and not is_in_memory(value):
             return value
         if id(value) not in copies:  # tied weights stay tied; kept alive with the copy, as ids are reused
             target = torch.complex128 if value.is_complex() else torch.float64

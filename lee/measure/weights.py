@@ -10,7 +10,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from lee.errors import InputError
-from lee.measure.state import all_modules, is_plain
+from lee.measure.state import all_modules
+from lee.measure.storage import is_plain
 
 
 def check_weights(roots: Sequence[nn.Module]) -> None:
@@ -61,7 +62,7 @@ def with_values(roots: Sequence[nn.Module]) -> AbstractContextManager[Any]:
 
 
 class _WithValues(TorchFunctionMode):
-    """Refuses functions of tensors without values, of which some have names by `id`."""
+    """Refuses values that are computed from tensors without any, of which some have names by `id`."""
 
     def __init__(self, names: Mapping[int, str]) -> None:
         super().__init__()
@@ -69,11 +70,18 @@ class _WithValues(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
-        for value in pytree.tree_leaves((args, kwargs)):
-            if isinstance(value, Tensor) and value.is_meta:
-                name = self.names.get(id(value), "A tensor in the model")
-                raise InputError(f"{name} lies on the device meta, without values: load weights.")
-        return func(*args, **kwargs)
+        bare = next((v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor) and v.is_meta), None)
+        if bare is None:
+            return func(*args, **kwargs)
+        said = f"{self.names.get(id(bare), 'A tensor in the model')} lies on the device meta, without values: load weights."
+        try:
+            result = func(*args, **kwargs)
+        except Exception as error:
+            raise InputError(said) from error
+        # Its shape may be asked for, and skeletons handed on: weights that are fetched when a module runs leave one behind.
+        if any(isinstance(v, Tensor) and not v.is_meta for v in pytree.tree_leaves(result)):
+            raise InputError(said)
+        return result
 
 
 def first_module_that_fails(roots: Sequence[nn.Module], run: Callable[[], Any], *, masks: bool) -> str | None:
