@@ -16,7 +16,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
-from lee.errors import InputError, check_count
+from lee.errors import InputError, check_count, reason
 
 Undo = Callable[[], None]
 T = TypeVar("T")
@@ -69,12 +69,24 @@ def alone() -> Iterator[None]:
 
 @contextmanager
 def without_autocast() -> Iterator[None]:
-    """Products keep the precision that their factors have, also inside the user's own `torch.autocast`."""
+    """Products keep the precision that their factors have, also inside the user's own `torch.autocast`.
+
+    Raises:
+        InputError: If a model that mixes precisions needs it.
+    """
     on = [kind for kind in _AUTOCAST if torch.is_autocast_enabled(kind)] if torch._C._is_any_autocast_enabled() else []
     with ExitStack() as stack:
         for kind in on:
             stack.enter_context(torch.autocast(kind, enabled=False))
-        yield
+        try:
+            yield
+        except RuntimeError as error:
+            if not on or "dtype" not in str(error):
+                raise
+            raise InputError(
+                f"The model fails without the torch.autocast around it, which is off while measuring ({reason(error)}): enter it "
+                "inside the model's forward."
+            ) from error
 
 
 @contextmanager

@@ -760,3 +760,20 @@ def test_autocast_around_a_measurement_is_off_meanwhile() -> None:
         assert torch.is_autocast_enabled("cpu")
     for a, b in zip(found, wanted, strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_model_that_needs_the_autocast_around_it_is_told_to_enter_it() -> None:
+    class Inside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Flatten(), nn.Linear(768, 5), nn.Linear(5, 3).bfloat16())
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.net(x).float()
+
+    model, x = Inside(), torch.rand(2, 3, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        with pytest.raises(lee.InputError, match=r"off while measuring .*: enter it inside the model's forward"):
+            lee.lie_derivative(model.net, x, "rotation")
+        assert lee.lie_derivative(model, x, "rotation", verify=False).isfinite().all()

@@ -18,16 +18,16 @@ class Quantised(Tensor):
     """Weights of 8 bits that have no memory of their own, and are single precision to whoever computes with them."""
 
     def __new__(cls, weight: Tensor) -> "Quantised":
-        return Tensor._make_wrapper_subclass(cls, weight.shape, dtype=torch.float32)  # type: ignore[attr-defined,no-any-return]
+        return Tensor._make_wrapper_subclass(cls, weight.shape, dtype=torch.float32)
 
     def __init__(self, weight: Tensor) -> None:
-        self.inner = weight
+        self.bits = weight
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.ops.aten.detach.default, torch.ops.aten.clone.default):
-            return cls(args[0].inner)
-        plain = tree_map_only(cls, lambda w: w.inner / 100, (args, kwargs or {}))
+            return cls(args[0].bits)
+        plain = tree_map_only(cls, lambda w: w.bits / 100, (args, kwargs or {}))
         return func(*plain[0], **plain[1])
 
 
