@@ -15,6 +15,7 @@ from torch import Tensor
 from lee.errors import InputError
 from lee.geometry.generators import Generator
 from lee.geometry.sampling import Registration, Sampler, transport
+from lee.process.alone import without_autocast
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision's rgb_to_grayscale
 
@@ -163,6 +164,7 @@ class VectorField(Representation):
 
     covariant: bool = False
 
+    @without_autocast()
     def infinitesimal(self, generators: Sequence[Generator], z: Tensor, sampler: Sampler) -> Tensor:
         """`ξ·∇v - A v`, or `ξ·∇w + Aᵀ w`, shape (K, N, 2M, H, W)."""
         moved = transport(generators, self.maps(z), sampler)
@@ -171,6 +173,7 @@ class VectorField(Representation):
         pairs = z.unflatten(1, (-1, 2))
         return moved + torch.einsum("kij,nmjhw->knmihw", turn, pairs).flatten(2, 3)
 
+    @without_autocast()
     def finite(self, generator: Generator, t: Tensor | float, z: Tensor, sampler: Sampler) -> Tensor:
         """The warped field, its vectors turned by the Jacobian of the flow."""
         moved = sampler.warp(self.maps(z), generator, t).unflatten(1, (-1, 2))

@@ -23,12 +23,13 @@ from lee.geometry.generators import Action, AnyGenerator, Generator, get
 from lee.geometry.outputs import Representations, of_output
 from lee.geometry.representations import Image, Trivial
 from lee.geometry.sampling import Sampler
+from lee.measure.actions import check_actions, check_output_actions
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.derivative import Model, chunks
 from lee.measure.function import one_function
 from lee.measure.looking import warn_if_constant
 from lee.measure.pushing import Pushing
-from lee.measure.terms import check_actions, check_output_actions, infinitesimal_actions, sampler_of
+from lee.measure.terms import infinitesimal_actions, sampler_of
 from lee.statistics import Verification
 
 HALVINGS = 12  # of the interval in which the class flips

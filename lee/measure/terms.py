@@ -5,30 +5,24 @@ No warp is differentiated: one spatial gradient of the image gives all the tange
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from lee.autodiff.functorch import load_formulas
 from lee.errors import InputError, LeeError, OutputWarning, check_known, reason
 from lee.geometry.generators import Action, Generator
 from lee.geometry.interpolation import KERNELS
 from lee.geometry.outputs import Representations, of_output
 from lee.geometry.representations import Image, Map, Trivial
 from lee.geometry.sampling import Sampler
+from lee.measure.actions import check_actions, check_output_actions, velocity_of
 from lee.measure.judgement import ZERO
 from lee.measure.pushing import Pushing
 from lee.measure.reference import norms
 from lee.measure.warned import warn_of_constant
 from lee.memory import is_shortage
-
-#: Amounts at which an action that changes in steps will have changed; no multiples of each other, so that periods don't hide it.
-_FAR = (0.37, -0.61, 1.0, 2.3, 7.9)
-_STILL = "rewrite it so that nothing changes at t = 0, as under exp(0·X)."
-_SMOOTH = "Let it be differentiable in t at 0, and use t as a tensor (no int(t), float(t), abs, round or detach)."
 
 
 def sampler_of(x: Tensor, kernel: str, boundary: str, align_corners: bool) -> Sampler:
@@ -36,52 +30,6 @@ def sampler_of(x: Tensor, kernel: str, boundary: str, align_corners: bool) -> Sa
     check_known("kernel", kernel, KERNELS)
     sampler = Sampler(kernel, boundary, align_corners)
     return sampler.for_image(*x.shape[-2:]) if x.ndim == 4 else sampler
-
-
-_Act = Callable[[Tensor, Tensor], Tensor]
-
-
-def _real(z: Tensor) -> torch.dtype:
-    return z.dtype.to_real() if z.is_complex() else z.dtype
-
-
-def _velocity(action: _Act, z: Tensor) -> Tensor:
-    """`d/dt|₀ action(z, t)`, same shape as `z`."""
-    load_formulas()
-    zero = torch.zeros((), dtype=_real(z), device=z.device)
-    _check_kept(action(z.clone(), zero), z)
-    try:
-        value, velocity = torch.func.jvp(lambda t: action(z.clone(), t), (zero,), (torch.ones_like(zero),))[:2]
-    except Exception as error:
-        if isinstance(error, LeeError) or is_shortage(error):
-            raise
-        raise InputError(
-            f"An action (x, t) -> x runs, but can't be differentiated in t ({reason(error)}): compute it with torch functions."
-        ) from error
-    _check_kept(value, z)
-    return velocity.detach()
-
-
-def _check_kept(value: Any, z: Tensor) -> None:
-    if not isinstance(value, Tensor):
-        raise InputError(f"An action (x, t) -> x must return a tensor; it returned {type(value).__name__}.")
-    if value.shape != z.shape:
-        raise InputError(
-            f"An action (x, t) -> x must keep the shape {tuple(z.shape)}; it returned {tuple(value.shape)}."
-        )
-
-
-def acted(act: _Act, z: Tensor, t: float) -> Tensor:
-    """`act(z, t)` on a copy and as a copy: an action may write into its input, or use the same memory for all its results.
-
-    Raises:
-        InputError: If it returns something else than a tensor of the same shape.
-    """
-    amount = torch.tensor(t, dtype=_real(z), device=z.device)
-    with torch.no_grad():
-        value = act(z.clone(), amount)
-    _check_kept(value, z)
-    return value.clone()
 
 
 def infinitesimal_actions(generators: Sequence[Generator | Action], x: Tensor, sampler: Sampler) -> Tensor:
@@ -94,7 +42,7 @@ def infinitesimal_actions(generators: Sequence[Generator | Action], x: Tensor, s
     """
     named = [g for g in generators if isinstance(g, Generator)]
     moved = iter(Image().infinitesimal(named, x, sampler)) if named else iter(())
-    return torch.stack([next(moved) if isinstance(g, Generator) else _velocity(g.function, x) for g in generators])
+    return torch.stack([next(moved) if isinstance(g, Generator) else velocity_of(g.function, x) for g in generators])
 
 
 def _actions_on_output(
@@ -126,7 +74,7 @@ def _actions_on_output(
         if isinstance(generator, Generator):
             parts.append(next(moved))
         else:
-            parts.append(torch.zeros_like(z) if generator.output is None else _velocity(generator.output, z))
+            parts.append(torch.zeros_like(z) if generator.output is None else velocity_of(generator.output, z))
     return torch.stack(parts)
 
 
@@ -232,68 +180,3 @@ def is_rounding(derive: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     second = derive(x * (1 + 8 * torch.finfo(x.dtype).eps * noise))
     gaps, *sizes = (norms(lanes.transpose(0, 1)) for lanes in (first - second, first, second))
     return ~(gaps < 0.3 * torch.maximum(*sizes))
-
-
-def check_actions(generators: Iterable[Generator | Action], x: Tensor) -> None:
-    """Refuse an action on inputs (N, ...) that is not the identity at 0, or whose derivative there is not that of its values."""
-    for generator in {id(g): g for g in generators}.values():
-        if isinstance(generator, Action):
-            _check_action(generator, x[:2])
-
-
-def check_output_actions(generators: Iterable[Generator | Action], z: Tensor) -> None:
-    """As :func:`check_actions` for what actions do to outputs (N, ...), which may be nothing."""
-    for generator in {id(g): g for g in generators}.values():
-        if isinstance(generator, Action) and generator.output is not None:
-            _check_motion(f"The action {generator.name!r} on the output", generator.output, z[:2])
-
-
-def _check_action(generator: Action, x: Tensor) -> None:
-    said, act = f"The action {generator.name!r}", generator.function
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-    if not _changes(act, x) and all(torch.equal(acted(act, noise, t), acted(act, noise, 0.0)) for t in _FAR):
-        raise InputError(f"{said} does not depend on t: it leaves the input as it is for every t.")
-    _check_motion(said, act, x)
-
-
-def _changes(act: _Act, z: Tensor) -> bool:
-    """Whether the action has a velocity at 0."""
-    return bool(_velocity(act, z).any())
-
-
-def _check_motion(said: str, act: _Act, z: Tensor) -> None:
-    velocity, still = _velocity(act, z), acted(act, z, 0.0)
-    eps, size = torch.finfo(z.dtype).eps, float(z.norm())
-    if not float((still - z).norm()) <= 100 * eps**0.5 * size:  # also NaN
-        raise InputError(f"{said} does not leave everything as it is at t = 0; {_STILL}")
-    if not torch.equal(acted(act, z, 1e-2), acted(act, z, 1e-2)):
-        raise InputError(
-            f"{said} gives another result at every call; take its random numbers from a generator of its own."
-        )
-    steady = not bool(velocity.any()) and torch.equal(acted(act, z, 1e-3), still)  # in steps, or nothing for these
-    if steady and any(not torch.equal(acted(act, z, t), still) for t in (1e-2, *_FAR)):
-        raise InputError(
-            f"{said} does not change with t near 0, but further away, as by int(t), round or floor. {_SMOOTH}"
-        )
-    for sign in (1, -1):  # a jump is as far after a thousandth part of the way
-        far, near = (float((acted(act, z, sign * h) - still).norm()) for h in (1e-2, 1e-5))
-        if near > max(0.5 * far, 100 * eps * size):
-            raise InputError(
-                f"{said} goes as far with t = {sign * 1e-5:g} as with {sign * 1e-2:g}: it jumps at 0, as by sign(t), ceil or "
-                f"t > 0. {_SMOOTH}"
-            )
-    slopes = [(acted(act, z, h) - acted(act, z, -h)) / (2 * h) for h in (1e-2, 1e-3)]
-    sides = [[(acted(act, z, h) - still) / h for h in (sign * 1e-2, sign * 1e-3)] for sign in (1, -1)]
-    for (far_slope, slope), what in (
-        (slopes, "differences give"),
-        *((side, "differences to one side give") for side in sides),
-    ):
-        gap, far_gap = (float((s - velocity).norm()) for s in (slope, far_slope))
-        # Stairs have no velocity, and their differences are the noisier the nearer; what bends is nearer to its velocity.
-        stairs = not bool(velocity.any()) and gap > far_gap
-        noise_of = (0.0 if stairs else float((far_slope - slope).norm())) + eps / 1e-3 * size
-        if not gap <= 0.01 * float(slope.norm()) + 3 * noise_of:
-            raise InputError(
-                f"{said} changes with t as torch's derivative of it does not say: at t = 0 that has norm "
-                f"{float(velocity.norm()):.3g}, {what} {float(slope.norm()):.3g}. {_SMOOTH}"
-            )

@@ -28,10 +28,10 @@ from lee.geometry.generators import AnyGenerator, Generator
 from lee.geometry.outputs import Representations, of_output
 from lee.geometry.representations import Image, Representation, Trivial
 from lee.geometry.sampling import Sampler
+from lee.measure.actions import acted, check_actions, check_output_actions
 from lee.measure.checks import Output, check_input, check_output_name
 from lee.measure.function import one_function
 from lee.measure.looking import look, look_at_chunk, warn_if_constant
-from lee.measure.terms import acted, check_actions, check_output_actions
 from lee.metrics.motion import Motion, amounts, apart, as_motions, disc, in_view, rotations, translations
 from lee.statistics import Estimate
 
@@ -159,13 +159,13 @@ def differences(
     sampler = sampler.for_image(*images.shape[-2:]) if images.ndim == 4 else sampler
     with memory.kept(), one_function(model, output) as function, torch.no_grad():  # which leaves inference mode
         rounding, squares, counts = 0.0, torch.zeros(len(steps), len(images)).double(), torch.zeros(len(steps)).double()
-        check_actions([m.generator for m in steps], images)
+        check_actions([m.generator for m in steps], images, finite=True)
         look(function, images[:3])
         for index in torch.arange(len(images)).split(1 if function.one_by_one else chunk):
             x = images[index]
             value = function.checked(x)
             if int(index[0]) == 0:
-                check_output_actions([m.generator for m in steps], value)
+                check_output_actions([m.generator for m in steps], value, finite=True)
             look_at_chunk(function, x, value, first=int(index[0]) == 0)
             if value.dtype not in (torch.float64, torch.complex128):  # there is no better advice for these
                 rounding = max(rounding, torch.finfo(value.dtype).eps ** 2 * float(_square(value).mean()))

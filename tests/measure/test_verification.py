@@ -752,6 +752,7 @@ def test_autocast_around_a_measurement_is_off_meanwhile() -> None:
             lee.warp(x, "rotation", 0.3),
             lee.warp(x, "scale", 0.3),
             torch.stack(lee.spatial_gradient(x)),
+            lee.VectorField().finite(lee.ROTATION, 0.3, x[:, :2], Sampler()),
         ]
 
     wanted = numbers()

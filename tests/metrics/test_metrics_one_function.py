@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -211,6 +212,23 @@ def test_what_is_no_action_is_refused_as_by_the_derivative(name: str) -> None:
     if name != "without t":  # which an output may be
         with pytest.raises(InputError, match="action"):
             metrics.differences(Net(), x, [(lee.Action(gain, "mine", ACTIONS[name]), 0.1)], output="logits")
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda z, t: torch.roll(z, int(t), -1),
+        lambda z, t: (z * 255 * (1 + t / 10)).round() / 255,
+        lambda z, t: torch.from_numpy(np.roll(z.numpy(), int(t), -1)),
+    ],
+)
+def test_a_finite_motion_needs_no_derivative(action: Any) -> None:
+    net, x = Net(), images(3, 12, 12)
+    x = (x * 255).round() / 255
+    found = metrics.differences(net, x, [(action, 2.0)], output="logits").per_image
+    with torch.no_grad():
+        wanted = (net(action(x, torch.tensor(2.0))) - net(x)).square().mean(1)
+    assert torch.allclose(found, wanted.double(), rtol=1e-5)
 
 
 def test_an_action_that_changes_the_shape_further_away_is_refused() -> None:
