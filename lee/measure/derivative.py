@@ -98,8 +98,9 @@ def lie_derivative(
         chunk: Images per pass; None chooses by size.
         verify: Whether to check, on the first images, that the model is one function and that the derivative is that of
             its values; costs at most some twenty forward passes of one image.
-        precision: `"own"`, that of model and images; `"bfloat16"`, `"tf32"` (GPUs) and `"auto"` (bfloat16 where the device is
-            fast in it) push in less if that changes the first images' mean squares by at most 3 %; `verification` says so.
+        precision: `"own"`, that of model and images (a `torch.autocast` around the call is off meanwhile); `"bfloat16"`, `"tf32"`
+            (GPUs) and `"auto"` (bfloat16 where the device is fast in it) push in less if that changes the first images' mean
+            squares by at most 3 %; `verification` says so.
 
     Returns:
         A tensor of the selected output's shape, per unit of the generator's parameter; its attribute `verification` says
