@@ -1,6 +1,7 @@
 """The local equivariance error of every mixture of a few generators, under sliders that need no kernel."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement, product
 from typing import Literal, Unpack
@@ -13,10 +14,11 @@ from lee.charts import parts
 from lee.charts.theme import Words, finish, rounded
 from lee.errors import InputError, check_known
 from lee.geometry.generators import Generator
-from lee.statistics import EquivarianceGram, Estimate
+from lee.statistics import EquivarianceGram
+from lee.statistics.quantiles import quantile
 
 DIGITS = 7  # differences of these numbers are drawn: four would not do
-MOST = 7  # sliders; the page holds some 200 numbers for each model then
+MOST = 7  # sliders; the page holds some 1200 numbers for each model then
 RANGE = 1.0  # sliders go from minus this to this
 STEP = 0.05
 SCALES = ("linear", "sqrt")
@@ -38,9 +40,9 @@ def mixer(
 ) -> altair.LayerChart:
     r"""Dots at :math:`c^\\top G c` with 95 % intervals, one row for each model; a slider for each entry of `c`.
 
-    The error is a polynomial of second degree in `c`, its squared standard error `s²` one of fourth degree. So their
-    coefficients, means and covariances of the Gram matrix' entries, are all that the page has to hold, and no picture.
-    The interval is that of :meth:`lee.statistics.Estimate.interval`, with the skewness of the sum of all sliders' errors.
+    The error is a polynomial of second degree in `c`, its variance over images one of fourth, and their third central moment one
+    of sixth degree. So their coefficients, moments of the Gram matrix' entries, are all that the page has to hold, and no
+    picture. The interval is that of :meth:`lee.statistics.Estimate.interval`.
 
     Args:
         grams: Gram matrices by what the chart calls their models, in the order of the rows.
@@ -93,41 +95,48 @@ def _column(term: Term) -> str:
 
 
 def _moments(gram: EquivarianceGram, generators: Sequence[str | Generator]) -> dict[str, float]:
-    """Coefficients of the error, `g00, g01, …`, and of its squared standard error over images, `g0000, g0001, …`.
+    """Coefficients of the error, `g00, g01, …`, of its squared standard error, `g0000, …`, and of the third central moment.
 
-    `down` and `up` say how many standard errors the ends of the interval lie from the error.
+    Beside them `q`, the quantile of Student's t, and the number of images.
     """
     basis = torch.stack([gram.coefficients(generator) for generator in generators])
     per_image = torch.einsum("ka,nab,lb->nkl", basis, gram.per_image, basis)
     pairs = _terms(len(generators), 2)
     entries = torch.stack([per_image[:, a, b] * (1 if a == b else 2) for a, b in pairs])  # (pairs, n)
-    covariance = (torch.cov(entries) / gram.n).tolist()
     found = {_column(pair): float(mean) for pair, mean in zip(pairs, entries.mean(1), strict=True)}
-    together = Estimate.of(per_image.diagonal(dim1=1, dim2=2).sum(1))
-    low, high = together.interval()
-    if together.stderr > 0:
-        found |= {"down": (together.value - low) / together.stderr, "up": (high - together.value) / together.stderr}
-    fourth = dict.fromkeys(_terms(len(generators), 4), 0.0)
-    for i, j in product(range(len(pairs)), repeat=2):
-        fourth[tuple(sorted(pairs[i] + pairs[j]))] += covariance[i][j]
-    return found | {_column(term): value for term, value in fourth.items()}
+    centred = entries - entries.mean(1, keepdim=True)
+    covariance = torch.cov(entries) / gram.n
+    third = torch.einsum("in,jn,ln->ijl", centred, centred, centred) / gram.n
+    for moment in (covariance, third):
+        summed: dict[Term, float] = defaultdict(float)
+        for term, value in zip(product(pairs, repeat=moment.ndim), moment.flatten().tolist(), strict=True):
+            summed[tuple(sorted(sum(term, ())))] += value
+        found |= {_column(term): value for term, value in summed.items()}
+    return found | {"n": gram.n, "q": quantile(0.95, gram.n - 1)}
 
 
 def _formulas(k: int) -> list[altair.CalculateTransform]:
     """What the browser computes for each model when a slider moves."""
-    value, squared = (
+    value, squared, third = (
         " + ".join(f"datum.{_column(term)} * {' * '.join(f'c{i}' for i in term)}" for term in _terms(k, degree))
-        for degree in (2, 4)
+        for degree in (2, 4, 6)
     )
 
     def written(name: str) -> str:
         return f"format(datum.{name}, datum.style)"
 
+    def end(sign: str) -> str:  # of the interval, see `Estimate.interval`, whose `a` is `datum.a`
+        root = f"1 + datum.a * ({sign}datum.q - datum.a / 6)"
+        rooted = f"(({root}) < 0 ? -1 : 1) * pow(abs({root}), 1 / 3)"
+        deviations = f"(abs(datum.a) > 1e-6 ? 3 / datum.a * ({rooted} - 1) : {sign}datum.q)"
+        return f"datum.lee - {deviations} * datum.se"
+
     steps = {
         "lee": f"max(0, {value})",
         "se": f"sqrt(max(0, {squared}))",
-        "low": "datum.se > 0 ? max(0, datum.lee - datum.down * datum.se) : datum.lee",
-        "high": "datum.se > 0 ? datum.lee + datum.up * datum.se : datum.lee",
+        "a": f"datum.se > 0 ? ({third}) / (pow(datum.se, 3) * pow(datum.n - 1, 1.5) * sqrt(datum.n)) : 0",
+        "low": f"max(0, {end('')})",
+        "high": end("-"),
         # Two digits of the standard error, and as many decimals of all three numbers.
         "style": "datum.se > 0 ? '.' + clamp(1 - floor(log(datum.se) / LN10), 0, 9) + 'f' : '.3~g'",
         "words": f"{written('lee')} + ' [' + {written('low')} + ', ' + {written('high')} + ']'",

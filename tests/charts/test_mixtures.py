@@ -4,10 +4,12 @@ import io
 import math
 import re
 
+import altair
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import vl_convert
 
 import lee
 from lee import charts
@@ -45,17 +47,36 @@ def test_sliders_show_the_error_of_the_mixture(gram: EquivarianceGram, c: tuple[
     assert drawn(spec, "se", c) == pytest.approx(expected.stderr, rel=1e-4)
 
 
-def test_bars_are_intervals_that_know_the_skew() -> None:
-    """Where all directions have errors in proportion, the interval is that of the mixture."""
-    sizes = (1.5 * torch.randn(40, dtype=torch.float64, generator=torch.Generator().manual_seed(3))).exp()
-    gram = EquivarianceGram(sizes[:, None, None] * torch.eye(3).double(), (TRANSLATION_X, ROTATION, SCALE), "fourier")
-    spec = charts.mixer({"model": gram}, NAMES, **WORDS).to_dict()
-    row = pd.read_csv(io.StringIO(spec["datasets"][spec["data"]["name"]])).iloc[0]
-    expected = gram.lee("rotation")
+def written(chart: altair.LayerChart) -> list[float]:
+    """The error and both ends of its interval that Vega itself writes beside the first row's dot."""
+    svg = vl_convert.vegalite_to_svg(chart.to_json())
+    found = re.search(r">([\d.e-]+) \[([\d.e-]+), ([\d.e-]+)\]<", svg)
+    assert found, svg
+    return [float(number) for number in found.groups()]
+
+
+@pytest.mark.parametrize("c", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.3, -0.7, 0.55), (-1.0, 1.0, 1.0)])
+@pytest.mark.parametrize("tail", [0.1, 1.5])
+def test_bars_are_intervals_that_know_the_skew(c: tuple[float, ...], tail: float) -> None:
+    random = torch.Generator().manual_seed(3)
+    sizes = (tail * torch.randn(40, 3, dtype=torch.float64, generator=random)).exp()
+    derivatives = sizes[:, :, None] * torch.randn(40, 3, 5, dtype=torch.float64, generator=random)
+    gram = EquivarianceGram(derivatives @ derivatives.mT, (TRANSLATION_X, ROTATION, SCALE), "fourier")
+    expected = gram.lee(c[0] * lee.TRANSLATION_X + c[1] * lee.ROTATION + c[2] * lee.SCALE)
     low, high = expected.interval()
-    ends = expected.value - row["down"] * expected.stderr, expected.value + row["up"] * expected.stderr
-    assert ends == pytest.approx((low, high), rel=1e-4)
-    assert row["up"] > 1.2 * row["down"]
+    found = written(charts.mixer({"model": gram}, NAMES, start=c, **WORDS))
+    # Written with two digits of the standard error.
+    assert found == pytest.approx([expected.value, max(0, low), high], abs=0.051 * expected.stderr, rel=0)
+    assert tail < 1 or high - expected.value > 1.5 * (expected.value - low)
+
+
+@pytest.mark.parametrize("numbers", [[1.0, 3.0, 1.0, 3.0], [2.0, 2.0, 2.0, 2.0]])
+def test_bars_without_skew_are_student_s(numbers: list[float]) -> None:
+    per_image = torch.tensor(numbers).double()[:, None, None] * torch.eye(3).double()
+    gram = EquivarianceGram(per_image, (TRANSLATION_X, ROTATION, SCALE), "fourier")
+    low, high = gram.lee("rotation").interval()
+    found = written(charts.mixer({"model": gram}, NAMES, start=(0, 1, 0), **WORDS))
+    assert found == pytest.approx([2.0, max(0, low), high], abs=0.03)
 
 
 def test_each_slider_has_a_name_and_a_start(gram: EquivarianceGram) -> None:
