@@ -8,9 +8,10 @@ import sys
 import sysconfig
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -81,13 +82,58 @@ def structure_sha256(model: Any, name: str) -> str:
 
     Args:
         model: a :class:`lee.models.Normalized`.
-        name: that it was loaded by, or its factory: of `package.module:factory` the user's own source counts, too.
+        name: that it was loaded by, or its factory: of `package.module:factory` the user's own source counts, too, and so does
+            what its modules hold beside their weights, such as a number that the factory has read from a file.
     """
     buffers = {key: value.tolist() for key, value in model.normalize.named_buffers()}
     structure = f"{_ADDRESS.sub('', repr(model.net))} {buffers} {model.input_size}"
     if ":" in name:
-        structure += f" {sources_sha256(name.partition(':')[0], *(type(m).__module__ for m in model.net.modules()))}"
+        structure += f" {factory_sha256(model.net, name)}"
     return hashlib.sha256(structure.encode()).hexdigest()
+
+
+def factory_sha256(net: nn.Module, name: str) -> str:
+    """Return a digest of what else the numbers of a user's network follow from than its state and the structure of its modules.
+
+    Args:
+        net: the network.
+        name: `package.module:factory`. For those of :data:`PACKAGES` their versions speak.
+    """
+    source = sources_sha256(name.partition(":")[0], *sorted({type(m).__module__ for m in net.modules()}))
+    if name.partition(".")[0] in PACKAGES:
+        return source
+    usual = vars(nn.Module())
+    held = {
+        path: (_told({k: v for k, v in vars(m).items() if k not in usual}), _told(dict(m.named_buffers(recurse=False))))
+        if not isinstance(m, torch.jit.ScriptModule)
+        else _ADDRESS.sub("", getattr(m, "code", "") + m._c.dump_to_str(False, True, False))
+        for path, m in net.named_modules() if not type(m).__module__.startswith("torch._dynamo.")
+    }  # fmt: skip
+    return hashlib.sha256(f"{source} {held}".encode()).hexdigest()
+
+
+def _told(value: Any, above: tuple[int, ...] = ()) -> str:
+    """What a value holds, in words that are the same in another process: numbers, text, arrays, and what consists of these."""
+    if id(value) in above or isinstance(value, nn.Module | ModuleType | type | FunctionType | MethodType):
+        return f"{type(value).__qualname__} {getattr(value, '__qualname__', '')}"
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        value = torch.as_tensor(np.ascontiguousarray(value)) if value.dtype.kind in "biufc" else value.tolist()
+    if isinstance(value, torch.Tensor):
+        plain = value.detach().cpu() if value.layout == torch.strided and not value.is_meta else None
+        return (
+            "tensor"
+            if plain is None
+            else f"{plain.dtype} {tuple(plain.shape)} {hashlib.sha256(_bytes(plain)).hexdigest()}"
+        )
+    above = (*above, id(value))
+    if isinstance(value, dict):
+        return "{" + ", ".join(sorted(f"{_told(k, above)}: {_told(v, above)}" for k, v in value.items())) + "}"
+    if isinstance(value, set | frozenset):
+        return f"{sorted(_told(v, above) for v in value)}"
+    if isinstance(value, list | tuple):
+        return f"{[_told(v, above) for v in value]}"
+    inner = None if type(value).__module__.startswith("torch.") else getattr(value, "__dict__", None)
+    return _ADDRESS.sub("", repr(value)) if inner is None else f"{type(value).__qualname__} {_told(inner, above)}"
 
 
 def weights_sha256(module: nn.Module) -> str:
@@ -107,7 +153,10 @@ def weights_sha256(module: nn.Module) -> str:
         if not isinstance(tensor, torch.Tensor):  # a module's extra state
             digest.update(f"{name} {tensor!r}".encode())
             continue
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return bytes(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -74,8 +74,7 @@ def report(
             if told:
                 described[f"weights_sha256{told}"] = provenance.weights_sha256(network)
             if ":" in name:
-                made = {type(m).__module__ for m in network.modules()}
-                described[f"source_sha256{told}"] = provenance.sources_sha256(name.partition(":")[0], *sorted(made))
+                described[f"source_sha256{told}"] = provenance.factory_sha256(network, name)
         about = reports.Given(subject.network, subject.inputs, described, known, labels, others, method, layered, chunk)
         folder = out.with_name(f"{out.name}.parts")
         with given.sentences(f"{model} can't be measured on {images}"):

@@ -1,5 +1,6 @@
 """A table whose bits have changed is found to be damaged, and what is lost of it is measured again."""
 
+import json
 import random
 from pathlib import Path
 
@@ -78,6 +79,48 @@ def test_the_key_follows_the_source_of_a_factory(place: Path, tmp_path: Path, mo
     assert measured(HELPER, FACTORY.replace("return helper", "return -helper")) == tasks
     assert measured(HELPER.replace("1.0", "10.0"), FACTORY) == tasks  # in a module that it uses
     assert all(name.startswith("own") for name in keys(out).values())
+
+
+HOLDS = """
+import json, pathlib, torch
+class Net(torch.nn.Module):
+    def __init__(self, held):
+        super().__init__()
+        self.linear, self.held = torch.nn.Linear(3, 10), held
+        self.register_buffer("kept", torch.tensor(held["kept"]), persistent=False)
+    def forward(self, x):
+        return self.linear(x.mean((2, 3))) * self.held["factor"] * self.kept
+def net():
+    return Net(json.loads((pathlib.Path(__file__).parent / "held.json").read_text()))
+def scripted():
+    return torch.jit.script(Scripted(net()))
+class Scripted(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.linear, self.factor = net.linear, float(net.held["factor"] * net.held["kept"])
+    def forward(self, x):
+        return self.linear(x.mean((2, 3))) * self.factor
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning", "ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("factory", ["net", "scripted"])
+def test_the_key_follows_what_a_factory_reads_and_no_state_dict_has(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str
+) -> None:
+    monkeypatch.delitem(__import__("sys").modules, "holding", raising=False)
+    (tmp_path / "holding.py").write_text(HOLDS)
+    spec, out = spec_of(models=[f"holding:{factory}"]), tmp_path / "t.parquet"
+
+    def measured(factor: float, kept: float) -> int:
+        (tmp_path / "held.json").write_text(json.dumps({"factor": factor, "kept": kept}))
+        return run(spec, out).measured
+
+    tasks = measured(1.0, 1.0)
+    assert tasks > 0
+    assert measured(1.0, 1.0) == 0
+    assert measured(2.0, 1.0) == tasks  # an attribute
+    assert measured(2.0, 3.0) == tasks  # a buffer that is not in the state dict
 
 
 def test_installed_sources_are_left_out() -> None:
