@@ -203,12 +203,15 @@ def _check_surroundings(func: Any, tensors: list[Tensor]) -> None:
 
     Raises:
         ForwardModeError: Under autocast, where a rule would compute in another precision than torch.
-        CannotStackError: If the function takes gradients inside: rules leave no graph.
+        CannotStackError: If the function takes gradients inside: rules leave no graph. Or if a tensor is of a class that computes
+            functions in its own way: rules don't ask it.
     """
     if torch._C._is_any_autocast_enabled() and any(torch.is_autocast_enabled(t.device.type) for t in tensors):
         raise ForwardModeError(f"{short(name_of(func))} under autocast")
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         raise CannotStackError("gradients are taken inside the function")
+    if any(_overrides(type(t)) for t in tensors):
+        raise CannotStackError(f"{short(name_of(func))} of a tensor with a __torch_function__ of its own")
 
 
 def _fits(func: Any, tensors: list[Tensor], args: Any) -> bool:
@@ -225,6 +228,14 @@ def _is_wrapper(value: Tensor) -> bool:
     """Whether a tensor is somebody else's that computes in its own way, such as quantised weights, and may have no memory."""
     dispatch = type(value).__torch_dispatch__
     return not isinstance(value, Stacked) and dispatch is not torch._C._disabled_torch_dispatch_impl
+
+
+@cache
+def _overrides(kind: type[Tensor]) -> bool:
+    """Whether a class of tensors, not ours, has a `__torch_function__` of its own."""
+    theirs = getattr(kind.__torch_function__, "__func__", kind.__torch_function__)
+    usual = Tensor.__torch_function__.__func__, torch._C._disabled_torch_function_impl  # type: ignore[attr-defined]
+    return not issubclass(kind, Stacked) and theirs not in usual
 
 
 def is_moving(value: Any) -> bool:

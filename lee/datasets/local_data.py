@@ -50,7 +50,7 @@ def choose(total: int, n: int | None, seed: int) -> Tensor:
     if n is None:
         return torch.arange(total)
     if not 1 <= n <= total:
-        raise InputError(f"n = {n} images were asked for; the data set has {total}. Choose 1 to {total}.")
+        raise InputError(f"The data set has {total} images, so n = {n} can't be had. Choose n from 1 to {total}.")
     return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n]
 
 

@@ -44,7 +44,7 @@ from torch import Tensor, nn
 
 from lee.autodiff.pushforward import push_leaves
 from lee.errors import InputError, check_count
-from lee.geometry.generators import AnyGenerator, Generator, get
+from lee.geometry.generators import AnyGenerator, Generator
 from lee.geometry.representations import Trivial
 from lee.geometry.sampling import Sampler
 from lee.layers.between import Layer, is_inside, readable
@@ -55,6 +55,7 @@ from lee.layers.local import ForwardError, action
 from lee.layers.readings import Overrides
 from lee.layers.trace import Traced, check_call, hooks_of, trace_alike
 from lee.measure.checks import Output, check_input
+from lee.measure.derivative import told_apart
 from lee.measure.function import one_function
 from lee.measure.pushing import Pushing
 from lee.measure.terms import Terms, sampler_of
@@ -129,7 +130,7 @@ def aliased_part(
         >>> bool(found.share().value > 0.95)  # periodic, and of layers that commute with whole shifts
         True
     """
-    affine = [get(g) for g in generators]
+    affine = told_apart(generators)
     if not affine or not all(isinstance(g, Generator) and g.is_spatial for g in affine):
         raise InputError("Only affine motions of the image fold waves; give a list of affine generators.")
     check_count("factor", factor)

@@ -20,6 +20,7 @@ LEAVES = (
 )
 WRITES = "writes into a list or a dictionary that it is given"
 ENTERS = "uses a tensor that it is not given (kept by a hook, an attribute or a container)"
+COMPLEX = "takes in or hands on complex numbers, which are not followed from module to module"
 
 
 class Flow:
@@ -55,11 +56,12 @@ class Flow:
             return
         path = self._around(index)
         shared = {home: next(i for i in path if i in self._around(home)) for home in homes}
+        leaves, enters = (COMPLEX, COMPLEX) if value.is_complex() else (LEAVES, ENTERS)
         inner = max(shared.values(), key=lambda i: self.calls[i].depth)
         if inner not in homes:
             for home, above in shared.items():
-                self._hide(home, above, LEAVES)
-        self._hide(index, inner, ENTERS)
+                self._hide(home, above, leaves)
+        self._hide(index, inner, enters)
         self.made(value, index)
 
     def wrote(self, values: Sequence[Any], index: int) -> None:

@@ -109,9 +109,13 @@ def check_input(model: Callable[..., Any], x: Any, *, image: bool) -> None:
             f"Inputs must be dense tensors with data, not {x.layout} on {x.device}; use .to_dense() or real images."
         )
     if image and (x.ndim != 4 or min(x.shape[-2:]) < 2):
+        advice = (
+            "Choose one frame of a video, or fold frames into the batch with x.flatten(0, 1) where they come before the channels."
+            if x.ndim == 5
+            else "Add a batch axis with x[None] where that is missing."
+        )
         raise InputError(
-            f"Images must have shape (N, C, H, W), with 2 pixels or more along each side; got {tuple(x.shape)}. Add a batch axis "
-            "with x[None] where that is missing."
+            f"Images must have shape (N, C, H, W), with 2 pixels or more along each side; got {tuple(x.shape)}. {advice}"
         )
     if not x.dtype.is_floating_point:
         raise InputError(f"Inputs must be floating point, not {x.dtype}; use x.float() / 255 for 8-bit images.")

@@ -23,9 +23,9 @@ from lee import memory
 from lee.autodiff import workspace
 from lee.autodiff.alternatives import MODES
 from lee.errors import InputError, check_count, check_known
-from lee.geometry.generators import AnyGenerator, Generator, get
+from lee.geometry.generators import AnyGenerator, Generator
 from lee.measure.checks import check_input, select
-from lee.measure.derivative import Model, automatic_chunk
+from lee.measure.derivative import Model, automatic_chunk, told_apart
 from lee.measure.function import one_function
 from lee.measure.pushing import Pushing
 from lee.measure.terms import infinitesimal_actions, sampler_of
@@ -96,7 +96,7 @@ def yardsticks(
         >>> list(yardsticks(scores, torch.rand(4, 3, 8, 8)).columns)
         ['own', 'foreign', 'speed', 'square']
     """
-    chosen = [get(g) for g in generators]
+    chosen = told_apart(generators)
     if not chosen or not all(isinstance(g, Generator) for g in chosen):
         raise InputError("`generators` must name one or more that act on images, such as 'rotation'.")
     check_known("mode", mode, MODES)

@@ -272,7 +272,7 @@ def _load_factory(name: str, seed: int, kwargs: dict[str, Any]) -> Normalized:
         raise InputError(f"{name}: give both mean and std, or neither.")
     net = _seeded(seed, factory, kwargs, name)
     if not isinstance(net, nn.Module):
-        raise InputError(f"{name} returned a {type(net).__name__}, not a torch.nn.Module.")
+        raise InputError(f"{name} returned no torch.nn.Module but something of type {type(net).__name__}.")
     return Normalized(net, mean, std)
 
 

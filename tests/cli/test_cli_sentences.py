@@ -77,7 +77,7 @@ SMALL = ("--images", "patches", "--n", "4", "--size", "12")
 WRONG: list[tuple[tuple[str, ...], str]] = [
     (("mine:raising",), "mine:raising can't be built: ValueError: no such size: [/encoder/block] is [bold]it[/]."),
     (("mine:ending",), "mine:ending can't be built: it ended the program (sys.exit)."),
-    (("mine:number",), "returned a int, not a torch.nn.Module"),
+    (("mine:number",), "returned no torch.nn.Module but something of type int"),
     (("mine:nothing",), "can't be imported: AttributeError"),
     (("ends:model",), "The factory 'ends:model' can't be imported: it ended the program (sys.exit)."),
     (("typo:model",), "The factory 'typo:model' can't be imported: SyntaxError"),

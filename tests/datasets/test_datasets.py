@@ -148,7 +148,7 @@ def test_batches_cover_the_set_in_order() -> None:
     ("arguments", "message"),
     [
         ({"name": "cifar1"}, "Did you mean 'cifar10'"),
-        ({"name": "photos", "n": 9}, "n = 9.*has 8"),
+        ({"name": "photos", "n": 9}, "has 8 images, so n = 9 can't be had. Choose n from 1 to 8"),
         ({"name": "photos", "n": 0}, "`n` must be a whole number from 1, not 0"),
         ({"name": "patches", "n": 5000}, "Choose 1 to 4096"),
         ({"name": "photos", "size": 0}, "`size` must be a whole number from 1 to 8192, not 0"),

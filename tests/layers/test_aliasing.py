@@ -125,6 +125,7 @@ def test_layers_that_are_not_understood_are_named() -> None:
     [
         ({"generators": ["brightness"]}, "Only affine motions"),
         ({"generators": []}, "Only affine motions"),
+        ({"generators": "rotation"}, r"must be a list of them, such as \['rotation'\]"),
         ({"chunk": 0}, "`chunk` must be"),
         ({"factor": 0}, "`factor` must be"),
     ],

@@ -489,3 +489,30 @@ def test_patterns_that_match_nothing_are_refused(measure: Callable[..., Any]) ->
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
     with pytest.raises(lee.InputError, match="matches no module call"):
         measure(net, torch.rand(1, 3, 8, 8), {"tail.*": None})
+
+
+class Spectral(nn.Module):
+    """Weighs the spectrum of what it is given, which is complex already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(3, 1, 1, dtype=torch.complex64))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z * self.weight
+
+
+class OfSpectra(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = Spectral(), nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.fft.ifft2(self.inner(torch.fft.fft2(x))).real.square().mean((2, 3)))
+
+
+def test_complex_numbers_are_named_as_the_reason() -> None:
+    found = lee.layerwise(OfSpectra(), torch.rand(2, 3, 8, 8), "rotation", output="logits")
+    said = "\n".join(found.notes)
+    assert "inner (Spectral): takes in or hands on complex numbers" in said
+    assert "not given" not in said

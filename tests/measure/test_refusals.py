@@ -623,3 +623,8 @@ def test_a_model_of_other_arguments_is_told_how_to_wrap_it(measured: str, model:
 def test_a_type_error_of_a_model_s_own_stays_what_it_is() -> None:
     with pytest.raises(TypeError, match="unsupported operand"):
         of(lambda z: z + "1")
+
+
+def test_a_video_is_told_what_to_do_with_its_frames() -> None:
+    with pytest.raises(lee.InputError, match=r"got \(1, 2, 3, 16, 16\)\. Choose one frame .* x\.flatten\(0, 1\)"):
+        of(network(), X[None, :2])

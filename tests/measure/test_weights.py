@@ -107,3 +107,22 @@ def test_weights_that_lie_elsewhere_between_two_calls(kind: type[nn.Module]) -> 
     found, wanted = (lee.lie_derivative(m, X, "rotation") for m in (model, plain))
     assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-6)
     assert torch.equal(model(X), plain(X))
+
+
+class Doubled(torch.Tensor):
+    """A weight of which layers see the double."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.linear:
+            x, weight, *rest = args
+            return func(x, 2 * weight.as_subclass(torch.Tensor), *rest, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_weight_of_a_class_that_computes_in_its_own_way_is_asked(verify: bool) -> None:
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)).double(), torch.rand(2, 3, 8, 8).double()
+    known = 2 * lee.lie_derivative(net, x, "rotation", output="logits")
+    net[1].weight = nn.Parameter(net[1].weight.detach().as_subclass(Doubled))
+    assert torch.allclose(lee.lie_derivative(net, x, "rotation", output="logits", verify=verify), known)

@@ -121,5 +121,7 @@ def test_bad_input_is_named(images: torch.Tensor) -> None:
         yardsticks(net, torch.cat([images[:2], torch.full((1, 3, 32, 32), 0.5)]))
     with pytest.raises(InputError, match="act on images"):
         yardsticks(net, images, [])
+    with pytest.raises(InputError, match=r"must be a list of them, such as \['rotation'\]"):
+        yardsticks(net, images, "rotation")
     with pytest.raises(InputError, match=r"class scores \(N, K\)"):
         yardsticks(nn.Conv2d(3, 4, 3), images)

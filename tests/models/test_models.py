@@ -180,7 +180,7 @@ def test_weights_that_do_not_fit_leave_the_module_as_it_was(tmp_path: Path) -> N
         ("lee.nowhere:model", {}, "can't be imported"),
         (f"{HERE}missing", {}, "can't be imported"),
         (f"{HERE}HERE", {}, "not callable"),
-        (f"{HERE}no_module", {}, "returned a int, not a torch.nn.Module"),
+        (f"{HERE}no_module", {}, "returned no torch.nn.Module but something of type int"),
         (f"{HERE}fixed", {"depth": 3}, "can't be built with .*depth"),
         ("test_vit", {"device": "abacus"}, "device 'abacus' can't be used"),
         ("zoo/vit-s", {"trained": False, "depth": 3}, "takes no further arguments"),
