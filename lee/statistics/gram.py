@@ -135,14 +135,17 @@ class EquivarianceGram:
             generator: A name, or a generator in the span of the basis.
 
         Raises:
-            InputError: If the two were not measured on the same number of images or in the same way.
+            InputError: If the two were not measured on the same number of images or in the same way, or if the other one has not
+                this generator, whatever its name.
         """
         for what in ("n", "kernel", "boundary", "align_corners", "output"):
             mine, its = getattr(self, what), getattr(other, what)
             if mine != its:
                 raise InputError(f"A paired comparison needs the same {what}: {mine!r} against {its!r}.")
         estimate = self.lee(generator)
-        gap = self.lee_per_image(generator) - other.lee_per_image(generator)
+        gap = self.lee_per_image(generator) - other.lee_per_image(
+            self._measured(generator)
+        )  # a name may mean another there
         found = Estimate.of(gap, unit=estimate.unit, kernel=self.kernel, name=estimate.name)
         return found._replace(verification=weakest([self.verification, other.verification]))
 

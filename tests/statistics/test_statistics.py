@@ -81,6 +81,19 @@ def test_paired_difference_is_sharper() -> None:
         first.minus(gram(3), "translation_x")
 
 
+def test_a_name_of_two_generators_is_no_pair() -> None:
+    """Every lambda has the same name."""
+    (first, second), g = ([lee.geometry.get(lambda x, t, k=k: x + k * t)] for k in (1, 2)), gram()
+    one, other = (dataclasses.replace(g.only("rotation"), generators=tuple(known)) for known in (first, second))
+    assert one.basis == other.basis
+    with pytest.raises(lee.InputError, match="not among the measured generators"):
+        one.minus(other, one.basis[0])
+    turn, twice = (
+        dataclasses.replace(g.only(k * lee.ROTATION), generators=((k * lee.ROTATION).renamed("turn"),)) for k in (1, 2)
+    )
+    assert turn.minus(twice, "turn").value == pytest.approx(0)  # the other's, in the units of the first
+
+
 def test_a_number_made_of_two_is_verified_as_the_one_that_is_known_less_well() -> None:
     close, far, wrong = (
         lee.statistics.Verification("forward", deviation, 0.0, "float64", deviation < 0.1)
