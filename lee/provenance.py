@@ -17,6 +17,8 @@ from torch import nn
 
 #: Packages that can change a measured number.
 PACKAGES = ("lee", "torch", "torchvision", "timm", "numpy")
+#: Where a module's specification keeps the digest of its source.
+_SEEN = "_lee_sha256"
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -51,7 +53,8 @@ def _git(root: Path, *arguments: str) -> str:
 def sources_sha256(*modules: str) -> str:
     """Return a digest of the source of imported Python modules and of all that they use, as far as it is the user's own.
 
-    What is installed (and this package) is left out: it has versions.
+    What is installed (and this package) is left out: it has versions. Of a file that changes later on, the digest stays that of
+    what runs, until the module is reloaded.
 
     Args:
         *modules: their names.
@@ -64,9 +67,12 @@ def sources_sha256(*modules: str) -> str:
         name = waiting.pop()
         module = sys.modules.get(name)
         file = getattr(module, "__file__", None)
-        if name in files or not file or name.partition(".")[0] == "lee" or _is_installed(Path(file)):
+        if name in files or module is None or not file or name.partition(".")[0] == "lee" or _is_installed(Path(file)):
             continue
-        files[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        known = vars(module.__spec__ or module)  # a reloaded module has another specification
+        if _SEEN not in known:
+            known[_SEEN] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        files[name] = known[_SEEN]
         values = vars(module).values()
         waiting += [v.__name__ if isinstance(v, ModuleType) else str(getattr(v, "__module__", "")) for v in values]
     return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()

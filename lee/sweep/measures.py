@@ -131,8 +131,14 @@ def _check_digests(task: Task, model: Normalized, chosen: ImageSet) -> None:
             f"The images that {way.name!r} compares with, or labels or names of classes, aren't here what they were when the sweep "
             "was planned."
         )
-    if digests_of(model, task.model)[0] != task.weights_sha256:
+    weights, structure = digests_of(model, task.model)
+    if weights != task.weights_sha256:
         raise InputError(f"The weights of {task.model} aren't here what they were when the sweep was planned.")
+    if ":" in task.model and structure != task.architecture_sha256:  # the others' source has a version
+        raise InputError(
+            f"{task.model} isn't here what it was when the sweep was planned: its source, or what it reads, has changed, or "
+            "this process imported it before. Start again, and workers too."
+        )
 
 
 def _passed(model: nn.Module, x: Tensor, chunk: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from sweeps import keys, rows, run, spec_of, workplace
 from lee import provenance
 from lee.errors import DamageWarning, InputError
 from lee.sweep import table
+from lee.sweep.measures import measure
+from lee.sweep.tasks import plan
 
 place = pytest.fixture(workplace)
 
@@ -79,6 +82,35 @@ def test_the_key_follows_the_source_of_a_factory(place: Path, tmp_path: Path, mo
     assert measured(HELPER, FACTORY.replace("return helper", "return -helper")) == tasks
     assert measured(HELPER.replace("1.0", "10.0"), FACTORY) == tasks  # in a module that it uses
     assert all(name.startswith("own") for name in keys(out).values())
+
+
+def test_numbers_belong_to_the_source_that_runs(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is edited after its import changes nothing until it is reloaded, neither what is measured nor its name."""
+    import importlib
+    import sys
+
+    for name, text in (("helper", HELPER), ("own", FACTORY)):
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    spec, out = spec_of(models=["own:net"]), tmp_path / "t.parquet"
+    assert run(spec, out).measured > 0
+    before = rows(out)
+    (tmp_path / "own.py").write_text(FACTORY.replace("return helper", "return -3 * helper"))
+    assert run(spec, out).measured == 0
+    importlib.reload(sys.modules["own"])
+    assert run(spec, out).measured > 0
+    assert not rows(out)["gram_0"].equals(before["gram_0"])
+
+
+def test_a_process_with_another_source_refuses(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    for name, text in (("helper", HELPER), ("own", FACTORY)):
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    task = next(iter(plan(["own:net"], spec_of(models=["own:net"]).measurements)))
+    assert not measure(task).failed
+    assert "isn't here what it was" in measure(replace(task, architecture_sha256="another")).described["error"]
 
 
 HOLDS = """
