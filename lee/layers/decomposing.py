@@ -66,8 +66,8 @@ def layerwise(
         mode: `"forward"` (one lane per call) and `"reverse"` (one vector-Jacobian product per output) are exact. `"deflated"`, for
             probabilities of many classes, is exact in the directions in which each image's probabilities can move most, and
             estimates what is left of `norm2` from one or a few random ones (`lee.layers.deflation`); shares stay exact.
-            `"probes"` estimates everything from random directions, as the paper does. `"auto"` takes the cheaper exact one, or
-            deflates where that takes less than half as long.
+            `"probes"` estimates everything from random directions, shares too, as the paper does. `"auto"` takes the cheaper exact
+            one, or deflates where that takes less than half as long.
         tolerance: In mode `"deflated"`, the standard error over probes that is aimed at for a call's `norm2`, relative to it. It
             holds for a call whose term has no preferred direction in the class scores; `probe_se` says what was reached. If 0,
             `"auto"` stays exact.
@@ -93,8 +93,9 @@ def layerwise(
         `kind` (`leaf`, `container`, or `merged` where a tensor has no known representation or is handed on by a hook or an
         attribute, so that the call is part of its parent's self term), `norm2` :math:`= E\|v\|^2/\dim`,
         `share` :math:`= E\langle v, L\rangle / E\|L\|^2`, the same of the self term (`self_norm2`, `self_share`: these shares
-        sum to 1), standard errors over images (`…_se`), and `cumulative`, the running sum of `self_norm2` in the order in
-        which calls end. Where `norm2` is estimated, `probe_se` is its standard error over random directions.
+        sum to 1, estimated ones but for their noise), standard errors over images (`…_se`), and `cumulative`, the running sum of
+        `self_norm2` in the order in which calls end. Where `norm2` is estimated, `probe_se` is its standard error over
+        random directions.
 
     Raises:
         InputError: For input that can't be measured, with the module's path where there is one.

@@ -202,8 +202,9 @@ def _reverse(setting: Setting, x: Tensor, total: _Total, mode: str, directions: 
         rows, scale = directions.rows(setting.random), directions.weights.sqrt() * total.scale
         variance = _gaussian(directions.probes)
     elif mode == "probes":
-        signs = torch.randint(0, 2, (setting.probes, *total.moving.shape), generator=setting.random) * 2 - 1
-        rows, scale = signs.permute(1, 2, 0), scale / setting.probes**0.5
+        n, dim = total.moving.shape  # image by image, so that no chunk changes what an image's probes are
+        signs = torch.randint(0, 2, (n, setting.probes, dim), generator=setting.random) * 2 - 1
+        rows, scale = signs.mT, scale / setting.probes**0.5
         variance = _sampled
     if rows is not None:
         rows = rows.to(graph.y.dtype).double()

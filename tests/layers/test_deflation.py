@@ -190,3 +190,15 @@ def test_an_image_that_is_certain_of_one_class_leaves_nothing() -> None:
     left = _deflated(p)[1]
     assert not left[0].any()
     assert bool(torch.isfinite(left).all())
+
+
+def test_probes_of_an_image_are_the_same_in_every_chunk() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).double()
+    x = torch.rand(5, 3, 8, 8).double()
+    first, *others = (
+        lee.layerwise(model, given, "rotation", mode="probes", probes=8, seed=3, chunk=chunk).frame
+        for given, chunk in ((x, None), (x, 3), (x.split(2), None))
+    )
+    for other in others:
+        pd.testing.assert_frame_equal(first, other)
