@@ -17,6 +17,7 @@ from lee.geometry.interpolation import KERNELS
 from lee.geometry.sampling import Sampler
 from lee.measure.checks import check_model, check_output_name
 from lee.measure.derivative import Model, equivariance_gram
+from lee.provenance import weights_sha256
 from lee.statistics import Estimate, Verification, unit_of
 
 try:
@@ -161,12 +162,18 @@ class LocalEquivarianceError(Metric):
             incoming_state: The metric, or its state as torchmetrics gives it.
 
         Raises:
-            InputError: If the other one has another generator or other options.
+            InputError: If the other one has another generator, other options, or a model with other weights.
         """
         if isinstance(incoming_state, LocalEquivarianceError):
             for what in ("generator", "options"):
                 if getattr(self, what) != getattr(incoming_state, what):
                     raise InputError(f"Metrics can be merged only if they measure the same; their {what} differ.")
+            mine, its = self._measured.model, incoming_state._measured.model
+            known = mine is not its and isinstance(mine, nn.Module) and isinstance(its, nn.Module)
+            if known and len({*map(weights_sha256, (mine, its))}) > 1:  # type: ignore[arg-type]
+                raise InputError(
+                    "Metrics can be merged only if they measure the same; the weights of their models differ."
+                )
         self._computed = None  # torchmetrics keeps what was computed before
         super().merge_state(incoming_state)
 

@@ -302,6 +302,17 @@ def test_a_doubt_stays_also_through_forward_and_merging() -> None:
     assert not second.estimate.verification.verified
 
 
+def test_metrics_of_models_with_other_weights_are_not_merged() -> None:
+    models = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2)) for _ in range(2)]
+    first, other, same = (lee.LocalEquivarianceError(m, "rotation") for m in (*models, copy.deepcopy(models[0])))
+    with pytest.raises(InputError, match="weights of their models differ"):
+        first.merge_state(other)
+    for metric in (first, same):
+        metric.update(torch.rand(2, 3, 2, 2))
+    first.merge_state(same)
+    assert first.estimate.n == 4
+
+
 def test_metrics_of_other_measurements_are_not_merged() -> None:
     first, second = (
         lee.LocalEquivarianceError(nn.Flatten(), name, output="logits") for name in ("brightness", "contrast")

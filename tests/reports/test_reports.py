@@ -257,11 +257,17 @@ def test_an_edited_factory_starts_anew(here: Path, monkeypatch: pytest.MonkeyPat
         raise InputError("enough")
 
     monkeypatch.setattr(reports, "measured", stopped)
-    for text in (FACTORY, FACTORY.replace("nn.ReLU()", "nn.GELU()"), FACTORY):
+    reading = f"import pathlib\n{FACTORY.replace('def plain', 'def first')}\n\ndef plain():\n    net = first()\n"
+    reading += "    net.held = float(pathlib.Path('held.txt').read_text())\n    return net\n"
+    for text, number in (
+        (FACTORY, 1), (FACTORY.replace("nn.ReLU()", "nn.GELU()"), 1), (FACTORY, 1), (reading, 1), (reading, 2), (reading, 1),
+    ):  # fmt: skip
         (here / "report_models.py").write_text(text)
+        (here / "held.txt").write_text(str(number))
         sys.modules.pop("report_models", None)
         CliRunner().invoke(app, ["report", "report_models:plain", "--n", "1", "--size", "16", "--reference", "none"])
     assert keys[0] == keys[2] != keys[1]
+    assert keys[3] == keys[5] != keys[4]
     sys.modules.pop("report_models", None)
 
 
