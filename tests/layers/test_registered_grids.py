@@ -343,6 +343,11 @@ def test_a_single_channel_last_is_told_from_a_column() -> None:
     assert turned.grid == (H, W)
 
 
+def test_windows_of_a_single_channel_are_told_from_channels() -> None:
+    windows = read(claimed(lambda z: z.reshape(1, 4, H // 4, 6, W // 6).transpose(2, 3).reshape(1, 24, H // 4, W // 6)))
+    assert isinstance(windows.representation, Scattered), windows.why
+
+
 def test_a_registration_is_told_in_words() -> None:
     assert read(claimed(lambda z: z[..., ::2, ::2])).why == (
         "channels first on a grid of 12×18 places, -0.25 rows and -0.25 columns off the image's centre"

@@ -142,6 +142,9 @@ def _plane(places: Tensor) -> Tensor | None:
         return planes[0]
     if min(planes.shape[1:]) == 1:
         return None  # of one channel behind the places, rows or columns pass for channels
+    first = torch.view_as_real(planes[0][good[0]])
+    if bool((torch.view_as_real(shift).abs().amax((0, 1)) > first.amax(0) - first.amin(0) + NEAR).any()):
+        return None  # windows of one channel: grids beside each other, not on each other
     alike = not bool(((shift - shift[:, :1]).abs() > NEAR).any())
     return planes.mean(0) if alike or _all_near(planes) else None
 
