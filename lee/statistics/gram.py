@@ -143,9 +143,8 @@ class EquivarianceGram:
             if mine != its:
                 raise InputError(f"A paired comparison needs the same {what}: {mine!r} against {its!r}.")
         estimate = self.lee(generator)
-        gap = self.lee_per_image(generator) - other.lee_per_image(
-            self._measured(generator)
-        )  # a name may mean another there
+        its = other.lee_per_image(self._measured(generator))  # a name may mean another generator there
+        gap = self.lee_per_image(generator) - its
         found = Estimate.of(gap, unit=estimate.unit, kernel=self.kernel, name=estimate.name)
         return found._replace(verification=weakest([self.verification, other.verification]))
 

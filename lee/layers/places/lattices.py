@@ -152,12 +152,10 @@ def _plane(places: Tensor) -> Tensor | None:
 def _all_near(planes: Tensor) -> bool:
     """Whether planes (C, H, W) of places are grids near the first one's, see :meth:`Lattice.is_near`."""
     numbers = torch.view_as_real(planes).nan_to_num().flatten(1).round(decimals=9)
-    first = {
-        kind: channel
-        for channel, kind in reversed([*enumerate(numbers.unique(dim=0, return_inverse=True)[1].tolist())])
-    }
-    kinds = [fit(planes[channel][None, None]) for channel in first.values()]
-    return all(kind is not None and kinds[0] is not None and kinds[0][0].is_near(kind[0]) for kind in kinds)
+    kind = numbers.unique(dim=0, return_inverse=True)[1]
+    grids = [fit(planes[kind == k][None, :1]) for k in kind.unique()]
+    first = grids[0]
+    return first is not None and all(grid is not None and first[0].is_near(grid[0]) for grid in grids)
 
 
 def _run(line: Tensor, alone: complex) -> tuple[int, int, int, complex] | None:
